@@ -1,0 +1,54 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class AutolmkError(Exception):
+    """Bad input or a situation that the user can mend; the command line prints it without a traceback.
+
+    The message names, as far as they apply: the file, the case, what was found, what was expected and what to do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: Path | str | None = None,
+        case: str | None = None,
+        found: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.file, self.case = problem, None if file is None else str(file), case
+        self.found, self.expected, self.remedy = found, expected, remedy
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        lines = [self.problem]
+        for label, value in (
+            ("file", self.file),
+            ("case", self.case),
+            ("found", self.found),
+            ("expected", self.expected),
+            ("what to do", self.remedy),
+        ):
+            if value is not None:
+                lines.append(f"  {label}: {value}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:  # travels between processes with its fields
+        return (_rebuild, (type(self), self.problem, self.file, self.case, self.found, self.expected, self.remedy))
+
+
+def _rebuild(
+    cls: type[AutolmkError],
+    problem: str,
+    file: str | None,
+    case: str | None,
+    found: object,
+    expected: object,
+    remedy: str | None,
+) -> AutolmkError:
+    return cls(problem, file=file, case=case, found=found, expected=expected, remedy=remedy)

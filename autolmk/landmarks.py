@@ -1,0 +1,82 @@
+"""Landmarks: named points in millimetres with their states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from autolmk.geometry import FloatArray
+
+
+class Status(IntEnum):
+    """What is known of a landmark in a case. Slicer's positionStatus: undefined, defined, missing."""
+
+    UNKNOWN = 0  # nobody looked, or nobody wrote it down: masked in every loss and in every metric
+    PRESENT = 1
+    ABSENT = 2  # an annotator (or the model) says that it is not in the image: supervises
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """L landmarks of one case, always physical.
+
+    names: L names. points: (L, P) float64 mm, LPS, order (x, y, z); NaN unless present. status: (L,) int8 of `Status`.
+    likelihood: (L,) probability that the landmark is present, NaN where nobody computed it.
+    error_radius: (L,) mm, NaN where nobody computed it.
+    Raises ValueError where lengths disagree, names repeat, or a present point is not finite.
+    """
+
+    names: tuple[str, ...]
+    points: FloatArray
+    status: npt.NDArray[np.int8]
+    likelihood: FloatArray = field(default_factory=lambda: np.empty(0))
+    error_radius: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        names = tuple(self.names)
+        points = np.array(self.points, dtype=np.float64)
+        status = np.array(self.status, dtype=np.int8)
+        n = len(names)
+        if len(set(names)) != n:
+            raise ValueError(f"landmark names must be unique, got {sorted({m for m in names if names.count(m) > 1})} twice")
+        if points.ndim != 2 or points.shape[0] != n or points.shape[1] not in (2, 3) or status.shape != (n,):
+            raise ValueError(f"{n} names need points ({n}, 2 or 3) and status ({n},), got {points.shape} and {status.shape}")
+        present = status == Status.PRESENT
+        if not np.isfinite(points[present]).all():
+            bad = [m for m, p, ok in zip(names, present, np.isfinite(points).all(1), strict=True) if p and not ok]
+            raise ValueError(f"points of present landmarks must be finite: {bad}")
+        points[~present] = np.nan
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "status", status)
+        for name in ("likelihood", "error_radius"):
+            value = np.array(getattr(self, name), dtype=np.float64)
+            if value.shape != (n,):
+                if value.size:
+                    raise ValueError(f"{name} must be ({n},), got {value.shape}")
+                value = np.full(n, np.nan)
+            object.__setattr__(self, name, value)
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """(L,) bool."""
+        return np.asarray(self.status == Status.PRESENT)
+
+    def reordered(self, names: Sequence[str], *, unlisted: Status = Status.UNKNOWN) -> Landmarks:
+        """The landmarks `names`, in this order; those that this object lacks get the status `unlisted`; others are dropped."""
+        where = {name: i for i, name in enumerate(self.names)}
+        result = {
+            "points": np.full((len(names), self.points.shape[1]), np.nan),
+            "status": np.full(len(names), unlisted, dtype=np.int8),
+            "likelihood": np.full(len(names), np.nan),
+            "error_radius": np.full(len(names), np.nan),
+        }
+        for row, name in enumerate(names):
+            if name in where:
+                for key, value in result.items():
+                    value[row] = getattr(self, key)[where[name]]
+        return Landmarks(tuple(names), **result)

@@ -1,0 +1,199 @@
+"""Plans: what a planner derived from a fingerprint. Data only: versioned, strict, never mutated.
+
+All lists along image axes are in array order (z, y, x) of canonical orientation; lengths in mm (or pixels, see `unit`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from autolmk.errors import AutolmkError
+from autolmk.serialization import from_json, near, read_json, to_json, write_json
+
+VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> plans of the next version
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Of one channel. scheme `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset;
+    `zscore`: mean and std of the case itself; `rescale`: case minimum and maximum to [0, 1]; `none`."""
+
+    scheme: Literal["ct", "zscore", "rescale", "none"]
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Of a U-Net on dynamic_network_architectures' blocks; lists have one entry a stage, kernels and strides one an axis.
+
+    output_stride: how many input voxels one output voxel spans, an axis; the decoder stops at that resolution.
+    """
+
+    features_per_stage: tuple[int, ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    n_conv_per_stage: tuple[int, ...]
+    n_conv_per_stage_decoder: tuple[int, ...]
+    output_stride: tuple[int, ...]
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles and random places.
+
+    holding: share of random training windows that are placed to hold a random present landmark.
+    """
+
+    kind: Literal["whole", "random"]
+    holding: float = 0.7
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges from the fingerprint's pose spread. rotation: half range in degrees about each physical axis x, y, z (2D: one
+    number); 180 is any angle. scale: (low, high) factors. translation: half range in mm an axis. mirror_axis: physical
+    axis (0 = x) across which images may be mirrored, with landmark pairs swapped; None forbids it."""
+
+    rotation: tuple[float, ...]
+    scale: tuple[float, float]
+    translation: tuple[float, ...]
+    mirror_axis: int | None = None
+    intensity: float = 1.0  # strength of the intensity augmentation, 0 switches it off
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length and rate of training. max_seconds None: epochs alone count. validation_share: of the run's time, at most."""
+
+    epochs: int
+    iterations_per_epoch: int
+    max_seconds: float | None
+    learning_rate: float
+    weight_decay: float
+    ema_decay: float
+    validation_share: float
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One stage of one method: everything that preprocessing, training and prediction need to know."""
+
+    trainer: str
+    data_identifier: str
+    spacing: tuple[float, ...]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    normalization: tuple[Normalization, ...]
+    windows: Windows
+    architecture: Architecture
+    sigma: tuple[float, ...]  # of the heatmap's Gaussian, mm an axis
+    augmentation: Augmentation
+    schedule: Schedule
+    previous_stage: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # of the trainer's Options
+    why: dict[str, str] = field(default_factory=dict)  # a short reason for each number above
+
+
+@dataclass(frozen=True)
+class Plans:
+    """plans.json. landmarks: names in channel order. pairs: left/right partners. sometimes_absent: landmarks that some
+    training case lacks, the only ones that a prediction may call absent. unit: `mm`, or `px` without physical size."""
+
+    dataset_name: str
+    plans_name: str
+    planner: str
+    preset: str
+    ndim: int
+    unit: Literal["mm", "px"]
+    channel_names: tuple[str, ...]
+    landmarks: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    sometimes_absent: tuple[str, ...]
+    device: str  # that the planner planned for: cpu or cuda
+    memory_target_gb: float
+    configurations: dict[str, Configuration]
+    why: dict[str, str] = field(default_factory=dict)
+    version: int = VERSION
+
+    @classmethod
+    def load(cls, file: Path) -> Plans:
+        """Read and check plans.json, migrating older versions. AutolmkError names the key at fault."""
+        return cls.parse(read_json(file), file=file)
+
+    @classmethod
+    def parse(cls, value: Any, *, file: Path | str | None = None) -> Plans:
+        """From parsed JSON of any version that is known."""
+        if not isinstance(value, dict) or not isinstance(value.get("version"), int):
+            raise AutolmkError("these are no autolmk plans", file=file, expected='an object with a whole number "version"')
+        while value["version"] in MIGRATIONS:
+            value = MIGRATIONS[value["version"]](value)
+        if value["version"] != VERSION:
+            raise AutolmkError(
+                "plans of another version",
+                file=file,
+                found=f"version {value['version']}",
+                expected=f"version {VERSION} or older",
+                remedy="update autolmk, or plan again",
+            )
+        return from_json(cls, value, file=file)
+
+    def save(self, file: Path) -> None:
+        """Write atomically."""
+        write_json(file, self)
+
+    def configuration(self, name: str) -> Configuration:
+        """AutolmkError with near names where there is none of that name."""
+        if name not in self.configurations:
+            raise AutolmkError(
+                f"the plans {self.plans_name!r} hold no configuration {name!r}{near(name, self.configurations)}",
+                expected=f"one of {', '.join(self.configurations)}",
+            )
+        return self.configurations[name]
+
+    def pair_indices(self) -> tuple[int, ...]:
+        """For each landmark the index of its mirror partner, its own index where it has none."""
+        partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
+        where = {name: i for i, name in enumerate(self.landmarks)}
+        return tuple(where[partner.get(name, name)] for name in self.landmarks)
+
+    def digest(self) -> str:
+        """Of everything but reasons: two plans with the same digest lead to the same training."""
+        return digest({k: v for k, v in to_json(self).items() if k != "why"})
+
+
+PREPROCESSING_KEYS = ("spacing", "normalization")
+
+
+def preprocessing_digest(plans: Plans, configuration: Configuration) -> str:
+    """Of the part of the plans that preprocessed data depends on."""
+    part = {key: getattr(configuration, key) for key in PREPROCESSING_KEYS}
+    return digest({**part, "landmarks": plans.landmarks, "channels": plans.channel_names, "version": plans.version})
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of canonical JSON, first 16 hexadecimal digits; keys named `why` do not count."""
+
+    def strip(v: Any) -> Any:
+        if isinstance(v, dict):
+            return {k: strip(w) for k, w in v.items() if k != "why"}
+        return [strip(w) for w in v] if isinstance(v, list) else v
+
+    text = json.dumps(strip(to_json(dict(value))), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def replace_configuration(plans: Plans, name: str, **changes: Any) -> Plans:
+    """New plans in which fields of one configuration differ."""
+    changed = dataclasses.replace(plans.configuration(name), **changes)
+    return dataclasses.replace(plans, configurations={**plans.configurations, name: changed})
