@@ -1,0 +1,1 @@
+"""Networks on dynamic_network_architectures' building blocks."""
