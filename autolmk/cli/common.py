@@ -1,0 +1,149 @@
+"""What every command shares: options with one or two dashes, folders, messages without tracebacks, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from autolmk.errors import AutolmkError
+from autolmk.paths import Folders, folders
+from autolmk.serialization import near
+
+OK, INTERNAL, USER, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows default values that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose options are accepted with one dash or two; see `option`."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        self.spellings = dict.fromkeys(("-h", "--h", "-help", "--help"), "--help")
+
+    def normalised(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments in the spelling that was declared; exits with near names where an option is unknown."""
+        result: list[str] = []
+        for i, argument in enumerate(arguments):
+            if argument == "--":
+                return [*result, *arguments[i:]]
+            name, equals, value = argument.partition("=")
+            if name in self.spellings:
+                result.append(self.spellings[name] + equals + value)
+            elif re.match(r"--?[A-Za-z]", argument):
+                self.error(f"unknown option {name}{near(name, self.spellings)}")
+            else:
+                result.append(argument)
+        return result
+
+
+def parser(description: str) -> Parser:
+    """A parser that already knows --verbose."""
+    result = Parser(description)
+    option(result, "--verbose", action="store_true", help="say more, and show the traceback of an error")
+    return result
+
+
+def option(parser: Parser, *names: str, **settings: Any) -> None:
+    """Declare an option, such as `option(parser, "-np", "--num_processes", type=int)`.
+
+    Each name is accepted with one dash and with two. As in argparse, the first name with two dashes, else the first one,
+    names the attribute.
+    """
+    settings.setdefault("help", " ")  # without any help the default value is not shown
+    parser.add_argument(*names, **settings)
+    for name in names:
+        bare = name.lstrip("-")
+        parser.spellings |= {f"-{bare}": name, f"--{bare}": name}
+
+
+def add_folders(parser: Parser) -> None:
+    """--raw, --preprocessed and --results."""
+    for name in ("raw", "preprocessed", "results"):
+        option(
+            parser,
+            f"--{name}",
+            metavar="FOLDER",
+            default=argparse.SUPPRESS,
+            help=f"folder of the {name} data; else the environment variable autolmk_{name}, else ~/autolmk/{name}",
+        )
+
+
+def folders_from(args: argparse.Namespace) -> Folders:
+    """The folders that the arguments, the environment or the defaults say."""
+    return folders(getattr(args, "raw", None), getattr(args, "preprocessed", None), getattr(args, "results", None))
+
+
+def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequence[str] | None = None) -> int:
+    """Parse, set logging up, call `main` and return the exit code.
+
+    0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted. Messages go to stderr;
+    tracebacks are shown only with --verbose.
+    """
+    args = parser.parse_args(parser.normalised(sys.argv[1:] if argv is None else argv))
+    verbose = bool(getattr(args, "verbose", False))
+    set_up_logging(verbose)
+    try:
+        return main(args)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED, verbose)
+    except AutolmkError as error:
+        return _complain(f"error: {error}", USER, verbose)
+    except OSError as error:
+        if error.errno in REFUSALS:
+            return _complain(f"error: {_refusal(error)}", USER, verbose)
+        return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
+    except Exception as error:
+        return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Messages of autolmk's loggers go to stderr; AUTOLMK_QUIET leaves only warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logger = logging.getLogger("autolmk")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    quiet = os.environ.get("AUTOLMK_QUIET", "") not in ("", "0")
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+class _Formatter(logging.Formatter):
+    """The bare message; warnings and errors say what they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+def _complain(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code
+
+
+def _refusal(error: OSError) -> AutolmkError:
+    return AutolmkError(
+        "the disk refuses",
+        file=error.filename,
+        found=error.strerror or str(error),
+        remedy="free disk space, or choose a folder that you may read and write",
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

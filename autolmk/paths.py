@@ -1,0 +1,113 @@
+"""Where the raw, preprocessed and results folders are: argument, else environment variable, else ~/autolmk.
+
+raw/DATASET/{dataset.json, imagesTr, landmarksTr, imagesTs, landmarksTs}
+preprocessed/DATASET/{dataset.json, dataset_fingerprint.json, PLANS.json, splits_final.json, DATA_IDENTIFIER/}
+results/DATASET/TRAINER__PLANS__CONFIGURATION/{plans.json, ..., fold_k/}
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolmk.errors import AutolmkError
+from autolmk.serialization import near
+
+DEFAULT = Path("~/autolmk")
+DEFAULT_PLANS_NAME = "autolmkPlans"
+DATASET_NAME = re.compile(r"Dataset(\d{3,})_(.+)")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder and what decided that it is this one."""
+
+    path: Path
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.source})"
+
+    def __truediv__(self, name: str | Path) -> Path:
+        return self.path / name
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The three folders of nnU-Net's layout."""
+
+    raw: Folder
+    preprocessed: Folder
+    results: Folder
+
+
+def folders(
+    raw: Path | str | None = None,
+    preprocessed: Path | str | None = None,
+    results: Path | str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Folders:
+    """Argument (--raw, --preprocessed, --results) before environment (autolmk_raw, ...) before ~/autolmk/{raw, ...}."""
+    return Folders(
+        raw=_folder("raw", raw, environ),
+        preprocessed=_folder("preprocessed", preprocessed, environ),
+        results=_folder("results", results, environ),
+    )
+
+
+def _folder(name: str, given: Path | str | None, environ: Mapping[str, str]) -> Folder:
+    variable = f"autolmk_{name}"
+    if given is not None:
+        path, source = Path(given), f"from --{name}"
+    elif environ.get(variable):
+        path, source = Path(environ[variable]), f"from the environment variable {variable}"
+    else:
+        path, source = DEFAULT / name, f"the default; --{name} or {variable} change it"
+    return Folder(path.expanduser().absolute(), source)
+
+
+def dataset_name(given: str, folders: Folders) -> str:
+    """The full name of the dataset that `1`, `001` or `Dataset001_Name` means, sought in all three folders.
+
+    AutolmkError where there is none (with near names) or more than one.
+    """
+    places = (folders.raw, folders.preprocessed, folders.results)
+    known = sorted({name for folder in places for name in _datasets(folder)})
+    if given in known:
+        return given
+    found = [name for name in known if given.isdecimal() and _number(name) == int(given)]
+    if len(found) == 1:
+        return found[0]
+    looked = ", ".join(map(str, places))
+    if found:
+        raise AutolmkError(
+            f"the number {given} belongs to more than one dataset",
+            found=", ".join(found),
+            expected="one dataset a number",
+            remedy="give the full name, or rename one of the folders",
+        )
+    raise AutolmkError(
+        f"there is no dataset {given!r}{near(given, known)}",
+        found=f"{', '.join(known) or 'no dataset'} in {looked}",
+        expected="a number such as 1, or a folder's name such as Dataset001_Name",
+        remedy="check the name, or say with --raw, --preprocessed and --results where the datasets are",
+    )
+
+
+def _datasets(folder: Folder) -> list[str]:
+    if not folder.path.is_dir():
+        return []
+    return [entry.name for entry in folder.path.iterdir() if DATASET_NAME.fullmatch(entry.name) and entry.is_dir()]
+
+
+def _number(name: str) -> int:
+    match = DATASET_NAME.fullmatch(name)
+    return int(match.group(1)) if match else -1
+
+
+def model_folder(results: Path, dataset: str, trainer: str, plans_name: str, configuration: str) -> Path:
+    """results/DATASET/TRAINER__PLANS__CONFIGURATION, which holds one folder a fold."""
+    return results / dataset / f"{trainer}__{plans_name}__{configuration}"
