@@ -1,0 +1,106 @@
+"""Measured: what a fold's training measured for prediction, kept beside its checkpoints in measured.json.
+
+The mean shape comes from the fold's training cases only, the calibration of presence from its held-out cases only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autolmk.errors import AutolmkError
+from autolmk.landmarks import Landmarks
+from autolmk.serialization import from_json, read_json, write_json
+from autolmk.shape import mean_shape
+
+VERSION = 1
+FILE_NAME = "measured.json"
+SCALE_MARGIN = 1.25  # beyond the smallest and the largest training configuration
+
+
+@dataclass(frozen=True)
+class Measured:
+    """mean_shape: name -> (P,) mm, centred; None where the training cases cannot tell one (too few points or cases).
+    shape_spread: name -> root mean square distance (mm) of the training cases' points from the fitted mean shape.
+    shape_residual: the same over all points. scale_bounds: of a case's configuration over the mean shape, with margin.
+    presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept), calibrated on presence_cases
+    held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
+    """
+
+    mean_shape: dict[str, tuple[float, ...]] | None = None
+    shape_spread: dict[str, float] = field(default_factory=dict)
+    shape_residual: float | None = None
+    scale_bounds: tuple[float, float] = (0.5, 2.0)
+    presence_slope: float = 1.0
+    presence_intercept: float = 0.0
+    presence_cases: int = 0
+    version: int = VERSION
+
+    @classmethod
+    def load(cls, fold_folder: Path) -> Measured:
+        """From the fold's measured.json. AutolmkError where it is missing or broken."""
+        file = fold_folder / FILE_NAME
+        value = read_json(file)
+        if isinstance(value, dict) and value.get("version") != VERSION:
+            raise AutolmkError(
+                "measurements of another version",
+                file=file,
+                found=value.get("version"),
+                expected=f"version {VERSION}",
+                remedy="update autolmk, or train again",
+            )
+        return from_json(cls, value, file=file)
+
+    def save(self, fold_folder: Path) -> None:
+        """Write measured.json atomically."""
+        write_json(fold_folder / FILE_NAME, self)
+
+    def with_presence(self, *, slope: float, intercept: float, cases: int) -> Measured:
+        """With presence calibrated on `cases` held-out cases."""
+        return dataclasses.replace(self, presence_slope=slope, presence_intercept=intercept, presence_cases=cases)
+
+
+def measure_shape(cases: Sequence[Landmarks]) -> Measured:
+    """The shape part, from the training cases' landmarks (all in the same order of names).
+
+    No shape where fewer than P + 1 landmarks are ever present, or fewer than two cases hold P of them.
+    """
+    if not cases:
+        return Measured()
+    names = cases[0].names
+    points = np.stack([case.points for case in cases])
+    present = np.stack([case.present for case in cases])
+    p = points.shape[2]
+    enough = present.sum(axis=1) >= p
+    if enough.sum() < 2 or present.any(axis=0).sum() <= p:
+        return Measured()
+    shape = mean_shape(points, present)
+    residuals = np.full(points.shape[:2], np.nan)
+    scales = []
+    for row, pose in enumerate(shape.poses):
+        if pose is not None and enough[row]:
+            residuals[row] = np.linalg.norm(points[row] - pose.apply(shape.points), axis=1)
+            scales.append(pose.scale)
+    if not scales:
+        return Measured()
+    known: dict[str, Any] = {
+        name: tuple(map(float, point))
+        for name, point in zip(names, shape.points, strict=True)
+        if np.isfinite(point).all()
+    }
+    spread = {}
+    for name, column in zip(names, residuals.T, strict=True):
+        finite = column[np.isfinite(column)]
+        if name in known and len(finite):
+            spread[name] = float(np.sqrt((finite**2).mean()))
+    return Measured(
+        mean_shape=known,
+        shape_spread=spread,
+        shape_residual=float(np.sqrt(np.nanmean(residuals**2))),
+        scale_bounds=(float(min(scales)) / SCALE_MARGIN, float(max(scales)) * SCALE_MARGIN),
+    )
