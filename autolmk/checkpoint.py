@@ -106,7 +106,7 @@ def _damaged(file: Path, found: str) -> AutolmkError:
         found=found,
         expected="a whole safetensors file",
         remedy="restore the file from a backup, or delete it and run autolmk_train again: it goes on from "
-        "checkpoint_latest where that is left, else starts over; other checkpoints of the folder can predict as they are",
+        "checkpoint_latest where that is left, else starts over; other checkpoints of the folder can still predict",
     )
 
 

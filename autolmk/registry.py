@@ -1,0 +1,234 @@
+"""Names of methods -> classes. The registry holds text only: the core imports no method until a user names it.
+
+A name is a shipped one (`heatmap`), an entry point of the group `autolmk.trainers` or `autolmk.planners`, a class of an
+importable module (`package.module:Class`) or of a file (`path/to/file.py:Class`). Code that a model folder brings along
+runs only where the user says that it is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from autolmk.errors import AutolmkError
+from autolmk.serialization import from_json, near, read_json, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from autolmk.planner import Planner
+    from autolmk.trainer import Trainer
+
+TRAINERS = {"heatmap": "autolmk.trainers.heatmap:HeatmapTrainer"}
+PLANNERS = {"heatmap": "autolmk.planners.heatmap:HeatmapPlanner"}
+SHIPPED = {"trainer": TRAINERS, "planner": PLANNERS}
+GROUPS = {"trainer": "autolmk.trainers", "planner": "autolmk.planners"}
+SOURCE_FOLDER = "trainer_source"
+SOURCE_RECORD = "trainer_source.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's trainer came from. file: the copy, relative to the model folder. sha256: of its content."""
+
+    specification: str
+    class_name: str
+    file: str
+    sha256: str
+
+
+def trainer_class(specification: str) -> type[Trainer]:
+    """The trainer that a user named. AutolmkError with near names, or with what went wrong while importing it."""
+    from autolmk.trainer import Trainer
+
+    found: type[Trainer] = _load("trainer", specification, Trainer)
+    return found
+
+
+def planner_class(specification: str) -> type[Planner]:
+    """The planner that a user named; as `trainer_class`."""
+    from autolmk.planner import Planner
+
+    found: type[Planner] = _load("planner", specification, Planner)
+    return found
+
+
+def known_names(kind: str) -> dict[str, str]:
+    """Names of shipped and installed methods of a kind (trainer or planner) -> `module:Class`; shipped ones win."""
+    installed = {point.name: point.value for point in importlib.metadata.entry_points(group=GROUPS[kind])}
+    return {**installed, **SHIPPED[kind]}
+
+
+def label(specification: str) -> str:
+    """The short name that folders carry: the name itself, or the class's name of a file or module."""
+    return specification.rpartition(":")[2]
+
+
+def absolute(specification: str) -> str:
+    """The specification with its file, if it names one, as an absolute path: a run may be continued from elsewhere."""
+    place, colon, name = specification.rpartition(":")
+    return f"{Path(place).expanduser().absolute()}:{name}" if colon and place.endswith(".py") else specification
+
+
+# -- the source that travels with a model -----------------------------------------------------------------------------
+
+
+def keep_source(specification: str, model_folder: Path) -> Source | None:
+    """Copy a user's trainer into the model folder with its hash; None for shipped trainers, which need no copy.
+
+    AutolmkError where the folder already holds another version: folds of one model share one trainer.
+    """
+    if specification in TRAINERS:
+        return None
+    cls = trainer_class(specification)
+    original = inspect.getsourcefile(cls)
+    if original is None:
+        raise AutolmkError(
+            f"the source of trainer {specification!r} cannot be found",
+            expected="a class written in a .py file",
+            remedy="put the class into a file and train with -tr file.py:Class",
+        )
+    content = Path(original).read_bytes()
+    copy = Path(SOURCE_FOLDER) / Path(original).name
+    source = Source(specification, cls.__name__, copy.as_posix(), hashlib.sha256(content).hexdigest())
+    kept = kept_source(model_folder)
+    if kept is not None and kept.sha256 != source.sha256:
+        raise AutolmkError(
+            "the trainer's source changed since this model folder was begun",
+            file=original,
+            found=f"SHA-256 {source.sha256[:16]}...",
+            expected=f"SHA-256 {kept.sha256[:16]}..., as in {model_folder / kept.file}",
+            remedy="take the earlier source, give the class another name, or remove the model folder to start over",
+        )
+    write_bytes(model_folder / copy, content)
+    write_json(model_folder / SOURCE_RECORD, source)
+    return source
+
+
+def kept_source(model_folder: Path) -> Source | None:
+    """What `keep_source` recorded; None where the trainer is a shipped one."""
+    file = model_folder / SOURCE_RECORD
+    return from_json(Source, read_json(file), file=file) if file.is_file() else None
+
+
+def model_trainer_class(
+    specification: str, model_folder: Path, *, trust_code: bool = False, given: str | None = None
+) -> type[Trainer]:
+    """The trainer to predict with from a model folder that may come from a stranger.
+
+    specification: as the folder's plans name it. Shipped trainers load as they are. Others load from what the user gave
+    with -tr, else from the folder's copy, hash checked, but only with `trust_code`; else AutolmkError.
+    """
+    if given is not None:
+        return trainer_class(given)
+    if specification in TRAINERS:
+        return trainer_class(specification)
+    source = kept_source(model_folder)
+    if source is None:
+        raise AutolmkError(
+            "this model's trainer is not shipped with autolmk and its source is missing",
+            file=model_folder / SOURCE_RECORD,
+            found=f"trainer {specification!r}",
+            remedy="name the trainer with -tr file.py:Class or -tr module:Class",
+        )
+    file = model_folder / source.file
+    if not trust_code:
+        raise AutolmkError(
+            "this model was trained with a trainer that is not part of autolmk; its code is not run unasked",
+            file=file,
+            found=f"trainer {specification!r}",
+            remedy="read that file, then predict with --trust-code; or name your own copy with -tr file.py:Class",
+        )
+    if not file.is_file() or not file.resolve().is_relative_to(model_folder.resolve()):
+        raise AutolmkError("the trainer's source is missing from the model folder", file=file)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != source.sha256:
+        raise AutolmkError(
+            "the trainer's source was changed after training",
+            file=file,
+            expected=f"SHA-256 {source.sha256}",
+            remedy="restore the file; or read it and name it yourself with -tr file.py:Class",
+        )
+    return trainer_class(f"{file}:{source.class_name}")
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+
+def _load(kind: str, specification: str, base: type) -> Any:
+    place, colon, name = specification.rpartition(":")
+    if not colon:
+        names = known_names(kind)
+        if specification not in names:
+            raise AutolmkError(
+                f"there is no {kind} {specification!r}{near(specification, names)}",
+                expected=f"one of {', '.join(sorted(names))}, or file.py:Class, or module:Class",
+                remedy=f"check the name; a plug-in's package announces it in the entry-point group {GROUPS[kind]}",
+            )
+        place, _, name = names[specification].rpartition(":")
+    module = _module_of_file(Path(place), kind) if place.endswith(".py") else _module(place, kind, specification)
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base) and v is not base]
+        raise AutolmkError(
+            f"there is no class {name!r} in {place}{near(name, classes)}",
+            expected=f"one of {', '.join(classes)}" if classes else f"a subclass of {base.__module__}.{base.__name__}",
+        )
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise AutolmkError(
+            f"{specification} is no {kind}",
+            found=type(found).__name__
+            if not isinstance(found, type)
+            else f"a class that derives from {found.__mro__[1]}",
+            expected=f"a subclass of {base.__module__}.{base.__name__}",
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise AutolmkError(f"{specification} lacks required methods", found=f"abstract: {missing}", remedy="write them")
+    return found
+
+
+def _module(place: str, kind: str, specification: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except Exception as error:
+        raise _import_failed(kind, specification, error) from error
+
+
+def _module_of_file(file: Path, kind: str) -> ModuleType:
+    """The module of a .py file, loaded once a content, under a name of its own, its folder not put on the path."""
+    file = file.expanduser().absolute()
+    if not file.is_file():
+        raise AutolmkError(f"the {kind}'s file does not exist", file=file, expected="path/to/file.py:Class")
+    content = file.read_bytes()
+    name = f"autolmk_plugin_{hashlib.sha256(str(file).encode() + content).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise AutolmkError(f"the {kind}'s file is no Python file", file=file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and inspect look a class's module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _import_failed(kind, str(file), error) from error
+    return module
+
+
+def _import_failed(kind: str, what: str, error: Exception) -> AutolmkError:
+    line = getattr(error, "lineno", None)
+    traceback = error.__traceback__
+    while traceback is not None:  # the innermost frame says where it happened
+        line, traceback = (traceback.tb_lineno if not isinstance(error, SyntaxError) else line), traceback.tb_next
+    return AutolmkError(
+        f"the {kind} {what} cannot be imported",
+        found=f"{type(error).__name__}: {error}" + (f" (line {line})" if line else ""),
+        remedy="mend the import; --verbose shows the whole traceback",
+    )
