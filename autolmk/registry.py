@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -188,7 +189,7 @@ def _load(kind: str, specification: str, base: type) -> Any:
             expected=f"a subclass of {base.__module__}.{base.__name__}",
         )
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise AutolmkError(f"{specification} lacks required methods", found=f"abstract: {missing}", remedy="write them")
     return found
 
@@ -223,12 +224,13 @@ def _module_of_file(file: Path, kind: str) -> ModuleType:
 
 
 def _import_failed(kind: str, what: str, error: Exception) -> AutolmkError:
-    line = getattr(error, "lineno", None)
-    traceback = error.__traceback__
-    while traceback is not None:  # the innermost frame says where it happened
-        line, traceback = (traceback.tb_lineno if not isinstance(error, SyntaxError) else line), traceback.tb_next
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}, line {error.lineno})"
+    else:
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" ({innermost.filename}, line {innermost.lineno})"
     return AutolmkError(
         f"the {kind} {what} cannot be imported",
-        found=f"{type(error).__name__}: {error}" + (f" (line {line})" if line else ""),
+        found=f"{type(error).__name__}: {error}{where}",
         remedy="mend the import; --verbose shows the whole traceback",
     )
