@@ -1,0 +1,142 @@
+"""Memory that training takes, counted before anything is allocated: on torch's meta device tensors have shapes, no data.
+
+Exact is the count of bytes that autograd keeps for the backward pass (equal to the byte on CPU in float32). What comes on
+top is listed in `MemoryEstimate`; only `workspace` is a margin, not a count.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autolmk.landmarks import Status
+from autolmk.trainer import Trainer
+
+GIB = 2**30
+LIBRARY_BYTES = {"cuda": 256 * 2**20, "cpu": 0}  # cuDNN's workspace; the CUDA context lies outside torch's allocator
+PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # in which `training.fit` runs the network, a device type
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA copy.
+    workspace: a stated margin, twice the largest saved tensor (the gradients in flight) and the library's own buffers."""
+
+    saved: int
+    parameters: int
+    gradients: int
+    optimizer: int
+    average: int
+    casts: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts."""
+        return sum(getattr(self, f.name) for f in dataclasses.fields(self))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What one forward pass keeps for backward: bytes in all, and of the largest storage."""
+
+    total: int
+    largest: int
+
+
+def saved_bytes(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    loss: Callable[[Any], Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "meta",
+) -> int:
+    """Bytes that autograd keeps for the backward pass of `loss(module(input))`, each storage once, weights not counted.
+
+    input_shape: (B, C, *S). dtype: of training; a copy of the module is cast to it, because autocast does not act on meta.
+    """
+    network = copy.deepcopy(module).to(device=device, dtype=dtype)
+    return count_saved(network, input_shape, loss, dtype=dtype, device=device).total
+
+
+def count_saved(
+    network: nn.Module, input_shape: Sequence[int], loss: Callable[[Any], Tensor], *, dtype: torch.dtype, device: str
+) -> Saved:
+    """As `saved_bytes`, for a module that already is on `device` in `dtype`.
+
+    A meta tensor has no address: storages are told apart by their C++ object, which lives as long as the graph holds it.
+    """
+    weights = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
+    storages: dict[int, int] = {}
+    kept: list[Tensor] = []  # holds every storage alive, so that no later one gets its place
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and not isinstance(tensor, nn.Parameter):
+            storages[storage._cdata] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    data = torch.zeros(tuple(input_shape), dtype=dtype, device=device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = loss(network(data))
+    if value.ndim != 0 or not value.requires_grad:
+        raise ValueError(f"the loss must be a scalar that depends on the network, got shape {tuple(value.shape)}")
+    return Saved(sum(storages.values()), max(storages.values(), default=0))
+
+
+def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
+    """Memory of one training step of `trainer` on `trainer.plans.device` with windows of its configuration's patch size.
+
+    Network, codec and loss run on the meta device with every landmark present, so nothing large is allocated.
+    """
+    device = trainer.plans.device
+    dtype = PRECISION[device]
+    with torch.device("meta"):
+        network = trainer.build_network()
+    codec = trainer.build_codec().to("meta")
+    parameters = [*network.parameters(), *codec.parameters()]
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    buffers = sum(b.numel() * b.element_size() for m in (network, codec) for b in m.buffers())
+    optimizer = optimizer_bytes(trainer, parameters)
+    network = network.to(dtype)
+    casts = 0 if dtype == torch.float32 else sum(p.numel() * p.element_size() for p in network.parameters())
+    patch = trainer.configuration.patch_size
+    landmarks = (batch_size, trainer.n_landmarks)
+    voxels = torch.zeros((*landmarks, len(patch)), dtype=torch.float64, device="meta")
+    status = torch.full(landmarks, int(Status.PRESENT), dtype=torch.int8, device="meta")
+
+    def loss(output: Any) -> Tensor:
+        value = trainer.loss(output, codec.encode(voxels, status), status)
+        return value if isinstance(value, Tensor) else torch.stack([v.float() for v in value.values()]).sum()
+
+    shape = (batch_size, trainer.n_channels, *patch)
+    saved = count_saved(network, shape, loss, dtype=dtype, device="meta")
+    return MemoryEstimate(
+        saved=saved.total,
+        parameters=size + buffers,
+        gradients=size,
+        optimizer=optimizer,
+        average=size + buffers,
+        casts=casts,
+        workspace=2 * saved.largest + LIBRARY_BYTES[device],
+    )
+
+
+def optimizer_bytes(trainer: Trainer, parameters: Sequence[nn.Parameter]) -> int:
+    """Bytes of the state that the trainer's optimizer keeps: it takes one step on meta gradients, and is looked at."""
+    optimizer = trainer.build_optimizer(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
+    state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+    return sum(v.numel() * v.element_size() for v in state)
