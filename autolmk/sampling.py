@@ -1,0 +1,143 @@
+"""Training windows: where they lie, and what they hold.
+
+Spatial augmentation is a perturbed Geometry: a window is a grid that is turned, scaled, shifted and perhaps mirrored in
+physical space, the image is interpolated on it once, and points follow exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.image import FWHM_TO_SIGMA, LOW_PASS_ABOVE, FloatImage, resample
+from autolmk.landmarks import Status
+from autolmk.plans import Augmentation, Configuration
+from autolmk.store import StoredCase
+
+UNROTATED = 0.15  # share of windows that keep the image's own direction, as in prediction
+ANY_ANGLE = 150.0  # half range in degrees from which an axis counts as free
+CENTRAL = 0.8  # share of a window, an axis, in which the landmark that it is placed by lies
+REACH = 4.0  # standard deviations that the low-pass filter of `image.resample` looks beyond a window
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """geometry: of the window, (P, D) as the image's. mirrored: its content is a mirror image, so that landmark pairs
+    change their names."""
+
+    geometry: Geometry
+    mirrored: bool
+
+
+class Sample(TypedDict):
+    """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8; a present
+    landmark may lie outside the window."""
+
+    data: FloatImage
+    voxels: FloatArray
+    status: npt.NDArray[np.int8]
+
+
+def draw_window(
+    rng: np.random.Generator,
+    geometry: Geometry,
+    points: FloatArray,
+    status: npt.NDArray[np.int8],
+    configuration: Configuration,
+) -> Window:
+    """A random window of `configuration.patch_size` on an image of `geometry`, a function of the arguments alone.
+
+    points: (L, P) mm. status: (L,). Windows of kind `whole` lie on the middle of the image, shifted within the
+    augmentation's translation. Of kind `random`, the share `holding` is placed so that a random present landmark lies
+    anywhere in its central 80 %, the others lie uniformly in the image.
+    """
+    augmentation, patch = configuration.augmentation, np.array(configuration.patch_size)
+    transform = draw_transform(rng, geometry, augmentation)
+    if configuration.windows.kind == "whole":
+        centre = geometry.centre + geometry.direction @ (rng.uniform(-1, 1, geometry.ndim) * augmentation.translation)
+    else:
+        present = np.flatnonzero(status == Status.PRESENT)
+        if len(present) and rng.random() < configuration.windows.holding:
+            place = rng.uniform(-1, 1, geometry.ndim) * CENTRAL * patch / 2  # of the landmark, from the window's middle
+            centre = points[rng.choice(present)] - transform @ geometry.matrix @ place
+        else:
+            half, shape = (patch - 1) / 2, np.array(geometry.shape)
+            low, high = np.minimum(half, shape - 1 - half), np.maximum(half, shape - 1 - half)
+            centre = geometry.to_physical(rng.uniform(low, high))
+    window = geometry.window(centre, configuration.patch_size, transform)
+    if augmentation.mirror_axis is not None and rng.random() < 0.5:
+        axis = int(np.argmax(np.abs(geometry.direction[augmentation.mirror_axis])))
+        return Window(window.mirrored(axis), True)
+    return Window(window, False)
+
+
+def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: Augmentation) -> FloatArray:
+    """(P, P): a random rotation times the size of a window's voxels; `scale` is how large the anatomy appears.
+
+    Single slices of a volume (D = 2, P = 3) turn within their plane.
+    """
+    rotation = np.eye(geometry.physical_ndim)
+    if rng.random() >= UNROTATED:
+        if geometry.ndim == 3:
+            rotation = draw_rotation(rng, augmentation.rotation)
+        else:
+            rotation = _turn_in_plane(geometry, np.radians(rng.uniform(-1, 1) * augmentation.rotation[0]))
+    low, high = augmentation.scale
+    return np.asarray(rotation / np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> FloatArray:
+    """(3, 3) rotation; half_ranges: degrees about the physical axes x, y, z.
+
+    All at least 150: uniform over all rotations (Shoemake, Graphics Gems III 1992, through a random quaternion). Exactly
+    one at least 150: a full turn about that axis, then a tilt by the others. Otherwise the components of the rotation
+    vector are uniform within the ranges.
+    """
+    from scipy.spatial.transform import Rotation
+
+    ranges = np.asarray(half_ranges, dtype=np.float64)
+    free = ranges >= ANY_ANGLE
+    if free.all():
+        return np.asarray(Rotation.from_quat(rng.normal(size=4)).as_matrix())
+    vector = np.radians(rng.uniform(-ranges, ranges))
+    if free.sum() != 1:
+        return np.asarray(Rotation.from_rotvec(vector).as_matrix())
+    turn = Rotation.from_rotvec(np.where(free, rng.uniform(-np.pi, np.pi), 0.0))
+    tilt = Rotation.from_rotvec(np.where(free, 0.0, vector))
+    return np.asarray((tilt * turn).as_matrix())
+
+
+def _turn_in_plane(geometry: Geometry, angle: float) -> FloatArray:
+    """(P, P) rotation by `angle` (radians) within the plane of a 2D grid, identity across it."""
+    plane = np.linalg.qr(geometry.direction)[0]
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.asarray(np.eye(geometry.physical_ndim) + plane @ (turn - np.eye(2)) @ plane.T)
+
+
+def cut(case: StoredCase, window: Geometry) -> FloatImage:
+    """The image of a stored case on the grid `window`: (C, *window.shape). Reads only the region that the window touches."""
+    matrix, offset = window.map_to(case.geometry)
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in window.shape], indexing="ij")).reshape(window.ndim, -1)
+    touched = matrix @ corners + offset[:, None]
+    step = np.abs(matrix).max(axis=1)
+    reach = np.where(step > LOW_PASS_ABOVE, REACH * FWHM_TO_SIGMA * step, 0.0)
+    start = np.floor(touched.min(axis=1) - reach - 1e-6).astype(int)
+    stop = np.ceil(touched.max(axis=1) + reach + 1e-6).astype(int) + 1
+    region = case.geometry.crop(start, tuple(stop - start))
+    return resample(case.read(start.tolist(), region.shape), region, window)
+
+
+def sample(case: StoredCase, window: Window, partners: Sequence[int]) -> Sample:
+    """What a window holds. partners: (L,) index of each landmark's mirror partner, its own where it has none, see
+    `Plans.pair_indices`; a mirrored window shows the left one where the right one is."""
+    order = list(partners) if window.mirrored else list(range(len(partners)))
+    return {
+        "data": cut(case, window.geometry),
+        "voxels": window.geometry.to_voxels(case.landmarks.points)[order],
+        "status": case.landmarks.status[order],
+    }

@@ -1,0 +1,179 @@
+"""Preprocessed cases on disk: CASE.b2nd (blosc2, chunked, compressed) and CASE.json, written atomically, read in part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+from autolmk.image import FloatImage, Image
+from autolmk.landmarks import Landmarks
+from autolmk.serialization import near, read_json, write_json
+
+VERSION = 1
+CHUNK = {2: 256, 3: 64}  # voxels a side of a chunk, the unit of a read from disk
+BLOCK = {2: 64, 3: 32}  # of a block, the unit of decompression
+REMEDY = "run autolmk_preprocess again; it redoes only what is missing or changed"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCase:
+    """One preprocessed case.
+
+    array: (C, *S) float32, in memory or a blosc2 array that is read in part. fill: (C,) what lies outside the image.
+    subject: whom the case shows. digest: of everything that the case was made from. plans_digest: of the part of the
+    plans that it was made by, see `plans.preprocessing_digest`.
+    """
+
+    identifier: str
+    array: Any
+    geometry: Geometry
+    fill: tuple[float, ...]
+    landmarks: Landmarks
+    subject: str
+    digest: str
+    plans_digest: str
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
+        """The region of `shape` whose first voxel is `start` (array order), padded by `fill`: (C, *shape) float32."""
+        from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd  # imports torch
+
+        stop = [a + n for a, n in zip(start, shape, strict=True)]
+        result = np.empty((len(self.fill), *shape), dtype=np.float32)
+        outside = any(b <= 0 or a >= n for a, b, n in zip(start, stop, self.geometry.shape, strict=True))
+        for channel, value in enumerate(self.fill):
+            if outside:
+                result[channel] = value
+                continue
+            box = [[channel, channel + 1], *([int(a), int(b)] for a, b in zip(start, stop, strict=True))]
+            result[channel] = crop_and_pad_nd(self.array, box, pad_value=value)[0]
+        return result
+
+    def image(self) -> Image:
+        """The whole case in memory."""
+        return Image(np.asarray(self.array[:], dtype=np.float32), self.geometry)
+
+
+class Store:
+    """The preprocessed cases of one configuration, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def cases(self) -> list[str]:
+        """Identifiers of the complete cases, sorted."""
+        return sorted(f.stem for f in self.folder.glob("*.json") if f.with_suffix(".b2nd").exists())
+
+    def files(self, case: str) -> tuple[Path, Path]:
+        """(array, description) of a case."""
+        return self.folder / f"{case}.b2nd", self.folder / f"{case}.json"
+
+    def write(self, case: str, stored: StoredCase) -> None:
+        """Write or replace a case. A reader sees the old case, none, or the whole new one: the description goes first and
+        comes last. AutolmkError where the disk refuses."""
+        array_file, description = self.files(case)
+        temporary = array_file.with_name(f".{case}.{os.getpid()}.tmp.b2nd")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            description.unlink(missing_ok=True)
+            _write_array(temporary, np.asarray(stored.array[:], dtype=np.float32))
+            n_bytes = temporary.stat().st_size
+            os.replace(temporary, array_file)
+        except (OSError, RuntimeError) as error:
+            raise AutolmkError(
+                "a preprocessed case cannot be written",
+                file=array_file,
+                case=case,
+                found=getattr(error, "strerror", None) or str(error),
+                remedy="free disk space, or choose another folder that you may write to",
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_json(description, {"version": VERSION, "bytes": n_bytes, **_describe(stored)}, indent=None)
+
+    def load(self, case: str) -> StoredCase:
+        """A case, its array left on disk. AutolmkError where it is missing or damaged."""
+        array_file, description = self.files(case)
+        if not description.exists() or not array_file.exists():
+            raise AutolmkError(
+                f"there is no preprocessed case {case!r}{near(case, self.cases())}", file=array_file, remedy=REMEDY
+            )
+        value = read_json(description)
+        try:
+            if value["version"] != VERSION:
+                raise ValueError(f"version {value['version']}, not {VERSION}")
+            if array_file.stat().st_size != value["bytes"]:
+                raise ValueError(f"{array_file.stat().st_size} bytes instead of {value['bytes']}")
+            array = _open_array(array_file)
+            return _parse(case, value, array)
+        except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            raise AutolmkError(
+                "a preprocessed case is damaged", file=array_file, case=case, found=str(error), remedy=REMEDY
+            ) from None
+
+    def digest(self, case: str) -> str | None:
+        """The digest of a case that is complete, None otherwise."""
+        try:
+            return self.load(case).digest
+        except AutolmkError:
+            return None  # missing or damaged: to be made again
+
+    def read(self, case: str, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
+        """`StoredCase.read` of a case."""
+        return self.load(case).read(start, shape)
+
+
+def _write_array(file: Path, array: npt.NDArray[np.float32]) -> None:
+    import blosc2
+
+    d = array.ndim - 1
+    chunks = (1, *(min(n, CHUNK[d]) for n in array.shape[1:]))
+    blocks = (1, *(min(n, BLOCK[d]) for n in array.shape[1:]))
+    file.unlink(missing_ok=True)
+    blosc2.asarray(
+        np.ascontiguousarray(array),
+        urlpath=str(file),
+        chunks=chunks,
+        blocks=blocks,
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
+    )
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _open_array(file: Path) -> Any:
+    import blosc2
+
+    return blosc2.open(str(file), mode="r", dparams={"nthreads": 1})
+
+
+def _describe(stored: StoredCase) -> dict[str, Any]:
+    marks = stored.landmarks
+    return {
+        "geometry": stored.geometry.to_json(),
+        "fill": list(stored.fill),
+        "landmarks": {"names": marks.names, "points": marks.points, "status": marks.status},
+        "subject": stored.subject,
+        "digest": stored.digest,
+        "plans_digest": stored.plans_digest,
+    }
+
+
+def _parse(case: str, value: dict[str, Any], array: Any) -> StoredCase:
+    geometry = Geometry.from_json(value["geometry"])
+    marks = value["landmarks"]
+    points = np.array(marks["points"], dtype=np.float64).reshape(len(marks["names"]), geometry.physical_ndim)
+    landmarks = Landmarks(tuple(marks["names"]), points, np.array(marks["status"], dtype=np.int8))
+    fill = tuple(float(v) for v in value["fill"])
+    if array.shape != (len(fill), *geometry.shape):
+        raise ValueError(f"an array of shape {array.shape} instead of {(len(fill), *geometry.shape)}")
+    return StoredCase(
+        case, array, geometry, fill, landmarks, value["subject"], value["digest"], value["plans_digest"]
+    )
