@@ -236,7 +236,7 @@ def _size(points: FloatArray) -> float:
 
 def _posed(mean: FloatArray, cases: FloatArray, needed: int, fits: list[Fit | None]) -> list[Fit | None]:
     """The fit of the mean (L, P) to each case (N, L, P): from scratch where there was none, else refined."""
-    common: BoolArray = np.isfinite(np.where(np.isfinite(mean), cases, np.nan)).all(axis=2)
+    common = np.asarray(np.isfinite(np.where(np.isfinite(mean), cases, np.nan)).all(axis=2))
     result: list[Fit | None] = [None] * len(cases)
     again = [i for i, fit in enumerate(fits) if fit is not None and common[i].sum() > cases.shape[2]]
     for i in set(range(len(cases))) - set(again):

@@ -43,7 +43,7 @@ FEWEST_PAIRS = 3  # off the plane, where only geometry speaks
 class Mirror:
     """The plane normal . x = offset (line, in 2D) in the frame of the points it was fitted to.
 
-    normal: (P,), unit length, its largest component positive. pairs: left before right where names tell. midline: on it.
+    normal: (P,), unit length, its largest component positive. pairs: left before right by name. midline: on it.
     residual: root mean square mm between reflected landmarks and their partners. complete: no landmark is left over.
     """
 
@@ -85,11 +85,12 @@ def mirror(
     at least three quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size.
     """
     x = np.asarray(points, dtype=np.float64)
-    shown = [name for name, ok in zip(names, np.isfinite(x).all(axis=1).tolist(), strict=True) if ok]
+    finite = np.asarray(np.isfinite(x).all(axis=1))
+    shown = [name for name, ok in zip(names, finite.tolist(), strict=True) if ok]
     where = {name: row for row, name in enumerate(shown)}
     known = pairs_from_names(names) if pairs is None else tuple(pairs)
     fixed = [(where[a], where[b]) for a, b in known if a in where and b in where]
-    x = x[np.isfinite(x).all(axis=1)]
+    x = x[finite]
     if len(x) < 2:
         return None
     size = float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
