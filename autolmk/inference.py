@@ -1,0 +1,271 @@
+"""Prediction of one preprocessed image: the only decoder, used by validation during training and by autolmk_predict.
+
+Windows are looked at one at a time and only their candidates are kept, so that memory grows neither with the image nor,
+beyond one window's output, with the number of landmarks. Candidates of different windows are ranked by log-odds (peak
+against the learned "elsewhere"), which, unlike softmax height, compare across windows.
+
+Shapes: B batch, C channels, L landmarks, K candidates, D image axes, P physical axes, *S spatial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from autolmk.assignment import Side, assign
+from autolmk.candidates import Pool, Ranked, centred_start, cover, tile_starts
+from autolmk.codecs import Codec
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
+from autolmk.image import Image
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measured import Measured
+from autolmk.plans import Configuration, Plans
+
+BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
+ROUNDS = 2  # of second looks
+N_CANDIDATES = 5  # a landmark, after merging
+MERGE_SIGMAS = 2.0  # candidates within so many widths of the heatmap are one
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One network with its codec, such as a fold; several are averaged as scores inside each window."""
+
+    network: nn.Module
+    codec: Codec
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
+    even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen."""
+
+    landmarks: Landmarks
+    candidates: FloatArray
+    log_odds: FloatArray
+    looks: int
+
+
+@dataclass(frozen=True)
+class View:
+    """How a window is seen. axis: array axis of test-time mirroring, None for none; partner: (L,) mirror partners."""
+
+    axis: int | None
+    partner: tuple[int, ...]
+
+
+def predict_image(
+    image: Image,
+    fill: Sequence[float],
+    members: Sequence[Member],
+    plans: Plans,
+    configuration: Configuration,
+    measured: Sequence[Measured],
+    *,
+    device: torch.device | str,
+    mirror: bool = True,
+    step: float = 0.5,
+) -> Prediction:
+    """Landmarks of a preprocessed `image` (C, *S), in the physical space of its geometry, which preprocessing keeps.
+
+    fill: (C,) for what a window shows beyond the image. members: on `device`. measured: of each member's fold; empty
+    while nothing is measured, then likelihood is the plain logistic of the log-odds and sides are not assigned.
+    mirror: average with the mirrored view where the plans allow mirroring. step: between windows, in window sides.
+    Raises AutolmkError where a network's output is not finite.
+    """
+    look = Look(image, fill, members, plans, configuration, torch.device(device), mirror)
+    ranked, looks = _search(look, plans, configuration, step)
+    candidates, log_odds = image.geometry.to_physical(ranked.voxels), ranked.log_odds
+    side = pooled_side(measured, plans)
+    if side is not None and image.geometry.ndim == image.geometry.physical_ndim:
+        candidates, log_odds = assign(candidates, log_odds, side, radius=merge_radius(configuration))
+    landmarks = _landmarks(candidates, log_odds, plans, measured)
+    return Prediction(landmarks, candidates, log_odds, looks)
+
+
+class Look:
+    """Sees windows of one image through all members and views; holds one window's scores at a time."""
+
+    def __init__(
+        self,
+        image: Image,
+        fill: Sequence[float],
+        members: Sequence[Member],
+        plans: Plans,
+        configuration: Configuration,
+        device: torch.device,
+        mirror: bool,
+    ) -> None:
+        self.image, self.fill, self.members, self.device = image, tuple(fill), members, device
+        self.patch = configuration.patch_size
+        partner = plans.pair_indices()
+        physical = configuration.augmentation.mirror_axis
+        self.views = [View(None, partner)]
+        if mirror and physical is not None:
+            self.views.append(View(int(np.abs(image.geometry.direction[physical]).argmax()), partner))
+
+    def scores(self, start: Sequence[int]) -> Tensor:
+        """(1, L, *output) averaged over members and views, of the window whose first voxel is `start`."""
+        geometry = self.image.geometry.crop(start, self.patch)
+        data = torch.from_numpy(self.image.resample(geometry, fill=self.fill).array)[None].to(self.device)
+        total: Tensor | None = None
+        for member in self.members:
+            for view in self.views:
+                scores = self._view(member, data, view)
+                total = scores if total is None else total.add_(scores)
+        if total is None:
+            raise ValueError("prediction needs at least one member")
+        count = len(self.members) * len(self.views)
+        return total if count == 1 else total.div_(count)
+
+    def candidates(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Window voxels (L, K, D) and log-odds (L, K) of the window at `start`."""
+        with torch.inference_mode(), evaluating(self.members):
+            found = self.members[0].codec.decode(self.scores(start))
+        voxels = found.voxels[0].double().cpu().numpy()
+        log_odds = found.log_odds[0].double().cpu().numpy()
+        if np.isnan(log_odds).any() or np.isnan(voxels[np.isfinite(log_odds)]).any():
+            raise AutolmkError(
+                "the network's output is not finite",
+                found="NaN among the scores",
+                remedy="check the image for NaN; if other images fail too, train again",
+            )
+        return voxels, log_odds
+
+    def _view(self, member: Member, data: Tensor, view: View) -> Tensor:
+        seen = data if view.axis is None else data.flip(2 + view.axis)
+        with autocast(self.device):
+            output = member.network(seen)
+        scores = member.codec.scores(output)
+        return scores if view.axis is None else member.codec.mirror(scores, view.axis, view.partner)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Mixed precision on CUDA, nothing elsewhere; networks keep their heads in float32 themselves."""
+    cuda = device.type == "cuda"
+    dtype = torch.bfloat16 if not cuda or torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast(device.type, dtype=dtype, enabled=cuda)
+
+
+@contextmanager
+def evaluating(members: Sequence[Member]) -> Iterator[None]:
+    """Networks in evaluation mode for a while."""
+    training = [member.network.training for member in members]
+    for member in members:
+        member.network.eval()
+    try:
+        yield
+    finally:
+        for member, mode in zip(members, training, strict=True):
+            member.network.train(mode)
+
+
+def merge_radius(configuration: Configuration) -> float:
+    """mm within which two candidates are one: some widths of the heatmap, at least two output voxels."""
+    stride = configuration.architecture.output_stride
+    cell = max(s * v for s, v in zip(stride, configuration.spacing, strict=True))
+    return max(MERGE_SIGMAS * max(configuration.sigma), 2.0 * cell)
+
+
+def _search(look: Look, plans: Plans, configuration: Configuration, step: float) -> tuple[Ranked, int]:
+    """Tiles, then centred windows for landmarks that were found near a window's border; (candidates, windows seen)."""
+    shape, patch = look.image.geometry.shape, configuration.patch_size
+    spacing, radius = look.image.geometry.spacing, merge_radius(configuration)
+    pool = Pool(len(plans.landmarks), shape, patch)
+    starts = tile_starts(shape, patch, step)
+    for start in starts:
+        pool.add(*look.candidates(start), start)
+    ranked = pool.ranked(N_CANDIDATES, spacing, radius)
+    seen = set(starts)
+    for _ in range(ROUNDS if len(starts) > 1 else 0):
+        doubtful = np.flatnonzero((ranked.centrality[:, 0] < BORDER) & np.isfinite(ranked.log_odds[:, 0]))
+        new = [s for s in cover(ranked.voxels[doubtful, 0], shape, patch, BORDER) if s not in seen]
+        for start in new:
+            pool.add(*look.candidates(start), start)
+        seen.update(new)
+        for landmark in doubtful:  # what a more central window does not confirm, was seen badly
+            pool.drop(int(landmark), ranked.voxels[landmark, 0], spacing, radius, BORDER)
+        ranked = pool.ranked(N_CANDIDATES, spacing, radius)
+        if not len(doubtful):
+            break
+    return ranked, len(seen)
+
+
+def pooled_side(measured: Sequence[Measured], plans: Plans) -> Side | None:
+    """What telling left from right needs: the members' mean shapes, aligned and averaged; None where unknown."""
+    known = [m for m in measured if m.mean_shape]
+    shapes = [m.mean_shape for m in known if m.mean_shape]
+    if not shapes or not plans.pairs:
+        return None
+    p = len(next(iter(shapes[0].values())))
+    unknown = (float("nan"),) * p
+    points = [np.array([shape.get(name, unknown) for name in plans.landmarks], dtype=np.float64) for shape in shapes]
+    spread = [[m.shape_spread.get(name, m.shape_residual or 0.0) for name in plans.landmarks] for m in known]
+    bounds = [m.scale_bounds for m in known]
+    return Side.pooled(
+        points,
+        plans.pair_indices(),
+        residual=np.mean(spread, axis=0),
+        scale_bounds=(min(b[0] for b in bounds), max(b[1] for b in bounds)),
+    )
+
+
+def likelihoods(log_odds: FloatArray, measured: Sequence[Measured]) -> FloatArray:
+    """Probability of presence from the best candidates' log-odds (L,): the members' calibrations, averaged."""
+    lines = [(m.presence_slope, m.presence_intercept) for m in measured] or [(1.0, 0.0)]
+    finite = np.where(np.isfinite(log_odds), log_odds, -1e3)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.mean([1 / (1 + np.exp(-(a * finite + b))) for a, b in lines], axis=0))
+
+
+def _landmarks(candidates: FloatArray, log_odds: FloatArray, plans: Plans, measured: Sequence[Measured]) -> Landmarks:
+    likelihood = likelihoods(log_odds[:, 0], measured)
+    found = np.isfinite(log_odds[:, 0])
+    may_lack = np.isin(plans.landmarks, plans.sometimes_absent)
+    status = np.where(may_lack & (likelihood < 0.5), Status.ABSENT, Status.PRESENT)
+    status = np.where(found, status, np.where(may_lack, Status.ABSENT, Status.UNKNOWN))
+    return Landmarks(plans.landmarks, candidates[:, 0], status.astype(np.int8), likelihood)
+
+
+def heatmap_crops(
+    look: Look, prediction: Prediction, configuration: Configuration, half_width: npt.ArrayLike
+) -> Iterator[tuple[str, Image]]:
+    """For each landmark that has a position, the scores around it, as (name, one-channel image at output resolution).
+
+    half_width: (D,) mm. Looks again, at one window a group of landmarks; for pictures and for those who combine scores.
+    """
+    geometry, patch = look.image.geometry, configuration.patch_size
+    voxels = geometry.to_voxels(prediction.candidates[:, 0])
+    left = list(np.flatnonzero(np.isfinite(voxels).all(axis=1)))
+    stride = np.array(configuration.architecture.output_stride)
+    half = np.ceil(np.asarray(half_width) / (np.array(geometry.spacing) * stride)).astype(int)
+    while left:
+        start = centred_start(voxels[left[0]], geometry.shape, patch)
+        inside = [i for i in left if i == left[0] or _holds(voxels[i], start, patch, half * stride)]
+        with torch.inference_mode(), evaluating(look.members):
+            scores = look.scores(start)[0].float().cpu().numpy()
+        step = geometry.matrix * stride
+        affine = geometry.affine.copy()
+        affine[:-1, :-1], affine[:-1, -1] = step, geometry.to_physical(np.array(start) + (stride - 1) / 2)
+        grid = type(geometry)(scores.shape[1:], affine)
+        for i in inside:
+            centre = np.round(grid.to_voxels(prediction.candidates[i, 0])).astype(int)
+            low, high = (centre - half).clip(0), np.minimum(centre + half + 1, grid.shape)
+            part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+            yield (
+                prediction.landmarks.names[i],
+                Image(np.ascontiguousarray(scores[(slice(i, i + 1), *part)]), grid.crop(low, high - low)),
+            )
+        left = [i for i in left if i not in inside]
+
+
+def _holds(voxel: FloatArray, start: Sequence[int], patch: Sequence[int], half: npt.NDArray[np.int_]) -> bool:
+    low, high = np.array(start) + half, np.array(start) + np.array(patch) - 1 - half
+    return bool(((voxel >= low) & (voxel <= high)).all())
