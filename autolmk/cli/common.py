@@ -60,7 +60,7 @@ def parser(description: str) -> Parser:
 def option(parser: Parser, *names: str, **settings: Any) -> None:
     """Declare an option, such as `option(parser, "-np", "--num_processes", type=int)`.
 
-    Each name is accepted with one dash and with two. As in argparse, the first name with two dashes, else the first one,
+    Each name is accepted with one dash and with two. As in argparse, the first one with two dashes, else the first one,
     names the attribute.
     """
     settings.setdefault("help", " ")  # without any help the default value is not shown
