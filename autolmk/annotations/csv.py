@@ -1,0 +1,217 @@
+"""Tables of points (.csv, .tsv).
+
+Three kinds, told apart by their header:
+- the dataset's table, all cases in one file: case, landmark, x, y, z and optionally status, likelihood, error_radius;
+- the same without the column case, for one case;
+- 3D Slicer's control-point table, for one case: label, l, p, s or label, r, a, s, and optionally defined. Its columns
+  say in which frame it is; the others do not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.annotations.text import read_number, read_text
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks, Status
+from autolmk.serialization import near, write_bytes
+
+STATUS = {
+    "present": Status.PRESENT,
+    "defined": Status.PRESENT,
+    "absent": Status.ABSENT,
+    "missing": Status.ABSENT,
+    "unknown": Status.UNKNOWN,
+    "undefined": Status.UNKNOWN,
+}
+TABLE_COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "error_radius")
+SLICER_COLUMNS = ("label", "l", "p", "s", "defined", "selected", "visible", "locked", "description", "status")
+
+
+def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
+    """The points of one case. AutolmkError where the table is damaged or holds several cases."""
+    header, rows = _rows(file)
+    if "case" in header:
+        raise AutolmkError(
+            "this table holds the points of several cases",
+            file=file,
+            found="the column 'case'",
+            expected="the points of one case",
+            remedy="name the table of the whole dataset landmarks.csv",
+        )
+    if {"l", "p", "s"} <= set(header) or {"r", "a", "s"} <= set(header):
+        return _read_control_points(file, header, rows, label)
+    return _annotation(file, header, list(rows))
+
+
+def read_table(file: Path) -> dict[str, Annotation]:
+    """The points of all cases of a dataset's table, by case, in the table's order. AutolmkError where it is damaged."""
+    header, rows = _rows(file)
+    _require(file, header, ("case", "landmark", "x", "y"))
+    cases: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    for line, row in rows:
+        if not row["case"]:
+            raise AutolmkError(f"line {line} names no case", file=file, expected="a value in the column 'case'")
+        cases.setdefault(row["case"], []).append((line, row))
+    return {case: _annotation(file, header, rows) for case, rows in cases.items()}
+
+
+def write_table(
+    file: Path, landmarks: Mapping[str, Landmarks], *, best: Mapping[str, FloatArray] | None = None
+) -> None:
+    """Write a dataset's table, in LPS. 2D points get no z.
+
+    best: (L, P) a case, written where a landmark is not present: where it would be if it were there after all.
+    """
+    points = [marks.points for marks in landmarks.values()]
+    third = any(p.shape[1] == 3 for p in points)
+    columns = [c for c in TABLE_COLUMNS if c != "z" or third]
+    rows: list[list[str]] = []
+    for case, marks in landmarks.items():
+        for i, name in enumerate(marks.names):
+            present = marks.status[i] == Status.PRESENT
+            point = marks.points[i] if present or best is None else best[case][i]
+            xyz = [_text(x) for x in point] + [""] * (len(columns) - 5 - len(point))
+            status = Status(marks.status[i]).name.lower()
+            rows.append([case, name, *xyz, status, _text(marks.likelihood[i]), _text(marks.error_radius[i])])
+    _write(file, columns, rows)
+
+
+def write(file: Path, landmarks: Landmarks) -> None:
+    """Write one case as 3D Slicer's control-point table, in LPS, with the column status, which Slicer ignores."""
+    rows = []
+    for name, point, status in zip(landmarks.names, landmarks.points, landmarks.status, strict=True):
+        present = status == Status.PRESENT
+        xyz = [repr(float(x)) for x in point] + ["0.0"] * (3 - len(point)) if present else [""] * 3
+        rows.append([name, *xyz, str(int(present)), "1", "1", "0", "", Status(status).name.lower()])
+    _write(file, SLICER_COLUMNS, rows)
+
+
+def _write(file: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t" if file.name.lower().endswith(".tsv") else ",", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(file, buffer.getvalue().encode())
+
+
+def _text(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else ""
+
+
+def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """The header in lower case, and (line number, row) of every line that is not blank."""
+    text = read_text(file)
+    first = text.lstrip().partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+
+    def lines() -> Iterator[tuple[int, list[str]]]:
+        try:
+            for fields in reader:
+                if any(f.strip() for f in fields):
+                    yield reader.line_num, [f.strip() for f in fields]
+        except csv.Error as error:
+            raise AutolmkError(
+                f"line {reader.line_num} of a table is damaged", file=file, found=str(error), remedy="mend the table"
+            ) from None
+
+    content = lines()
+    _, header = next(content, (0, []))
+    header = [h.lower() for h in header]
+    twice = sorted({h for h in header if header.count(h) > 1})
+    if not header or twice:
+        found = f"{twice} twice" if twice else "nothing"
+        raise AutolmkError("a table needs a first line with the names of its columns", file=file, found=found)
+
+    def named() -> Iterator[tuple[int, dict[str, str]]]:
+        for line, fields in content:
+            if len(fields) != len(header):
+                raise AutolmkError(
+                    f"line {line} of a table has the wrong number of fields",
+                    file=file,
+                    found=f"{len(fields)}: {delimiter.join(fields)[:200]}",
+                    expected=f"{len(header)}: {delimiter.join(header)}",
+                    remedy="mend the table; decimal numbers need a point, not a comma",
+                )
+            yield line, dict(zip(header, fields, strict=True))
+
+    return header, named()
+
+
+def _require(file: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [c for c in columns if c not in header]
+    if missing:
+        raise AutolmkError(
+            f"a table lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{near(missing[0], header)}",
+            file=file,
+            found=", ".join(header)[:200],
+            expected=", ".join(c for c in TABLE_COLUMNS if c in (*columns, "z", "status")),
+            remedy="name the columns in the table's first line",
+        )
+
+
+def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> Annotation:
+    _require(file, header, ("landmark", "x", "y"))
+    axes = [c for c in "xyz" if c in header]
+    points, status = [], []
+    for line, row in rows:
+        if not row["landmark"]:
+            raise AutolmkError(f"line {line} names no landmark", file=file, expected="a value in the column 'landmark'")
+        point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in axes]
+        points.append(point)
+        located = all(map(math.isfinite, point))
+        status.append(_status(row.get("status", ""), located, file, line))
+    extra = {
+        name: np.array([read_number(r.get(name, ""), file=file, where=f"{name} in line {n}") for n, r in rows])
+        for name in ("likelihood", "error_radius")
+    }
+    return Annotation(
+        tuple(row["landmark"] for _, row in rows),
+        np.array(points, dtype=np.float64).reshape(-1, len(axes)),
+        np.array(status, dtype=np.int8),
+        None,
+        **extra,
+    )
+
+
+def _status(text: str, located: bool, file: Path, line: int) -> Status:
+    if not text:
+        return Status.PRESENT if located else Status.UNKNOWN
+    if text.lower() not in STATUS:
+        raise AutolmkError(
+            f"line {line} has an unknown status{near(text, STATUS)}",
+            file=file,
+            found=repr(text),
+            expected="present, absent or unknown",
+            remedy="mend the table",
+        )
+    return STATUS[text.lower()]
+
+
+def _read_control_points(
+    file: Path, header: Sequence[str], rows: Iterator[tuple[int, dict[str, str]]], label: str
+) -> Annotation:
+    _require(file, header, (label,))
+    frame: Frame = "LPS" if {"l", "p", "s"} <= set(header) else "RAS"
+    names, points, status = [], [], []
+    for line, row in rows:
+        if not row[label]:
+            raise AutolmkError(f"line {line} has no {label}", file=file, expected=f"a value in the column {label!r}")
+        point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in frame.lower()]
+        defined = row.get("defined", "1").lower() not in ("0", "false") and all(map(math.isfinite, point))
+        names.append(row[label])
+        points.append(point if defined else [math.nan] * 3)
+        status.append(_status(row.get("status", ""), defined, file, line))
+    return Annotation(
+        tuple(names), np.array(points, dtype=np.float64).reshape(-1, 3), np.array(status, dtype=np.int8), frame
+    )

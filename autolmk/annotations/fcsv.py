@@ -1,0 +1,104 @@
+"""3D Slicer's older fiducial files (.fcsv): a comment header, then one line of comma-separated fields a point.
+
+`# CoordinateSystem = LPS|RAS`, or the codes 0 (RAS) and 1 (LPS) of older versions. A file without that line does not say
+in which frame it is: Slicer itself has read such files as RAS in some versions and as LPS in others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.annotations.text import read_number, read_text, unquotable
+from autolmk.errors import AutolmkError
+from autolmk.landmarks import Landmarks, Status
+from autolmk.serialization import write_bytes
+
+COLUMNS = ["id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID"]
+FRAME_CODES: dict[str, Frame] = {"LPS": "LPS", "1": "LPS", "RAS": "RAS", "0": "RAS"}
+# Slicer 5 appends two unnamed fields, the position's status and whether the point was made automatically
+STATUS_CODES = {"0": Status.UNKNOWN, "1": Status.UNKNOWN, "2": Status.PRESENT, "3": Status.ABSENT}
+STATUS_CODE = {Status.UNKNOWN: 0, Status.PRESENT: 2, Status.ABSENT: 3}
+
+
+def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
+    """The points of a .fcsv file; a point whose coordinates are blank or nan is unknown. AutolmkError on other content."""
+    frame: Frame | None = None
+    columns = COLUMNS
+    names: list[str] = []
+    points: list[list[float]] = []
+    status: list[Status] = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if line.startswith("#"):
+            key, _, value = (part.strip() for part in line[1:].partition("="))
+            if key.lower() == "coordinatesystem":
+                frame = _frame(value, file, number)
+            elif key.lower() == "columns":
+                columns = [c.strip() for c in value.split(",")]
+        elif line.strip():
+            name, point, state = _point(next(csv.reader([line])), columns, label, file, number)
+            names.append(name)
+            points.append(point)
+            status.append(state)
+    return Annotation(
+        tuple(names), np.array(points, dtype=np.float64).reshape(-1, 3), np.array(status, dtype=np.int8), frame
+    )
+
+
+def write(file: Path, landmarks: Landmarks) -> None:
+    """Write points in LPS. A landmark that is not present gets nan coordinates, so that no reader takes it for a point."""
+    buffer = io.StringIO()
+    buffer.write("# Markups fiducial file version = 5.6\n# CoordinateSystem = LPS\n")
+    buffer.write(f"# columns = {','.join(COLUMNS)}\n")
+    for i, (name, point, state) in enumerate(zip(landmarks.names, landmarks.points, landmarks.status, strict=True)):
+        unquotable(name, file)
+        present = state == Status.PRESENT
+        xyz = [repr(float(x)) for x in point] + ["0.0"] * (3 - len(point)) if present else ["nan"] * 3
+        fields = [str(i + 1), *xyz, "0", "0", "0", "1", "1", str(int(present)), "0", name, "", ""]
+        buffer.write(",".join([*fields, str(STATUS_CODE[Status(state)]), "0"]) + "\n")
+    write_bytes(file, buffer.getvalue().encode())
+
+
+def _frame(value: str, file: Path, line: int) -> Frame:
+    if value.upper() not in FRAME_CODES:
+        raise AutolmkError(
+            "the coordinate system of a .fcsv file is not known",
+            file=file,
+            found=f"{value!r} in line {line}",
+            expected="LPS or RAS, or the older codes 1 (LPS) and 0 (RAS)",
+            remedy="save the points in 3D Slicer again, as .mrk.json",
+        )
+    return FRAME_CODES[value.upper()]
+
+
+def _point(fields: list[str], columns: list[str], label: str, file: Path, line: int) -> tuple[str, list[float], Status]:
+    row = dict(zip(columns, (f.strip() for f in fields), strict=False))
+    if not {"x", "y", "z"} <= row.keys():
+        raise AutolmkError(
+            f"line {line} of a .fcsv file has too few fields",
+            file=file,
+            found=",".join(fields)[:200],
+            expected=f"the fields {','.join(columns)}",
+            remedy="save the points in 3D Slicer again, as .mrk.json",
+        )
+    name = row.get("desc" if label == "description" else "label", "")
+    if not name:
+        raise AutolmkError(
+            f"line {line} of a .fcsv file has no {label}",
+            file=file,
+            found=",".join(fields)[:200],
+            expected=f"the landmark's name as the {label}",
+            remedy="name the point in 3D Slicer, or choose with names_from in dataset.json where the names are",
+        )
+    point = [read_number(row[axis], file=file, where=f"{axis} in line {line}") for axis in "xyz"]
+    state = Status.PRESENT if all(map(math.isfinite, point)) else Status.UNKNOWN
+    if len(columns) == len(COLUMNS) and len(fields) > len(COLUMNS):
+        code = fields[len(COLUMNS)].strip()
+        state = STATUS_CODES.get(code, state)
+    return name, point, state

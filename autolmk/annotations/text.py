@@ -1,0 +1,57 @@
+"""Reading text files and numbers, with the file and the place in every error."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from autolmk.errors import AutolmkError
+
+
+def read_text(file: Path) -> str:
+    """The content of a UTF-8 file, with or without a byte order mark. AutolmkError where it cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise AutolmkError("a file is missing", file=file, remedy="check the path") from None
+    except UnicodeDecodeError as error:
+        raise AutolmkError(
+            "a text file is not in UTF-8",
+            file=file,
+            found=str(error),
+            expected="text in UTF-8",
+            remedy="save it as UTF-8",
+        ) from None
+    except OSError as error:
+        raise AutolmkError("a file cannot be read", file=file, found=error.strerror or str(error)) from None
+    if "\0" in text:
+        raise AutolmkError("this is not a text file", file=file, found="zero bytes", expected="text in UTF-8")
+    return text
+
+
+def read_number(text: str, *, file: Path, where: str) -> float:
+    """A float with a decimal point; NaN for a blank. AutolmkError otherwise."""
+    if not text.strip():
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        raise AutolmkError(
+            f"{where} is not a number",
+            file=file,
+            found=repr(text),
+            expected="a number with a decimal point, such as 12.5",
+            remedy="mend the file",
+        ) from None
+
+
+def unquotable(name: str, file: Path) -> None:
+    """AutolmkError where a name holds what a line of separated fields cannot hold for every reader."""
+    if any(c in name for c in ',"\n\r') or name.startswith("#"):
+        raise AutolmkError(
+            "a landmark's name cannot be written to this format",
+            file=file,
+            found=repr(name),
+            expected="a name without commas, quotes and line breaks that does not begin with #",
+            remedy="rename the landmark, or write .mrk.json",
+        )
