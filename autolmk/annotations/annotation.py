@@ -19,9 +19,11 @@ FRAMES: tuple[Frame, ...] = ("LPS", "RAS", "voxel")
 class Annotation:
     """n points of one case, with the numbers, names and states that the file holds; nothing is converted or checked.
 
-    names: n names, as they stand in the file, so possibly twice. points: (n, 3) or (n, 2) float64, columns x, y, z; NaN
-    where the file gives no position. status: (n,) int8 of `Status`. frame: what the file itself says of its numbers: LPS
-    or RAS (mm), voxel (ITK index order), or None where it says nothing. likelihood, error_radius: (n,), NaN where unknown.
+    names: n names, as they stand in the file, so possibly twice.
+    points: (n, 3) or (n, 2) float64, columns x, y, z; NaN where the file gives no position.
+    status: (n,) int8 of `Status`.
+    frame: what the file itself says of its numbers: LPS or RAS (mm), voxel (ITK index order), None where it says nothing.
+    likelihood, error_radius: (n,), NaN where unknown.
     Raises ValueError where the lengths disagree.
     """
 
@@ -75,6 +77,6 @@ class Annotation:
         return np.nan_to_num(self.points[:, 2]) if self.points.shape[1] == 3 else np.zeros(len(self.names))
 
     def landmarks(self, frame: Frame, geometry: Geometry) -> Landmarks:
-        """The points read as `frame`, as Landmarks. ValueError where a name stands twice or a present point is not finite."""
+        """The points read as `frame`. ValueError where a name stands twice or a present point is not finite."""
         points = self.physical_points(frame, geometry)
         return Landmarks(self.names, points, self.status, self.likelihood, self.error_radius)

@@ -1,7 +1,7 @@
 """3D Slicer's older fiducial files (.fcsv): a comment header, then one line of comma-separated fields a point.
 
-`# CoordinateSystem = LPS|RAS`, or the codes 0 (RAS) and 1 (LPS) of older versions. A file without that line does not say
-in which frame it is: Slicer itself has read such files as RAS in some versions and as LPS in others.
+`# CoordinateSystem = LPS|RAS`, or the codes 0 (RAS) and 1 (LPS) of older versions. A file without that line does not
+say in which frame it is: Slicer itself has read such files as RAS in some versions and as LPS in others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATUS_CODE = {Status.UNKNOWN: 0, Status.PRESENT: 2, Status.ABSENT: 3}
 
 
 def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
-    """The points of a .fcsv file; a point whose coordinates are blank or nan is unknown. AutolmkError on other content."""
+    """The points of the file; a point whose coordinates are blank or nan is unknown. AutolmkError on other content."""
     frame: Frame | None = None
     columns = COLUMNS
     names: list[str] = []
@@ -52,7 +52,7 @@ def read(file: Path, *, label: Literal["label", "description"] = "label") -> Ann
 
 
 def write(file: Path, landmarks: Landmarks) -> None:
-    """Write points in LPS. A landmark that is not present gets nan coordinates, so that no reader takes it for a point."""
+    """Write points in LPS. A landmark that is not present gets nan coordinates: no reader takes those for a point."""
     buffer = io.StringIO()
     buffer.write("# Markups fiducial file version = 5.6\n# CoordinateSystem = LPS\n")
     buffer.write(f"# columns = {','.join(COLUMNS)}\n")

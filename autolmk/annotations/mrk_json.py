@@ -1,7 +1,7 @@
 """3D Slicer's markups JSON (.mrk.json), schema 1.0.x.
 
-Slicer's positionStatus maps to `Status`: defined is present, missing is absent, undefined and preview are unknown. Slicer
-writes `"position": ""`, a text, for points that are not defined. Coordinates are LPS where the file does not say RAS.
+Slicer's positionStatus maps to `Status`: defined is present, missing is absent, undefined and preview are unknown.
+Slicer writes `"position": ""`, a text, for points that are not defined. Coordinates are LPS where the file does not say RAS.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOT_KNOWN = -1.0  # in a measurement: JSON has no NaN, and Slicer reads only num
 
 
 def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
-    """All control points of all markups in the file, which must agree on the frame. AutolmkError on any other content."""
+    """All control points of all markups in the file, which must agree on the frame. AutolmkError on other content."""
     content = read_json(file)
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
