@@ -1,7 +1,7 @@
 """A phantom dataset: nested, deformed, mirror-symmetric structures with landmarks that are known exactly.
 
 A case is the model head, bent by a smooth displacement, scaled along its axes, turned by at most 20 degrees and put on
-an oblique, possibly flipped grid of 1 x 1 x 2.5 mm. Rendering goes from the voxel back to the model, so that no image is
+an oblique, possibly flipped grid of 1 x 1 x 2.5 mm. Rendering goes from the voxel back to the model, so that nothing is
 ever interpolated, and each voxel is the mean of two samples along its thick axis.
 """
 
