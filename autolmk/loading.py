@@ -5,27 +5,40 @@ Batch i is a function of (seed, i) alone: whatever the number of workers, and wh
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import queue
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypedDict
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
+from batchgenerators.dataloading.multi_threaded_augmenter import producer
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import FloatImage
 from autolmk.plans import Configuration, Plans, preprocessing_digest
+from autolmk.processes import end as end_process
+from autolmk.processes import prepare_worker, start_method, starting
 from autolmk.sampling import Sample, draw_window, sample
 from autolmk.store import REMEDY, Store
 
+logger = logging.getLogger(__name__)
+
 Augmentation = Callable[[np.random.Generator, FloatImage], FloatImage]
+LOSSES = 3  # workers that may be killed before training is stopped
 
 
 class Batch(TypedDict):
-    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B names. See `sampling.Sample`."""
+    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8, see `sampling.Sample`. cases: B."""
 
     data: FloatImage
     voxels: FloatArray
@@ -86,7 +99,9 @@ def _order(seed: int, turn: int, n: int) -> npt.NDArray[np.int64]:
 class TrainingLoader(Iterator[Batch]):
     """Batches `first_iteration`, `first_iteration` + 1, ... of a run, `iterations` of them, or without end where None.
 
-    workers: processes that prepare batches ahead; 0 prepares them in this process. Close it, or use it in `with`.
+    workers: processes that prepare batches ahead; 0 prepares them in this process. They start at the first batch. A
+    worker that is killed is replaced, and the batch that it owed is made in this process; after three such losses an
+    AutolmkError ends it. Close the loader, or use it in `with`.
     """
 
     def __init__(
@@ -102,21 +117,48 @@ class TrainingLoader(Iterator[Batch]):
         iterations: int | None = None,
         workers: int = 0,
     ) -> None:
+        self._pool: _Pool | None = None
         _expect(store, cases, plans, configuration)
         self.source = BatchSource(store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed)
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
         self.workers = workers
+        self._losses = 0
 
     def __next__(self) -> Batch:
         if self.end is not None and self.next_iteration >= self.end:
+            self.close()
             raise StopIteration
-        batch = self.source.batch(self.next_iteration)
+        batch = self.source.batch(self.next_iteration) if self.workers == 0 else self._receive()
         self.next_iteration += 1
         return batch
 
+    def _receive(self) -> Batch:
+        if self._pool is None:
+            self._pool = _Pool(self.source, self.next_iteration, self.end, self.workers)
+        item = self._pool.ready.get()
+        if isinstance(item, AutolmkError):
+            self.close()
+            raise item
+        if item is not None:
+            return item
+        code = self._pool.exit_code(self.next_iteration)
+        self.close()
+        self._losses += 1
+        if self._losses > LOSSES:
+            raise AutolmkError(
+                "workers that load data are killed again and again",
+                found=f"{self._losses} lost, the last with exit code {code}",
+                remedy="where memory is short, use fewer of them; 0 workers load in the main process",
+            )
+        logger.warning("a worker that loads data ended with exit code %s; making its batch here and going on", code)
+        return self.source.batch(self.next_iteration)
+
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers; the next batch starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def __enter__(self) -> TrainingLoader:
         return self
@@ -124,11 +166,116 @@ class TrainingLoader(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Pool:
+    """Workers that make batches in turn, and a thread that receives them in order; None is a batch whose worker is gone.
+
+    Of each pipe this process keeps the reading end alone, so that a worker's end shows at once, even amid a batch.
+    """
+
+    def __init__(self, source: BatchSource, first: int, end: int | None, workers: int) -> None:
+        self.first = first
+        self.ready: queue.Queue[Batch | AutolmkError | None] = queue.Queue(max(2, workers))
+        self._closing = threading.Event()
+        self._workers: list[BaseProcess] = []
+        self._pipes: list[Connection] = []
+        for k in range(workers):
+            self._start(_Share(source, first + k, end, workers), k)
+        self._receiver = threading.Thread(
+            target=_receive, args=(self._pipes, self.ready, self._closing, first, end), daemon=True
+        )
+        self._receiver.start()
+
+    def _start(self, share: _Share, k: int) -> None:
+        context: Any = multiprocessing.get_context(start_method())
+        receiving, sending = context.Pipe(duplex=False)
+        arguments = (_Outlet(sending), share, None, k, 0, context.Event())
+        worker = context.Process(target=producer, args=arguments, daemon=True, name=f"autolmk-loader-{k}")
+        with starting():
+            worker.start()
+        sending.close()
+        self._workers.append(worker)
+        self._pipes.append(receiving)
+
+    def exit_code(self, iteration: int) -> int | None:
+        """Of the worker that owed a batch; None where it still runs."""
+        worker = self._workers[(iteration - self.first) % len(self._workers)]
+        worker.join(timeout=1)
+        return worker.exitcode
+
+    def close(self) -> None:
+        self._closing.set()
+        for worker in self._workers:
+            end_process(worker)
+        self._receiver.join()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+class _Share(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators is untyped
+    """Every n-th batch from `first` on, in the form that batchgenerators' producer runs in a worker."""
+
+    def __init__(self, source: BatchSource, first: int, end: int | None, step: int) -> None:
+        super().__init__(source, source.configuration.batch_size)
+        self.source, self.next_iteration, self.end, self.step = source, first, end, step
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called by the producer, first of all, in the worker."""
+        prepare_worker()
+        super().set_thread_id(thread_id)
+
+    def generate_train_batch(self) -> Batch | AutolmkError:
+        if self.end is not None and self.next_iteration >= self.end:
+            raise StopIteration
+        index, self.next_iteration = self.next_iteration, self.next_iteration + self.step
+        try:
+            return self.source.batch(index)
+        except AutolmkError as error:
+            return error
+
+
+class _Outlet:
+    """What batchgenerators' producer writes to."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def put(self, item: Any, timeout: float) -> None:
+        """Waits until the item is received; the parent ends the worker where it wants no more."""
+        self._pipe.send(item)
+
+
+def _receive(
+    pipes: Sequence[Connection],
+    ready: queue.Queue[Batch | AutolmkError | None],
+    closing: threading.Event,
+    first: int,
+    end: int | None,
+) -> None:
+    index = first
+    while not closing.is_set() and (end is None or index < end):
+        try:
+            item = pipes[(index - first) % len(pipes)].recv()
+        except (EOFError, OSError):
+            item = None
+        while not closing.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+        if item is None:
+            return
+        index += 1
+
 
 def _expect(store: Store, cases: Sequence[str], plans: Plans, configuration: Configuration) -> None:
     """The cases are there, and were preprocessed by these plans."""
     if not cases:
-        raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split and the dataset")
+        raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
     digest = preprocessing_digest(plans, configuration)
     for name in cases:
         case = store.load(name)

@@ -35,8 +35,8 @@ class Window:
 
 
 class Sample(TypedDict):
-    """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8; a present
-    landmark may lie outside the window."""
+    """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8.
+    A present landmark may lie outside the window."""
 
     data: FloatImage
     voxels: FloatArray
@@ -94,7 +94,7 @@ def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: A
 def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> FloatArray:
     """(3, 3) rotation; half_ranges: degrees about the physical axes x, y, z.
 
-    All at least 150: uniform over all rotations (Shoemake, Graphics Gems III 1992, through a random quaternion). Exactly
+    All at least 150: uniform over all rotations (a random unit quaternion; Shoemake, Graphics Gems III, 1992). Exactly
     one at least 150: a full turn about that axis, then a tilt by the others. Otherwise the components of the rotation
     vector are uniform within the ranges.
     """
@@ -120,14 +120,19 @@ def _turn_in_plane(geometry: Geometry, angle: float) -> FloatArray:
 
 
 def cut(case: StoredCase, window: Geometry) -> FloatImage:
-    """The image of a stored case on the grid `window`: (C, *window.shape). Reads only the region that the window touches."""
+    """The image of a stored case on the grid `window`: (C, *window.shape) float32.
+
+    Reads only the region that the window touches. What lies outside the image is `fill`, of which one voxel (more where
+    a low-pass filter looks further) is enough, because the interpolation repeats a region's border.
+    """
     matrix, offset = window.map_to(case.geometry)
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in window.shape], indexing="ij")).reshape(window.ndim, -1)
     touched = matrix @ corners + offset[:, None]
     step = np.abs(matrix).max(axis=1)
-    reach = np.where(step > LOW_PASS_ABOVE, REACH * FWHM_TO_SIGMA * step, 0.0)
-    start = np.floor(touched.min(axis=1) - reach - 1e-6).astype(int)
-    stop = np.ceil(touched.max(axis=1) + reach + 1e-6).astype(int) + 1
+    reach = np.ceil(np.where(step > LOW_PASS_ABOVE, REACH * FWHM_TO_SIGMA * step, 0.0))
+    size = np.array(case.geometry.shape)
+    start = np.floor(touched.min(axis=1) - reach - 1e-6).clip(-1 - reach, size + reach).astype(int)
+    stop = (np.ceil(touched.max(axis=1) + reach + 1e-6) + 1).clip(start + 1, size + 1 + reach).astype(int)
     region = case.geometry.crop(start, tuple(stop - start))
     return resample(case.read(start.tolist(), region.shape), region, window)
 

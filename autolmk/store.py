@@ -1,4 +1,4 @@
-"""Preprocessed cases on disk: CASE.b2nd (blosc2, chunked, compressed) and CASE.json, written atomically, read in part."""
+"""Preprocessed cases on disk: CASE.b2nd (blosc2, in chunks) and CASE.json, written atomically, read in part."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ class Store:
         return self.folder / f"{case}.b2nd", self.folder / f"{case}.json"
 
     def write(self, case: str, stored: StoredCase) -> None:
-        """Write or replace a case. A reader sees the old case, none, or the whole new one: the description goes first and
-        comes last. AutolmkError where the disk refuses."""
+        """Write or replace a case. AutolmkError where the disk refuses.
+
+        A reader sees the old case, none, or the whole new one: the description goes first and comes last.
+        """
         array_file, description = self.files(case)
         temporary = array_file.with_name(f".{case}.{os.getpid()}.tmp.b2nd")
         try:
