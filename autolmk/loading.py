@@ -8,9 +8,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import queue
+import signal
+import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -25,9 +29,8 @@ from batchgenerators.dataloading.multi_threaded_augmenter import producer
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import FloatImage
+from autolmk.parallel import die_with_parent
 from autolmk.plans import Configuration, Plans, preprocessing_digest
-from autolmk.processes import end as end_process
-from autolmk.processes import prepare_worker, start_method, starting
 from autolmk.sampling import Sample, draw_window, sample
 from autolmk.store import REMEDY, Store
 
@@ -190,11 +193,11 @@ class _Pool:
         self._receiver.start()
 
     def _start(self, share: _Share, k: int) -> None:
-        context: Any = multiprocessing.get_context(start_method())
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         receiving, sending = context.Pipe(duplex=False)
         arguments = (_Outlet(sending), share, None, k, 0, context.Event())
         worker = context.Process(target=producer, args=arguments, daemon=True, name=f"autolmk-loader-{k}")
-        with starting():
+        with _starting():
             worker.start()
         sending.close()
         self._workers.append(worker)
@@ -209,10 +212,27 @@ class _Pool:
     def close(self) -> None:
         self._closing.set()
         for worker in self._workers:
-            end_process(worker)
+            worker.kill()  # it holds nothing worth saving
+            worker.join()
         self._receiver.join()
         for pipe in self._pipes:
             pipe.close()
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Around the start of a worker: Ctrl-C waits, so that it does not reach a worker that is not prepared yet."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads; a worker takes no lock that a thread of the parent may hold.
+        warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+        if not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Share(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators is untyped
@@ -224,7 +244,8 @@ class _Share(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators is un
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called by the producer, first of all, in the worker."""
-        prepare_worker()
+        die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker inherits the handler of training
         super().set_thread_id(thread_id)
 
     def generate_train_batch(self) -> Batch | AutolmkError:

@@ -59,7 +59,8 @@ def draw_window(
     augmentation, patch = configuration.augmentation, np.array(configuration.patch_size)
     transform = draw_transform(rng, geometry, augmentation)
     if configuration.windows.kind == "whole":
-        centre = geometry.centre + geometry.direction @ (rng.uniform(-1, 1, geometry.ndim) * augmentation.translation)
+        shift = rng.uniform(-1, 1, geometry.physical_ndim) * augmentation.translation
+        centre = geometry.to_physical(geometry.to_voxels(geometry.centre + shift))  # stays in a slice's plane
     else:
         present = np.flatnonzero(status == Status.PRESENT)
         if len(present) and rng.random() < configuration.windows.holding:
@@ -86,7 +87,7 @@ def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: A
         if geometry.ndim == 3:
             rotation = draw_rotation(rng, augmentation.rotation)
         else:
-            rotation = _turn_in_plane(geometry, np.radians(rng.uniform(-1, 1) * augmentation.rotation[0]))
+            rotation = _turn_in_plane(geometry, np.radians(rng.uniform(-1, 1) * max(augmentation.rotation)))
     low, high = augmentation.scale
     return np.asarray(rotation / np.exp(rng.uniform(np.log(low), np.log(high))))
 
