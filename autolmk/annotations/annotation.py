@@ -22,7 +22,7 @@ class Annotation:
     names: n names, as they stand in the file, so possibly twice.
     points: (n, 3) or (n, 2) float64, columns x, y, z; NaN where the file gives no position.
     status: (n,) int8 of `Status`.
-    frame: what the file itself says of its numbers: LPS or RAS (mm), voxel (ITK index order), None where it says nothing.
+    frame: what the file says of its numbers: LPS or RAS (mm), voxel (ITK index order), None where it says nothing.
     likelihood, error_radius: (n,), NaN where unknown.
     Raises ValueError where the lengths disagree.
     """

@@ -1,7 +1,7 @@
 """3D Slicer's markups JSON (.mrk.json), schema 1.0.x.
 
 Slicer's positionStatus maps to `Status`: defined is present, missing is absent, undefined and preview are unknown.
-Slicer writes `"position": ""`, a text, for points that are not defined. Coordinates are LPS where the file does not say RAS.
+Slicer writes `"position": ""`, a text, for points that are not defined. A file that names no frame is in LPS.
 """
 
 from __future__ import annotations

@@ -1,0 +1,26 @@
+"""Images from files: NIfTI, NRRD, MHA, DICOM series, PNG, TIFF and JPEG, through SimpleITK.
+
+Whatever cannot be read faithfully is an AutolmkError: ITK itself fills the missing part of a truncated NIfTI or JPEG
+file, spreads unevenly spaced slices evenly and drops damaged slices, with a warning on the console at most.
+"""
+
+from __future__ import annotations
+
+from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, check_channels, ending_of, list_cases, split_name
+from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image
+from autolmk.imageio.writing import write_image
+
+__all__ = [
+    "DICOM",
+    "ENDINGS",
+    "SIZELESS",
+    "check_channels",
+    "ending_of",
+    "has_physical_size",
+    "list_cases",
+    "metadata",
+    "read_geometry",
+    "read_image",
+    "split_name",
+    "write_image",
+]

@@ -1,0 +1,108 @@
+"""Whether an image file is whole, for those formats whose truncated files ITK reads without an error."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from autolmk.errors import AutolmkError
+
+CHUNK = 1 << 22
+
+
+def check(file: Path, ending: str) -> None:
+    """AutolmkError where a NIfTI, PNG or JPEG file is empty or truncated, or where the file may not be read."""
+    try:
+        size = file.stat().st_size
+        if size == 0:
+            raise _truncated(file, "an empty file", "an image")
+        if ending in (".nii", ".nii.gz"):
+            _check_nifti(file, ending == ".nii.gz", size)
+        elif ending in (".jpg", ".jpeg"):
+            _check_end(file, size, b"\xff\xd8", b"\xff\xd9", "JPEG")
+        elif ending == ".png":
+            _check_end(file, size, b"\x89PNG", b"IEND\xaeB`\x82", "PNG")
+    except OSError as error:
+        raise AutolmkError(
+            "an image cannot be opened", file=file, found=error.strerror or str(error), remedy="check its permissions"
+        ) from None
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file begins as DICOM files do, without being the index of a medium (DICOMDIR)."""
+    if not file.is_file() or file.name.upper() == "DICOMDIR":
+        return False
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def nifti_size(header: bytes) -> int | None:
+    """Bytes that a NIfTI-1 or NIfTI-2 file of this header (348 or 540 bytes) needs; None where it is no such header."""
+    for order in "<>":
+        if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:
+            dim = struct.unpack_from(order + "8h", header, 40)
+            bits = struct.unpack_from(order + "h", header, 72)[0]
+            offset = struct.unpack_from(order + "f", header, 108)[0]
+        elif len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540:
+            dim = struct.unpack_from(order + "8q", header, 16)
+            bits = struct.unpack_from(order + "h", header, 14)[0]
+            offset = struct.unpack_from(order + "q", header, 168)[0]
+        else:
+            continue
+        if not 1 <= dim[0] <= 7 or not math.isfinite(offset):
+            return None
+        voxels = math.prod(max(1, int(n)) for n in dim[1 : dim[0] + 1])
+        return int(offset) + voxels * int(bits) // 8
+    return None
+
+
+def _check_nifti(file: Path, compressed: bool, size: int) -> None:
+    if not compressed:
+        with file.open("rb") as stream:
+            needed = nifti_size(stream.read(540))
+        if needed is not None and size < needed:
+            raise _truncated(file, f"{size} bytes", f"{needed} bytes")
+        return
+    try:
+        with gzip.open(file) as stream:
+            needed = nifti_size(stream.read(540))
+        if needed is None or _gzip_says(file) == needed % 2**32:
+            return
+        unpacked = 0
+        with gzip.open(file) as stream:  # several members, or bytes after the image: the only way is to unpack it
+            while chunk := stream.read(CHUNK):
+                unpacked += len(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _truncated(file, str(error), "a whole .nii.gz file") from None
+    if unpacked < needed:
+        raise _truncated(file, f"{unpacked} bytes after unpacking", f"{needed} bytes")
+
+
+def _gzip_says(file: Path) -> int:
+    """The size after unpacking, modulo 2**32, that the last four bytes of a gzip file state (RFC 1952)."""
+    with file.open("rb") as stream:
+        stream.seek(-4, os.SEEK_END)
+        return int(struct.unpack("<I", stream.read(4))[0])
+
+
+def _check_end(file: Path, size: int, start: bytes, end: bytes, kind: str) -> None:
+    with file.open("rb") as stream:
+        if stream.read(len(start)) != start:
+            return  # of another kind than its name says: ITK will tell
+        stream.seek(max(0, size - CHUNK))
+        if end not in stream.read():
+            raise _truncated(file, f"{size} bytes without the end of the image", f"a whole {kind} file")
+
+
+def _truncated(file: Path, found: str, expected: str) -> AutolmkError:
+    return AutolmkError(
+        "an image file is truncated",
+        file=file,
+        found=found,
+        expected=expected,
+        remedy="copy or export it again from the source",
+    )

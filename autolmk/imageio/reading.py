@@ -1,0 +1,128 @@
+"""Reading images and headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+from autolmk.image import FloatImage, Image
+from autolmk.imageio import integrity
+from autolmk.imageio.dicom import has_pixel_size, inspect_series
+from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
+from autolmk.imageio.itk import Source, describe, errors, geometry_of, header, quiet, simpleitk
+
+
+def read_image(files: Sequence[Path], *, spacing: Sequence[float] | None = None) -> Image:
+    """One case, float32: channels of all files stacked, in order; colour images give three channels.
+
+    spacing: (D,) mm, array order, used only where the files carry no physical size; without it their spacing is 1.
+    AutolmkError where a file cannot be read faithfully, or where the files differ in geometry.
+    """
+    if not files:
+        raise AutolmkError("a case has no image", remedy="add its files, CASE_0000.ext for the first channel")
+    arrays: list[FloatImage] = []
+    geometries: list[Geometry] = []
+    for file in files:
+        source = _inspect(Path(file))
+        array = _read_array(Path(file), source)
+        geometries.append(_sized(source, spacing, Path(file)))
+        arrays.append(array)
+        if not geometries[0].is_close(geometries[-1]):
+            raise AutolmkError(
+                "the channels of a case differ in their geometry",
+                file=file,
+                found=describe(geometries[-1]),
+                expected=f"{describe(geometries[0])}, as in {Path(files[0]).name}",
+                remedy="resample the channels to one grid",
+            )
+    return Image(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), geometries[0])
+
+
+def read_geometry(file: Path, *, spacing: Sequence[float] | None = None) -> Geometry:
+    """The geometry of an image, from its header alone; spacing as in `read_image`."""
+    return _sized(_inspect(Path(file)), spacing, Path(file))
+
+
+def has_physical_size(file: Path) -> bool:
+    """Whether the file says how large a voxel is in mm. PNG, JPEG and TIFF do not, nor do some DICOM radiographs."""
+    return _inspect(Path(file)).has_physical_size
+
+
+def metadata(file: Path, tag: str) -> str | None:
+    """A DICOM element, such as "0008|0060" (modality), of a file or of the first slice of a folder; None if missing."""
+    reader = header(_inspect(Path(file)).files[0], Path(file))
+    return str(reader.GetMetaData(tag)).strip() if reader.HasMetaDataKey(tag) else None
+
+
+def _inspect(path: Path) -> Source:
+    ending = ending_of(path)
+    if ending is None or not path.exists():
+        missing = not path.exists()
+        raise AutolmkError(
+            "an image is missing" if missing else "this kind of image is not known",
+            file=path,
+            expected=None if missing else f"one of {', '.join(ENDINGS)}, or a folder with a DICOM series",
+            remedy="check the path" if missing else "convert the image, for example to .nii.gz",
+        )
+    if ending == DICOM:
+        return inspect_series(path)
+    integrity.check(path, ending)
+    reader = header(str(path), path)
+    geometry = geometry_of(reader, path)
+    sized = ending not in SIZELESS and (ending != ".dcm" or has_pixel_size(reader))
+    if not sized:
+        geometry = Geometry.from_parts(geometry.shape, [1.0] * geometry.ndim)
+    return Source((str(path),), geometry, sized)
+
+
+def _sized(source: Source, spacing: Sequence[float] | None, path: Path) -> Geometry:
+    geometry = source.geometry
+    if source.has_physical_size or spacing is None:
+        return geometry
+    given = tuple(float(s) for s in spacing)
+    if len(given) == geometry.ndim - 1 and geometry.shape[0] == 1:
+        given = (geometry.spacing[0], *given)
+    if len(given) != geometry.ndim or min(given) <= 0:
+        raise AutolmkError(
+            "spacing does not fit an image",
+            file=path,
+            found=f"{len(given)} values for an image of {geometry.ndim} axes: {given}",
+            expected=f"{geometry.ndim} positive numbers in mm",
+            remedy="correct spacing in dataset.json",
+        )
+    return Geometry.from_parts(geometry.shape, given, [float(x) for x in geometry.origin], geometry.direction)
+
+
+def _read_array(path: Path, source: Source) -> FloatImage:
+    sitk = simpleitk()
+    if len(source.files) == 1:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(source.files[0])
+    else:
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(source.files)
+    with errors(path), quiet():
+        itk = reader.Execute()
+    array = sitk.GetArrayViewFromImage(itk)
+    if np.iscomplexobj(array):
+        raise AutolmkError("an image holds complex numbers", file=path, remedy="write their magnitude")
+    channels = itk.GetNumberOfComponentsPerPixel()
+    array = array.reshape(*source.geometry.shape, channels)
+    if path.name.lower().endswith(SIZELESS) and channels in (2, 4):
+        array = array[..., :-1]  # the last one is the opacity
+    result = np.ascontiguousarray(np.moveaxis(array, -1, 0), dtype=np.float32)
+    if result.base is not None or not result.flags.owndata:
+        result = result.copy()  # the view dies with the ITK image
+    if not np.isfinite(result).all():
+        raise AutolmkError(
+            "an image holds values that are not numbers",
+            file=path,
+            found=f"{int((~np.isfinite(result)).sum())} voxels that are NaN or infinite",
+            expected="finite numbers",
+            remedy="replace them, for example by the value of the background",
+        )
+    return result
