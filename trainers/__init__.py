@@ -1,4 +1,4 @@
-"""Trainers: one file a method, its network, codec and loss. Imported as autolmk.trainers."""
+"""One file a method: network, codec, loss. Imported as `autolmk.trainers`, never as `trainers`."""
 
 if __name__ != "autolmk.trainers":
-    raise ImportError("import autolmk.trainers, not trainers: under two names the code would be loaded twice")
+    raise ImportError("import autolmk.trainers, not trainers: otherwise the same code is loaded twice")

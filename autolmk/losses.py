@@ -1,0 +1,110 @@
+"""Losses that work from the points: no dense target is ever built.
+
+Shapes: B batch, L landmarks, D image axes, *O output cells.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autolmk.codecs import HeatmapTarget
+from autolmk.landmarks import Status
+
+RADIUS = 4.0  # sigmas to each side of a point that its sampled Gaussian reaches
+CHUNK = 2**18  # logits handled at a time on the CPU, so that the passes over them stay in its cache
+
+
+def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor, *, in_place: bool = False) -> Tensor:
+    """Cross-entropy between softmax over (a channel's cells, elsewhere) and a normalised Gaussian at the point; scalar.
+
+    logits: (B, L, *O). status: (B, L) int8 of `Status`. A present landmark's target is its Gaussian; mass that falls
+    beyond the window is elsewhere's. An absent landmark's target is elsewhere alone. Unknown ones are masked. Windows
+    that hold the landmark and windows that lack it are averaged separately and the two means added, or one kind drowns
+    the other. 0 where nothing is known. At least float32 whatever the logits' type; gradients reach logits and
+    `target.elsewhere`.
+
+    in_place: the gradient overwrites the logits where that can be done (contiguous float32 or float64, not a leaf),
+    which saves a buffer of their size; they then hold no logits any more. Without gradients it changes nothing.
+    """
+    present = status == Status.PRESENT
+    shape = logits.shape[2:]
+    size = torch.tensor(shape, dtype=torch.float64, device=logits.device)
+    inside = ((target.centres >= -0.5) & (target.centres <= size - 0.5)).all(-1)  # False for NaN
+    holding = present & inside
+    lacking = (status != Status.UNKNOWN) & ~holding
+    weight = sum(kind.double() / kind.sum().clamp(min=1) for kind in (holding, lacking))
+    cells, mass = sampled_gaussian(target.centres, target.sigma, shape, present)
+    result: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        logits, target.elsewhere, cells, mass, weight, in_place and torch.is_grad_enabled() and not logits.is_leaf
+    )
+    return result
+
+
+def sampled_gaussian(
+    centres: Tensor, sigma: tuple[float, ...], shape: torch.Size, present: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The Gaussians' cells near their centres: flat indices (B, L, N) into a channel, and masses (B, L, N) float64.
+
+    Each Gaussian sums to 1 over the unbounded grid; cells outside the window and landmarks not present have mass 0.
+    """
+    centres = centres.masked_fill(~present[..., None], 0.0).clamp(-1e6, 1e6)
+    cells, mass = torch.zeros_like(present, dtype=torch.int64)[..., None], present.double()[..., None]
+    for axis, (s, n) in enumerate(zip(sigma, shape, strict=True)):
+        reach = math.ceil(RADIUS * s)
+        centre = centres[..., axis, None]
+        cell = centre.round().long() + torch.arange(-reach, reach + 1, device=centres.device)
+        density = torch.exp(-((cell - centre) ** 2) / (2 * s * s))
+        density = density / density.sum(-1, keepdim=True) * ((cell >= 0) & (cell < n))
+        cells = (cells[..., :, None] * n + cell.clamp(0, n - 1)[..., None, :]).flatten(-2)
+        mass = (mass[..., :, None] * density[..., None, :]).flatten(-2)
+    return cells, mass
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    """Sum of weight * cross-entropy. The forward pass leaves the gradient, weight * (softmax - target), in one buffer
+    of the logits' size, or in the logits themselves; the backward pass hands it over. In place, the logits' version
+    counter moves, so that autograd refuses to go on where another operation needs their values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, elsewhere: Tensor, cells: Tensor, mass: Tensor, weight: Tensor, in_place: bool
+    ) -> Tensor:
+        z = logits.detach().flatten(0, 1).flatten(1)
+        z = z if z.dtype in (torch.float32, torch.float64) else z.float()
+        e = elsewhere.detach().to(z.dtype).expand(logits.shape[:2]).flatten()
+        cells, q, w = cells.flatten(0, 1), mass.flatten(0, 1).to(z.dtype), weight.flatten().to(z.dtype)
+        at_target = q * z.gather(1, cells)
+        gradient = z if in_place else torch.empty_like(z, memory_format=torch.contiguous_format)
+        log_sum = torch.empty_like(e)
+        rows = max(1, CHUNK // z.shape[1]) if z.device.type == "cpu" else len(z)
+        for i in range(0, len(z), rows):
+            part = slice(i, i + rows)
+            log_sum[part] = _weighted_softmax(z[part], e[part], w[part], gradient[part])
+        beyond = (1.0 - mass.sum(-1).flatten()).to(z.dtype)  # absent: all of it
+        loss = w * (log_sum - at_target.sum(1) - beyond * e)
+        gradient.scatter_add_(1, cells, -w[:, None] * q)
+        of_elsewhere = (w * (torch.exp(e - log_sum) - beyond)).view(logits.shape[:2]).sum(0)
+        ctx.save_for_backward(gradient.view(logits.shape).to(logits.dtype), of_elsewhere.to(elsewhere.dtype))
+        return loss.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, of_elsewhere = ctx.saved_tensors
+        (scale,) = outputs
+        if scale.device.type == "cpu" and float(scale) == 1.0:  # the usual case, without a copy
+            return gradient, of_elsewhere, None, None, None, None
+        return (gradient * scale).to(gradient.dtype), of_elsewhere * scale, None, None, None, None
+
+
+def _weighted_softmax(z: Tensor, e: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """Write w * softmax over (z (N, V), e (N,)) for the V cells into out; return the log-sum-exp (N,)."""
+    top = torch.maximum(z.amax(1), e)
+    torch.sub(z, top[:, None], out=out)
+    out.exp_()
+    total = out.sum(1) + torch.exp(e - top)
+    out.mul_((w / total)[:, None])
+    return top + total.log()

@@ -1,0 +1,48 @@
+"""heatmap: a U-Net whose output channel for a landmark says, by softmax, in which voxel it lies, or that it is elsewhere.
+
+documentation/methods/heatmap.md describes the method; planners/heatmap.py derives its numbers from the fingerprint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from autolmk.codecs import HeatmapCodec, Target
+from autolmk.losses import spatial_cross_entropy
+from autolmk.networks.unet import build_unet
+from autolmk.trainer import Trainer
+
+
+class HeatmapTrainer(Trainer):
+    """The baseline: one look at one resolution."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """n_candidates: places kept a landmark and window, for ranking over windows and between mirror partners."""
+
+        n_candidates: int = 5
+
+    def build_network(self) -> nn.Module:
+        """U-Net (B, C, *patch) -> logits (B, L, *patch / output stride)."""
+        configuration = self.configuration
+        return build_unet(
+            configuration.architecture, self.n_channels, self.n_landmarks, len(configuration.patch_size)
+        )
+
+    def build_codec(self) -> HeatmapCodec:
+        """A Gaussian a landmark, of the plan's width in mm."""
+        configuration, options = self.configuration, self.options
+        return HeatmapCodec(
+            self.n_landmarks,
+            configuration.patch_size,
+            configuration.architecture.output_stride,
+            [sigma / spacing for sigma, spacing in zip(configuration.sigma, configuration.spacing, strict=True)],
+            n_candidates=options.n_candidates,
+        )
+
+    def loss(self, output: Any, target: Target, status: Tensor) -> Tensor:
+        """Spatial cross-entropy, with "elsewhere"; the output is used up."""
+        return spatial_cross_entropy(output, target, status, in_place=True)
