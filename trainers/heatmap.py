@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autolmk.codecs import HeatmapCodec, Target
+from autolmk.codecs import HeatmapCodec, HeatmapTarget, Target
 from autolmk.losses import spatial_cross_entropy
 from autolmk.networks.unet import build_unet
 from autolmk.trainer import Trainer
@@ -20,29 +20,30 @@ class HeatmapTrainer(Trainer):
     """The baseline: one look at one resolution."""
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Trainer.Options):
         """n_candidates: places kept a landmark and window, for ranking over windows and between mirror partners."""
 
         n_candidates: int = 5
 
+    options: Options
+
     def build_network(self) -> nn.Module:
         """U-Net (B, C, *patch) -> logits (B, L, *patch / output stride)."""
         configuration = self.configuration
-        return build_unet(
-            configuration.architecture, self.n_channels, self.n_landmarks, len(configuration.patch_size)
-        )
+        return build_unet(configuration.architecture, self.n_channels, self.n_landmarks, len(configuration.patch_size))
 
     def build_codec(self) -> HeatmapCodec:
         """A Gaussian a landmark, of the plan's width in mm."""
-        configuration, options = self.configuration, self.options
+        configuration = self.configuration
         return HeatmapCodec(
             self.n_landmarks,
             configuration.patch_size,
             configuration.architecture.output_stride,
             [sigma / spacing for sigma, spacing in zip(configuration.sigma, configuration.spacing, strict=True)],
-            n_candidates=options.n_candidates,
+            n_candidates=self.options.n_candidates,
         )
 
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor:
         """Spatial cross-entropy, with "elsewhere"; the output is used up."""
+        assert isinstance(target, HeatmapTarget)
         return spatial_cross_entropy(output, target, status, in_place=True)
