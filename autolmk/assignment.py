@@ -19,8 +19,9 @@ from autolmk.geometry import FloatArray
 from autolmk.shape import Similarity, fit_similarity
 
 MAX_ITERATIONS = 10
-OUTLIER = 6.0  # residuals beyond which distance counts no further: anatomy may differ from the mean shape
+TAILS = 8.0  # degrees of freedom of the t distribution of fit distances: anatomy may differ from the mean shape
 PREFERENCE = 3.0  # log-odds that a channel's own opinion may add over its partner's: it mistakes the two too easily
+SHARED = 20.0  # evidence that it costs two partners to be at one place
 CLEARLY = 8.0  # gain in evidence that a landmark without partner needs to change its candidate
 FLATNESS = 0.05  # second principal extent over the first under which points count as collinear
 FLOOR = 1e-3  # mm, of the residual
@@ -68,10 +69,10 @@ def assign(candidates: FloatArray, log_odds: FloatArray, side: Side, *, radius: 
     """
     if all(i == p for i, p in enumerate(side.partner)):
         return candidates, log_odds
-    pools = [_pool(candidates, log_odds, i, p, radius) for i, p in enumerate(side.partner)]
+    pools = [_pool(candidates, log_odds, i, p, _nearness(side, i, p, radius)) for i, p in enumerate(side.partner)]
     best: tuple[float, list[int]] | None = None
     for start in _starts(candidates, log_odds, pools, side):
-        score, choice = _settle(start, pools, side, radius)
+        score, choice = _settle(start, pools, side)
         if best is None or score > best[0] + 1e-9:
             best = score, choice
     if best is None:
@@ -82,15 +83,23 @@ def assign(candidates: FloatArray, log_odds: FloatArray, side: Side, *, radius: 
 @dataclass(frozen=True, eq=False)
 class _Candidates:
     """Of one landmark, pooled with its partner's. points: (N, P); log_odds: (N,) that one of the two is there, best
-    first; own: (N,) log-odds of the landmark's own channel, -inf where it did not see the place."""
+    first; own: (N,) log-odds of the landmark's own channel, -inf where it did not see the place. nearness: mm
+    within which two places are one."""
 
     points: FloatArray
     log_odds: FloatArray
     own: FloatArray
+    nearness: float
 
 
-def _pool(candidates: FloatArray, log_odds: FloatArray, landmark: int, partner: int, radius: float) -> _Candidates:
-    """A landmark's own and its partner's candidates, merged within `radius`.
+def _nearness(side: Side, landmark: int, partner: int, radius: float) -> float:
+    """mm within which candidates of two partners are one place: less where the partners are near each other."""
+    apart = float(np.linalg.norm(side.points[landmark] - side.points[partner]))
+    return min(radius, 0.5 * apart) if np.isfinite(apart) and landmark != partner else radius
+
+
+def _pool(candidates: FloatArray, log_odds: FloatArray, landmark: int, partner: int, nearness: float) -> _Candidates:
+    """A landmark's own and its partner's candidates, merged within `nearness` mm.
 
     A place keeps the better of the two channels' log-odds, for either: the two look alike, and a channel's second peak
     is often the right one. Its position is the landmark's own, where its own channel saw it.
@@ -100,7 +109,7 @@ def _pool(candidates: FloatArray, log_odds: FloatArray, landmark: int, partner: 
         for point, value in zip(candidates[channel], log_odds[channel], strict=True):
             if not np.isfinite(value):
                 continue
-            near = [i for i, row in enumerate(rows) if np.linalg.norm(point - row[0]) <= radius]
+            near = [i for i, row in enumerate(rows) if np.linalg.norm(point - row[0]) <= nearness]
             if channel == landmark:
                 rows.append((point, float(value), float(value)))
             elif near:
@@ -111,7 +120,7 @@ def _pool(candidates: FloatArray, log_odds: FloatArray, landmark: int, partner: 
     rows.sort(key=lambda row: -row[1])
     numbers = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 2)
     points = np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, candidates.shape[2])
-    return _Candidates(points, numbers[:, 0], numbers[:, 1])
+    return _Candidates(points, numbers[:, 0], numbers[:, 1], nearness)
 
 
 def _starts(candidates: FloatArray, log_odds: FloatArray, pools: Sequence[_Candidates], side: Side) -> list[Similarity]:
@@ -146,15 +155,18 @@ def _collinear(points: FloatArray) -> bool:
     return bool(extent[1] < FLATNESS * extent[0])
 
 
-def _settle(similarity: Similarity, pools: Sequence[_Candidates], side: Side, radius: float) -> tuple[float, list[int]]:
+def _settle(similarity: Similarity, pools: Sequence[_Candidates], side: Side) -> tuple[float, list[int]]:
     """Assignment and fit in turn until nothing changes: (sum of evidence, chosen index into each pool, -1 for none)."""
     choice: list[int] = []
     score = -np.inf
     for _ in range(MAX_ITERATIONS):
         expected = similarity.apply(side.points)
         before = choice
-        scale = _residuals(expected, pools, side, choice, similarity.scale)
-        score, choice = _choose(expected, pools, side, scale, radius)
+        residual = _residuals(expected, pools, side, choice, similarity.scale)
+        score, choice = _choose(expected, pools, side, residual)
+        score -= expected.shape[1] * float(
+            np.log(residual).sum()
+        )  # of a Gaussian's density: a loose fit costs evidence
         if choice == before:
             break
         chosen, value = _chosen(pools, choice, side.points.shape[1])
@@ -183,9 +195,9 @@ def _residuals(
 
 
 def _choose(
-    expected: FloatArray, pools: Sequence[_Candidates], side: Side, residual: FloatArray, radius: float
+    expected: FloatArray, pools: Sequence[_Candidates], side: Side, residual: FloatArray
 ) -> tuple[float, list[int]]:
-    """For each pair the two distinct places, for others the place, of the most evidence: (sum, index into pools)."""
+    """For each pair the two places of most evidence, for others the place: (sum of evidence, index into each pool)."""
     worth = [_worth(pool, expected[i], float(residual[i])) for i, pool in enumerate(pools)]
     choice = [0 if len(pool.points) else -1 for pool in pools]
     total = 0.0
@@ -194,20 +206,20 @@ def _choose(
             best = int(worth[i].argmax())
             choice[i] = best if worth[i][best] > worth[i][0] + CLEARLY else 0
             total += float(worth[i][choice[i]])
-        elif i < p and len(worth[i]) and len(worth[p]):
-            choice[i], choice[p], value = _choose_pair(pools[i], pools[p], worth[i], worth[p], radius)
+        elif i < p and len(worth[i]):
+            choice[i], choice[p], value = _choose_pair(pools[i], pools[p], worth[i], worth[p])
             total += value
     return total, choice
 
 
 def _worth(pool: _Candidates, expected: FloatArray, residual: float) -> npt.NDArray[np.float64]:
-    """(N,) log-odds, less what the landmark's own channel holds against the place (up to `PREFERENCE`), less half the
-    squared fit distance in residuals (which counts no further than `OUTLIER`)."""
+    """(N,) log-odds, less what the landmark's own channel holds against the place (up to `PREFERENCE`), less the
+    cost of the fit distance (of a multivariate t distribution, in residuals)."""
     evidence = pool.log_odds - np.minimum(pool.log_odds - pool.own, PREFERENCE)
     if not np.isfinite(expected).all():
         return np.asarray(evidence)
     u = np.linalg.norm(pool.points - expected, axis=1) / residual
-    return np.asarray(evidence - 0.5 * np.minimum(u, OUTLIER) ** 2)
+    return np.asarray(evidence - 0.5 * (TAILS + len(expected)) * np.log1p(u**2 / TAILS))
 
 
 def _choose_pair(
@@ -215,13 +227,10 @@ def _choose_pair(
     other: _Candidates,
     worth_one: npt.NDArray[np.float64],
     worth_other: npt.NDArray[np.float64],
-    radius: float,
 ) -> tuple[int, int, float]:
-    """The two places, more than `radius` apart, of the greatest joint evidence; the best of each where all are one."""
-    joint = worth_one[:, None] + worth_other[None]
-    apart = np.linalg.norm(one.points[:, None] - other.points[None], axis=2) > radius
-    if apart.any():
-        joint = np.where(apart, joint, -np.inf)
+    """The two places of the greatest joint evidence, which costs them `SHARED` where they are one place."""
+    apart = np.linalg.norm(one.points[:, None] - other.points[None], axis=2) > one.nearness
+    joint = worth_one[:, None] + worth_other[None] - np.where(apart, 0.0, SHARED)
     first, second = np.unravel_index(int(joint.argmax()), joint.shape)
     return int(first), int(second), float(joint[first, second])
 
