@@ -6,14 +6,49 @@ Lengths are in the dataset's unit: mm, or px for images without physical size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
+from autolmk.landmark_statistics import (
+    CoSliceGroup,
+    LandmarkStatistics,
+    Pose,
+    co_slice_groups,
+    landmark_statistics,
+    pose_spread,
+)
+from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import from_json, read_json, write_json
+from autolmk.shape import mean_shape, shape_deviations
+from autolmk.summary import CaseSummary, ChannelSummary, summarise
+from autolmk.symmetry import mirror, pairs_from_names
+
+if TYPE_CHECKING:
+    from autolmk.dataset import Case, Dataset
+
+__all__ = [
+    "CaseGeometry",
+    "CoSliceGroup",
+    "Fingerprint",
+    "Intensity",
+    "LandmarkStatistics",
+    "MirrorPlane",
+    "Pose",
+    "extract_fingerprint",
+    "fingerprint_of",
+    "summarise_case",
+]
 
 VERSION = 1
+FILE_NAME = "dataset_fingerprint.json"
+BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression, float32, working copies
 
 
 @dataclass(frozen=True)
@@ -28,8 +63,8 @@ class CaseGeometry:
 
 @dataclass(frozen=True)
 class Intensity:
-    """Of one channel: over the foreground of all cases (see `summary.foreground`), and at the landmarks. None: no landmark
-    was seen."""
+    """Of one channel: over the foreground of all cases (see `summary.foreground`), and at the landmarks; None where no
+    landmark lies in its image."""
 
     foreground_mean: float
     std: float
@@ -43,18 +78,6 @@ class Intensity:
 
 
 @dataclass(frozen=True)
-class LandmarkStatistics:
-    """n_*: cases by status. spread: (P,) physical, standard deviation of its place about the images' centres. nearest_distance:
-    to the nearest other landmark of the case, median over cases. None where too few cases show it."""
-
-    n_present: int
-    n_absent: int
-    n_unknown: int
-    spread: tuple[float, ...] | None
-    nearest_distance: float | None
-
-
-@dataclass(frozen=True)
 class MirrorPlane:
     """Of the mean shape. normal: (P,) physical, unit length. residual: root mean square distance between reflected
     landmarks and their partners. complete: every landmark has a partner or lies on the plane."""
@@ -65,34 +88,14 @@ class MirrorPlane:
 
 
 @dataclass(frozen=True)
-class Pose:
-    """How the landmark configuration lies in the images, against its mean pose (Procrustes).
-
-    n_cases: that had enough points to tell. rotation: degrees about physical x, y, z (2D: one number), 95th percentile of
-    the size of the rotation vector's component; rotation_max: the largest angle. scale: 2.5th and 97.5th percentile of the
-    factor. translation: (P,) physical, 95th percentile of the distance of the configuration's middle from the image's.
-    """
-
-    n_cases: int
-    rotation: tuple[float, ...]
-    rotation_max: float
-    scale: tuple[float, float]
-    translation: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class CoSliceGroup:
-    """Landmarks that annotators placed in one slice. axis: array axis of the image as it lies in its file (for volumes
-    axis 0 is the slice number), not of canonical orientation. note: which direction of the body that is."""
-
-    axis: int
-    names: tuple[str, ...]
-    note: str
-
-
-@dataclass(frozen=True)
 class Fingerprint:
-    """dataset_fingerprint.json. median_shape and shape percentiles: in voxels of median_spacing; extents in mm."""
+    """dataset_fingerprint.json.
+
+    cases: of each training case's image. median_shape and shape percentiles: voxels of median_spacing; extents in mm.
+    pairs: left/right partners, as dataset.json says or else as names and geometry do. midline: landmarks on the mirror
+    plane. mean_shape: name -> (P,) physical, centred. shape_residual: root mean square distance of the cases' landmarks
+    from it. failed: cases that could not be read and that nothing here speaks of.
+    """
 
     dataset_name: str
     ndim: int
@@ -139,3 +142,139 @@ class Fingerprint:
     def save(self, file: Path) -> None:
         """Write atomically."""
         write_json(file, self)
+
+
+def extract_fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool = True) -> Fingerprint:
+    """Of the training cases; each image is read once, in `workers` processes (default: as many as fit), 0 for none.
+
+    A case that cannot be read is left out and named in `failed`. AutolmkError where no case is left.
+    """
+    cases = {case.identifier: case for case in dataset.cases("Tr")}
+    count = default_workers(largest_case_bytes(cases.values())) if workers is None else workers
+    label = "reading cases" if progress else None
+    results = dict(map_cases(partial(summarise_case, dataset), cases, workers=count, progress=label))
+    summaries = {case: r for case, r in results.items() if not isinstance(r, AutolmkError)}
+    failed = {case: r for case, r in results.items() if isinstance(r, AutolmkError)}
+    if failed and not summaries:
+        raise next(iter(failed.values()))
+    return fingerprint_of(
+        summaries,
+        dataset_name=dataset.name,
+        unit=dataset.unit,
+        channel_names=dataset.channel_names,
+        pairs=dataset.pairs,
+        failed=tuple(sorted(failed)),
+    )
+
+
+def summarise_case(dataset: Dataset, case: Case) -> CaseSummary:
+    """Read one case's image and landmarks. AutolmkError names the case."""
+    image = dataset.read_image(case)
+    landmarks = dataset.read_landmarks(case, image.geometry)
+    return summarise(image, landmarks, subject=case.subject, case=case.identifier)
+
+
+def largest_case_bytes(cases: Iterable[Case]) -> int:
+    """Memory that reading the largest case may take, judged by the size of its files."""
+    sizes = [sum(_stored_bytes(file) for file in case.images) for case in cases]
+    return BYTES_PER_STORED_BYTE * max(sizes, default=0)
+
+
+def _stored_bytes(file: Path) -> int:
+    return sum(f.stat().st_size for f in (file.iterdir() if file.is_dir() else [file]) if f.is_file())
+
+
+def fingerprint_of(
+    summaries: Mapping[str, CaseSummary],
+    *,
+    dataset_name: str,
+    unit: Literal["mm", "px"],
+    channel_names: Sequence[str],
+    pairs: Sequence[tuple[str, str]] = (),
+    failed: Sequence[str] = (),
+) -> Fingerprint:
+    """Pure: of what the cases said, in the order of their names. pairs: those that dataset.json declares, which go
+    before those that names and geometry show. AutolmkError where there is no case or no landmark is present in any.
+    """
+    cases = [summaries[name] for name in sorted(summaries)]
+    landmarks, geometries = [case.landmarks for case in cases], [case.geometry for case in cases]
+    if not cases or not any(case.present.any() for case in landmarks):
+        raise AutolmkError(
+            f"the dataset {dataset_name} has no annotated case",
+            found=f"{len(cases)} readable training cases" + (f", {len(failed)} that cannot be read" if failed else ""),
+            expected="at least one case with at least one landmark",
+            remedy="run autolmk_check, which names every fault",
+        )
+    names = landmarks[0].names
+    shape = mean_shape(np.stack([case.points for case in landmarks]))
+    deviations = shape_deviations(shape, np.stack([case.points for case in landmarks]))
+    residual = float(np.sqrt(np.nanmean(deviations**2))) if np.isfinite(deviations).any() else 0.0
+    symmetry = mirror(shape.points, names, pairs or None)
+    seen = np.asarray(np.isfinite(shape.points).all(axis=1))
+    return Fingerprint(
+        dataset_name=dataset_name,
+        ndim=geometries[0].ndim,
+        physical_ndim=geometries[0].physical_ndim,
+        unit=unit,
+        n_cases=len(cases),
+        n_subjects=len({case.subject for case in cases}),
+        channel_names=tuple(channel_names),
+        landmarks=names,
+        **_grids(summaries),
+        intensity=tuple(_intensity([case.channels[c] for case in cases]) for c in range(len(cases[0].channels))),
+        landmark_statistics=landmark_statistics(landmarks, geometries, deviations),
+        pairs=symmetry.pairs if symmetry else tuple(pairs) or pairs_from_names(names),
+        midline=symmetry.midline if symmetry else (),
+        mirror=MirrorPlane(_floats(symmetry.normal), symmetry.residual, symmetry.complete) if symmetry else None,
+        pose=pose_spread(shape, geometries, residual),
+        mean_shape={name: _floats(shape.points[i]) for i, name in enumerate(names) if seen[i]},
+        shape_residual=residual,
+        co_slice_groups=co_slice_groups(landmarks, geometries),
+        failed=tuple(failed),
+    )
+
+
+def _grids(summaries: Mapping[str, CaseSummary]) -> dict[str, Any]:
+    """The fields about spacing and shape."""
+    cases = {}
+    for name in sorted(summaries):
+        native = summaries[name].geometry
+        canonical = native.canonical()
+        cases[name] = CaseGeometry(canonical.shape, canonical.spacing, native.orientation(), native.obliquity())
+    spacings = np.array([case.spacing for case in cases.values()])
+    extents = np.array([case.shape for case in cases.values()]) * spacings
+    median_spacing = np.median(spacings, axis=0)
+    low, middle, high = np.percentile(extents, [10, 50, 90], axis=0) / median_spacing
+    return {
+        "cases": cases,
+        "median_spacing": _floats(median_spacing),
+        "spacing_percentile_10": _floats(np.percentile(spacings, 10, axis=0)),
+        "median_shape": _floats(middle),
+        "shape_percentile_10": _floats(low),
+        "shape_percentile_90": _floats(high),
+        "median_extent": _floats(np.median(extents, axis=0)),
+        "max_extent": _floats(extents.max(axis=0)),
+    }
+
+
+def _intensity(cases: Sequence[ChannelSummary]) -> Intensity:
+    """Of one channel; every case counts alike, however large."""
+    values = np.concatenate([case.samples for case in cases]).astype(np.float64)
+    at_landmarks = np.concatenate([case.at_landmarks for case in cases])
+    at_landmarks = at_landmarks[np.isfinite(at_landmarks)]
+    low, middle, high = np.percentile(values, [0.5, 50, 99.5])
+    return Intensity(
+        foreground_mean=float(values.mean()),
+        std=float(values.std()),
+        median=float(middle),
+        percentile_00_5=float(low),
+        percentile_99_5=float(high),
+        min=min(case.low for case in cases),
+        max=max(case.high for case in cases),
+        landmarks_mean=float(at_landmarks.mean()) if len(at_landmarks) else None,
+        landmarks_std=float(at_landmarks.std()) if len(at_landmarks) else None,
+    )
+
+
+def _floats(values: npt.ArrayLike) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.asarray(values).ravel())

@@ -135,6 +135,18 @@ def mean_shape(points: npt.ArrayLike, present: npt.ArrayLike | None = None) -> M
     return _standardised(mean, [None if fit is None else fit.similarity for fit in fits])
 
 
+def shape_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
+    """(N, L) mm: how far the points (N, L, P) are from the posed mean shape; NaN where a point or the pose is
+    missing.
+    """
+    cases = np.asarray(points, dtype=np.float64)
+    result = np.full(cases.shape[:2], np.nan)
+    for i, pose in enumerate(shape.poses):
+        if pose is not None:
+            result[i] = np.linalg.norm(cases[i] - pose.apply(shape.points), axis=1)
+    return result
+
+
 # -- fits -------------------------------------------------------------------------------------------------------------
 
 _Fits = tuple[FloatArray, FloatArray, FloatArray]  # B similarities: rotation (B, P, P), scale (B,), translation (B, P)

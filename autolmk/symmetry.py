@@ -5,6 +5,7 @@ Legend: L landmarks, P physical axes. `shape.mean_shape` gives the points that t
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,24 +95,36 @@ def mirror(
     if len(x) < 2:
         return None
     size = float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    plane = _plane_of_pairs(x, fixed) if fixed else _plane_search(x, TOLERANCE * size)
+    result = _about(x, shown, _plane_of_pairs(x, fixed), fixed) if fixed else None
+    if result is None or (
+        pairs is None and result[0].residual > 2 * TOLERANCE * size
+    ):  # names that mean something else
+        result = _about(x, shown, _plane_search(x, TOLERANCE * size), ())
+        if result is None or len(result[0].pairs) < FEWEST_PAIRS or result[1] < MATCHED_SHARE:
+            return None
+    return dataclasses.replace(result[0], complete=result[0].complete and len(shown) == len(names))
+
+
+def _about(
+    x: FloatArray, names: Sequence[str], plane: tuple[FloatArray, float] | None, fixed: Sequence[tuple[int, int]]
+) -> tuple[Mirror, float] | None:
+    """The mirror near `plane`, fitted and matched by turns, and the share of landmarks that are matched."""
     if plane is None:
         return None
-    partner = _partners(x, plane, TOLERANCE * size, fixed)
+    tolerance = TOLERANCE * float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    partner = _partners(x, plane, tolerance, fixed)
     for _ in range(10):
+        if not (partner >= 0).any():
+            return None
         plane = _fitted_plane(x, partner)
-        before, partner = partner, _partners(x, plane, TOLERANCE * size, fixed)
+        before, partner = partner, _partners(x, plane, tolerance, fixed)
         if np.array_equal(before, partner):
             break
-    matched = partner >= 0
-    n_pairs = int((matched & (partner != np.arange(len(x)))).sum()) // 2
-    if not fixed and (n_pairs < FEWEST_PAIRS or matched.mean() < MATCHED_SHARE):
-        return None
-    return _result(x, shown, plane, partner, len(shown) == len(names))
+    return _result(x, names, plane, partner), float((partner >= 0).mean())
 
 
 def _result(
-    x: FloatArray, names: Sequence[str], plane: tuple[FloatArray, float], partner: npt.NDArray[np.int_], all_seen: bool
+    x: FloatArray, names: Sequence[str], plane: tuple[FloatArray, float], partner: npt.NDArray[np.int_]
 ) -> Mirror:
     normal, offset = plane
     if normal[int(np.argmax(np.abs(normal)))] < 0:
@@ -125,7 +138,7 @@ def _result(
             found.append((second, first) if _is_left(_words(second), _words(first)) else (first, second))
     midline = tuple(names[i] for i, j in enumerate(partner) if i == j)
     residual = float(np.sqrt((apart**2).sum(axis=1).mean()))
-    return Mirror(normal, offset, tuple(found), midline, residual, bool(matched.all()) and all_seen)
+    return Mirror(normal, offset, tuple(found), midline, residual, bool(matched.all()))
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,187 @@
+"""What the landmarks of all cases say together: spread, pose, co-slice groups. Pure functions of arrays.
+
+Legend: N cases, L landmarks, P physical axes (x, y, z), D array axes. NaN marks a landmark that is not present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation
+
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.landmarks import Landmarks, Status
+from autolmk.shape import MeanShape
+
+SAME_SLICE = 0.5  # voxels of the native image
+SAME_SLICE_SHARE = 0.95  # of the cases that show both landmarks
+SAME_SLICE_CASES = 5  # at least
+TELLABLE = np.radians(10.0)  # standard error of a rotation above which the landmarks do not tell it
+DIRECTIONS = ("left-right", "anterior-posterior", "inferior-superior")
+
+
+@dataclass(frozen=True)
+class LandmarkStatistics:
+    """n_*: cases by status. spread: (P,) physical, standard deviation of the place relative to the image's centre.
+    shape_deviation: root mean square distance from the fitted mean shape. nearest_distance: to the nearest other
+    landmark of the case, median over cases. None where too few cases show it."""
+
+    n_present: int
+    n_absent: int
+    n_unknown: int
+    spread: tuple[float, ...] | None
+    shape_deviation: float | None
+    nearest_distance: float | None
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the landmark configuration lies in the images, against its mean pose (Procrustes).
+
+    n_cases: that had enough points (P) to tell; with 0 of them the rest says little. rotation: degrees about physical
+    x, y, z (2D: one number), 95th percentile of the size of the rotation vector's component; rotation_max: the largest
+    angle. scale: 2.5th and 97.5th percentile of the factor. translation: (P,) physical, 95th percentile of the distance
+    of the configuration's middle from the image's. Rotations that the landmarks cannot tell better than 10 degrees
+    (about the line of a spine, say) do not count.
+    """
+
+    n_cases: int
+    rotation: tuple[float, ...]
+    rotation_max: float
+    scale: tuple[float, float]
+    translation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CoSliceGroup:
+    """Landmarks that annotators placed in one slice. axis: array axis of the image as it lies in its file (for volumes
+    axis 0 is the slice number), not of canonical orientation. note: which direction of the body that is."""
+
+    axis: int
+    names: tuple[str, ...]
+    note: str
+
+
+def landmark_statistics(
+    landmarks: Sequence[Landmarks], geometries: Sequence[Geometry], deviations: FloatArray
+) -> dict[str, LandmarkStatistics]:
+    """Of N cases; deviations: (N, L) mm from the fitted mean shape."""
+    points = np.stack([case.points for case in landmarks])
+    status = np.stack([case.status for case in landmarks])
+    placed = points - np.stack([g.centre for g in geometries])[:, None]
+    nearest = np.stack([_nearest(case) for case in points])
+    result = {}
+    for i, name in enumerate(landmarks[0].names):
+        seen = status[:, i] == Status.PRESENT
+        apart, near = deviations[:, i], nearest[:, i]
+        apart, near = apart[np.isfinite(apart)], near[np.isfinite(near)]
+        result[name] = LandmarkStatistics(
+            n_present=int(seen.sum()),
+            n_absent=int((status[:, i] == Status.ABSENT).sum()),
+            n_unknown=int((status[:, i] == Status.UNKNOWN).sum()),
+            spread=_floats(placed[seen, i].std(axis=0, ddof=1)) if seen.sum() > 1 else None,
+            shape_deviation=float(np.sqrt((apart**2).mean())) if len(apart) > 1 else None,
+            nearest_distance=float(np.median(near)) if len(near) else None,
+        )
+    return result
+
+
+def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: float) -> Pose:
+    """Of the mean shape's poses in images of these geometries; residual: mm, root mean square over all landmarks."""
+    known = [(pose, g) for pose, g in zip(shape.poses, geometries, strict=True) if pose is not None]
+    points = shape.points[np.isfinite(shape.points).all(axis=1)]
+    p = points.shape[1]
+    if not known:
+        return Pose(0, (0.0,) * (1 if p == 2 else 3), 0.0, (1.0, 1.0), (0.0,) * p)
+    rotations = np.stack([rotation_vector(pose.rotation) for pose, _ in known]) @ _told(points, residual)
+    offsets = np.stack([np.abs(pose.translation - g.centre) for pose, g in known])
+    low, high = np.percentile([pose.scale for pose, _ in known], [2.5, 97.5])
+    return Pose(
+        n_cases=len(known) if len(points) >= p else 0,
+        rotation=_floats(np.degrees(np.percentile(np.abs(rotations), 95, axis=0))),
+        rotation_max=float(np.degrees(np.linalg.norm(rotations, axis=1).max())),
+        scale=(float(low), float(high)),
+        translation=_floats(np.percentile(offsets, 95, axis=0)),
+    )
+
+
+def rotation_vector(rotation: FloatArray) -> FloatArray:
+    """(2, 2) -> (1,), (3, 3) -> (3,): the axis of the rotation times its angle in radians."""
+    if len(rotation) == 2:
+        return np.array([np.arctan2(rotation[1, 0], rotation[0, 0])])
+    return np.asarray(Rotation.from_matrix(rotation).as_rotvec(), dtype=np.float64)
+
+
+def co_slice_groups(landmarks: Sequence[Landmarks], geometries: Sequence[Geometry]) -> tuple[CoSliceGroup, ...]:
+    """Landmarks that lie within half a native voxel of each other along one array axis in 95 % of the cases that show
+    both.
+
+    A landmark counts only where its slice varies between cases by more than a voxel. Volumes only; at least five cases.
+    """
+    if geometries[0].ndim != 3:
+        return ()
+    voxels = np.stack([g.to_voxels(case.points) for case, g in zip(landmarks, geometries, strict=True)])
+    names, groups = landmarks[0].names, []
+    for axis in range(3):
+        place = voxels[:, :, axis]
+        connected = _same_slice(place)
+        n_groups, label = connected_components(connected, directed=False)
+        for k in range(n_groups):
+            members = tuple(names[i] for i in np.flatnonzero(label == k))
+            if len(members) > 1:
+                groups.append(CoSliceGroup(axis, members, _direction_note(geometries, axis)))
+    return tuple(groups)
+
+
+def _same_slice(place: FloatArray) -> npt.NDArray[np.bool_]:
+    """(L, L) bool of slice positions (N, L)."""
+    n_landmarks = place.shape[1]
+    result = np.zeros((n_landmarks, n_landmarks), dtype=bool)
+    seen = np.isfinite(place)
+    varies = np.array([place[seen[:, i], i].std() > 1 if seen[:, i].sum() > 1 else False for i in range(n_landmarks)])
+    for i in np.flatnonzero(varies):
+        both = seen[:, i : i + 1] & seen
+        near = both & (np.abs(place - place[:, i : i + 1]) < SAME_SLICE)
+        count = both.sum(axis=0)
+        result[i] = (count >= SAME_SLICE_CASES) & (near.sum(axis=0) >= SAME_SLICE_SHARE * count) & varies
+        result[i, i] = False
+    return result
+
+
+def _direction_note(geometries: Sequence[Geometry], axis: int) -> str:
+    along = [int(np.abs(g.direction[:, axis]).argmax()) for g in geometries]
+    most = int(np.bincount(along).argmax())
+    share = along.count(most) / len(along)
+    note = f"slices across the {DIRECTIONS[most]} direction"
+    return note if share == 1 else f"{note} in {share:.0%} of the cases"
+
+
+def _nearest(points: FloatArray) -> FloatArray:
+    """(L,) distance from each point (L, P) to the nearest other, NaN where there is none."""
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(apart, np.nan)
+    apart = np.where(np.isfinite(apart), apart, np.inf)
+    nearest = apart.min(axis=1)
+    return np.where(np.isfinite(nearest), nearest, np.nan)
+
+
+def _told(points: FloatArray, residual: float) -> FloatArray:
+    """(R, R) projection onto the rotations that points (n, P) with this residual tell: the standard error of a rotation
+    about an axis is the residual an axis over the root of the moment of inertia."""
+    n, p = points.shape
+    if p == 2 or n < 2:
+        return np.eye(1 if p == 2 else 3)
+    centred = points - points.mean(axis=0)
+    inertia = np.eye(3) * (centred**2).sum() - centred.T @ centred
+    moments, axes = np.linalg.eigh(inertia)
+    error = (max(residual, 1e-9) / np.sqrt(3)) / np.sqrt(np.maximum(moments, 1e-18))
+    told = axes[:, error <= TELLABLE]
+    return np.asarray(told @ told.T)
+
+
+def _floats(values: npt.ArrayLike) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.asarray(values).ravel())

@@ -1,0 +1,141 @@
+"""One function over many cases, in several processes: bounded memory, progress, no case that takes others with it."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from autolmk.errors import AutolmkError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PR_SET_PDEATHSIG = 1
+PARENT_WATCH_SECONDS = 2.0
+
+
+def default_workers(bytes_per_case: int, *, memory: int | None = None) -> int:
+    """Processes that the processors, and the memory in bytes (default: half of what is free), allow; at least one."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if memory is None:
+        memory = _free_memory() // 2
+    return max(1, min(processors, memory // max(bytes_per_case, 1)))
+
+
+def map_cases(
+    function: Callable[[T], R], cases: Mapping[str, T], *, workers: int, progress: str | None = None
+) -> Iterator[tuple[str, R | AutolmkError]]:
+    """(case, function(item) or the AutolmkError that it raised), in the order in which they end.
+
+    function and items travel to the processes (spawned), so they must be importable and small. At most 2 x workers
+    cases are under way. A process that dies (out of memory) costs its own case only: those that were under way are
+    tried again one at a time. workers 0: in this process. progress: what to call the bar on stderr; None shows none.
+    Exceptions other than AutolmkError are faults of the program and end the map.
+    """
+    results = _in_process(function, cases) if workers < 1 else _in_pool(function, cases, workers)
+    yield from tqdm(results, desc=progress, total=len(cases), disable=progress is None, unit="case", delay=2)
+
+
+def die_with_parent() -> None:
+    """Call in a fresh process: it is killed as soon as its parent is gone, even if the parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _in_process(function: Callable[[T], R], cases: Mapping[str, T]) -> Iterator[tuple[str, R | AutolmkError]]:
+    for case, item in cases.items():
+        yield case, _attempt(function, item)
+
+
+def _attempt(function: Callable[[T], R], item: T) -> R | AutolmkError:
+    try:
+        return function(item)
+    except AutolmkError as error:
+        return error
+    except MemoryError:
+        return _out_of_memory()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=die_with_parent)
+
+
+def _in_pool(
+    function: Callable[[T], R], cases: Mapping[str, T], workers: int
+) -> Iterator[tuple[str, R | AutolmkError]]:
+    waiting = list(cases)[::-1]
+    while waiting:
+        with _pool(workers) as pool:
+            running: dict[Future[R | AutolmkError], str] = {}
+            broken: list[str] = []
+            try:
+                while waiting or running:
+                    while waiting and len(running) < 2 * workers:
+                        running[pool.submit(_attempt, function, cases[waiting[-1]])] = waiting[-1]
+                        waiting.pop()
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = done.result()
+                        yield running.pop(done), result
+            except BrokenProcessPool:
+                broken = list(running.values())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for case in broken:
+            yield case, _alone(function, cases[case])
+
+
+def _alone(function: Callable[[T], R], item: T) -> R | AutolmkError:
+    """In a process of its own, whose death is an error of this one case."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_attempt, function, item).result()
+        except BrokenProcessPool:
+            return _out_of_memory()
+
+
+def _out_of_memory() -> AutolmkError:
+    return AutolmkError(
+        "the process that read the case died",
+        found="most likely too little memory",
+        remedy="use fewer processes (-np), or a machine with more memory; see whether the image is damaged",
+    )
+
+
+def _free_memory() -> int:
+    """Bytes that may be used now: of the machine, or of the container where that is less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            with open(limit) as a, open(used) as b:
+                most, now = a.read().strip(), b.read().strip()
+        except OSError:
+            continue
+        if most.isdigit():
+            free = min(free, max(0, int(most) - int(now)))
+    return free
