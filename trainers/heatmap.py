@@ -1,4 +1,4 @@
-"""heatmap: a U-Net whose output channel for a landmark says, by softmax, in which voxel it lies, or that it is elsewhere.
+"""heatmap: a U-Net with a channel a landmark, whose softmax says in which voxel it lies, or that it is elsewhere.
 
 documentation/methods/heatmap.md describes the method; planners/heatmap.py derives its numbers from the fingerprint.
 """

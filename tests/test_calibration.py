@@ -1,0 +1,63 @@
+"""Presence calibration: recovers a known curve, stays sensible with separable, missing or absurd classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from autolmk.calibration import PresenceCalibration, fit_presence
+
+
+def test_recovers_a_known_logistic_curve() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 4.0, 4000)
+    y = rng.random(4000) < special.expit(0.6 * x - 1.2)
+    fit = fit_presence(x, y)
+    assert fit.slope == pytest.approx(0.6, abs=0.06)
+    assert fit.intercept == pytest.approx(-1.2, abs=0.15)
+
+
+def test_separable_classes_give_finite_odds_on_the_right_side() -> None:
+    fit = fit_presence([-9.0, -7.0, -6.0, 5.0, 6.0, 8.0, 9.0, 9.5], [False] * 3 + [True] * 5)
+    assert (fit.likelihood([-8.0, 7.0]).round() == [0, 1]).all()
+    assert 0.001 < fit.likelihood(-5.0) < 0.5 < fit.likelihood(5.0) < 0.999
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_one_class_alone(present: bool) -> None:
+    """What was seen is called what it was; far on the other side the network's own odds still count."""
+    sign = 1 if present else -1
+    x = sign * np.linspace(2, 8, 50)
+    fit = fit_presence(x, np.full(50, present))
+    assert ((fit.likelihood(x) > 0.5) == present).all()
+    assert (fit.likelihood(-sign * 15.0) > 0.5) != present
+
+
+def test_present_with_low_odds_shifts_the_threshold() -> None:
+    fit = fit_presence(np.linspace(-6, 2, 60), np.ones(60, dtype=bool))
+    assert fit.likelihood(-4.0) > 0.5
+
+
+def test_nothing_seen_leaves_the_odds_as_they_are() -> None:
+    fit = fit_presence([], [])
+    assert fit == PresenceCalibration(1.0, 0.0)
+    assert fit.likelihood(0.0) == 0.5
+
+
+def test_likelihood_never_falls_with_the_odds_even_on_absurd_data() -> None:
+    fit = fit_presence([5.0, 6.0, 7.0, -5.0, -6.0], [False, False, False, True, True])
+    assert fit.slope > 0
+    assert np.diff(fit.likelihood([-np.inf, -3, 0, 3, np.inf])).min() >= 0
+
+
+def test_infinite_and_missing_odds() -> None:
+    fit = fit_presence([-np.inf, np.nan, 4.0, 5.0], [False, True, True, True])
+    assert np.isfinite([fit.slope, fit.intercept]).all()
+    likelihood = fit.likelihood([-np.inf, np.nan])
+    assert likelihood[0] < 0.5 and np.isnan(likelihood[1])
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match="one length"):
+        fit_presence([1.0, 2.0], [True])
