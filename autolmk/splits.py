@@ -43,8 +43,11 @@ def make_splits(
     members = {s: sorted(case for case, subject in subject_of.items() if subject == s) for s in subjects}
     counts = np.array([_counts(members[s], presence, names) for s in subjects], dtype=np.float64)
     fold_of = _dealt(counts, folds, seed)
-    held_out = [sorted(c for s, f in zip(subjects, fold_of, strict=True) if f == k for c in members[s]) for k in
-    range(folds)] return [{"train": sorted(set(subject_of) - set(val)), "val": val} for val in held_out]
+    held_out = [
+        sorted(case for subject, of in zip(subjects, fold_of, strict=True) if of == k for case in members[subject])
+        for k in range(folds)
+    ]
+    return [{"train": sorted(set(subject_of) - set(val)), "val": val} for val in held_out]
 
 
 def load_or_make_splits(
