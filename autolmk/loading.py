@@ -223,7 +223,7 @@ class _Pool:
 def _starting() -> Iterator[None]:
     """Around the start of a worker: Ctrl-C waits, so that it does not reach a worker that is not prepared yet."""
     with warnings.catch_warnings():
-        # Python 3.12 warns of forking beside threads; a worker takes no lock that a thread of the parent may hold.
+        # Python 3.12 warns of forking beside threads; a worker takes no lock that a thread may hold.
         warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
         if not hasattr(signal, "pthread_sigmask"):
             yield
@@ -246,6 +246,8 @@ class _Share(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators is un
         """Called by the producer, first of all, in the worker."""
         die_with_parent()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker inherits the handler of training
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
         super().set_thread_id(thread_id)
 
     def generate_train_batch(self) -> Batch | AutolmkError:

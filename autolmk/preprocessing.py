@@ -1,15 +1,36 @@
-"""From a raw case to a stored one: oriented, resampled, normalised."""
+"""From raw cases to stored ones: oriented, resampled, normalised; only what is missing or changed is made."""
 
 from __future__ import annotations
 
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.plans import Configuration, Normalization
+from autolmk.landmarks import Landmarks
+from autolmk.parallel import default_workers, map_cases
+from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
+from autolmk.serialization import write_json
+from autolmk.store import Store, StoredCase
 
+if TYPE_CHECKING:
+    from autolmk.dataset import Case, Dataset
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of what this module does to an image; part of every case's digest
 EPSILON = 1e-8
 SPLINE_ORDER = 3
+PROCESS_BYTES = 300 * 2**20  # of a worker that holds no image
+FAILURES = "failures.json"
 
 
 def preprocess_image(image: Image, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
@@ -69,3 +90,133 @@ def _expect(image: Image, configuration: Configuration) -> None:
             found=f"{int((~np.isfinite(image.array)).sum())} of {image.array.size} voxels are NaN or infinite",
             remedy="replace them, by the background's value where they stand for it",
         )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be preprocessed; an entry of failures.json."""
+
+    case: str
+    problem: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    dataset: Dataset
+    case: Case
+    plans: Plans
+    configuration: Configuration
+    store: Store
+    digest: str
+
+
+def preprocess_dataset(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration_name: str,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Failure]:
+    """Make the store `folder` hold all `cases` for a configuration; cases whose digest is right already are left alone.
+
+    workers: processes, 0 for none; None for as many as processors and memory allow, measured by the largest case. Cases
+    that fail are left out, returned, and listed in `folder`/failures.json, which is removed where none fails.
+    """
+    configuration, store = plans.configuration(configuration_name), Store(folder)
+    store.clean()
+    jobs, sizes, failures = _changed(dataset, cases, plans, configuration, store, progress)
+    if workers is None:
+        workers = min(default_workers(PROCESS_BYTES + max(sizes, default=0)), max(1, len(jobs)))
+    logger.info(
+        "configuration %s: %d of %d cases to preprocess, in %d processes, with up to %.1f GB of memory each",
+        configuration_name,
+        len(jobs),
+        len(cases),
+        workers,
+        (PROCESS_BYTES + max(sizes, default=0)) / 1e9,
+    )
+    results = map_cases(_preprocess, jobs, workers=workers, progress="preprocessing" if progress else None)
+    failures += [Failure(case, str(_of_case(e, case))) for case, e in results if isinstance(e, AutolmkError)]
+    for failure in failures:
+        store.remove(failure.case)
+    if failures:
+        write_json(folder / FAILURES, sorted(failures, key=lambda f: f.case))
+    else:
+        (folder / FAILURES).unlink(missing_ok=True)
+    return failures
+
+
+def _changed(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration: Configuration,
+    store: Store,
+    progress: bool,
+) -> tuple[dict[str, _Job], list[int], list[Failure]]:
+    """(jobs by case, bytes that each needs, cases that fail already); reads headers and annotations."""
+    from autolmk.imageio import read_geometry
+
+    jobs, sizes, failures = {}, [], []
+    for case in tqdm(cases, "looking for changes", disable=not progress, unit="case", delay=2, leave=False):
+        try:
+            geometry = read_geometry(case.images[0], spacing=dataset.description.spacing)
+            expected = case_digest(case, dataset.read_landmarks(case, geometry), plans, configuration)
+            if store.digest(case.identifier) != expected:
+                jobs[case.identifier] = _Job(dataset, case, plans, configuration, store, expected)
+                sizes.append(needed_bytes(geometry, configuration))
+        except AutolmkError as error:
+            failures.append(Failure(case.identifier, str(_of_case(error, case.identifier))))
+    return jobs, sizes, failures
+
+
+def case_digest(case: Case, landmarks: Landmarks, plans: Plans, configuration: Configuration) -> str:
+    """Of everything that a stored case is made from: names, sizes and times of the image files, landmarks in mm, subject,
+    and the part of the plans that matters."""
+    files = [f for path in case.images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    marks = {"names": landmarks.names, "points": landmarks.points, "status": landmarks.status}
+    plan = preprocessing_digest(plans, configuration)
+    value: dict[str, Any] = {"images": stamps, "landmarks": marks, "subject": case.subject, "plan": plan}
+    return digest({**value, "version": VERSION})
+
+
+def needed_bytes(geometry: Geometry, configuration: Configuration) -> int:
+    """Memory that preprocessing an image takes at its peak: the image three times as float32, one channel as float64 for
+    the spline, and the result twice."""
+    n_channels, target = len(configuration.normalization), geometry.canonical().resampled(configuration.spacing)
+    before, after = int(np.prod(geometry.shape)), int(np.prod(target.shape))
+    return n_channels * 4 * (3 * before + 2 * after) + 8 * before
+
+
+def _preprocess(job: _Job) -> None:
+    """Read, preprocess and store a case. AutolmkError names the case."""
+    name = job.case.identifier
+    try:
+        raw = job.dataset.read_image(job.case)
+        landmarks = job.dataset.read_landmarks(job.case, raw.geometry).reordered(job.plans.landmarks)
+        image, fill = preprocess_image(raw, job.configuration)
+        plans_digest = preprocessing_digest(job.plans, job.configuration)
+        stored = StoredCase(
+            name, image.array, image.geometry, fill, landmarks, job.case.subject, job.digest, plans_digest
+        )
+        job.store.write(name, stored)
+    except (AutolmkError, MemoryError):
+        raise
+    except Exception:
+        raise AutolmkError("a case cannot be preprocessed", case=name, found=traceback.format_exc().strip()) from None
+
+
+def _of_case(error: AutolmkError, case: str) -> AutolmkError:
+    """The same error, naming its case."""
+    return AutolmkError(
+        error.problem,
+        file=error.file,
+        case=error.case or case,
+        found=error.found,
+        expected=error.expected,
+        remedy=error.remedy,
+    )

@@ -120,6 +120,17 @@ class Store:
                 "a preprocessed case is damaged", file=array_file, case=case, found=str(error), remedy=REMEDY
             ) from None
 
+    def remove(self, case: str) -> None:
+        """Forget a case, if it is there."""
+        for file in reversed(self.files(case)):
+            file.unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Remove what a killed writer left behind; no other writer may be at work."""
+        for pattern in (".*.tmp.b2nd", ".*.json.*.tmp"):
+            for file in self.folder.glob(pattern):
+                file.unlink(missing_ok=True)
+
     def digest(self, case: str) -> str | None:
         """The digest of a case that is complete, None otherwise."""
         try:
