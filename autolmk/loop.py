@@ -1,0 +1,271 @@
+"""The loop of a training run: steps, epochs, validations, checkpoints, and the end; see `training`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from autolmk.checkpoint import checkpoint_file
+from autolmk.errors import AutolmkError
+from autolmk.inference import Member
+from autolmk.loading import TrainingLoader
+from autolmk.measured import Measured
+from autolmk.run import Run
+from autolmk.runlog import Console, Logger, RunLog, duration, time_left
+from autolmk.signals import FINISH_FILE, Signals
+from autolmk.store import Store
+from autolmk.trainer import Trainer
+from autolmk.validation import Interrupted, Validation, calibrated, flat_numbers, subset, validate, write_results
+
+SAVE_EVERY = 300.0  # s, at most, between checkpoints
+SAVE_SHARE = 0.02  # of the time, at most, is spent on writing checkpoints
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose for a run, see `fit`."""
+
+    device: str
+    seed: int | None
+    workers: int
+    epochs: int | None
+    max_seconds: float | None
+    pretrained: Path | None
+    compile: bool
+    loggers: tuple[Logger, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What fit works on."""
+
+    trainer: Trainer
+    store: Store
+    train_cases: tuple[str, ...]
+    val_cases: tuple[str, ...]
+    folder: Path
+    settings: Settings
+
+
+class Loop:
+    """Training and its end: steps, epochs, validations, checkpoints."""
+
+    def __init__(
+        self, work: Work, run: Run, measured: Measured, log: RunLog, console: Console, signals: Signals
+    ) -> None:
+        self.work, self.run, self.measured = work, run, measured
+        self.log, self.console, self.signals = log, console, signals
+        self._saved = time.monotonic()
+        self._save_seconds = 0.0
+        self._waited = 0.0
+
+    def announce(self) -> None:
+        """Say what is about to happen."""
+        run, limits = self.run, self.run.limits
+        length = f"{limits.iterations} iterations"
+        if limits.max_seconds is not None:
+            length = f"at most {duration(limits.max_seconds)} or {length}"
+        start = f"going on from iteration {run.iteration}" if run.iteration else "starting"
+        logger.info(
+            "%s: %s on %s (%s), %d training and %d held-out cases, %s",
+            self.work.folder,
+            start,
+            run.device,
+            run.precision.describe(),
+            len(self.work.train_cases),
+            len(self.work.val_cases),
+            length,
+        )
+        for other in self.log.loggers:
+            other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
+
+    def train(self) -> bool:
+        """Until the run's iterations or time are over; False where it was asked to stop before."""
+        if self.run.at_epoch_end() and not self._close_epoch():
+            return False
+        if self.run.progress() >= 1.0:
+            return True
+        with self._loader() as loader:
+            for batch in self._timed(loader):
+                if self.run.iteration == 0 and self.work.settings.compile:
+                    self.run.compile(batch)
+                self.run.step(batch)
+                self.console.show(self.run.progress(), self.run.clock.elapsed(), self.run.last_loss)
+                if self.run.at_epoch_end() and not self._close_epoch():
+                    return False
+                if self.signals.stop():
+                    return False
+                if self.signals.save() or self._save_due(SAVE_EVERY):
+                    self._save()
+                if self.run.progress() >= 1.0 or self.signals.finish():
+                    return True
+        return True
+
+    def _loader(self) -> TrainingLoader:
+        trainer, run = self.work.trainer, self.run
+        return TrainingLoader(
+            self.work.store,
+            self.work.train_cases,
+            trainer.plans,
+            trainer.configuration,
+            trainer.build_augmentation(),
+            seed=run.seed,
+            first_iteration=run.iteration,
+            iterations=max(0, run.limits.iterations - run.iteration),
+            workers=self.work.settings.workers,
+        )
+
+    def _timed(self, loader: TrainingLoader) -> Iterator[Any]:
+        """Batches, counting the time that training waits for them."""
+        while True:
+            before = time.monotonic()
+            try:
+                batch = next(loader)
+            except StopIteration:
+                return
+            except AutolmkError:
+                if self.signals.stop():  # a scheduler's signal reaches the workers too
+                    return
+                raise
+            self._waited += time.monotonic() - before
+            yield batch
+
+    # -- between steps ------------------------------------------------------------------------------------------------
+
+    def _save_due(self, at_least: float) -> bool:
+        return time.monotonic() - self._saved >= max(at_least, self._save_seconds / SAVE_SHARE)
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        self.run.save_latest()
+        self._saved = time.monotonic()
+        self._save_seconds = self._saved - start
+
+    def _close_epoch(self) -> bool:
+        """Log, save, and validate if it is due; False where validation was interrupted. Done again if it was killed."""
+        run = self.run
+        run.look()
+        elapsed, progress = run.clock.elapsed(), run.progress()
+        self.log.add(
+            "epoch",
+            run.iteration,
+            elapsed,
+            {
+                "epoch": run.epoch(),
+                "progress": progress,
+                "learning_rate": run.learning_rate(),
+                **run.epoch_means(),
+                "waited_for_data": round(self._waited, 3),
+                **_device_memory(run.device),
+            },
+            message=f"epoch {run.epoch()}: loss {run.last_loss:.4g}, {100 * progress:.1f} %, "
+            f"{duration(time_left(progress, elapsed))} left",
+        )
+        self._waited = 0.0
+        if run.budget.due(progress):
+            cases = run.budget.affordable(progress, elapsed)
+            if cases:
+                if self._save_due(0.0):
+                    self._save()
+                try:
+                    self._validate(subset(self.work.val_cases, cases), progress)
+                except Interrupted:
+                    return False
+        run.begin_epoch()
+        if self._save_due(0.0):
+            self._save()
+        return True
+
+    def _predict(self, cases: Sequence[str], description: str | None = None) -> Validation:
+        trainer, average = self.work.trainer, self.run.averaged
+        bar = partial(tqdm, desc=description, leave=False, disable=None if description else True)
+        return validate(
+            Member(average.network, average.codec),
+            self.work.store,
+            cases,
+            trainer.plans,
+            trainer.configuration,
+            self.measured,
+            device=self.run.device,
+            interrupted=self.signals.stop,
+            progress=bar,
+        )
+
+    def _validate(self, cases: Sequence[str], progress: float) -> None:
+        """During training, with the averaged weights; keeps the best ones."""
+        run = self.run
+        validation = self._predict(cases)
+        run.budget.took(len(cases), validation.seconds, progress)
+        whole = run.budget.chosen is not None  # a first look at one case only measures what a look costs
+        self._judge(validation, "best so far" if whole and self._improved(validation) else "", keep=whole)
+
+    def _improved(self, validation: Validation) -> bool:
+        mre, best = validation.numbers()["mre"], self.run.best
+        return mre is not None and (best is None or mre < best)
+
+    def _judge(self, validation: Validation, note: str, *, keep: bool) -> None:
+        run, numbers, unit = self.run, validation.numbers(), self.work.trainer.plans.unit
+        if keep and self._improved(validation):
+            run.best, run.best_iteration = numbers["mre"], run.iteration
+            run.save_weights("best")
+        said = (
+            "no annotated point"
+            if numbers["mre"] is None
+            else (
+                f"MRE {numbers['mre']:.3g} {unit}, median {numbers['median']:.3g} {unit}, "
+                f"within 4 {unit} {100 * numbers['sdr']['4']:.1f} %"
+            )
+        )
+        self.log.add(
+            "validation",
+            run.iteration,
+            run.clock.elapsed(),
+            flat_numbers(numbers),
+            message=f"validation at iteration {run.iteration} ({numbers['cases']} cases): {said}"
+            + (f" ({note})" if note else ""),
+        )
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> bool:
+        """Validate all held-out cases with the final averaged weights and write everything; False where interrupted.
+
+        checkpoint_final comes last: whoever sees it sees all the rest.
+        """
+        run, work = self.run, self.work
+        if run.iteration == 0:
+            raise AutolmkError(
+                "training ended before its first step", remedy="give it more time: --max-time or --epochs"
+            )
+        self._save()
+        if work.val_cases:
+            try:
+                validation = self._predict(work.val_cases, "final validation")
+            except Interrupted:
+                return False
+            comparable = run.best is None or run.budget.chosen == len(work.val_cases)
+            self._judge(validation, "final weights, all held-out cases", keep=comparable)
+            write_results(work.folder / "validation", validation, work.trainer.plans)
+            self.measured = calibrated(self.measured, validation)
+        self.measured.save(work.folder)
+        self.log.draw()
+        run.save_weights("final")
+        checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
+        (work.folder / FINISH_FILE).unlink(missing_ok=True)
+        logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
+        return True
+
+
+def _device_memory(device: torch.device) -> dict[str, float]:
+    if device.type != "cuda":
+        return {}
+    return {"peak_memory_gb": round(torch.cuda.max_memory_allocated(device) / 2**30, 3)}

@@ -1,0 +1,130 @@
+"""Device, mixed precision, memory layout and compilation of training.
+
+CUDA: autocast in bfloat16 where the card has it, else float16 with scaled gradients; channels last; torch.compile where
+a trial of it works. CPU: float32. Network outputs come back in float32, so that losses are computed in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autolmk.errors import AutolmkError
+
+MAX_GRADIENT_NORM = 12.0  # as nnU-Net's
+logger = logging.getLogger(__name__)
+
+
+def choose_device(name: str) -> torch.device:
+    """auto (CUDA where there is any), cpu, cuda or cuda:N. AutolmkError where there is no such device."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise AutolmkError(f"there is no device {name!r}", expected="auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise AutolmkError(f"the device {name!r} is not supported", expected="auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if cuda else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise AutolmkError(
+            f"there is no device {name!r}",
+            found=f"{count} CUDA devices",
+            remedy="check the driver and that this build of torch supports CUDA, or use -device cpu",
+        )
+    return device
+
+
+class MixedPrecision(nn.Module):
+    """The network under autocast, its output in float32; without a dtype the plain network."""
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.network, self.device, self.dtype = network, device, dtype
+
+    def forward(self, data: Tensor) -> Any:
+        """(B, C, *S) -> the network's output."""
+        if self.dtype is None:
+            return self.network(data)
+        with torch.autocast(self.device.type, dtype=self.dtype):
+            output = self.network(data)
+        return _in_float32(output)
+
+
+def _in_float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _in_float32(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_in_float32(item) for item in value)
+    return value
+
+
+class Precision:
+    """How one device computes a step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.dtype: torch.dtype | None = None
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            self.dtype = torch.bfloat16 if native else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    def describe(self) -> str:
+        """Such as float32 or bfloat16."""
+        return str(self.dtype or torch.float32).removeprefix("torch.")
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """On the device; convolution weights channels last on CUDA."""
+        if self.device.type != "cuda":
+            return module.to(self.device)
+        for parameter in module.parameters():
+            if parameter.ndim in _LAYOUTS:
+                parameter.data = parameter.data.to(self.device, memory_format=_LAYOUTS[parameter.ndim])
+        return module.to(self.device)
+
+    def tensor(self, value: Any) -> Tensor:
+        """A batch's array on the device, images channels last on CUDA."""
+        tensor = torch.as_tensor(value)
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        tensor = tensor.to(self.device, non_blocking=True)
+        layout = _LAYOUTS.get(tensor.ndim)
+        return tensor if layout is None else tensor.contiguous(memory_format=layout)
+
+    def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+        """Backward, gradients clipped to a norm of 12, and the optimizer's step."""
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def compiled(module: nn.Module, trial: Callable[[Callable[[Tensor], Any]], None], device: torch.device) -> Any:
+    """The module compiled, where `trial` (a forward and backward pass) works with it; only on CUDA; else as it is.
+
+    Compilers and drivers fail in many ways; any of them only means training without it, and the log says why.
+    """
+    if device.type != "cuda":
+        return module
+    candidate = torch.compile(module)
+    try:
+        trial(candidate)
+        torch.cuda.synchronize(device)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        logger.warning("torch.compile does not work here, training goes on without it (%s)", reason)
+        return module
+    return candidate

@@ -1,0 +1,237 @@
+"""The state of a training run: what one step changes, and what a checkpoint must hold to go on exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import autolmk
+from autolmk import checkpoint
+from autolmk.averaging import Averaged
+from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
+from autolmk.errors import AutolmkError
+from autolmk.plans import digest
+from autolmk.precision import MixedPrecision, Precision, compiled
+from autolmk.schedule import Clock, Limits, ValidationBudget, learning_rate_factor
+from autolmk.serialization import from_json, to_json
+from autolmk.trainer import Trainer
+
+LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
+
+
+class Run:
+    """Network, codec, their averages, optimizer and counters of one fold.
+
+    iteration: steps done. closed: iteration at which the last epoch was closed (logged, validated). best: lowest
+    held-out MRE so far. All of it is in checkpoint_latest; a step is a function of it and of the batch alone.
+    """
+
+    def __init__(
+        self, trainer: Trainer, folder: Path, device: torch.device, seed: int, limits: Limits, n_held_out: int
+    ) -> None:
+        schedule = trainer.configuration.schedule
+        self.trainer, self.folder, self.device, self.seed, self.limits = trainer, folder, device, seed, limits
+        self.epoch_length = schedule.iterations_per_epoch
+        self.digest = run_digest(trainer)
+        self.clock = Clock()
+        self.precision = Precision(device)
+        torch.manual_seed(seed)
+        self.network = self.precision.place(trainer.build_network()).train()
+        self.codec = trainer.build_codec().to(device).train()
+        self.forward = MixedPrecision(self.network, device, self.precision.dtype)
+        self.parameters = [*self.network.parameters(), *self.codec.parameters()]
+        self.optimizer = trainer.build_optimizer(self.parameters)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.averaged = Averaged(self.network, self.codec, schedule.ema_decay)
+        self.budget = ValidationBudget(schedule.validation_share, n_held_out)
+        self.iteration, self.closed = 0, 0
+        self.best: float | None = None
+        self.best_iteration = 0
+        self.last_loss: float | None = None
+        self._sums: dict[str, Tensor | float] = {}
+        self._summed = 0
+        self._unseen: list[tuple[Tensor, list[str]]] = []
+
+    # -- where it stands ----------------------------------------------------------------------------------------------
+
+    def progress(self) -> float:
+        """Share of the run that is over."""
+        elapsed = self.clock.elapsed()
+        return self.limits.progress(self.iteration, elapsed, self.budget.reserve(self.limits))
+
+    def epoch(self) -> int:
+        """Epochs begun or done."""
+        return -(-self.iteration // self.epoch_length)
+
+    def at_epoch_end(self) -> bool:
+        """Whether an epoch is complete and not closed yet."""
+        return self.iteration % self.epoch_length == 0 and self.iteration > self.closed
+
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    # -- a step -------------------------------------------------------------------------------------------------------
+
+    def on_device(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The arrays of a batch as tensors; the cases' names stay behind."""
+        return {key: self.precision.tensor(batch[key]) for key in ("data", "voxels", "status")}
+
+    def step(self, batch: Mapping[str, Any]) -> None:
+        """One optimizer step on `loading`'s batch. AutolmkError where the loss is not finite."""
+        factor = learning_rate_factor(self.progress(), self.iteration, self.limits.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.trainer.training_step(self.forward, self.codec, self.on_device(batch))
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        self._account({"loss": total, **(losses if len(losses) > 1 else {})}, list(batch["cases"]))
+        self.precision.update(total, self.optimizer, self.parameters)
+        self.averaged.update(self.iteration)
+        self.iteration += 1
+
+    def compile(self, batch: Mapping[str, Any]) -> None:
+        """Use the compiled network from now on, where a trial with this batch works; nothing else changes."""
+        before = {name: tensor.clone() for name, tensor in self.network.named_buffers()}
+        random = checkpoint.random_state(self.device)
+
+        def trial(network: Any) -> None:
+            forward = MixedPrecision(network, self.device, self.precision.dtype)
+            losses = self.trainer.training_step(forward, self.codec, self.on_device(batch))
+            torch.autograd.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+
+        self.forward.network = compiled(self.network, trial, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, tensor in self.network.named_buffers():
+                tensor.copy_(before[name])
+        checkpoint.restore_random_state(random, self.device)
+
+    def _account(self, losses: Mapping[str, Tensor], cases: list[str]) -> None:
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss.detach().double()
+        self._summed += 1
+        self._unseen.append((losses["loss"].detach(), cases))
+        if self.device.type != "cuda" or len(self._unseen) >= LOOK_EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Look at the losses since the last look. AutolmkError where one is not finite."""
+        for back, (loss, cases) in enumerate(reversed(self._unseen)):
+            value = float(loss)
+            if not math.isfinite(value):
+                raise AutolmkError(
+                    f"the loss became {value} at iteration {self.iteration - back}",
+                    case=", ".join(dict.fromkeys(cases)),
+                    found=f"learning rate {self.learning_rate():.3g}, {self.precision.describe()}",
+                    expected="a finite number",
+                    remedy="look at these cases' images and points; else train with a lower rate, such as "
+                    f"--set schedule.learning_rate={self.trainer.configuration.schedule.learning_rate / 3:.1g}",
+                )
+        if self._unseen:
+            self.last_loss = float(self._unseen[-1][0])
+        self._unseen.clear()
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean losses of the steps since the last epoch's end."""
+        return {name: float(total) / max(1, self._summed) for name, total in self._sums.items()}
+
+    def begin_epoch(self) -> None:
+        """After an epoch is closed."""
+        self.closed = self.iteration
+        self._sums, self._summed = {}, 0
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save_latest(self) -> None:
+        """Everything that `restore` needs."""
+        self.look()
+        tensors = {
+            **self._weights(),
+            **module_tensors(self.network, "training.network"),
+            **module_tensors(self.codec, "training.codec"),
+        }
+        record = {
+            **self._record("latest"),
+            "closed": self.closed,
+            "elapsed": self.clock.elapsed(),
+            "budget": self.budget,
+            "sums": {name: float(total) for name, total in self._sums.items()},
+            "summed": self._summed,
+            "optimizer": checkpoint.pack(self.optimizer.state_dict(), "optimizer", tensors),
+            "scaler": checkpoint.pack(self.precision.scaler.state_dict(), "scaler", tensors),
+            "random": checkpoint.pack(checkpoint.random_state(self.device), "random", tensors),
+        }
+        checkpoint.save(checkpoint_file(self.folder, "latest"), tensors, record)
+
+    def save_weights(self, name: str) -> None:
+        """The averaged weights alone, as checkpoint `name` (best, final)."""
+        self.look()
+        checkpoint.save(checkpoint_file(self.folder, name), self._weights(), self._record(name))
+
+    def _weights(self) -> dict[str, Tensor]:
+        average = self.averaged
+        return {**module_tensors(average.network, "network"), **module_tensors(average.codec, "codec")}
+
+    def _record(self, kind: str) -> dict[str, Any]:
+        trainer = self.trainer
+        return {
+            "kind": kind,
+            "iteration": self.iteration,
+            "seed": self.seed,
+            "best": self.best,
+            "best_iteration": self.best_iteration,
+            "digest": self.digest,
+            "trainer": trainer.configuration.trainer,
+            "options": to_json(trainer.options),
+            "landmarks": trainer.plans.landmarks,
+            "channels": trainer.plans.channel_names,
+            "autolmk": autolmk.__version__,
+            "torch": torch.__version__,
+        }
+
+    def restore(self, latest: Checkpoint) -> None:
+        """Go on exactly where `latest` was saved. AutolmkError where it belongs to another run."""
+        record = latest.record
+        for key, ours, remedy in (
+            ("digest", self.digest, "restore the plans that the run began with, or remove the fold's folder"),
+            ("seed", self.seed, f"give --seed {record.get('seed')} or none, or remove the fold's folder to start over"),
+        ):
+            if record.get(key) != ours:
+                what = "plans or options" if key == "digest" else "seed"
+                raise AutolmkError(
+                    f"the unfinished run in this folder has another {what}",
+                    file=latest.file,
+                    found=record.get(key),
+                    expected=ours,
+                    remedy=remedy,
+                )
+        restore_module(self.averaged.network, latest, "network")
+        restore_module(self.averaged.codec, latest, "codec")
+        restore_module(self.network, latest, "training.network")
+        restore_module(self.codec, latest, "training.codec")
+        self.optimizer.load_state_dict(checkpoint.unpack(record["optimizer"], latest.tensors))
+        self.precision.scaler.load_state_dict(checkpoint.unpack(record["scaler"], latest.tensors))
+        self.iteration, self.closed = record["iteration"], record["closed"]
+        self.best, self.best_iteration = record["best"], record["best_iteration"]
+        self.clock = Clock(record["elapsed"])
+        held_out = self.budget.n_cases
+        self.budget = from_json(ValidationBudget, record["budget"], file=latest.file, path="budget")
+        self.budget = dataclasses.replace(self.budget, n_cases=held_out)
+        self._sums, self._summed = dict(record["sums"]), record["summed"]
+        checkpoint.restore_random_state(checkpoint.unpack(record["random"], latest.tensors), self.device)
+
+
+def run_digest(trainer: Trainer) -> str:
+    """Of all that decides what is trained: plans of this configuration, and the trainer's options."""
+    plans = {k: v for k, v in to_json(trainer.plans).items() if k != "configurations"}
+    return digest(
+        {"plans": plans, "configuration": to_json(trainer.configuration), "options": to_json(trainer.options)}
+    )

@@ -1,0 +1,98 @@
+"""Requests from outside that a training run answers between two steps: signals and files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from autolmk.errors import AutolmkError
+
+STOP_FILE, FINISH_FILE, LOCK_FILE = "stop", "finish", ".lock"
+logger = logging.getLogger(__name__)
+
+
+class Signals:
+    """Within `with`: SIGTERM and SIGINT ask to save and stop, SIGUSR1 asks to save and go on (as schedulers of clusters
+    send some time before they kill). A second SIGINT interrupts at once. Outside the main thread nothing is caught.
+
+    Files in `folder` ask too: `stop` to save and stop, `finish` to end training now as if its time were over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.received: int | None = None  # the signal that asked to stop
+        self._save = False
+        self._owner = os.getpid()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+                if hasattr(signal, name):  # Windows has no SIGUSR1
+                    number = getattr(signal, name)
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:  # a forked worker: it dies of what it was sent
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif number == getattr(signal, "SIGUSR1", None):
+            self._save = True
+        elif number == signal.SIGINT and self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            self.received = number
+
+    def stop(self) -> bool:
+        """Whether the run is asked to save and stop."""
+        return self.received is not None or (self.folder / STOP_FILE).exists()
+
+    def finish(self) -> bool:
+        """Whether the run is asked to end training now."""
+        return (self.folder / FINISH_FILE).exists()
+
+    def save(self) -> bool:
+        """Whether a checkpoint is asked for; asked once."""
+        asked, self._save = self._save, False
+        return asked
+
+    def leave(self) -> None:
+        """After saving: remove the stop file, and end as the signal, if there was one, says."""
+        (self.folder / STOP_FILE).unlink(missing_ok=True)
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.received is not None:
+            raise SystemExit(128 + self.received)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Only one process trains into a folder. AutolmkError where another does. The lock ends with the process."""
+    with (folder / LOCK_FILE).open("a") as stream:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lockf: workers that are forked do not hold it
+            except BlockingIOError:
+                raise AutolmkError(
+                    "another process trains into this folder", file=folder, remedy="wait for it, or end it first"
+                ) from None
+            except OSError as error:  # a network file system without locks
+                logger.warning("%s cannot be locked (%s): do not train into it twice at a time", folder, error)
+        yield

@@ -1,0 +1,169 @@
+"""fit: the one loop that trains any method, resumes after any kill, and validates with the code that predicts.
+
+A fold's folder, all of it consistent whenever the run is killed: checkpoint_latest (everything that resuming needs),
+checkpoint_best (averaged weights of the lowest held-out MRE), checkpoint_final (averaged weights at the end; where it is,
+the run is finished), measured.json, config.json, training_log.jsonl, progress.png, validation/.
+Two files that a user may put there: `stop` (save and stop; the same command goes on) and `finish` (end training now).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import autolmk
+from autolmk import checkpoint
+from autolmk.checkpoint import checkpoint_file
+from autolmk.errors import AutolmkError
+from autolmk.loop import Loop, Settings, Work
+from autolmk.measured import Measured, measure_shape
+from autolmk.precision import choose_device
+from autolmk.pretrained import load_pretrained
+from autolmk.run import Run
+from autolmk.runlog import Console, Logger, RunLog
+from autolmk.schedule import Limits
+from autolmk.serialization import to_json, write_json
+from autolmk.signals import Signals, exclusive
+from autolmk.store import Store
+from autolmk.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    trainer: Trainer,
+    store: Store,
+    train_cases: Sequence[str],
+    val_cases: Sequence[str],
+    folder: Path,
+    *,
+    device: str = "auto",
+    seed: int | None = None,
+    workers: int = 0,
+    epochs: int | None = None,
+    max_seconds: float | None = None,
+    pretrained: Path | None = None,
+    compile: bool = True,
+    loggers: Sequence[Logger] = (),
+) -> bool:
+    """Train one fold into `folder`, going on from where an earlier run of it was broken off.
+
+    seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
+    processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA).
+    True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
+    After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans or seed than
+    the unfinished run's, data of other plans, a loss that is not finite, memory that does not suffice.
+    """
+    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
+    work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings)
+    work.folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(work.folder):
+        _remove_leftovers(work.folder)
+        if is_finished(work.folder):
+            logger.info("%s is finished: it is not trained again (remove the folder to start over)", work.folder)
+            return True
+        with Signals(work.folder) as signals, _memory_errors(work):
+            return _fit(work, signals)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the fold's training came to its end."""
+    return checkpoint_file(folder, "final").is_file()
+
+
+def _fit(work: Work, signals: Signals) -> bool:
+    run, measured = _begin(work)
+    log = RunLog(
+        work.folder,
+        keep_until=run.closed,
+        unit=work.trainer.plans.unit,
+        loggers=work.settings.loggers,
+        fresh=run.iteration == 0,
+    )
+    console = Console(f"fold {work.folder.name.removeprefix('fold_')}")
+    loop = Loop(work, run, measured, log, console, signals)
+    try:
+        loop.announce()
+        if not loop.train() or not loop.finish():
+            run.save_latest()
+            logger.info("stopped at iteration %d; the same command goes on from here", run.iteration)
+            signals.leave()
+            return False
+        return True
+    finally:
+        console.close()
+        log.close()
+
+
+def _begin(work: Work) -> tuple[Run, Measured]:
+    """The run, fresh or as its latest checkpoint left it, and what the training cases measure."""
+    settings, trainer = work.settings, work.trainer
+    latest = checkpoint_file(work.folder, "latest")
+    resumed = checkpoint.load(latest) if latest.exists() else None
+    seed = settings.seed
+    if seed is None:
+        seed = 0 if resumed is None else int(resumed.record["seed"])
+    limits = Limits.of(trainer.configuration.schedule, epochs=settings.epochs, max_seconds=settings.max_seconds)
+    run = Run(trainer, work.folder, choose_device(settings.device), seed, limits, len(work.val_cases))
+    measured = measure_shape([work.store.load(case).landmarks for case in work.train_cases])
+    taken = None
+    if resumed is not None:
+        run.restore(resumed)
+    elif settings.pretrained is not None:
+        taken = load_pretrained(settings.pretrained, trainer, run.network, run.codec)
+        run.averaged.copy()
+        logger.info(taken.sentence())
+    if resumed is None:
+        measured.save(work.folder)
+        _write_config(work, run, None if taken is None else to_json(taken))
+    return run, measured
+
+
+def _write_config(work: Work, run: Run, taken: object) -> None:
+    trainer, settings = work.trainer, work.settings
+    write_json(
+        work.folder / "config.json",
+        {
+            "trainer": trainer.configuration.trainer,
+            "options": trainer.options,
+            "configuration": trainer.configuration,
+            "plans_digest": run.digest,
+            "seed": run.seed,
+            "device": str(run.device),
+            "precision": run.precision.describe(),
+            "iterations": run.limits.iterations,
+            "max_seconds": run.limits.max_seconds,
+            "workers": settings.workers,
+            "threads": torch.get_num_threads(),
+            "pretrained": taken,
+            "train_cases": work.train_cases,
+            "val_cases": work.val_cases,
+            "autolmk": autolmk.__version__,
+            "torch": torch.__version__,
+        },
+    )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of a killed run; and checkpoint_latest where a kill came right after checkpoint_final."""
+    for file in [*folder.glob(".*.tmp"), *folder.glob("validation/.*.tmp")]:
+        file.unlink(missing_ok=True)
+    if is_finished(folder):
+        checkpoint_file(folder, "latest").unlink(missing_ok=True)
+
+
+@contextmanager
+def _memory_errors(work: Work) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise AutolmkError(
+            "the GPU's memory does not suffice",
+            found=str(error).split(". ")[0],
+            expected=f"room for the plan's {work.trainer.plans.memory_target_gb:g} GB",
+            remedy="end other programs on the GPU, or plan again with a smaller --preset or -gpu_memory_target",
+        ) from None

@@ -1,0 +1,153 @@
+"""Validation on whole held-out cases, by the very code that predicts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from autolmk.annotations.csv import write_table
+from autolmk.calibration import fit_presence
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
+from autolmk.inference import Member, Prediction, predict_image
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measured import Measured
+from autolmk.plans import Configuration, Plans, preprocessing_digest
+from autolmk.serialization import write_json
+from autolmk.store import REMEDY, Store
+
+RADII = (2.0, 2.5, 3.0, 4.0, 8.0)  # of the successful detection rate, mm or px
+
+
+class Interrupted(Exception):
+    """The run was asked to stop while cases were being looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """truth and prediction of one case. errors: (L,) mm at the best candidate where the truth is present, whether the
+    landmark was predicted present or not; the image's diagonal where there is no candidate; NaN where not present."""
+
+    truth: Landmarks
+    prediction: Prediction
+    errors: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """results: by case. seconds: it took."""
+
+    results: dict[str, CaseResult]
+    seconds: float
+
+    def errors(self) -> FloatArray:
+        """(M,) mm of all annotated-present points of all cases."""
+        stacked = np.concatenate([result.errors for result in self.results.values()])
+        return np.asarray(stacked[np.isfinite(stacked)])
+
+    def numbers(self) -> dict[str, Any]:
+        """JSON-ready: mre, median, sdr at each radius (<=), cases, points, seconds; nulls where no point is present."""
+        errors = self.errors()
+        known = len(errors) > 0
+        return {
+            "mre": float(errors.mean()) if known else None,
+            "median": float(np.median(errors)) if known else None,
+            "sdr": {f"{r:g}": float((errors <= r).mean()) if known else None for r in RADII},
+            "cases": len(self.results),
+            "points": len(errors),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def presence(self) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """(log-odds (M,), -inf where nothing was found, whether present (M,)) of every landmark whose state is known, for calibration."""
+        log_odds, present = [], []
+        for result in self.results.values():
+            known = result.truth.status != Status.UNKNOWN
+            best = result.prediction.log_odds[:, 0]
+            log_odds.append(best[known])
+            present.append(result.truth.present[known])
+        return np.concatenate(log_odds), np.concatenate(present)
+
+
+def validate(
+    member: Member,
+    store: Store,
+    cases: Sequence[str],
+    plans: Plans,
+    configuration: Configuration,
+    measured: Measured,
+    *,
+    device: torch.device,
+    interrupted: Callable[[], bool] = lambda: False,
+    progress: Callable[[Sequence[str]], Any] = iter,
+) -> Validation:
+    """Predict each case as autolmk_predict would and compare with the truth.
+
+    interrupted: asked before each case; where true, raises Interrupted. progress: wraps the cases, such as tqdm.
+    The global random state is left as it was. AutolmkError where a case was preprocessed by other plans.
+    """
+    start = time.monotonic()
+    results = {}
+    expected = preprocessing_digest(plans, configuration)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        for case in progress(cases):
+            if interrupted():
+                raise Interrupted
+            stored = store.load(case)
+            if stored.plans_digest != expected or stored.landmarks.names != plans.landmarks:
+                raise AutolmkError(
+                    "a preprocessed case was made by other plans", file=store.files(case)[0], case=case, remedy=REMEDY
+                )
+            prediction = predict_image(
+                stored.image(), stored.fill, [member], plans, configuration, [measured], device=device
+            )
+            diagonal = float(np.linalg.norm(stored.geometry.extent))
+            results[case] = CaseResult(stored.landmarks, prediction, _errors(stored.landmarks, prediction, diagonal))
+    return Validation(results, time.monotonic() - start)
+
+
+def _errors(truth: Landmarks, prediction: Prediction, diagonal: float) -> FloatArray:
+    distance = np.linalg.norm(prediction.candidates[:, 0] - truth.points, axis=1)
+    missed = truth.present & ~np.isfinite(distance)
+    return np.where(missed, diagonal, distance)
+
+
+def calibrated(measured: Measured, validation: Validation) -> Measured:
+    """With presence calibrated on these held-out cases; unchanged without any."""
+    if not validation.results:
+        return measured
+    log_odds, present = validation.presence()
+    if not len(log_odds):
+        return measured
+    fit = fit_presence(log_odds, present)
+    return measured.with_presence(slope=float(fit.slope), intercept=float(fit.intercept), cases=len(validation.results))
+
+
+def subset(cases: Sequence[str], n: int) -> list[str]:
+    """n of the cases, spread evenly over them; always the same ones for the same n."""
+    chosen = np.linspace(0, len(cases) - 1, num=min(n, len(cases))).round().astype(int)
+    return [cases[i] for i in chosen]
+
+
+def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """`Validation.numbers` with the detection rates as `sdr_2`, `sdr_2.5`, ..."""
+    rates = {f"sdr_{radius}": rate for radius, rate in numbers["sdr"].items()}
+    return {k: v for k, v in numbers.items() if k != "sdr"} | rates
+
+
+def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
+    """folder/landmarks.csv (predictions, with the best position of points called absent too) and folder/summary.json."""
+    results = validation.results
+    write_table(
+        folder / "landmarks.csv",
+        {case: result.prediction.landmarks for case, result in results.items()},
+        best={case: result.prediction.candidates[:, 0] for case, result in results.items()},
+    )
+    write_json(folder / "summary.json", {"unit": plans.unit, **validation.numbers()})
