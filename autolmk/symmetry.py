@@ -95,14 +95,17 @@ def mirror(
     if len(x) < 2:
         return None
     size = float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    result = _about(x, shown, _plane_of_pairs(x, fixed), fixed) if fixed else None
-    if result is None or (
-        pairs is None and result[0].residual > 2 * TOLERANCE * size
-    ):  # names that mean something else
-        result = _about(x, shown, _plane_search(x, TOLERANCE * size), ())
-        if result is None or len(result[0].pairs) < FEWEST_PAIRS or result[1] < MATCHED_SHARE:
-            return None
-    return dataclasses.replace(result[0], complete=result[0].complete and len(shown) == len(names))
+    by_pairs = _about(x, shown, _plane_of_pairs(x, fixed), fixed) if fixed else None
+    best = by_pairs
+    if pairs is None:
+        alone = _about(x, shown, _plane_search(x, TOLERANCE * size), ())
+        if alone is None or len(alone[0].pairs) < FEWEST_PAIRS or alone[1] < MATCHED_SHARE:
+            alone = None
+        if by_pairs is None or by_pairs[0].residual > 2 * TOLERANCE * size or (alone and alone[1] > by_pairs[1]):
+            best = alone  # names that mean something else than sides
+    if best is None:
+        return None
+    return dataclasses.replace(best[0], complete=best[0].complete and len(shown) == len(names))
 
 
 def _about(
