@@ -1,0 +1,135 @@
+"""95 % studentised bootstrap intervals, resampling cases: the points of one case are not independent.
+
+Bootstrap-t of Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 12. On skewed errors it covers 94 % at
+15 cases where the percentile bootstrap covers 90 %.
+
+Shapes: N cases, R resamples, Q quantities estimated at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autolmk.geometry import FloatArray
+
+LEVEL = 0.95
+MIN_CASES = 3  # with fewer, no interval is stated
+CHUNK = 4_000_000  # numbers held at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval. None: not a number that these data can give."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def resample_cases(n_cases: int, n_resamples: int, seed: int) -> FloatArray:
+    """How often each case is drawn: (R, N), rows summing to N."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_cases, np.full(n_cases, 1 / max(n_cases, 1)), size=n_resamples).astype(np.float64)
+
+
+def ratios(sums: FloatArray, counts: FloatArray, draws: FloatArray, *, share: bool = False) -> list[Estimate]:
+    """Means over all points: sum of `sums` (N, Q) over sum of `counts` (N, Q), with intervals; draws: (R, N).
+
+    The standard error is that of a ratio of totals over cases (linearised). share: the sums count successes. Then half
+    a point's variance is added, so that resamples without a failure do not have infinite t; and where all or none of
+    the cases succeed throughout, the bound is exact (Clopper and Pearson, 1934) with the case as the unit:
+    conservative.
+    """
+    ones = np.ones((1, len(sums)))
+    value, error = (a[0] for a in _ratio(sums, counts, ones, share))
+    values, errors = _ratio(sums, counts, draws, share)
+    result = []
+    for q in range(sums.shape[1]):
+        n_cases = int((counts[:, q] > 0).sum())
+        if n_cases == 0:
+            result.append(Estimate(None))
+        elif share and value[q] in (0.0, 1.0):
+            bound = ((1 - LEVEL) / 2) ** (1 / n_cases)
+            low, high = (bound, 1.0) if value[q] == 1.0 else (0.0, 1 - bound)
+            result.append(Estimate(float(value[q]), float(low), float(high)))
+        else:
+            result.append(
+                _studentised(value[q], error[q], values[:, q], errors[:, q], n_cases, 1.0 if share else np.inf)
+            )
+    return result
+
+
+def median(errors: Sequence[FloatArray], draws: FloatArray) -> Estimate:
+    """Median over all points, errors[i] (n_i,) being case i's, infinite ones allowed; draws: (R, N).
+
+    The standard error is Woodruff's (JASA 1952): that of the share of points below the median, over cases, carried to
+    the scale of the errors through their distribution.
+    """
+    n_cases = sum(len(e) > 0 for e in errors)
+    if n_cases == 0:
+        return Estimate(None)
+    order = np.argsort(np.concatenate(errors), kind="stable")
+    pooled = np.concatenate(errors)[order]
+    owner = np.repeat(np.arange(len(errors)), [len(e) for e in errors])[order]
+    by_case = [np.sort(e) for e in errors]
+    (value,), (error,) = _median(pooled, owner, by_case, np.ones((1, len(errors))))
+    parts = np.array_split(draws, max(1, -(-draws.shape[0] * len(pooled) // CHUNK)))
+    values, standard_errors = (
+        np.concatenate(a) for a in zip(*(_median(pooled, owner, by_case, p) for p in parts), strict=True)
+    )
+    return _studentised(value, error, values, standard_errors, n_cases, np.inf)
+
+
+def _ratio(sums: FloatArray, counts: FloatArray, draws: FloatArray, share: bool) -> tuple[FloatArray, FloatArray]:
+    """Ratios and their standard errors, (R, Q) each; NaN where a resample holds no point."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = draws @ counts
+        value = draws @ sums / total
+        squares = draws @ sums**2 - 2 * value * (draws @ (sums * counts)) + value**2 * (draws @ counts**2)
+        n = draws @ (counts > 0)
+        variance = np.maximum(squares, 0) * n / (n - 1) / total**2
+        return value, np.sqrt(variance + (0.5 / total) ** 2 if share else variance)
+
+
+def _median(
+    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: Sequence[FloatArray], draws: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Medians and their standard errors, (R,) each; NaN where a resample holds no point."""
+    reached = np.cumsum(draws[:, owner], axis=1)
+    total = reached[:, -1]
+
+    def quantile(p: FloatArray) -> FloatArray:
+        """Midpoint of the lower and the upper p-quantile, (R,)."""
+        at = (p * total)[:, None]
+        last = len(pooled) - 1
+        low, high = (reached < at - 1e-9).sum(1), (reached <= at + 1e-9).sum(1)
+        return np.asarray((pooled[low.clip(max=last)] + pooled[high.clip(max=last)]) / 2)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = quantile(np.full(len(draws), 0.5))
+        below = np.stack([np.searchsorted(e, value, side="right") for e in by_case], axis=1)
+        counts = np.array([len(e) for e in by_case])
+        n = draws @ (counts > 0)
+        variance = (draws * (below - 0.5 * counts) ** 2).sum(1) * n / (n - 1) / total**2
+        step = np.sqrt(variance).clip(max=0.5)
+        error = (quantile(0.5 + step) - quantile(0.5 - step)) / 2
+    return np.where(total > 0, value, np.nan), np.where((total > 0) & (n > 1), error, np.nan)
+
+
+def _studentised(
+    value: float, error: float, values: FloatArray, errors: FloatArray, n_cases: int, highest: float
+) -> Estimate:
+    """value - quantiles of t = (values - value) / errors, times error; within [0, highest]."""
+    if not np.isfinite(value):
+        return Estimate(None)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = (values - value) / errors
+    t = t[np.isfinite(t)]
+    if n_cases < MIN_CASES or not np.isfinite(error) or error <= 0 or not t.size:
+        return Estimate(float(value))
+    low, high = np.quantile(t, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(value), float(max(value - high * error, 0.0)), float(min(value - low * error, highest)))
