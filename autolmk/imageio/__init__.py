@@ -7,7 +7,7 @@ file, spreads unevenly spaced slices evenly and drops damaged slices, with a war
 from __future__ import annotations
 
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, check_channels, ending_of, list_cases, split_name
-from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image
+from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
 from autolmk.imageio.writing import write_image
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "read_geometry",
     "read_image",
     "split_name",
+    "squeeze",
     "write_image",
 ]

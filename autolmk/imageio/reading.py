@@ -42,6 +42,21 @@ def read_image(files: Sequence[Path], *, spacing: Sequence[float] | None = None)
     return Image(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), geometries[0])
 
 
+def squeeze(image: Image) -> Image:
+    """A volume of one slice as a plane, which keeps its frame in space. AutolmkError where there is no single slice."""
+    geometry = image.geometry
+    if geometry.shape.count(1) != 1 or geometry.ndim != 3:
+        raise AutolmkError(
+            "a volume is not a single slice",
+            found=f"{' × '.join(map(str, geometry.shape[::-1]))} voxels",
+            expected="one slice, as in the other images",
+            remedy="keep plane images and volumes in separate datasets",
+        )
+    axis = geometry.shape.index(1)
+    shape = tuple(n for a, n in enumerate(geometry.shape) if a != axis)
+    return Image(image.array.squeeze(axis + 1), Geometry(shape, np.delete(geometry.affine, axis, axis=1)))
+
+
 def read_geometry(file: Path, *, spacing: Sequence[float] | None = None) -> Geometry:
     """The geometry of an image, from its header alone; spacing as in `read_image`."""
     return _sized(_inspect(Path(file)), spacing, Path(file))

@@ -1,0 +1,177 @@
+"""dataset.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from autolmk.annotations import Frame
+from autolmk.errors import AutolmkError
+from autolmk.serialization import from_json, near, read_json, to_json
+
+
+@dataclass(frozen=True)
+class LandmarkDescription:
+    """index: place in every list of landmarks; by default as listed. pair: the landmark on the body's other side."""
+
+    index: int | None = None
+    definition: str | None = None
+    pair: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One of: distance between two landmarks, angle at the middle one of three."""
+
+    distance: tuple[str, str] | None = None
+    angle: tuple[str, str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.distance is None) == (self.angle is None):
+            raise ValueError("a measurement is either a distance or an angle")
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """dataset.json. Whatever is None is inferred from the files; see documentation/dataset_format.md for every key.
+
+    spacing is in mm in the order x, y, z, for all images or a case; it serves images that carry no physical size. The
+    keys from `labels` on are nnU-Net's: `labels` is a synonym of `landmarks`, the others are kept but not used.
+    """
+
+    channel_names: dict[str, str] | None = None
+    landmarks: dict[str, LandmarkDescription] | None = None
+    file_ending: str | None = None
+    numTraining: int | None = None
+    name: str | None = None
+    coordinates: Frame | None = None
+    spacing: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
+    unlisted_landmark_means: Literal["unknown", "absent"] = "unknown"
+    names_from: Literal["label", "description"] = "label"
+    groups: str | None = None
+    measurements: dict[str, Measurement] | None = None
+    labels: dict[str, int] | None = None
+    numTest: int | None = None
+    description: Any = None
+    reference: Any = None
+    licence: Any = None
+    license: Any = None
+    release: Any = None
+    citation: Any = None
+    converted_by: Any = None
+    dataset_name: Any = None
+    tensorImageSize: Any = None
+    regions_class_order: Any = None
+    overwrite_image_reader_writer: Any = None
+
+    def __post_init__(self) -> None:
+        if self.channel_names is not None:
+            _check_channel_names(self.channel_names)
+        if self.landmarks is not None and self.labels is not None:
+            raise ValueError("'labels' is a synonym of 'landmarks': give one of them")
+        if self.labels is not None:
+            values = sorted(v for name, v in self.labels.items() if name.lower() != "background")
+            if len(set(values)) != len(values):
+                raise ValueError("two labels have the same value")
+        if self.landmarks is not None:
+            _check_landmarks(self.landmarks)
+        if self.names is not None:
+            self._check_measurements(set(self.names))
+        if self.groups is not None:
+            try:
+                re.compile(self.groups)
+            except re.error as error:
+                raise ValueError(f"groups is not a regular expression: {error}") from None
+        for spacing in self._spacings():
+            if len(spacing) not in (2, 3) or not all(np.isfinite(s) and s > 0 for s in spacing):
+                raise ValueError(f"spacing must be 2 or 3 positive numbers in the order x, y, z, got {list(spacing)}")
+
+    @classmethod
+    def load(cls, file: Path) -> DatasetDescription:
+        """Read dataset.json. AutolmkError names whatever is wrong in it."""
+        return from_json(cls, read_json(file), file=file)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without what is None."""
+        content = {key: value for key, value in to_json(self).items() if value is not None}
+        for key in ("landmarks", "measurements"):
+            if key in content:
+                content[key] = {n: {k: v for k, v in d.items() if v is not None} for n, d in content[key].items()}
+        return content
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Landmark names by index; None where the file lists none."""
+        if self.labels is not None:
+            foreground = {name: v for name, v in self.labels.items() if name.lower() != "background"}
+            return tuple(sorted(foreground, key=lambda name: foreground[name]))
+        if self.landmarks is None:
+            return None
+        places = {name: i if d.index is None else d.index for i, (name, d) in enumerate(self.landmarks.items())}
+        return tuple(sorted(places, key=lambda name: places[name]))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Declared left/right pairs, each once, in the order of the names."""
+        landmarks = self.landmarks or {}
+        found = {frozenset((name, d.pair)) for name, d in landmarks.items() if d.pair}
+        return tuple(sorted((a, b) for a, b in (sorted(pair) for pair in found)))
+
+    def subject(self, case: str) -> str:
+        """What `groups` takes from the case's name: its first group, or else the match. AutolmkError without a match."""
+        if self.groups is None:
+            return case
+        match = re.search(self.groups, case)
+        if match is None or not (match.group(1) if match.re.groups else match.group()):
+            raise AutolmkError(
+                "groups does not match the name of a case",
+                case=case,
+                expected=f"a match of the regular expression {self.groups!r}",
+                remedy="correct groups in dataset.json, or rename the case",
+            )
+        return str(match.group(1) if match.re.groups else match.group())
+
+    def spacing_of(self, case: str) -> tuple[float, ...] | None:
+        """(D,) mm in array order, for a case whose images carry no physical size; None where none is given."""
+        spacing = self.spacing.get(case) if isinstance(self.spacing, Mapping) else self.spacing
+        return None if spacing is None else tuple(spacing[::-1])
+
+    def _spacings(self) -> list[tuple[float, ...]]:
+        if self.spacing is None:
+            return []
+        return list(self.spacing.values()) if isinstance(self.spacing, Mapping) else [self.spacing]
+
+    def _check_measurements(self, names: set[str]) -> None:
+        for key, measurement in (self.measurements or {}).items():
+            for name in (*(measurement.distance or ()), *(measurement.angle or ())):
+                if name not in names:
+                    raise ValueError(f"the measurement {key!r} names an unknown landmark {name!r}{near(name, names)}")
+
+
+def _check_channel_names(names: Mapping[str, str]) -> None:
+    expected = [str(i) for i in range(len(names))]
+    if not names or sorted(names, key=lambda k: (len(k), k)) != expected:
+        raise ValueError(f'channel_names must number the channels "0", "1", ..., got {list(names)}')
+
+
+def _check_landmarks(landmarks: Mapping[str, LandmarkDescription]) -> None:
+    if not landmarks:
+        raise ValueError("landmarks lists none")
+    given = [d.index for d in landmarks.values()]
+    if any(i is not None for i in given) and sorted(i for i in given if i is not None) != list(range(len(given))):
+        raise ValueError(f"the indices of {len(given)} landmarks must be 0 to {len(given) - 1}, each once, got {given}")
+    for name, description in landmarks.items():
+        partner = description.pair
+        if partner is None:
+            continue
+        if partner not in landmarks:
+            raise ValueError(f"the pair of {name!r} is no landmark: {partner!r}{near(partner, landmarks)}")
+        if partner == name or landmarks[partner].pair not in (None, name):
+            raise ValueError(f"{name!r} names {partner!r} as its pair, but that names {landmarks[partner].pair!r}")
+        if [d.pair for d in landmarks.values()].count(partner) > 1:
+            raise ValueError(f"{partner!r} is the pair of two landmarks")

@@ -1,0 +1,129 @@
+"""What dataset.json leaves out, inferred from the files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autolmk import imageio
+from autolmk.annotations import FRAMES, Annotation, Frame
+from autolmk.dataset.description import DatasetDescription, LandmarkDescription
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+
+if TYPE_CHECKING:
+    from autolmk.dataset.raw import Case, Dataset
+
+logger = logging.getLogger(__name__)
+
+MODALITY = "0008|0060"
+AIR, BONE = -500.0, 300.0  # Hounsfield units: an image that spans them is taken for CT
+CASES_FOR_FRAME = 5
+
+
+def complete(dataset: Dataset) -> DatasetDescription:
+    """The dataset's description with file_ending, channel_names and landmarks filled in where they are left out."""
+    description = dataset.description
+    if description.file_ending is None:
+        ending = imageio.ending_of(_some_cases(dataset)[0].images[0])
+        description = replace(description, file_ending=ending)
+    if description.channel_names is None:
+        names = _channel_names(_some_cases(dataset))
+        logger.info("channel_names is not in dataset.json; inferred: %s", ", ".join(names))
+        description = replace(description, channel_names={str(i): name for i, name in enumerate(names)})
+    if description.names is None:
+        found = {name: LandmarkDescription(i) for i, name in enumerate(_landmark_names(dataset))}
+        logger.info("landmarks is not in dataset.json; inferred from the files: %s", ", ".join(found))
+        description = replace(description, landmarks=found)
+    return description
+
+
+def offer(dataset: Dataset) -> DatasetDescription:
+    """The description of a dataset without dataset.json, with name, numTraining and, if it matters, coordinates."""
+    cases = dataset.cases("Tr")
+    name = dataset.name.partition("_")[2] or dataset.name
+    description = replace(dataset.description, name=name, numTraining=len(cases))
+    frame = _frame(dataset, [c for c in cases if c.annotation is not None][:CASES_FOR_FRAME])
+    return description if frame is None else replace(description, coordinates=frame)
+
+
+def _some_cases(dataset: Dataset) -> list[Case]:
+    cases = dataset.cases("Tr")
+    if not cases:
+        raise AutolmkError(
+            "a dataset has no training images",
+            file=dataset.folder / "imagesTr",
+            expected="imagesTr/CASE_0000.ext",
+            remedy="add the images",
+        )
+    return cases
+
+
+def _channel_names(cases: list[Case]) -> tuple[str, ...]:
+    """Of the first case that can be read: CT and MR where DICOM says so or the values are Hounsfield units."""
+    for i, case in enumerate(cases):
+        try:
+            image = imageio.read_image(case.images)
+            modality = imageio.metadata(case.images[0], MODALITY)
+            break
+        except AutolmkError:
+            if i == len(cases) - 1:
+                raise
+    n = len(image.array)
+    if n == 3 and len(case.images) == 1:
+        return ("R", "G", "B")
+    hounsfield = image.geometry.ndim == 3 and image.array.min() <= AIR and image.array.max() >= BONE
+    if n == 1 and (modality in ("CT", "MR") or hounsfield):
+        return (modality if modality in ("CT", "MR") else "CT",)
+    return tuple(f"channel {i}" for i in range(n))
+
+
+def _landmark_names(dataset: Dataset) -> list[str]:
+    """In the order in which they first appear, case by case."""
+    names: dict[str, None] = {}
+    damaged: AutolmkError | None = None
+    for case in dataset.cases("Tr"):
+        if case.annotation is None:
+            continue
+        try:
+            names.update(dict.fromkeys(dataset.read_annotation(case).names))
+        except AutolmkError as error:
+            damaged = error
+    if names:
+        return list(names)
+    if damaged is not None:
+        raise damaged
+    raise AutolmkError(
+        "a dataset has no landmarks",
+        file=dataset.folder / "landmarksTr",
+        expected="CASE.mrk.json, CASE.fcsv or CASE.csv a case, or landmarks.csv for all",
+        remedy="add the files, named as the images are without _0000 and ending",
+    )
+
+
+def _frame(dataset: Dataset, cases: list[Case]) -> Frame | None:
+    """The reading under which most points lie inside their images, LPS where readings agree; None where files say."""
+    inside = dict.fromkeys(FRAMES, 0)
+    for case in cases:
+        try:
+            annotation = dataset.read_annotation(case)
+            geometry = imageio.read_geometry(case.images[0])
+        except AutolmkError:
+            continue  # a damaged case tells nothing of the frame
+        if annotation.frame is not None:
+            return None
+        for frame in FRAMES:
+            inside[frame] += _count_inside(annotation, frame, geometry)
+    best: Frame = max(FRAMES, key=inside.__getitem__)
+    return best if cases else None
+
+
+def _count_inside(annotation: Annotation, frame: Frame, geometry: Geometry) -> int:
+    try:
+        points = annotation.physical_points(frame, geometry)[annotation.present]
+    except ValueError:
+        return 0
+    return int(np.count_nonzero(geometry.contains(geometry.to_voxels(points), margin=1.0)))

@@ -1,0 +1,298 @@
+"""A raw dataset: its cases, their images and landmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from autolmk import imageio
+from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
+from autolmk.dataset.description import DatasetDescription
+from autolmk.dataset.inferring import complete, offer
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+from autolmk.image import Image
+from autolmk.landmarks import Landmarks, Status
+
+TABLE = "landmarks.csv"  # in landmarksTr or landmarksTs: the points of all cases
+Split = Literal["Tr", "Ts"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """images: by channel. annotation: the file that holds its points, and perhaps those of other cases; None without."""
+
+    identifier: str
+    subject: str
+    images: tuple[Path, ...]
+    annotation: Path | None
+
+
+class Dataset:
+    """A raw dataset. Opening it reads dataset.json and lists files; images and points are read when asked for."""
+
+    def __init__(self, folder: Path, description: DatasetDescription) -> None:
+        self.folder, self.description = Path(folder), description
+        self._tables: dict[Path, dict[str, Annotation]] = {}
+
+    @classmethod
+    def open(cls, folder: Path, description: DatasetDescription | None = None) -> Dataset:
+        """The dataset in `folder`. AutolmkError where it is missing, or dataset.json is missing or wrong.
+
+        description: instead of the folder's dataset.json. What either leaves out is inferred from the files.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise AutolmkError(
+                "a dataset's folder is missing", file=folder, remedy="check --raw and the dataset's name"
+            )
+        if description is None:
+            file = folder / "dataset.json"
+            if not file.exists():
+                raise _missing_description(folder)
+            description = DatasetDescription.load(file)
+        return cls(folder, complete(cls(folder, description)))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, such as Dataset001_Name."""
+        return self.folder.absolute().name
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """By channel."""
+        names = self.description.channel_names or {}
+        return tuple(names[str(i)] for i in range(len(names)))
+
+    @property
+    def landmark_names(self) -> tuple[str, ...]:
+        """By index."""
+        return self.description.names or ()
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Left/right pairs that dataset.json declares."""
+        return self.description.pairs
+
+    @cached_property
+    def ndim(self) -> int:
+        """2 for plane images and for volumes that all have a single slice, else 3."""
+        for geometry in self._geometries():
+            if geometry.ndim == 2:
+                return 2
+            if geometry.shape.count(1) != 1:
+                return 3
+        return 2
+
+    @cached_property
+    def unit(self) -> Literal["mm", "px"]:
+        """mm, or px where neither the images nor dataset.json say how large a pixel is."""
+        if self.description.spacing is not None:
+            return "mm"
+        return "mm" if imageio.has_physical_size(self._readable_case().images[0]) else "px"
+
+    def cases(self, split: Split = "Tr") -> list[Case]:
+        """The cases that have an image, by name; none where there are no test cases. AutolmkError where imagesTr is
+        missing, a case has two annotations, or `groups` does not match."""
+        folder = self.folder / f"images{split}"
+        if split == "Ts" and not folder.is_dir():
+            return []
+        files = imageio.list_cases(folder, self.description.file_ending)
+        found = self.annotation_files(split)
+        for case in files:
+            if len(found.get(case, ())) > 1:
+                raise AutolmkError(
+                    "a case has two annotations",
+                    case=case,
+                    found=" and ".join(str(f) for f in found[case]),
+                    remedy="keep one of them",
+                )
+        return [
+            Case(case, self.description.subject(case), images, next(iter(found.get(case, ())), None))
+            for case, images in files.items()
+        ]
+
+    def annotation_files(self, split: Split = "Tr") -> dict[str, tuple[Path, ...]]:
+        """case -> the files that hold points of it, whether it has an image or not."""
+        folder = self.folder / f"landmarks{split}"
+        found: dict[str, tuple[Path, ...]] = {}
+        for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+            ending = ending_of(file)
+            if file.name.startswith(".") or ending is None:
+                continue
+            cases = self._table(file) if file.name == TABLE else [file.name[: -len(ending)]]
+            for case in cases:
+                found[case] = (*found.get(case, ()), file)
+        return found
+
+    def spacing_of(self, case: Case) -> tuple[float, ...] | None:
+        """(D,) mm in array order that dataset.json gives for images without physical size; None where it gives none.
+
+        AutolmkError where it lists spacings by case, but lacks the one that this case needs.
+        """
+        spacing = self.description.spacing_of(case.identifier)
+        if spacing is None and self.description.spacing is not None and not imageio.has_physical_size(case.images[0]):
+            raise AutolmkError(
+                "nothing says how large the pixels of a case are",
+                file=case.images[0],
+                case=case.identifier,
+                expected="its name in spacing in dataset.json, as for other cases",
+                remedy="add it",
+            )
+        return spacing
+
+    def read_image(self, case: Case) -> Image:
+        """(C, *S) float32; one slice of a volume becomes a plane in 3D where the dataset is 2D. AutolmkError names the
+        case."""
+        try:
+            if len(case.images) != 1 or imageio.split_name(case.images[0])[1]:
+                imageio.check_channels(case.identifier, case.images, len(self.channel_names))
+            image = imageio.read_image(case.images, spacing=self.spacing_of(case))
+            if self.ndim == 2 and image.geometry.ndim == 3:
+                image = imageio.squeeze(image)
+        except AutolmkError as error:
+            raise _of_case(error, case) from None
+        if len(image.array) != len(self.channel_names) or image.geometry.ndim != self.ndim:
+            raise AutolmkError(
+                "an image does not fit the dataset",
+                file=case.images[0],
+                case=case.identifier,
+                found=f"{len(image.array)} channels, {image.geometry.ndim} axes of {image.geometry.shape[::-1]} voxels",
+                expected=f"{len(self.channel_names)} channels ({', '.join(self.channel_names)}), {self.ndim} axes",
+                remedy="convert or remove the image, or correct channel_names in dataset.json",
+            )
+        return image
+
+    def read_annotation(self, case: Case) -> Annotation:
+        """The points as the file holds them. AutolmkError where the case has none, or the file is damaged."""
+        if case.annotation is None:
+            raise AutolmkError(
+                "a case has no landmarks",
+                case=case.identifier,
+                expected=f"{case.identifier}.mrk.json, or rows of it in {TABLE}",
+                remedy="add the file to the folder of landmarks, or remove the image",
+            )
+        try:
+            if case.annotation.name == TABLE:
+                return self._table(case.annotation)[case.identifier]
+            return read(case.annotation, label=self.description.names_from)
+        except AutolmkError as error:
+            raise _of_case(error, case) from None
+
+    def frame_of(self, case: Case, annotation: Annotation) -> Frame:
+        """The frame of an annotation: its own, else `coordinates`, else LPS, which is not assumed of an .fcsv file."""
+        if annotation.frame is not None:
+            return annotation.frame
+        if self.description.coordinates is not None:
+            return self.description.coordinates
+        if case.annotation is not None and case.annotation.name.lower().endswith(".fcsv"):
+            raise AutolmkError(
+                "a .fcsv file does not say in which frame its points are",
+                file=case.annotation,
+                case=case.identifier,
+                expected="a line '# CoordinateSystem = LPS' or RAS",
+                remedy='add "coordinates": "RAS" or "LPS" to dataset.json (old versions of 3D Slicer wrote RAS)',
+            )
+        return "LPS"
+
+    def read_landmarks(self, case: Case, geometry: Geometry) -> Landmarks:
+        """The landmarks of a case in LPS, in the order of `landmark_names`; names that it does not list are dropped.
+
+        geometry: of the case's image. AutolmkError where points are missing, doubled, not finite, or of another frame's
+        dimension.
+        """
+        annotation = self.read_annotation(case)
+        frame = self.frame_of(case, annotation)
+        if frame == "voxel" and geometry.ndim < geometry.physical_ndim:  # the file counts voxels of the whole volume
+            geometry = imageio.read_geometry(case.images[0], spacing=self.spacing_of(case))
+        try:
+            landmarks = annotation.landmarks(frame, geometry)
+            if geometry.physical_ndim == 2 and np.abs(annotation.depth()[annotation.present]).max(initial=0) > 0.5:
+                raise ValueError("points lie outside the plane of a 2D image")
+        except ValueError as error:
+            raise AutolmkError(
+                "the landmarks of a case make no sense",
+                file=case.annotation,
+                case=case.identifier,
+                found=str(error),
+                expected=f"each landmark once, with finite coordinates ({frame})",
+                remedy="mend the file, and correct coordinates in dataset.json",
+            ) from None
+        unlisted = Status.ABSENT if self.description.unlisted_landmark_means == "absent" else Status.UNKNOWN
+        return landmarks.reordered(self.landmark_names, unlisted=unlisted)
+
+    def _table(self, file: Path) -> dict[str, Annotation]:
+        if file not in self._tables:
+            self._tables[file] = read_table(file)
+        return self._tables[file]
+
+    def _geometries(self) -> Sequence[Geometry]:
+        """Of the first cases, up to one that is no single slice; AutolmkError where no image can be read."""
+        found: list[Geometry] = []
+        for case in self._some_cases():
+            try:
+                found.append(imageio.read_geometry(case.images[0]))
+            except AutolmkError:
+                continue  # one unreadable case does not decide for the dataset; reading it says what is wrong
+            if found[-1].ndim == 2 or found[-1].shape.count(1) != 1:
+                break
+        if not found:
+            imageio.read_geometry(self._some_cases()[0].images[0])
+        return found
+
+    def _readable_case(self) -> Case:
+        for case in self._some_cases():
+            try:
+                imageio.read_geometry(case.images[0])
+            except AutolmkError:
+                continue
+            return case
+        return self._some_cases()[0]
+
+    def _some_cases(self) -> list[Case]:
+        cases = self.cases("Tr") if (self.folder / "imagesTr").is_dir() else self.cases("Ts")
+        if not cases:
+            raise AutolmkError(
+                "a dataset has no images", file=self.folder, expected="imagesTr/CASE_0000.ext", remedy="add the images"
+            )
+        return cases
+
+
+def _of_case(error: AutolmkError, case: Case) -> AutolmkError:
+    return AutolmkError(
+        error.problem,
+        file=error.file,
+        case=case.identifier,
+        found=error.found,
+        expected=error.expected,
+        remedy=error.remedy,
+    )
+
+
+def _missing_description(folder: Path) -> AutolmkError:
+    try:
+        inferred = json.dumps(infer_description(folder).to_json(), indent=2, ensure_ascii=False)
+    except AutolmkError as error:
+        return AutolmkError(
+            "dataset.json is missing, and cannot be inferred from the files",
+            file=folder / "dataset.json",
+            found=str(error).replace("\n", "\n    "),
+            remedy="mend that first, or write dataset.json",
+        )
+    return AutolmkError(
+        "dataset.json is missing",
+        file=folder / "dataset.json",
+        remedy=f"this is what the files say: check it, above all coordinates, and save it under that name\n{inferred}",
+    )
+
+
+def infer_description(folder: Path) -> DatasetDescription:
+    """What dataset.json would say, as far as images and points tell. AutolmkError where they cannot be read."""
+    dataset = Dataset(folder, DatasetDescription())
+    return offer(Dataset(folder, complete(dataset)))
