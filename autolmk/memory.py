@@ -1,7 +1,7 @@
-"""Memory that training takes, counted before anything is allocated: on torch's meta device tensors have shapes, no data.
+"""Memory that training takes, counted before anything is allocated: tensors on torch's meta device have no data.
 
-Exact is the count of bytes that autograd keeps for the backward pass (equal to the byte on CPU in float32). What comes on
-top is listed in `MemoryEstimate`; only `workspace` is a margin, not a count.
+Exact is the count of bytes that autograd keeps for the backward pass (equal to the byte on CPU in float32). What comes
+on top is listed in `MemoryEstimate`; only `workspace` is a margin, not a count.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # in which `training
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA copy.
-    workspace: a stated margin, twice the largest saved tensor (the gradients in flight) and the library's own buffers."""
+    """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA
+    copy. workspace: a stated margin, twice the largest saved tensor (gradients in flight) and the library's buffers."""
 
     saved: int
     parameters: int
@@ -60,7 +60,7 @@ def saved_bytes(
 ) -> int:
     """Bytes that autograd keeps for the backward pass of `loss(module(input))`, each storage once, weights not counted.
 
-    input_shape: (B, C, *S). dtype: of training; a copy of the module is cast to it, because autocast does not act on meta.
+    input_shape: (B, C, *S). dtype: of training; a copy of the module is cast to it: autocast does not act on meta.
     """
     network = copy.deepcopy(module).to(device=device, dtype=dtype)
     return count_saved(network, input_shape, loss, dtype=dtype, device=device).total
@@ -71,7 +71,7 @@ def count_saved(
 ) -> Saved:
     """As `saved_bytes`, for a module that already is on `device` in `dtype`.
 
-    A meta tensor has no address: storages are told apart by their C++ object, which lives as long as the graph holds it.
+    A meta tensor has no address: storages are told apart by their C++ object, which lives while the graph holds it.
     """
     weights = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
     storages: dict[int, int] = {}
@@ -93,7 +93,7 @@ def count_saved(
 
 
 def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
-    """Memory of one training step of `trainer` on `trainer.plans.device` with windows of its configuration's patch size.
+    """Memory of one training step of `trainer` on `trainer.plans.device`, with its configuration's patch size.
 
     Network, codec and loss run on the meta device with every landmark present, so nothing large is allocated.
     """

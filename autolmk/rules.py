@@ -1,0 +1,230 @@
+"""Rules that every planner may use: from what the fingerprint says to single numbers of a configuration, each with its
+reason. Pure functions. Array axes are (z, y, x) of canonical orientation, physical axes (x, y, z)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from autolmk.plans import Augmentation, Normalization
+
+if TYPE_CHECKING:
+    from autolmk.fingerprint import Fingerprint
+
+T = TypeVar("T")
+Because = tuple[T, str]  # a number and its reason
+
+ANISOTROPIC = 3.0  # spacing of the coarsest axis over the others' from which nnU-Net takes its finer percentile
+ANY_POSE = 45.0  # degrees of rotation from which axes of an image change places
+ANY_ANGLE = 120.0  # degrees of measured rotation from which every angle is trained
+ROTATION_MARGIN, ROTATION_FLOOR = 1.25, 10.0  # factor; degrees
+FEWEST_POSES, UNKNOWN_ROTATION = 3, 30.0  # cases; degrees
+SCALE_MARGIN, SCALE_FLOOR = 0.05, 0.10
+SIGMA_VOXELS, SIGMA_LEAST = 1.5, 0.75  # output voxels: typical, and the least that decoding inverts
+APART = 2.0  # output voxels between nearest landmarks that coarsening must leave
+TRANSLATION_FLOOR = 2.0  # voxels
+UNNAMED_NORMALIZATION = "zscore"
+SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rescale"}
+
+
+def finest_spacing(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
+    """nnU-Net's: the median an axis, and the 10th percentile along an axis that is three times coarser than the others
+    while it also holds three times fewer voxels."""
+    spacing = list(fingerprint.median_spacing)
+    shape = fingerprint.median_shape
+    worst = int(np.argmax(spacing))
+    others = [i for i in range(len(spacing)) if i != worst]
+    coarse = spacing[worst] > ANISOTROPIC * max(spacing[i] for i in others)
+    if coarse and shape[worst] * ANISOTROPIC < min(shape[i] for i in others):
+        finer = fingerprint.spacing_percentile_10[worst]
+        spacing[worst] = max(finer, max(spacing[i] for i in others))
+        return tuple(spacing), f"median spacing; 10th percentile on axis {worst}, which is more than 3 times coarser"
+    return tuple(spacing), "median spacing of the cases"
+
+
+def coarsened(spacing: Sequence[float], step: float) -> tuple[float, ...]:
+    """Axes that are finer than `step` mm come to it; the others stay, so that coarsening first makes voxels cubes."""
+    return tuple(max(s, step) for s in spacing)
+
+
+def nearest_distance(fingerprint: Fingerprint) -> float:
+    """mm: what three of four landmarks keep from their nearest neighbour; infinite for a single landmark."""
+    known = [s.nearest_distance for s in fingerprint.landmark_statistics.values()]
+    finite = [d for d in known if d is not None and math.isfinite(d) and d > 0]
+    return float(np.percentile(finite, 25)) if finite else math.inf
+
+
+def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...]]:
+    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case."""
+    result, reasons = [], []
+    for name, found in zip(fingerprint.channel_names, fingerprint.intensity, strict=True):
+        scheme = SCHEMES.get(name.lower(), UNNAMED_NORMALIZATION)
+        if scheme == "ct":
+            result.append(
+                Normalization(
+                    "ct",
+                    mean=found.foreground_mean,
+                    std=max(found.std, 1e-8),
+                    low=found.percentile_00_5,
+                    high=found.percentile_99_5,
+                )
+            )
+        else:
+            result.append(Normalization(scheme))  # type: ignore[arg-type]
+        reasons.append(f"{name}: {scheme}")
+    return tuple(result), f"by channel name ({'; '.join(reasons)}); ct: with the numbers of all cases' foreground"
+
+
+def heatmap_sigma(fingerprint: Fingerprint, output_spacing: Sequence[float]) -> Because[tuple[float, ...]]:
+    """mm an axis: 1.5 of the finest output voxel, at most half of the nearest-landmark distance, and on no axis less
+    than 0.75 output voxels, below which decoding fails."""
+    nearest = nearest_distance(fingerprint)
+    width = min(SIGMA_VOXELS * min(output_spacing), nearest / 2)
+    sigma = tuple(max(width, SIGMA_LEAST * s) for s in output_spacing)
+    apart = "there is one landmark" if math.isinf(nearest) else f"landmarks are {nearest:.3g} apart"
+    return sigma, f"1.5 output voxels, at most half of the distance between landmarks ({apart}), at least 0.75 voxels"
+
+
+def augmentation(
+    fingerprint: Fingerprint, spacing: Sequence[float], window: Sequence[float]
+) -> tuple[Augmentation, dict[str, str]]:
+    """Ranges from the measured pose spread. spacing (D,) mm; window: its sides (D,) mm."""
+    rotation, why_rotation = rotation_range(fingerprint)
+    scale, why_scale = scale_range(fingerprint)
+    translation, why_translation = translation_range(fingerprint, spacing, window)
+    mirror_axis, why_mirror = mirror_axis_of(fingerprint, rotation)
+    intensity, why_intensity = intensity_strength(fingerprint)
+    return Augmentation(rotation, scale, translation, mirror_axis, intensity), {
+        "augmentation.rotation": why_rotation,
+        "augmentation.scale": why_scale,
+        "augmentation.translation": why_translation,
+        "augmentation.mirror_axis": why_mirror,
+        "augmentation.intensity": why_intensity,
+    }
+
+
+def rotation_range(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
+    """Degrees about each physical axis: 1.25 times what 95 % of cases show, at least 10; from 120 on every angle, 180.
+    Where too few cases show their pose, 30."""
+    measured = fingerprint.pose.rotation
+    if fingerprint.pose.n_cases < FEWEST_POSES:
+        return (UNKNOWN_ROTATION,) * len(measured), f"fewer than {FEWEST_POSES} cases show their pose"
+    ranges = [max(ROTATION_FLOOR, ROTATION_MARGIN * r) for r in measured]
+    shown = ", ".join(f"{r:.0f}" for r in measured)
+    return (
+        tuple(180.0 if r >= ANY_ANGLE else round(r, 1) for r in ranges),
+        f"the landmarks of 95 % of cases are turned by up to {shown} degrees; times 1.25, at least 10, from 120 on 180",
+    )
+
+
+def scale_range(fingerprint: Fingerprint) -> Because[tuple[float, float]]:
+    """Factors: what 95 % of cases show, 5 % wider on each side, at least 0.9 to 1.1."""
+    low, high = fingerprint.pose.scale
+    return (
+        (
+            round(min(1 - SCALE_FLOOR, low * (1 - SCALE_MARGIN)), 4),
+            round(max(1 + SCALE_FLOOR, high * (1 + SCALE_MARGIN)), 4),
+        ),
+        f"the landmarks of 95 % of cases are {low:.2f} to {high:.2f} times the mean's size; 5 % wider, at least 10 %",
+    )
+
+
+def translation_range(
+    fingerprint: Fingerprint, spacing: Sequence[float], window: Sequence[float]
+) -> Because[tuple[float, ...]]:
+    """mm an axis (physical): half of how far 95 % of the configurations lie off the image centre, at least 2 voxels, at
+    most an eighth of the window."""
+    measured = fingerprint.pose.translation
+    steps, sides = physical(spacing, len(measured)), physical(window, len(measured))
+    ranges = [
+        max(TRANSLATION_FLOOR * s, min(t / 2, side / 8)) for t, s, side in zip(measured, steps, sides, strict=True)
+    ]
+    shown = ", ".join(f"{t:.3g}" for t in measured)
+    return (
+        tuple(round(t, 4) for t in ranges),
+        f"landmarks' middle is up to {shown} {fingerprint.unit} off the image's; half of that, 2 voxels to 1/8 window",
+    )
+
+
+def physical(values: Sequence[float], n: int) -> tuple[float, ...]:
+    """Values of array axes (z, y, x) in the order of n physical axes (x, y, z); a missing axis takes the last one's."""
+    ordered = list(values)[::-1]
+    return tuple(ordered[min(i, len(ordered) - 1)] for i in range(n))
+
+
+def mirror_axis_of(fingerprint: Fingerprint, rotation: Sequence[float]) -> Because[int | None]:
+    """The physical axis across which windows may be mirrored, if every landmark has a partner or lies on the plane.
+
+    None also where the plane is further off the axis than half of the rotation that is trained anyway: mirroring across
+    an axis that is off by an angle turns the anatomy by twice that angle.
+    """
+    mirror = fingerprint.mirror
+    if mirror is None:
+        return None, "no mirror plane found"
+    if not mirror.complete:
+        return None, "some landmark has no mirror partner and does not lie on the mirror plane"
+    normal = np.abs(np.asarray(mirror.normal, dtype=np.float64))
+    axis = int(np.argmax(normal))
+    off = math.degrees(math.acos(min(1.0, float(normal[axis] / np.linalg.norm(normal)))))
+    if 2 * off > max(rotation):
+        return None, f"the mirror plane is {off:.0f} degrees off the image axes, more than half of the rotation range"
+    return axis, f"every landmark has a mirror partner or lies on the plane, which is {off:.0f} degrees off axis {axis}"
+
+
+def intensity_strength(fingerprint: Fingerprint) -> Because[float]:
+    """Half where every channel has an absolute scale (CT), else full."""
+    absolute = all(SCHEMES.get(name.lower()) == "ct" for name in fingerprint.channel_names)
+    return (0.5, "CT numbers are absolute: half strength") if absolute else (1.0, "intensities have no absolute scale")
+
+
+def extents_to_cover(fingerprint: Fingerprint, rotation: Sequence[float]) -> Because[tuple[float, ...]]:
+    """mm an array axis that a window must span to hold the whole of (nearly) every image.
+
+    The largest extent, but at most 1.5 medians (one whole-body scan among heads must not set the scale); axes that
+    trained rotations of 45 degrees and more exchange take the larger one's.
+    """
+    extents = [
+        min(largest, 1.5 * usual)
+        for largest, usual in zip(fingerprint.max_extent, fingerprint.median_extent, strict=True)
+    ]
+    n = len(extents)
+    turning = [(n - 1, n - 2)] if n == 2 else [(1, 0), (2, 0), (2, 1)]  # array axes that rotation about x, y, z mixes
+    reach = list(extents)
+    for angle, (a, b) in zip(rotation, turning, strict=False):
+        if angle >= ANY_POSE:
+            reach[a] = reach[b] = max(reach[a], reach[b])
+    turned = "; axes that rotation exchanges take the larger one" if reach != extents else ""
+    return tuple(reach), f"the largest extent, at most 1.5 medians{turned}"
+
+
+def tiles(extent: Sequence[float], window: Sequence[float]) -> int:
+    """How many windows, overlapping by half, cover an image; both in mm."""
+    return math.prod(max(1, math.ceil((e - w) / (w / 2) - 1e-9) + 1) for e, w in zip(extent, window, strict=True))
+
+
+def iterations_per_epoch(
+    fingerprint: Fingerprint, windows_per_case: int, batch_size: int, mirrored: bool, share: float, least: int
+) -> Because[int]:
+    """So many that validating a fifth of the cases after each epoch takes at most `share` of the time: a forward pass
+    costs a third of a training step on the same window, reading and decoding are allowed as much again."""
+    cases = max(1, math.ceil(fingerprint.n_cases / 5))
+    steps = cases * windows_per_case * (2 if mirrored else 1) * (2 / 3) / batch_size
+    wanted = math.ceil(steps * (1 - share) / share)
+    return max(least, wanted), (
+        f"validation of {cases} cases, {windows_per_case} windows each, costs about {steps:.0f} steps "
+        f"and may take {share:.0%} of the time; at least {least}"
+    )
+
+
+def ema_decay(steps: float) -> Because[float]:
+    """Weights are averaged over about a thirtieth of the training, 100 to 1000 steps."""
+    horizon = min(1000.0, max(100.0, steps / 30))
+    return round(1 - 1 / horizon, 5), f"an average over about {horizon:.0f} of about {steps:.0f} steps"
+
+
+def rounded(spacing: Sequence[float]) -> tuple[float, ...]:
+    """To 6 significant digits, so that plans read well and digests do not hang on the last bit."""
+    return tuple(float(f"{s:.6g}") for s in spacing)
