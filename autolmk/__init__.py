@@ -7,8 +7,7 @@
 Importing the package is cheap: each name is loaded when it is first used.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: it would hide the sub-package autolmk.annotations.
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from autolmk.errors import AutolmkError
     from autolmk.geometry import Geometry
     from autolmk.image import Image
-    from autolmk.inference import Predictor
+    from autolmk.predictor import Predictor
     from autolmk.landmarks import Landmarks, Status
 
 __version__ = "0.1.0"
@@ -27,7 +26,7 @@ _HOME = {
     "Geometry": "autolmk.geometry",
     "Image": "autolmk.image",
     "Landmarks": "autolmk.landmarks",
-    "Predictor": "autolmk.inference",
+    "Predictor": "autolmk.predictor",
     "Status": "autolmk.landmarks",
 }
 
