@@ -14,6 +14,7 @@ from autolmk.landmarks import Landmarks
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 BINS = 256
+ROBUST_STD = 1.4826  # standard deviation over median absolute deviation
 DOMINATES = 0.75  # share of the border from which one class of voxels is background
 SMALLEST_FOREGROUND = 0.02  # of the image: below, the whole image is taken
 
@@ -61,27 +62,38 @@ def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) ->
 def foreground(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Which voxels (*S) show something, for CT, MR and photographs alike.
 
-    Otsu's threshold (IEEE SMC 1979; histogram of 256 bins between the 0.5th and the 99.5th percentile) parts the voxels
-    in two. Where one part holds at least three quarters of the voxels on the image's border, it is background (air in
-    CT and MR, the sheet in a photograph) and the other is foreground. Where neither does, or where the foreground would
-    be less than 2 % of the image, the whole image is foreground. Values that are not finite never are.
+    Otsu's threshold (IEEE SMC 1979) parts the voxels in two. Where one part holds at least three quarters of the
+    image's border, that part is background (air in CT and MR, the sheet in a photograph), and foreground is what lies
+    beyond the median of the background's border voxels by more than 3 robust standard deviations of theirs and 2 % of
+    the range of the image, in the direction of the other part: soft tissue too, where the threshold itself parts bone
+    from the rest. Where no part does, or where less than 2 % of the image would be left, the whole image is foreground.
+    Values that are not finite never are.
     """
     everything: npt.NDArray[np.bool_] = np.asarray(np.isfinite(channel))
-    step = max(1, channel.size // 1_000_000)
-    sample = channel.reshape(-1)[::step]
+    sample = channel.reshape(-1)[:: max(1, channel.size // 1_000_000)]
     sample = sample[np.isfinite(sample)]
-    if not sample.size:
+    low, high = np.percentile(sample, [0.5, 99.5]) if sample.size else (0.0, 0.0)
+    border = _border(channel)
+    if not high > low or not border.size:
         return everything
-    low, high = np.percentile(sample, [0.5, 99.5])
-    if not high > low:
-        return everything
-    above = channel > _otsu(sample, float(low), float(high))
-    faces = [above.take(i, axis=a).ravel() for a in range(above.ndim) for i in (0, -1) if above.shape[a] > 1]
-    share = float(np.concatenate(faces).mean()) if faces else 0.5
+    threshold = _otsu(sample, float(low), float(high))
+    share = float((border > threshold).mean())
     if max(share, 1 - share) < DOMINATES:
         return everything
-    mask: npt.NDArray[np.bool_] = (~above if share >= DOMINATES else above) & everything
+    sign = 1.0 if share < 0.5 else -1.0  # +1: brighter than the background
+    background = border[(border > threshold) == (sign < 0)]
+    middle = float(np.median(background))
+    noise = ROBUST_STD * float(np.median(np.abs(background - middle)))
+    least = min(max(3 * noise, 0.02 * float(high - low)), abs(threshold - middle))
+    mask: npt.NDArray[np.bool_] = (sign * (channel - middle) > least) & everything
     return mask if mask.mean() >= SMALLEST_FOREGROUND else everything
+
+
+def _border(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Finite values on the faces of the array, axes of one voxel apart."""
+    faces = [channel.take(i, axis=a).ravel() for a in range(channel.ndim) for i in (0, -1) if channel.shape[a] > 1]
+    values = np.concatenate(faces) if faces else channel.reshape(-1)
+    return np.asarray(values[np.isfinite(values)])
 
 
 def _otsu(sample: npt.NDArray[np.floating], low: float, high: float) -> float:
