@@ -1,7 +1,7 @@
 """Memory that training takes, counted before anything is allocated: tensors on torch's meta device have no data.
 
 Exact is the count of bytes that autograd keeps for the backward pass (equal to the byte on CPU in float32). What comes
-on top is listed in `MemoryEstimate`; only `workspace` is a margin, not a count.
+on top is listed in `MemoryEstimate`; only `workspace` and `library` are margins, no counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # in which `training
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA
-    copy. workspace: a stated margin, twice the largest saved tensor (gradients in flight) and the library's buffers."""
+    copy. workspace: a stated margin for gradients in flight, twice the largest saved tensor. library: another one, for
+    buffers of cuDNN."""
 
     saved: int
     parameters: int
@@ -35,11 +36,17 @@ class MemoryEstimate:
     average: int
     casts: int
     workspace: int
+    library: int
 
     @property
     def total(self) -> int:
         """Sum of all parts."""
         return sum(getattr(self, f.name) for f in dataclasses.fields(self))
+
+    @property
+    def per_batch(self) -> int:
+        """The parts that grow in proportion to the batch."""
+        return self.saved + self.workspace
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         optimizer=optimizer,
         average=size + buffers,
         casts=casts,
-        workspace=2 * saved.largest + LIBRARY_BYTES[device],
+        workspace=2 * saved.largest,
+        library=LIBRARY_BYTES[device],
     )
 
 

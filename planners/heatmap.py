@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autolmk import rules
 from autolmk.errors import AutolmkError
-from autolmk.memory import GIB
+from autolmk.memory import GIB, MemoryEstimate
 from autolmk.networks.topology import SMALLEST, Topology, topology, with_output_stride
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Schedule, Windows
@@ -27,7 +27,7 @@ VIEW = 0.5  # share of the image that a window must see along each axis, else th
 FINE_STEP, SIDE_STEP = 1.03, 1.05  # factors between the spacings, and between the sides, that are tried
 HEADS_SHARE = 0.5  # of the activations that the landmarks' logits may take before the decoder stops earlier
 OUTPUT_STRIDES = 3  # 1, 2 and 4
-FEWEST_STAGES, MOST_PADDING = 4, 1.25  # depth is given up, down to this, where strides would pad a window by more
+FEWEST_STAGES, MOST_PADDING = 4, 2.0  # depth is given up, down to this, where strides would pad a window by more
 LEAST_SIDE = 8 * SMALLEST  # voxels along the longest side of an image that coarsening leaves
 RESIDUAL_BLOCKS = (1, 3, 4, 6)  # of the first stages; the last number holds for all that follow
 NOTHING = (Augmentation((), (1.0, 1.0), ()), Schedule(1, 1, None, 1e-3, 0.0, 0.0, 0.0))  # memory does not depend on it
@@ -112,7 +112,7 @@ class Search:
         self.reach = tuple(MARGIN * r for r in reach)
         self.nearest = rules.nearest_distance(fingerprint)
         self.coarsest = max(min(self.finest), self.nearest / rules.APART)  # mm
-        self.costs: dict[tuple[tuple[int, ...], Architecture, int], int] = {}
+        self.costs: dict[tuple[tuple[int, ...], Architecture], MemoryEstimate] = {}
 
     # -- the choice ---------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class Search:
         least = self.batch_least
         cases = max(least, self.fingerprint.n_cases // 2)
         most = min(max(self.preset.batch_most, least), cases)
-        step = self.cost(design.patch, design.architecture, design.spacing, least + 1) - design.least
+        step = self.cost(design.patch, design.architecture, design.spacing).per_batch
         size = min(most, least + max(0, int((self.budget - design.least) // step)))
         used = design.least + (size - least) * step
         return size, (
@@ -208,10 +208,11 @@ class Search:
             if not crowded or not self.allowed(coarser.output_stride, step, patch):
                 break
             chosen = coarser
-        return Design(step, patch, chosen, self.cost(patch, chosen, step, self.batch_least))
+        cost = self.cost(patch, chosen, step)
+        return Design(step, patch, chosen, cost.total + (self.batch_least - 1) * cost.per_batch)
 
     def topology(self, voxels: Sequence[int], spacing: Sequence[float]) -> Topology:
-        """The deepest one whose strides pad the window by less than a quarter, else the one that pads least."""
+        """The deepest one whose strides do not double the window by padding, else the one that pads least."""
         depths = range(self.preset.max_stages[self.three_d], FEWEST_STAGES - 1, -1)
         options = [topology(voxels, spacing, depth) for depth in depths]
         padding = [math.prod(option.fitting(voxels)) / math.prod(voxels) for option in options]
@@ -242,12 +243,11 @@ class Search:
         """Of the bytes of one more window, those that its logits (float32) and their gradient take."""
         cells = math.prod(n // o for n, o in zip(patch, architecture.output_stride, strict=True))
         heads = 2 * 4 * len(self.fingerprint.landmarks) * cells
-        more = self.cost(patch, architecture, spacing, 2) - self.cost(patch, architecture, spacing, 1)
-        return heads / more
+        return heads / self.cost(patch, architecture, spacing).per_batch
 
-    def cost(self, patch: Sequence[int], architecture: Architecture, spacing: Sequence[float], batch: int) -> int:
-        """Bytes of training with this batch."""
-        key = (tuple(patch), architecture, batch)
+    def cost(self, patch: Sequence[int], architecture: Architecture, spacing: Sequence[float]) -> MemoryEstimate:
+        """Bytes of training with one window in the batch."""
+        key = (tuple(patch), architecture)
         if key not in self.costs:
             sigma = tuple(rules.SIGMA_VOXELS * s * o for s, o in zip(spacing, architecture.output_stride, strict=True))
             draft = Configuration(
@@ -255,14 +255,14 @@ class Search:
                 "draft",
                 tuple(spacing),
                 tuple(patch),
-                batch,
+                1,
                 (Normalization("none"),) * len(self.fingerprint.channel_names),
                 Windows("whole"),
                 architecture,
                 sigma,
                 *NOTHING,
             )
-            self.costs[key] = memory_of(self.fingerprint, draft, self.device, batch).total
+            self.costs[key] = memory_of(self.fingerprint, draft, self.device, 1)
         return self.costs[key]
 
     def fits(self, design: Design) -> bool:
