@@ -66,17 +66,16 @@ def read_table(file: Path) -> dict[str, Annotation]:
 
 
 def write_table(
-    file: Path, landmarks: Mapping[str, Landmarks], *, best: Mapping[str, FloatArray] | None = None
+    file: Path, points: Mapping[str, Landmarks | Annotation], *, best: Mapping[str, FloatArray] | None = None
 ) -> None:
-    """Write a dataset's table, in LPS. 2D points get no z.
+    """Write a dataset's table: Landmarks in LPS, Annotations with their numbers as they are. 2D points get no z.
 
     best: (L, P) a case, written where a landmark is not present: where it would be if it were there after all.
     """
-    points = [marks.points for marks in landmarks.values()]
-    third = any(p.shape[1] == 3 for p in points)
+    third = any(marks.points.shape[1] == 3 for marks in points.values())
     columns = [c for c in TABLE_COLUMNS if c != "z" or third]
     rows: list[list[str]] = []
-    for case, marks in landmarks.items():
+    for case, marks in points.items():
         for i, name in enumerate(marks.names):
             present = marks.status[i] == Status.PRESENT
             point = marks.points[i] if present or best is None else best[case][i]

@@ -123,7 +123,7 @@ class DatasetDescription:
         return tuple(sorted((a, b) for a, b in (sorted(pair) for pair in found)))
 
     def subject(self, case: str) -> str:
-        """What `groups` takes from the case's name: its first group, or else the match. AutolmkError without a match."""
+        """What `groups` takes from the case's name: its first group, or the match. AutolmkError without a match."""
         if self.groups is None:
             return case
         match = re.search(self.groups, case)

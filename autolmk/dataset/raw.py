@@ -26,7 +26,7 @@ Split = Literal["Tr", "Ts"]
 
 @dataclass(frozen=True)
 class Case:
-    """images: by channel. annotation: the file that holds its points, and perhaps those of other cases; None without."""
+    """images: by channel. annotation: the file that holds its points, perhaps of other cases too; None without."""
 
     identifier: str
     subject: str
