@@ -1,0 +1,266 @@
+"""autolmk_evaluate: predictions against annotations."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
+from autolmk.errors import AutolmkError
+from autolmk.serialization import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from autolmk.annotations import Annotation
+    from autolmk.bootstrap import Estimate
+    from autolmk.dataset import Dataset
+    from autolmk.evaluation import Evaluation, Scores
+    from autolmk.landmarks import Landmarks
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parser("Compare predicted with annotated landmarks: errors, detection rates, presence, swaps.")
+    arguments.add_argument("places", nargs="*", metavar="PRED [TRUTH]", help="as -p and -t")
+    option(
+        arguments, "-p", "--predictions", type=Path, metavar="PRED",
+        help="what autolmk_predict wrote: its folder or landmarks.csv; or a folder with one landmark file a case",
+    )  # fmt: skip
+    option(
+        arguments, "-t", "--truth", type=Path, metavar="TRUTH",
+        help="annotations: a dataset's folder, its landmarksTs or landmarksTr; or as PRED, in mm",
+    )  # fmt: skip
+    option(arguments, "-d", "--dataset", metavar="DATASET", help="instead of TRUTH: number or name of a raw dataset")
+    option(arguments, "--split", choices=("Ts", "Tr"), default="Ts", help="of the dataset: test or training cases")
+    option(
+        arguments, "-o", "--output", type=Path, metavar="FOLDER",
+        help="for summary.json, summary.csv and points.csv; else the folder evaluation in PRED",
+    )  # fmt: skip
+    option(
+        arguments, "--radii", type=float, nargs="+", default=[2.0, 2.5, 3.0, 4.0, 8.0],
+        help="of the successful detection rate (<=), mm or px",
+    )  # fmt: skip
+    option(arguments, "--seed", type=int, default=0, help="of the bootstrap")
+    option(arguments, "--resamples", type=int, default=2000, help="of the bootstrap")
+    option(arguments, "--skip-missing", action="store_true", help="leave annotated cases out that were not predicted")
+    add_folders(arguments)
+    return run(_evaluate, arguments, argv)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from autolmk.evaluation import evaluate
+
+    predictions_at, truth_at = _places(args)
+    if min(args.radii) <= 0 or args.resamples < 100:
+        raise AutolmkError("radii must be above 0 and resamples at least 100", found=f"{args.radii}, {args.resamples}")
+    predictions = _read_points(predictions_at)
+    fingerprint = None
+    if truth_at is None:
+        from autolmk.paths import dataset_name
+
+        folders = folders_from(args)
+        name = dataset_name(args.dataset, folders)
+        truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / "dataset_fingerprint.json"
+    truth, pairs, unit = _read_truth(truth_at, args.split, fingerprint)
+    if args.skip_missing:
+        missing = [case for case in truth if case not in predictions]
+        logger.warning("%d annotated cases are left out: %s", len(missing), ", ".join(missing) or "none")
+        truth = {case: marks for case, marks in truth.items() if case in predictions}
+    result = evaluate(
+        truth, predictions, pairs=pairs, unit=unit, radii=args.radii, seed=args.seed, n_resamples=args.resamples
+    )
+    folder = predictions_at if predictions_at.is_dir() else predictions_at.parent
+    output = args.output or folder / "evaluation"
+    write_json(output / "summary.json", {k: v for k, v in vars(result).items() if k != "points"})
+    _write_csv(output / "summary.csv", _summary_rows(result))
+    _write_csv(output / "points.csv", _point_rows(result))
+    print(table(result))
+    print(f"\nwritten to {output}: summary.json, summary.csv, points.csv")
+    return OK
+
+
+def _places(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Where predictions and truth are; the truth is None where --dataset says it."""
+    places = [Path(p) for p in args.places]
+    predictions = args.predictions or (places.pop(0) if places else None)
+    truth = args.truth or (places.pop(0) if places else None)
+    if predictions is None or places or (truth is None) == (args.dataset is None):
+        raise AutolmkError(
+            "it is not clear what to compare with what",
+            found=f"predictions {predictions}, truth {truth}, dataset {args.dataset}, more: {len(places)}",
+            expected="autolmk_evaluate PRED TRUTH, or autolmk_evaluate PRED -d DATASET",
+        )
+    return predictions, truth
+
+
+def _read_points(place: Path) -> dict[str, Annotation]:
+    """Case -> points, from a table of all cases, a folder that holds landmarks.csv, or one landmark file a case."""
+    from autolmk import annotations
+
+    file = place / "landmarks.csv" if place.is_dir() else place
+    if file.is_file():
+        return annotations.read_table(file)
+    found = {}
+    for single in sorted(place.iterdir()) if place.is_dir() else []:
+        ending = annotations.ending_of(single)
+        if ending is not None:
+            found[single.name[: -len(ending)]] = _in_lps(annotations.read(single))
+    if not found:
+        raise AutolmkError(
+            "there are no landmarks",
+            file=place,
+            expected=f"a landmarks.csv, or a folder with files that end with {', '.join(annotations.ENDINGS)}",
+        )
+    return found
+
+
+def _in_lps(found: Annotation) -> Annotation:
+    """Numbers of a file without a frame are taken as LPS."""
+    import dataclasses
+
+    if found.frame != "RAS":
+        return found
+    signs = [-1.0, -1.0, 1.0][: found.points.shape[1]]
+    return dataclasses.replace(found, points=found.points * signs, frame="LPS")
+
+
+def _read_truth(
+    place: Path, split: str, fingerprint: Path | None
+) -> tuple[dict[str, Landmarks], Sequence[tuple[str, str]], str]:
+    """Landmarks a case, pairs and unit: of a dataset where `place` is one or lies in one, else of bare landmark files.
+
+    Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
+    """
+    from autolmk.symmetry import pairs_from_names
+
+    if place.name in ("landmarksTr", "landmarksTs") and (place.parent / "dataset.json").is_file():
+        place, split = place.parent, place.name[-2:]
+    if not (place / "dataset.json").is_file() and not (place / "imagesTr").is_dir():
+        truth = _bare_truth(_read_points(place))
+        return truth, pairs_from_names(next(iter(truth.values())).names), "mm"
+    from autolmk.dataset import Dataset
+
+    dataset = Dataset.open(place)
+    pairs: Sequence[tuple[str, str]] = dataset.pairs
+    if not pairs and fingerprint is not None and fingerprint.is_file():
+        from autolmk.fingerprint import Fingerprint
+
+        pairs = Fingerprint.load(fingerprint).pairs
+    truth = _annotations(dataset, "Ts" if split == "Ts" else "Tr")
+    return truth, pairs or pairs_from_names(dataset.landmark_names), dataset.unit
+
+
+def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> dict[str, Landmarks]:
+    from tqdm import tqdm
+
+    from autolmk.imageio import read_geometry
+
+    truth = {}
+    for case in tqdm(dataset.cases(split), desc="reading annotations", delay=2, leave=False):
+        if case.annotation is not None:
+            geometry = read_geometry(case.images[0], spacing=dataset.spacing_of(case))
+            truth[case.identifier] = dataset.read_landmarks(case, geometry)
+    return truth
+
+
+def _bare_truth(found: dict[str, Annotation]) -> dict[str, Landmarks]:
+    """What a file does not list is unknown."""
+    from autolmk.landmarks import Landmarks
+
+    names = tuple(dict.fromkeys(name for case in found.values() for name in case.names))
+    return {case: Landmarks(a.names, a.points, a.status).reordered(names) for case, a in found.items()}
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def table(result: Evaluation) -> str:
+    """Readable: a row a landmark, one for all, intervals in brackets."""
+    from autolmk.evaluation import OVERALL
+
+    unit = result.unit
+    header = ["landmark", "points", f"MRE {unit}", "SD", f"median {unit}"]
+    header += [f"SDR {r:g} {unit}" for r in result.radii] + ["missed", "swapped"]
+    rows = [header]
+    for name, scores in [*result.landmarks.items(), (OVERALL, result.overall)]:
+        row = [name, str(scores.n), _interval(scores.mre), _number(scores.sd), _interval(scores.median)]
+        row += [_interval(s, percent=True) for s in scores.sdr.values()]
+        row += [str(scores.presence.missed), f"{scores.swaps}/{scores.n_swappable}" if scores.n_swappable else "-"]
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    lines.insert(-1, "-" * len(lines[0]))
+    return "\n".join(line.rstrip() for line in [*lines, "", *_notes(result)])
+
+
+def _notes(result: Evaluation) -> list[str]:
+    scores, p = result.overall, result.overall.presence
+    where = "pixels (the images have no physical size)" if result.unit == "px" else "millimetres"
+    notes = [
+        f"{result.n_cases} cases; errors in {where}; SDR counts errors <= the radius;",
+        "every point annotated as present counts at its best candidate, even if it was predicted absent;",
+        f"[95 % studentised bootstrap intervals over cases, {result.n_resamples} resamples, seed {result.seed}]",
+        f"presence: {p.true_present} present found, {p.missed} missed, {p.true_absent} absent seen as absent, "
+        f"{p.false_present} absent called present; accuracy {_percent(p.accuracy)}, sensitivity "
+        f"{_percent(p.sensitivity)}, specificity {_percent(p.specificity)}, AUC {_number(p.auc, 3)}",
+        f"left/right swaps: {scores.swaps} of {scores.n_swappable} points lie nearer to their partner's true place",
+    ]
+    if scores.n_without_position:
+        notes.append(
+            f"{scores.n_without_position} points have no predicted place: failures in SDR and median, not in MRE and SD"
+        )
+    return notes
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(estimate: Estimate, *, percent: bool = False) -> str:
+    factor, digits = (100, 1) if percent else (1, 2)
+    if estimate.value is None:
+        return "-"
+    text = f"{factor * estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{factor * estimate.low:.{digits}f}, {factor * estimate.high:.{digits}f}]"
+
+
+def _summary_rows(result: Evaluation) -> list[dict[str, object]]:
+    from autolmk.evaluation import OVERALL
+
+    return [_summary_row(n, s) for n, s in [*result.landmarks.items(), (OVERALL, result.overall)]]
+
+
+def _summary_row(name: str, scores: Scores) -> dict[str, object]:
+    row: dict[str, object] = {"landmark": name, "n": scores.n, "n_without_position": scores.n_without_position}
+    estimates = {"mre": scores.mre, "median": scores.median} | {f"sdr_{r}": e for r, e in scores.sdr.items()}
+    for key, estimate in estimates.items():
+        row |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
+    return row | {"sd": scores.sd, "swaps": scores.swaps, "n_swappable": scores.n_swappable} | vars(scores.presence)
+
+
+def _point_rows(result: Evaluation) -> list[dict[str, object]]:
+    return [dict(vars(point)) for point in result.points]
+
+
+def _write_csv(file: Path, rows: Sequence[dict[str, object]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["case"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(file, buffer.getvalue().encode())

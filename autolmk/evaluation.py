@@ -1,0 +1,269 @@
+"""Evaluation: predicted against annotated landmarks. Says how far, how often, how sure, and what went wrong.
+
+Every annotated-present point counts in MRE, median and SDR at its best candidate, even where it was predicted absent;
+misses are counted beside it. Nothing is hidden by leaving points out.
+
+Shapes: N cases, L landmarks, P physical axes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from autolmk.annotations import Annotation
+from autolmk.bootstrap import Estimate, median, ratios, resample_cases
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks, Status
+
+RADII = (2.0, 2.5, 3.0, 4.0, 8.0)
+OVERALL = "overall"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Predicted against annotated presence, where annotated. AUC: of the predicted likelihood; None where a class is
+    missing or a likelihood is."""
+
+    true_present: int
+    missed: int
+    false_present: int
+    true_absent: int
+    accuracy: float | None
+    sensitivity: float | None
+    specificity: float | None
+    auc: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one landmark, or of all points of all landmarks together.
+
+    n: annotated-present points. n_without_position: those for which the prediction gives no place at all; they count as
+    infinitely far in median and SDR and cannot count in MRE and SD. mre, sd, median: mm or px. sdr: radius -> share of
+    points at most that far. swaps: points nearer to the mirror partner's true place than to their own, out of
+    n_swappable whose partner is annotated too.
+    """
+
+    n: int
+    n_without_position: int
+    mre: Estimate
+    sd: float | None
+    median: Estimate
+    sdr: dict[str, Estimate]
+    swaps: int
+    n_swappable: int
+    presence: Presence
+
+
+@dataclass(frozen=True)
+class Point:
+    """One annotated-present or absent landmark. error: mm or px, None without a position or where truly absent."""
+
+    case: str
+    landmark: str
+    error: float | None
+    swapped: bool
+    status: str
+    predicted_status: str
+    likelihood: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """unit: mm or px. Intervals: 95 %, studentised bootstrap over cases."""
+
+    unit: str
+    radii: tuple[float, ...]
+    n_cases: int
+    seed: int
+    n_resamples: int
+    overall: Scores
+    landmarks: dict[str, Scores]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """All cases as arrays: status and predicted (N, L) int8; error (N, L), NaN where not present, infinite without a
+    position; likelihood (N, L); swapped and swappable (N, L) bool."""
+
+    status: npt.NDArray[np.int8]
+    predicted: npt.NDArray[np.int8]
+    error: FloatArray
+    likelihood: FloatArray
+    swapped: npt.NDArray[np.bool_]
+    swappable: npt.NDArray[np.bool_]
+
+
+def evaluate(
+    truth: Mapping[str, Landmarks],
+    predictions: Mapping[str, Annotation],
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    unit: str = "mm",
+    radii: Sequence[float] = RADII,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> Evaluation:
+    """truth: case -> landmarks, all with the same names in the same order. predictions: case -> points in the same
+    frame (mm, LPS), the best candidate's place also where the status is absent. pairs: left/right partners by name.
+
+    AutolmkError where there is no case, where a case is not predicted, or where a prediction names a landmark twice.
+    """
+    if not truth:
+        raise AutolmkError("there is no annotated case to evaluate", expected="at least one case")
+    _require_cases(truth, predictions)
+    names = next(iter(truth.values())).names
+    table = _table(names, truth, predictions, dict(pairs) | {b: a for a, b in pairs})
+    draws = resample_cases(len(truth), n_resamples, seed)
+    radii = tuple(sorted(float(r) for r in radii))
+    single = _scores(table, [slice(i, i + 1) for i in range(len(names))], radii, draws)
+    (overall,) = _scores(table, [slice(0, len(names))], radii, draws)
+    points = tuple(_points(names, list(truth), table))
+    by_name = dict(zip(names, single, strict=True))
+    return Evaluation(unit, radii, len(truth), seed, n_resamples, overall, by_name, points)
+
+
+def _require_cases(truth: Mapping[str, Landmarks], predictions: Mapping[str, Annotation]) -> None:
+    missing = [case for case in truth if case not in predictions]
+    if missing:
+        raise AutolmkError(
+            f"{len(missing)} of {len(truth)} annotated cases were not predicted",
+            found=f"nothing for {', '.join(missing[:10])}{' ...' * (len(missing) > 10)}",
+            expected="a prediction of every annotated case, or the figures would look better than they are",
+            remedy="predict the missing cases (see failures.json), or leave them out knowingly with --skip-missing",
+        )
+    extra = [case for case in predictions if case not in truth]
+    if extra:
+        logger.warning("predicted but not annotated, left out: %s", ", ".join(extra[:10]) + " ..." * (len(extra) > 10))
+
+
+def _table(
+    names: Sequence[str],
+    truth: Mapping[str, Landmarks],
+    predictions: Mapping[str, Annotation],
+    partner: Mapping[str, str],
+) -> _Table:
+    where = {name: i for i, name in enumerate(names)}
+    other = np.array([where.get(partner.get(name, name), i) for i, name in enumerate(names)])
+    rows = []
+    for case, marks in truth.items():
+        points, predicted, likelihood = _in_order(case, names, predictions[case], marks.points.shape[1])
+        own = np.linalg.norm(points - marks.points, axis=1)
+        error = np.where(marks.present, np.where(np.isnan(own), np.inf, own), np.nan)
+        swappable = marks.present & marks.present[other] & (other != np.arange(len(names)))
+        across = np.linalg.norm(points - marks.points[other], axis=1)
+        swapped = swappable & (across < own)
+        rows.append((marks.status, predicted, error, likelihood, swapped, swappable))
+    return _Table(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _in_order(
+    case: str, names: Sequence[str], found: Annotation, p: int
+) -> tuple[FloatArray, npt.NDArray[np.int8], FloatArray]:
+    """Points (L, P), NaN without position; status (L,); likelihood (L,). What is not listed is predicted absent."""
+    if len(set(found.names)) != len(found.names):
+        twice = sorted({n for n in found.names if found.names.count(n) > 1})
+        raise AutolmkError("a prediction names landmarks twice", case=case, found=", ".join(twice))
+    if not set(names) & set(found.names):
+        raise AutolmkError(
+            "a prediction shares no landmark name with the annotation",
+            case=case,
+            found=", ".join(found.names[:10]),
+            expected=", ".join(names[:10]),
+        )
+    points, likelihood = np.full((len(names), p), np.nan), np.full(len(names), np.nan)
+    status = np.full(len(names), Status.ABSENT, dtype=np.int8)
+    where = {name: i for i, name in enumerate(found.names)}
+    for row, name in enumerate(names):
+        if name in where:
+            i = where[name]
+            points[row, : found.points.shape[1]] = found.points[i, :p]
+            status[row] = Status.PRESENT if found.status[i] == Status.PRESENT else Status.ABSENT
+            likelihood[row] = found.likelihood[i]
+    return points, status, likelihood
+
+
+def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], draws: FloatArray) -> list[Scores]:
+    """Of each group of landmarks; one pass of resampling for all of them."""
+    parts = [table.error[:, c] for c in columns]
+    located = [np.isfinite(e) for e in parts]
+    present = [~np.isnan(e) for e in parts]
+    sums = np.stack([np.where(ok, e, 0.0).sum(1) for e, ok in zip(parts, located, strict=True)], axis=1)
+    n_located, n = (np.stack([m.sum(1) for m in masks], axis=1).astype(float) for masks in (located, present))
+    means = ratios(sums, n_located, draws)
+    rates = {}
+    for radius in radii:
+        hits = np.stack([(e <= radius).sum(1) for e in parts], axis=1).astype(float)
+        rates[f"{radius:g}"] = ratios(hits, n, draws, share=True)
+    result = []
+    for i, (column, errors) in enumerate(zip(columns, parts, strict=True)):
+        finite = errors[located[i]]
+        result.append(
+            Scores(
+                n=int(present[i].sum()),
+                n_without_position=int(np.isinf(errors).sum()),
+                mre=means[i],
+                sd=float(finite.std(ddof=1)) if len(finite) > 1 else None,
+                median=median([row[~np.isnan(row)] for row in errors], draws),
+                sdr={radius: estimates[i] for radius, estimates in rates.items()},
+                swaps=int(table.swapped[:, column].sum()),
+                n_swappable=int(table.swappable[:, column].sum()),
+                presence=_presence(table, column),
+            )
+        )
+    return result
+
+
+def _presence(table: _Table, column: slice) -> Presence:
+    status, predicted = table.status[:, column], table.predicted[:, column]
+    said = predicted == Status.PRESENT
+    present, absent = status == Status.PRESENT, status == Status.ABSENT
+    tp, fn = int((present & said).sum()), int((present & ~said).sum())
+    fp, tn = int((absent & said).sum()), int((absent & ~said).sum())
+    likelihood = table.likelihood[:, column]
+    return Presence(
+        tp, fn, fp, tn,
+        accuracy=_share(tp + tn, tp + fn + fp + tn),
+        sensitivity=_share(tp, tp + fn),
+        specificity=_share(tn, tn + fp),
+        auc=_auc(likelihood[present], likelihood[absent]),
+    )  # fmt: skip
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _auc(positive: FloatArray, negative: FloatArray) -> float | None:
+    """Probability that a positive ranks above a negative, ties half (Mann and Whitney)."""
+    if not len(positive) or not len(negative) or np.isnan(positive).any() or np.isnan(negative).any():
+        return None
+    ranks = stats.rankdata(np.concatenate([positive, negative]))
+    n = len(positive)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negative)))
+
+
+def _points(names: Sequence[str], cases: Sequence[str], table: _Table) -> list[Point]:
+    known = np.argwhere(table.status != Status.UNKNOWN)
+    return [
+        Point(
+            case=cases[i],
+            landmark=names[j],
+            error=float(table.error[i, j]) if np.isfinite(table.error[i, j]) else None,
+            swapped=bool(table.swapped[i, j]),
+            status=Status(table.status[i, j]).name.lower(),
+            predicted_status=Status(table.predicted[i, j]).name.lower(),
+            likelihood=float(table.likelihood[i, j]) if np.isfinite(table.likelihood[i, j]) else None,
+        )
+        for i, j in known
+    ]

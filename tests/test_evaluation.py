@@ -1,0 +1,242 @@
+"""Evaluation: figures checked by hand, intervals by simulation, and the command on files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from autolmk.annotations import Annotation
+from autolmk.bootstrap import median, ratios, resample_cases
+from autolmk.cli.evaluate import main, table
+from autolmk.errors import AutolmkError
+from autolmk.evaluation import Evaluation, evaluate
+from autolmk.landmarks import Landmarks, Status
+
+P, A, U = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
+NAMES = ("Eye_L", "Eye_R", "Nose")
+TRUTH_POINTS = np.array([[10.0, 0, 0], [-10.0, 0, 0], [0, 20.0, 0]])
+
+
+def truth(*statuses: tuple[Status, Status, Status]) -> dict[str, Landmarks]:
+    return {f"case{i}": Landmarks(NAMES, TRUTH_POINTS, np.array(s)) for i, s in enumerate(statuses)}
+
+
+def predicted(points: object, status: object = (P, P, P), likelihood: object = (0.9, 0.9, 0.9)) -> Annotation:
+    points = np.asarray(points, dtype=float)
+    return Annotation(NAMES, points, np.array(status), "LPS", np.array(likelihood, dtype=float))
+
+
+@pytest.fixture(scope="module")
+def result() -> Evaluation:
+    """case0: errors 1, 2.5, 5. case1: eyes swapped, a present nose, 3 off, called absent. case2: 2 off, nose absent."""
+    annotated = truth((P, P, P), (P, P, P), (P, U, A))
+    predictions = {
+        "case0": predicted(TRUTH_POINTS + np.array([[1, 0, 0], [0, 2.5, 0], [3, 0, 4]])),
+        "case1": predicted(
+            TRUTH_POINTS[[1, 0, 2]] + np.array([[0, 0, 0], [0, 0, 0], [0, 0, 3]]), (P, P, A), (0.9, 0.8, 0.4)
+        ),
+        "case2": predicted(TRUTH_POINTS + np.array([0, 0, 2]), (P, P, A), (0.7, 0.6, 0.1)),
+        "case9": predicted(TRUTH_POINTS),
+    }
+    return evaluate(annotated, predictions, pairs=[("Eye_L", "Eye_R")], radii=(2.5, 4, 2), n_resamples=200)
+
+
+def test_errors_count_every_present_point_even_if_predicted_absent(result: Evaluation) -> None:
+    errors = [1, 2.5, 5, 20, 20, 3, 2]
+    assert result.overall.n == 7
+    assert result.overall.mre.value == pytest.approx(np.mean(errors))
+    assert result.overall.sd == pytest.approx(np.std(errors, ddof=1))
+    assert result.overall.median.value == pytest.approx(3.0)
+    assert {r: s.value for r, s in result.overall.sdr.items()} == pytest.approx({"2": 2 / 7, "2.5": 3 / 7, "4": 4 / 7})
+    nose = result.landmarks["Nose"]
+    assert nose.n == 2 and nose.mre.value == pytest.approx(4.0) and nose.median.value == pytest.approx(4.0)
+
+
+def test_swaps_and_presence(result: Evaluation) -> None:
+    assert (result.overall.swaps, result.overall.n_swappable) == (2, 4)
+    assert (result.landmarks["Nose"].swaps, result.landmarks["Nose"].n_swappable) == (0, 0)
+    presence = result.overall.presence
+    counts = (presence.true_present, presence.missed, presence.false_present, presence.true_absent)
+    assert counts == (6, 1, 0, 1)
+    assert presence.accuracy == 7 / 8 and presence.sensitivity == 6 / 7 and presence.specificity == 1.0
+    assert presence.auc == 1.0 and result.landmarks["Eye_L"].presence.auc is None
+
+
+def test_points_are_listed_with_unknown_left_out(result: Evaluation) -> None:
+    listed = {(p.case, p.landmark): p for p in result.points}
+    assert len(listed) == 8 and ("case2", "Eye_R") not in listed
+    assert listed["case1", "Eye_L"].swapped and listed["case1", "Nose"].predicted_status == "absent"
+    assert listed["case2", "Nose"].error is None
+
+
+def test_a_missing_position_is_a_failure_not_a_gap() -> None:
+    points = TRUTH_POINTS.copy()
+    points[2] = np.nan
+    found = evaluate(truth((P, P, P)), {"case0": predicted(points, (P, P, A))}, n_resamples=100).overall
+    assert (found.n, found.n_without_position, found.mre.value) == (3, 1, 0.0)
+    assert found.sdr["8"].value == pytest.approx(2 / 3)
+    unlisted = Annotation(NAMES[:2], TRUTH_POINTS[:2], np.array([P, P]), "LPS")
+    again = evaluate(truth((P, P, P)), {"case0": unlisted}, n_resamples=100).overall
+    assert again.sdr["8"].value == pytest.approx(2 / 3) and again.presence.missed == 1
+
+
+def test_tied_likelihoods_count_half_in_the_auc() -> None:
+    rng = np.random.default_rng(4)
+    statuses, predictions = [], {}
+    for i in range(20):
+        statuses.append(tuple(rng.choice([P, A], 3)))
+        predictions[f"case{i}"] = predicted(TRUTH_POINTS, likelihood=rng.integers(1, 5, 3) / 5)
+    found = evaluate(truth(*statuses), predictions, n_resamples=100).overall.presence.auc
+    scores = np.concatenate([predictions[f"case{i}"].likelihood for i in range(20)])
+    present = np.array(statuses).ravel() == P
+    u = stats.mannwhitneyu(scores[present], scores[~present]).statistic
+    assert found == pytest.approx(u / (present.sum() * (~present).sum()))
+
+
+def test_same_seed_same_intervals_and_they_hold_the_value() -> None:
+    rng = np.random.default_rng(0)
+    annotated = truth(*[(P, P, P)] * 12)
+    predictions = {case: predicted(TRUTH_POINTS + rng.normal(0, 2, (3, 3))) for case in annotated}
+    first, second = (evaluate(annotated, predictions, seed=3, n_resamples=300) for _ in range(2))
+    assert first == second
+    for estimate in (first.overall.mre, first.overall.median, first.overall.sdr["4"], first.landmarks["Nose"].mre):
+        assert estimate.low is not None and estimate.low < estimate.value < estimate.high
+    assert evaluate(annotated, predictions, seed=4, n_resamples=300).overall.mre != first.overall.mre
+
+
+def test_intervals_cover_skewed_errors_that_hang_together_in_cases() -> None:
+    """200 studies of 15 cases, lognormal case effect 0.5: the interval of the mean covers in at least 90 %, of the
+    median too. A bootstrap over points covers about 65 %."""
+    rng = np.random.default_rng(1)
+
+    def study(n: int) -> np.ndarray:
+        return rng.lognormal(0, 0.5, (n, 1)) * rng.lognormal(0, 0.3, (n, 6))
+
+    many = study(200_000)
+    covered = np.zeros(2)
+    for seed in range(200):
+        errors = study(15)
+        draws = resample_cases(15, 400, seed)
+        (mean,) = ratios(errors.sum(1, keepdims=True), np.full((15, 1), 6.0), draws)
+        middle = median(list(errors), draws)
+        covered += [mean.low <= many.mean() <= mean.high, middle.low <= np.median(many) <= middle.high]
+    assert (covered / 200 >= 0.9).all()
+
+
+def test_weighted_median_equals_the_median_of_the_resampled_points() -> None:
+    rng = np.random.default_rng(2)
+    errors = [rng.exponential(size=rng.integers(0, 5)) for _ in range(9)]
+    draws = resample_cases(9, 50, 0)
+    from autolmk import bootstrap
+
+    order = np.argsort(np.concatenate(errors))
+    owner = np.repeat(np.arange(9), [len(e) for e in errors])[order]
+    values, _ = bootstrap._median(np.concatenate(errors)[order], owner, [np.sort(e) for e in errors], draws)
+    for row, value in zip(draws.astype(int), values, strict=True):
+        assert value == pytest.approx(
+            np.median(np.concatenate([e for e, n in zip(errors, row, strict=True) for _ in range(n)]))
+        )
+
+
+def test_all_within_the_radius_still_has_an_honest_lower_bound() -> None:
+    (estimate,) = ratios(np.full((15, 1), 4.0), np.full((15, 1), 4.0), resample_cases(15, 100, 0), share=True)
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == pytest.approx(0.025 ** (1 / 15))
+
+
+def test_too_few_cases_have_no_interval() -> None:
+    found = evaluate(truth((P, P, P), (P, P, P)), {f"case{i}": predicted(TRUTH_POINTS + i + 1) for i in range(2)})
+    assert found.overall.mre.value is not None and found.overall.mre.low is None
+
+
+def test_refusals() -> None:
+    with pytest.raises(AutolmkError, match="no annotated case"):
+        evaluate({}, {})
+    with pytest.raises(AutolmkError, match="1 of 2 annotated cases were not predicted"):
+        evaluate(truth((P, P, P), (P, P, P)), {"case0": predicted(TRUTH_POINTS)})
+    with pytest.raises(AutolmkError, match="shares no landmark name"):
+        evaluate(truth((P, P, P)), {"case0": Annotation(("Ear",), np.zeros((1, 3)), np.array([P]), "LPS")})
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def write_table(
+    file: Path, cases: int, noise: float, columns: str = "case,landmark,x,y,z,status,likelihood,log_odds"
+) -> None:
+    rng = np.random.default_rng(0)
+    lines = [columns]
+    for i in range(cases):
+        for name, point in zip(NAMES, TRUTH_POINTS, strict=True):
+            xyz = ",".join(f"{x + noise * rng.normal():.6f}" for x in point)
+            lines.append(f"case{i},{name},{xyz},present" + ",0.9,3.1" * ("likelihood" in columns))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n")
+
+
+def test_command_on_tables_writes_json_csv_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(tmp_path / "predictions" / "landmarks.csv", 5, 1.0)
+    write_table(tmp_path / "truth.csv", 5, 0.0, "case,landmark,x,y,z,status")
+    assert main([str(tmp_path / "predictions"), str(tmp_path / "truth.csv"), "--radii", "1", "3.5"]) == 0
+    said = capsys.readouterr().out
+    assert "MRE mm" in said and "SDR 3.5 mm" in said and "overall" in said and "swaps: 0 of 10" in said
+    output = tmp_path / "predictions" / "evaluation"
+    summary = json.loads((output / "summary.json").read_text())
+    assert set(summary["overall"]["sdr"]) == {"1", "3.5"} and summary["n_cases"] == 5
+    with (output / "points.csv").open() as stream:
+        errors = [float(row["error"]) for row in csv.DictReader(stream)]
+    assert np.mean(errors) == pytest.approx(summary["overall"]["mre"]["value"])
+    with (output / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["landmark"] for row in rows] == [*NAMES, "overall"]
+    assert float(rows[-1]["mre"]) == pytest.approx(np.mean(errors))
+
+
+def test_command_names_missing_cases_and_what_is_unclear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(tmp_path / "predictions" / "landmarks.csv", 2, 1.0)
+    write_table(tmp_path / "truth.csv", 3, 0.0, "case,landmark,x,y,z,status")
+    arguments = ["-p", str(tmp_path / "predictions"), "--truth", str(tmp_path / "truth.csv")]
+    assert main(arguments) == 2
+    assert "case2" in capsys.readouterr().err
+    assert not (tmp_path / "predictions" / "evaluation").exists()
+    assert main([*arguments, "--skip-missing"]) == 0
+    assert main(["-p", str(tmp_path / "predictions")]) == 2
+    assert "autolmk_evaluate PRED TRUTH" in capsys.readouterr().err
+
+
+def test_table_of_pixels_says_so() -> None:
+    found = evaluate(truth((P, P, P)), {"case0": predicted(TRUTH_POINTS)}, unit="px", n_resamples=100)
+    assert "no physical size" in table(found) and "MRE px" in table(found)
+
+
+def test_command_on_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Truth through the dataset's own frame: annotations in RAS, predictions in LPS."""
+    from autolmk.geometry import Geometry
+    from autolmk.image import Image
+    from autolmk.imageio import write_image
+
+    raw = tmp_path / "raw" / "Dataset007_Faces"
+    geometry = Geometry.from_parts((8, 16, 16), (4.0, 4.0, 4.0), (-30.0, -20.0, -10.0))
+    for split, case in (("Tr", "case9"), ("Ts", "case0")):
+        (raw / f"images{split}").mkdir(parents=True)
+        image = Image(np.zeros((1, 8, 16, 16), dtype=np.float32), geometry)
+        write_image(raw / f"images{split}" / f"{case}_0000.nii.gz", image)
+        rows = [f"{case},{n},{-p[0]},{-p[1]},{p[2]},present" for n, p in zip(NAMES, TRUTH_POINTS, strict=True)]
+        (raw / f"landmarks{split}").mkdir()
+        (raw / f"landmarks{split}" / "landmarks.csv").write_text(
+            "\n".join(["case,landmark,x,y,z,status", *rows]) + "\n"
+        )
+    landmarks = {n: {"index": i} for i, n in enumerate(NAMES)}
+    description = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 1, "coordinates": "RAS"}
+    (raw / "dataset.json").write_text(json.dumps(description | {"landmarks": landmarks}))
+    write_table(tmp_path / "predictions" / "landmarks.csv", 1, 0.0)
+    arguments = ["-p", str(tmp_path / "predictions"), "-d", "7", "--raw", str(tmp_path / "raw")]
+    assert main(arguments) == 0
+    assert "swaps: 0 of 2" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "predictions" / "evaluation" / "summary.json").read_text())
+    assert summary["overall"]["mre"]["value"] == pytest.approx(0.0, abs=1e-9)
