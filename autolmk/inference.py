@@ -27,6 +27,7 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
+from autolmk.precision import MixedPrecision, Precision
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks
@@ -103,7 +104,9 @@ class Look:
         device: torch.device,
         mirror: bool,
     ) -> None:
-        self.image, self.fill, self.members, self.device = image, tuple(fill), members, device
+        self.image, self.fill, self.members = image, tuple(fill), members
+        self.precision = Precision(device)
+        self.networks = [MixedPrecision(m.network, device, self.precision.dtype) for m in members]
         self.patch = configuration.patch_size
         partner = plans.pair_indices()
         physical = configuration.augmentation.mirror_axis
@@ -114,12 +117,13 @@ class Look:
     def scores(self, start: Sequence[int]) -> Tensor:
         """(1, L, *output) averaged over members and views, of the window whose first voxel is `start`."""
         geometry = self.image.geometry.crop(start, self.patch)
-        data = torch.from_numpy(self.image.resample(geometry, fill=self.fill).array)[None].to(self.device)
+        data = self.precision.tensor(self.image.resample(geometry, fill=self.fill).array[None])
         total: Tensor | None = None
-        for member in self.members:
+        for network, member in zip(self.networks, self.members, strict=True):
             for view in self.views:
-                scores = self._view(member, data, view)
+                scores = _view(network, member.codec, data, view)
                 total = scores if total is None else total.add_(scores)
+                del scores
         if total is None:
             raise ValueError("prediction needs at least one member")
         count = len(self.members) * len(self.views)
@@ -139,19 +143,12 @@ class Look:
             )
         return voxels, log_odds
 
-    def _view(self, member: Member, data: Tensor, view: View) -> Tensor:
-        seen = data if view.axis is None else data.flip(2 + view.axis)
-        with autocast(self.device):
-            output = member.network(seen)
-        scores = member.codec.scores(output)
-        return scores if view.axis is None else member.codec.mirror(scores, view.axis, view.partner)
 
-
-def autocast(device: torch.device) -> torch.autocast:
-    """Mixed precision on CUDA, nothing elsewhere; networks keep their heads in float32 themselves."""
-    cuda = device.type == "cuda"
-    dtype = torch.bfloat16 if not cuda or torch.cuda.is_bf16_supported() else torch.float16
-    return torch.autocast(device.type, dtype=dtype, enabled=cuda)
+def _view(network: nn.Module, codec: Codec, data: Tensor, view: View) -> Tensor:
+    """Scores of one network for a window (1, C, *S), seen directly or mirrored."""
+    if view.axis is None:
+        return codec.scores(network(data))
+    return codec.mirror(codec.scores(network(data.flip(2 + view.axis))), view.axis, view.partner)
 
 
 @contextmanager

@@ -1,0 +1,202 @@
+"""autolmk_predict: images in, landmarks in millimetres out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.errors import AutolmkError
+from autolmk.paths import dataset_name
+
+CHECKPOINTS = ("final", "best")
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Exit code 3 where some cases failed; failures.json in the output folder says why."""
+    arguments = parser(
+        "Predict the landmarks of all images of a folder; writes CASE.mrk.json, landmarks.csv, run.json."
+    )
+    option(
+        arguments,
+        "-i",
+        "--input",
+        required=True,
+        metavar="FOLDER",
+        help="images, CASE_0000.ext a channel; or one image",
+    )
+    option(arguments, "-o", "--output", required=True, metavar="FOLDER", help="where to write; made if it is missing")
+    _add_model(arguments)
+    option(arguments, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
+    option(arguments, "-step_size", type=float, default=0.5, help="between windows, as a share of their side")
+    option(arguments, "--disable_tta", action="store_true", help="no test-time mirroring")
+    option(
+        arguments, "--continue_prediction", action="store_true", help="keep what an earlier, broken-off run predicted"
+    )
+    option(arguments, "--save_heatmap_crops", action="store_true", help="write log-odds around each landmark, .nii.gz")
+    option(
+        arguments,
+        "--save_overlays",
+        "--overlays",
+        action="store_true",
+        help="write PNGs of the slices at each landmark",
+    )
+    option(arguments, "-npp", type=int, default=1, help="threads that read and preprocess ahead; 0: in turn")
+    option(arguments, "-nps", type=int, default=1, help="threads that write behind; 0: in turn")
+    add_folders(arguments)
+    return run(_predict, arguments, argv)
+
+
+def _add_model(arguments: Parser) -> None:
+    option(arguments, "-d", metavar="DATASET", help="that the model was trained on: number or name")
+    option(arguments, "-c", metavar="CONFIGURATION", help="default: the one that was trained")
+    option(arguments, "-p", metavar="PLANS", help="name of the plans; default: those that were trained with")
+    option(arguments, "-tr", metavar="TRAINER", help="heatmap, ..., file.py:Class or module:Class; default: as trained")
+    option(arguments, "-m", metavar="MODEL_FOLDER", help="instead of -d, -c and -p: a model's folder")
+    option(
+        arguments, "-f", nargs="+", metavar="FOLD", help="folds to average, such as 0 1 2, or all; default: as trained"
+    )
+    option(arguments, "-chk", default="final", choices=CHECKPOINTS, help="which checkpoint")
+    option(
+        arguments, "--trust-code", action="store_true", help="run the trainer's source that lies in the model folder"
+    )
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from autolmk.prediction_output import PredictionFolder
+    from autolmk.prediction_run import Extras, predict_cases
+    from autolmk.predictor import Predictor
+
+    if min(args.npp, args.nps) < 0:
+        raise AutolmkError("-npp and -nps must be 0 or more", found=f"{args.npp}, {args.nps}")
+    model = find_model(args)
+    predictor = Predictor(
+        model,
+        args.f,
+        args.chk,
+        args.device,
+        mirror=not args.disable_tta,
+        step=args.step_size,
+        trainer=args.tr,
+        trust_code=args.trust_code,
+    )
+    ending = None if predictor.description is None else predictor.description.file_ending
+    cases = find_cases(Path(args.input).expanduser(), ending)
+    logger.info(
+        "%s, fold%s %s (%s): %d cases on %s",
+        model,
+        "s" * (len(predictor.folds) > 1),
+        ", ".join(predictor.folds),
+        args.chk,
+        len(cases),
+        predictor.device,
+    )
+    identity = {
+        "checkpoints": predictor.digests,
+        "plans": predictor.plans.digest(),
+        "mirroring": predictor.mirror,
+        "step_size": predictor.step,
+    }
+    output = PredictionFolder(Path(args.output).expanduser(), list(cases), identity, unit=predictor.plans.unit)
+    report = predict_cases(
+        predictor,
+        cases,
+        output,
+        resume=args.continue_prediction,
+        readers=args.npp,
+        writers=args.nps,
+        extras=Extras(args.save_heatmap_crops, args.save_overlays),
+        record={
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "arguments": {k: v for k, v in sorted(vars(args).items()) if not k.startswith("_")},
+            "model_folder": str(model.absolute()),
+            "dataset": predictor.plans.dataset_name,
+            "trainer": predictor.configuration.trainer,
+            "unit": predictor.plans.unit,
+            "folds": predictor.folds,
+            "checkpoint": args.chk,
+            "device": describe_device(predictor.device),
+        },
+    )
+    print(f"{len(cases) - len(report.failures)} of {len(cases)} cases are predicted: {output.folder}")
+    if report.failures:
+        print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
+    return SOME_FAILED if report.failures else OK
+
+
+def find_model(args: argparse.Namespace) -> Path:
+    """The model folder that -m names, or the only trained one that fits -d, -c, -p and -tr."""
+    from autolmk.registry import label
+
+    if (args.m is None) == (args.d is None):
+        raise AutolmkError(
+            "either -d or -m must say which model to predict with", expected="-d DATASET or -m MODEL_FOLDER, not both"
+        )
+    if args.m is not None:
+        model = Path(args.m).expanduser()
+        if not (model / "plans.json").is_file():
+            raise AutolmkError(
+                "this is no model folder",
+                file=model,
+                found="no plans.json",
+                expected="TRAINER__PLANS__CONFIGURATION, with plans.json and fold_k folders",
+                remedy="check the path",
+            )
+        return model
+    folders = folders_from(args)
+    dataset = dataset_name(args.d, folders)
+    wanted = (None if args.tr is None else label(args.tr), args.p, args.c)
+    trained = sorted(_trained(folders.results / dataset, args.chk))
+    fitting = [m for m in trained if all(w in (None, n) for w, n in zip(wanted, m.name.split("__"), strict=True))]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise AutolmkError(
+        "several trained models fit" if fitting else "no trained model fits",
+        file=folders.results / dataset,
+        found=", ".join(m.name for m in fitting or trained) or f"nothing trained in {folders.results}",
+        expected="one TRAINER__PLANS__CONFIGURATION",
+        remedy="say which with -tr, -p and -c" if trained else "finish training with autolmk_train, or check --results",
+    )
+
+
+def _trained(folder: Path, checkpoint: str) -> list[Path]:
+    from autolmk.predictor import trained_folds
+
+    models = [p for p in folder.iterdir() if p.name.count("__") == 2] if folder.is_dir() else []
+    return [model for model in models if trained_folds(model, checkpoint)]
+
+
+def find_cases(place: Path, file_ending: str | None) -> dict[str, tuple[Path, ...]]:
+    """case -> files by channel, of a folder (any kind of image; where it holds several, the training set's) or one image."""
+    from autolmk.imageio import DICOM, ending_of, list_cases, split_name
+
+    if place.is_file():
+        return {split_name(place)[0]: (place,)}
+    kinds = {ending_of(p) for p in place.iterdir() if not p.name.startswith(".")} if place.is_dir() else set()
+    wanted = None if file_ending is None else DICOM if file_ending.strip(".").lower() == DICOM else file_ending.lower()
+    cases = list_cases(place, wanted if wanted in kinds else None)
+    if not cases:
+        raise AutolmkError(
+            "there is no image to predict",
+            file=place,
+            expected="images named CASE_0000.ext, or a folder with a DICOM series a case",
+            remedy="check -i",
+        )
+    return cases
+
+
+def describe_device(device: object) -> str:
+    """Such as `cpu, 2 threads` or `cuda, NVIDIA H200`."""
+    import torch
+
+    if str(device).startswith("cuda"):
+        return f"{device}, {torch.cuda.get_device_name(str(device))}"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

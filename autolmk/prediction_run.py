@@ -1,0 +1,208 @@
+"""Prediction of many cases: reading, computing and writing overlap; one bad case does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from autolmk.errors import AutolmkError
+from autolmk.image import Image
+from autolmk.imageio import check_channels
+from autolmk.inference import Prediction, heatmap_crops
+from autolmk.overlays import write_overlay
+from autolmk.prediction_output import CaseOutput, PredictionFolder, now
+from autolmk.predictor import Predictor, Prepared
+from autolmk.preprocessing import Failure
+
+CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What to write beside the points."""
+
+    heatmap_crops: bool = False
+    overlays: bool = False
+
+
+@dataclass
+class Report:
+    """failures, and by case the seconds of each step and the windows seen."""
+
+    failures: list[Failure] = field(default_factory=list)
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def predict_cases(
+    predictor: Predictor,
+    cases: Mapping[str, Sequence[Path]],
+    output: PredictionFolder,
+    *,
+    resume: bool = False,
+    readers: int = 1,
+    writers: int = 1,
+    extras: Extras = Extras(),
+    record: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Predict `cases` (case -> its files) into `output`, those that are done already left alone if `resume`.
+
+    readers, writers: threads that prepare images ahead and that write behind; 0 does it in turn. At most readers + 1
+    images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a failure,
+    the others go on; AutolmkError only where the output cannot be written.
+    """
+    left = output.begin(resume=resume)
+    if len(left) < len(cases):
+        logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
+    run = {**(record or {}), "started": now()}
+    output.write_run(run)
+    report = Report()
+    writing = _Writing(writers)
+    bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not progress, delay=2)
+    try:
+        for case, prepared, seconds in _ahead(predictor, {case: cases[case] for case in left}, readers):
+            if isinstance(prepared, AutolmkError):
+                report.failures.append(_failure(case, prepared))
+            else:
+                _predict_one(predictor, case, prepared, seconds, output, extras, writing, report)
+            bar.update()
+        writing.wait()
+    finally:
+        bar.close()
+        writing.close()
+    output.finish({**run, "cases": report.cases}, report.failures)
+    return report
+
+
+def _predict_one(
+    predictor: Predictor,
+    case: str,
+    prepared: Prepared,
+    seconds: float,
+    output: PredictionFolder,
+    extras: Extras,
+    writing: _Writing,
+    report: Report,
+) -> None:
+    start = time.monotonic()
+    try:
+        prediction = predictor.compute(prepared)
+        crops = _crops(predictor, prepared, prediction) if extras.heatmap_crops else []
+    except AutolmkError as error:
+        report.failures.append(_failure(case, error))
+        return
+    report.cases[case] = {
+        "seconds": {"read": round(seconds, 3), "predict": round(time.monotonic() - start, 3)},
+        "windows": prediction.looks,
+        "shape": list(prepared.image.geometry.shape),
+    }
+    image = prepared.image if extras.overlays else None
+    writing.submit(output, case, prediction, crops, image)
+
+
+def _crops(predictor: Predictor, prepared: Prepared, prediction: Prediction) -> list[tuple[str, Image]]:
+    half = CROP_SIGMAS * np.array(predictor.configuration.sigma)
+    return list(heatmap_crops(predictor.look(prepared), prediction, predictor.configuration, half))
+
+
+def _write(
+    output: PredictionFolder,
+    case: str,
+    prediction: Prediction,
+    crops: Sequence[tuple[str, Image]],
+    image: Image | None,
+) -> None:
+    """The points last: they are what says that a case is done."""
+    best = prediction.candidates[:, 0]
+    output.write_crops(case, crops, prediction.landmarks.names)
+    if image is not None:
+        write_overlay(output.overlay_file(case), image, prediction.landmarks, best)
+    output.write(case, CaseOutput(prediction.landmarks, best, prediction.log_odds[:, 0]))
+
+
+class _Writing:
+    """Writes behind the computation, a few cases at most; an error comes back to whoever submits or waits next."""
+
+    def __init__(self, writers: int) -> None:
+        self._pool = ThreadPoolExecutor(writers, "write") if writers > 0 else None
+        self._pending: deque[Future[None]] = deque()
+        self._most = 2 * writers
+
+    def submit(self, *arguments: Any) -> None:
+        if self._pool is None:
+            _write(*arguments)
+            return
+        while len(self._pending) >= self._most or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(_write, *arguments))
+
+    def wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _ahead(
+    predictor: Predictor, cases: Mapping[str, Sequence[Path]], readers: int
+) -> Iterator[tuple[str, Prepared | AutolmkError, float]]:
+    """(case, prepared image or why there is none, seconds), in order, `readers` threads working ahead."""
+    if readers < 1:
+        for case, files in cases.items():
+            yield case, *_prepare(predictor, case, files)
+        return
+    waiting = iter(cases.items())
+    pool = ThreadPoolExecutor(readers, "read")
+    try:
+        pending: deque[tuple[str, Future[tuple[Prepared | AutolmkError, float]]]] = deque()
+        while True:
+            while len(pending) <= readers and (following := next(waiting, None)) is not None:
+                pending.append((following[0], pool.submit(_prepare, predictor, *following)))
+            if not pending:
+                return
+            case, future = pending.popleft()
+            yield case, *future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Prepared | AutolmkError, float]:
+    start = time.monotonic()
+    result: Prepared | AutolmkError
+    try:
+        channels = len(predictor.plans.channel_names)
+        if len(files) != 1:
+            check_channels(case, files, channels)
+        result = predictor.prepare(predictor.read(files, case))
+    except AutolmkError as error:
+        result = error
+    except MemoryError:
+        result = AutolmkError(
+            "the memory does not suffice for an image", file=files[0], remedy="use fewer readers (-npp 0), or crop it"
+        )
+    return result, time.monotonic() - start
+
+
+def _failure(case: str, error: AutolmkError) -> Failure:
+    named = AutolmkError(
+        error.problem,
+        file=error.file,
+        case=error.case or case,
+        found=error.found,
+        expected=error.expected,
+        remedy=error.remedy,
+    )
+    logger.error("%s", named)
+    return Failure(case, str(named))

@@ -1,0 +1,256 @@
+"""Predictor: a trained model's folder, ready to predict; original geometry in, LPS millimetres out.
+
+    predictor = autolmk.Predictor("results/Dataset001_X/heatmap__autolmkPlans__full")
+    landmarks = predictor.predict(array, autolmk.Geometry.from_sitk(image))
+
+A model folder holds plans.json, dataset.json and fold_k/{config.json, measured.json, checkpoint_NAME.safetensors}; no
+environment variable and no preprocessed data are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from autolmk.checkpoint import checkpoint_file, load_weights
+from autolmk.dataset import DatasetDescription
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+from autolmk.image import Image
+from autolmk.imageio import has_physical_size, read_image, split_name, squeeze
+from autolmk.inference import Look, Member, Prediction, predict_image
+from autolmk.landmarks import Landmarks
+from autolmk.measured import Measured
+from autolmk.plans import Configuration, Plans, digest
+from autolmk.precision import Precision, choose_device
+from autolmk.preprocessing import preprocess_image
+from autolmk.registry import model_trainer_class
+from autolmk.serialization import from_json, near, read_json
+
+CHECKPOINTS = ("final", "best", "latest")
+NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A preprocessed image (canonical, at the plans' spacing, normalised) and the value outside it, a channel."""
+
+    image: Image
+    fill: tuple[float, ...]
+
+
+class Predictor:
+    """Loads a model folder once and predicts any number of images.
+
+    folds: such as (0, 1) or ("all",); default: every fold that was trained. checkpoint: final or best. device: auto,
+    cpu, cuda or cuda:N. mirror: test-time mirroring, where the plans allow it. step: between windows, in window sides.
+    trainer: for models of a trainer of your own, `file.py:Class`; else trust_code runs the copy in the model folder.
+    AutolmkError where the folder is incomplete or damaged.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path | str,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = "final",
+        device: str = "auto",
+        *,
+        mirror: bool = True,
+        step: float = 0.5,
+        trainer: str | None = None,
+        trust_code: bool = False,
+    ) -> None:
+        self.model_folder = Path(model_folder).expanduser()
+        if not 0 < step <= 1:
+            raise AutolmkError(
+                "the step between windows must be a share of the window", found=step, expected="0 < step <= 1"
+            )
+        self.plans = Plans.load(self.model_folder / "plans.json")
+        description = self.model_folder / "dataset.json"
+        self.description = DatasetDescription.load(description) if description.is_file() else None
+        self.folds = chosen_folds(self.model_folder, folds, checkpoint)
+        self.checkpoint, self.device, self.mirror, self.step = checkpoint, choose_device(device), mirror, step
+        precision = Precision(self.device)
+        self.members: list[Member] = []
+        self.measured: list[Measured] = []
+        self.digests: dict[str, str] = {}  # SHA-256 of each fold's checkpoint
+        configurations = []
+        for fold in self.folds:
+            folder = self.model_folder / f"fold_{fold}"
+            configuration, options, specification = _fold_config(folder)
+            configurations.append(configuration)
+            cls = model_trainer_class(specification, self.model_folder, trust_code=trust_code, given=trainer)
+            method = cls(self.plans, configuration, options)
+            network, codec = method.build_network(), method.build_codec()
+            file = checkpoint_file(folder, checkpoint)
+            load_weights(file, network, codec)
+            self.members.append(Member(precision.place(network.eval()), codec.eval().to(self.device)))
+            self.measured.append(Measured.load(folder))
+            self.digests[fold] = hashlib.sha256(file.read_bytes()).hexdigest()
+        self.configuration = _common(configurations, self.folds, self.model_folder)
+
+    # -- for everybody ------------------------------------------------------------------------------------------------
+
+    def predict(self, array: npt.ArrayLike, geometry: Geometry) -> Landmarks:
+        """Landmarks in mm, LPS, of an image: array (*S) or (C, *S), raw intensities, in any orientation and spacing.
+
+        geometry: of the S axes, from `Geometry.from_sitk`, `Geometry.from_nibabel` or built by hand. A bare matrix is
+        refused with TypeError: nothing says which frame it is in.
+        """
+        if not isinstance(geometry, Geometry):
+            raise TypeError(
+                f"geometry must be an autolmk.Geometry, got {type(geometry).__name__}: a bare matrix does not say "
+                "which frame it is in; use Geometry.from_sitk, Geometry.from_nibabel or Geometry(shape, affine)"
+            )
+        values = np.asarray(array, dtype=np.float32)
+        if values.ndim == geometry.ndim:
+            values = values[None]
+        if values.ndim != geometry.ndim + 1 or values.shape[1:] != geometry.shape:
+            raise ValueError(f"array must be (*S) or (C, *S) with S = {geometry.shape}, got {np.shape(array)}")
+        return self.compute(self.prepare(Image(values, geometry))).landmarks
+
+    def predict_file(self, path: Path | str | Sequence[Path | str]) -> Landmarks:
+        """Landmarks of an image file, a DICOM folder, or several files that are the channels of one image."""
+        files = [path] if isinstance(path, (str, Path)) else list(path)
+        return self.compute(self.prepare(self.read([Path(file) for file in files]))).landmarks
+
+    # -- in steps, so that a caller may overlap them over cases -------------------------------------------------------
+
+    def read(self, files: Sequence[Path], case: str | None = None) -> Image:
+        """The image of one case, channels in order. case: its name, for those datasets that list spacings by case.
+
+        AutolmkError where it is damaged, incomplete, or has no physical size though the training images had one.
+        """
+        spacing = None if self.description is None else self.description.spacing_of(case or split_name(files[0])[0])
+        sized = has_physical_size(files[0])
+        if self.plans.unit == "mm" and not sized and spacing is None:
+            raise AutolmkError(
+                "nothing says how large the pixels of an image are",
+                file=files[0],
+                found="a file without physical size",
+                expected="an image with its spacing in mm, as in training",
+                remedy="use a format that carries it, such as .nii.gz, or Predictor.predict with a Geometry",
+            )
+        if self.plans.unit == "px" and sized:
+            raise AutolmkError(
+                "this model was trained on images without physical size, so it cannot use one",
+                file=files[0],
+                found="a file with a spacing in mm",
+                expected="PNG, TIFF or JPEG, as in training",
+                remedy="convert the image",
+            )
+        return read_image(files, spacing=spacing)
+
+    def prepare(self, image: Image) -> Prepared:
+        """Preprocess as training did. AutolmkError where the image does not suit the plans."""
+        if self.plans.ndim == 2 and image.geometry.ndim == 3:
+            image = squeeze(image)
+        return Prepared(*preprocess_image(image, self.configuration))
+
+    def compute(self, prepared: Prepared) -> Prediction:
+        """All that the network says of a prepared image."""
+        try:
+            return predict_image(
+                prepared.image,
+                prepared.fill,
+                self.members,
+                self.plans,
+                self.configuration,
+                self.measured,
+                device=self.device,
+                mirror=self.mirror,
+                step=self.step,
+            )
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise AutolmkError(
+                "the device's memory does not suffice for one window",
+                found=str(error).splitlines()[0],
+                remedy="free the device of other programs, or predict with -device cpu",
+            ) from None
+
+    def look(self, prepared: Prepared) -> Look:
+        """For those who want a window's scores, such as `inference.heatmap_crops`."""
+        return Look(
+            prepared.image, prepared.fill, self.members, self.plans, self.configuration, self.device, self.mirror
+        )
+
+
+def trained_folds(model_folder: Path, checkpoint: str) -> list[str]:
+    """Folds with that checkpoint: numbers in order, then "all"."""
+    found = [
+        p.name.removeprefix("fold_") for p in model_folder.glob("fold_*") if checkpoint_file(p, checkpoint).is_file()
+    ]
+    return sorted(
+        (f for f in found if f == "all" or f.isdecimal()), key=lambda f: (f == "all", int(f) if f != "all" else 0)
+    )
+
+
+def chosen_folds(model_folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
+    """The folds to predict with. By default all that were trained; where there are numbered ones, without "all"."""
+    if checkpoint not in CHECKPOINTS:
+        raise AutolmkError(
+            f"there is no kind of checkpoint {checkpoint!r}{near(checkpoint, CHECKPOINTS)}", expected="final or best"
+        )
+    trained = trained_folds(model_folder, checkpoint)
+    if folds is None:
+        numbered = [fold for fold in trained if fold != "all"]
+        if not trained:
+            started = sorted(p.name for p in model_folder.glob("fold_*"))
+            raise AutolmkError(
+                f"no fold of this model has a checkpoint_{checkpoint}",
+                file=model_folder,
+                found=", ".join(started) or "no fold",
+                remedy="finish training with autolmk_train (the same command goes on), or choose -chk best",
+            )
+        return numbered or trained
+    wanted = list(dict.fromkeys(str(fold) for fold in folds))
+    missing = [fold for fold in wanted if fold not in trained]
+    if missing or not wanted:
+        raise AutolmkError(
+            f"fold {', '.join(missing) or '(none)'} of this model has no checkpoint_{checkpoint}",
+            file=model_folder,
+            found=f"trained folds: {', '.join(trained) or 'none'}",
+            remedy="train it with autolmk_train, or choose from those with -f",
+        )
+    return wanted
+
+
+def _fold_config(folder: Path) -> tuple[Configuration, dict[str, Any], str]:
+    """(configuration, options, trainer's specification) that the fold was trained with."""
+    file = folder / "config.json"
+    value = read_json(file)
+    missing = [k for k in ("configuration", "options", "trainer") if not isinstance(value, dict) or k not in value]
+    if missing:
+        raise AutolmkError(
+            "a fold's record of its training is incomplete",
+            file=file,
+            found=f"no {', '.join(missing)}",
+            remedy="restore the file, or train the fold again",
+        )
+    configuration = from_json(Configuration, value["configuration"], file=file, path="configuration")
+    return configuration, dict(value["options"]), str(value["trainer"])
+
+
+def _common(configurations: Sequence[Configuration], folds: Sequence[str], model_folder: Path) -> Configuration:
+    """The configuration that all folds share, as far as prediction can see it."""
+
+    def seen(configuration: Configuration) -> str:
+        return digest({k: v for k, v in vars(configuration).items() if k not in NOT_SEEN})
+
+    for fold, configuration in zip(folds, configurations, strict=True):
+        if seen(configuration) != seen(configurations[0]):
+            raise AutolmkError(
+                "the folds of this model were trained with different plans, so they cannot be averaged",
+                file=model_folder,
+                found=f"fold {fold} differs from fold {folds[0]}",
+                remedy="predict with one of them (-f), or train the others again",
+            )
+    return configurations[0]
