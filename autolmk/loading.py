@@ -174,7 +174,7 @@ class TrainingLoader(Iterator[Batch]):
 
 
 class _Pool:
-    """Workers that make batches in turn, and a thread that receives them in order; None is a batch whose worker is gone.
+    """Workers that make batches in turn, and a thread that receives them in order; None: the worker of a batch is gone.
 
     Of each pipe this process keeps the reading end alone, so that a worker's end shows at once, even amid a batch.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
-from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.landmarks import Landmarks
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
 from autolmk.serialization import write_json
@@ -158,38 +157,50 @@ def _changed(
     progress: bool,
 ) -> tuple[dict[str, _Job], list[int], list[Failure]]:
     """(jobs by case, bytes that each needs, cases that fail already); reads headers and annotations."""
-    from autolmk.imageio import read_geometry
-
     jobs, sizes, failures = {}, [], []
     for case in tqdm(cases, "looking for changes", disable=not progress, unit="case", delay=2, leave=False):
         try:
-            geometry = read_geometry(case.images[0], spacing=dataset.description.spacing)
-            expected = case_digest(case, dataset.read_landmarks(case, geometry), plans, configuration)
+            expected = case_digest(dataset, case, plans, configuration)
             if store.digest(case.identifier) != expected:
+                sizes.append(needed_bytes(dataset, case, configuration))
                 jobs[case.identifier] = _Job(dataset, case, plans, configuration, store, expected)
-                sizes.append(needed_bytes(geometry, configuration))
         except AutolmkError as error:
             failures.append(Failure(case.identifier, str(_of_case(error, case.identifier))))
+        except OSError as error:
+            problem = AutolmkError("a case cannot be read", case=case.identifier, file=error.filename, found=error)
+            failures.append(Failure(case.identifier, str(problem)))
     return jobs, sizes, failures
 
 
-def case_digest(case: Case, landmarks: Landmarks, plans: Plans, configuration: Configuration) -> str:
-    """Of everything that a stored case is made from: names, sizes and times of the image files, landmarks in mm, subject,
-    and the part of the plans that matters."""
+def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Configuration) -> str:
+    """Of everything that a stored case is made from: names, sizes and times of the image files, the annotation and how
+    dataset.json reads it, subject, and the part of the plans that matters."""
     files = [f for path in case.images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    marks = {"names": landmarks.names, "points": landmarks.points, "status": landmarks.status}
-    plan = preprocessing_digest(plans, configuration)
-    value: dict[str, Any] = {"images": stamps, "landmarks": marks, "subject": case.subject, "plan": plan}
-    return digest({**value, "version": VERSION})
+    annotation = dataset.read_annotation(case)
+    value: dict[str, Any] = {
+        "version": VERSION,
+        "images": [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files],
+        "landmarks": (annotation.names, annotation.points, annotation.status),
+        "frame": dataset.frame_of(case, annotation),
+        "unlisted": dataset.description.unlisted_landmark_means,
+        "spacing": dataset.description.spacing_of(case.identifier),
+        "ndim": dataset.ndim,
+        "subject": case.subject,
+        "plans": preprocessing_digest(plans, configuration),
+    }
+    return digest(value)
 
 
-def needed_bytes(geometry: Geometry, configuration: Configuration) -> int:
-    """Memory that preprocessing an image takes at its peak: the image three times as float32, one channel as float64 for
-    the spline, and the result twice."""
-    n_channels, target = len(configuration.normalization), geometry.canonical().resampled(configuration.spacing)
-    before, after = int(np.prod(geometry.shape)), int(np.prod(target.shape))
-    return n_channels * 4 * (3 * before + 2 * after) + 8 * before
+def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
+    """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
+    float32, one channel as float64 for the spline, and the result twice."""
+    from autolmk.imageio import read_geometry
+
+    geometry = read_geometry(case.images[0], spacing=dataset.description.spacing_of(case.identifier))
+    before, after = math.prod(geometry.shape), math.prod(geometry.shape)
+    if geometry.ndim == len(configuration.spacing):
+        after = math.ceil(math.prod(geometry.extent) / math.prod(configuration.spacing))
+    return len(configuration.normalization) * 4 * (3 * before + 2 * after) + 8 * before
 
 
 def _preprocess(job: _Job) -> None:

@@ -187,6 +187,4 @@ def _parse(case: str, value: dict[str, Any], array: Any) -> StoredCase:
     fill = tuple(float(v) for v in value["fill"])
     if array.shape != (len(fill), *geometry.shape):
         raise ValueError(f"an array of shape {array.shape} instead of {(len(fill), *geometry.shape)}")
-    return StoredCase(
-        case, array, geometry, fill, landmarks, value["subject"], value["digest"], value["plans_digest"]
-    )
+    return StoredCase(case, array, geometry, fill, landmarks, value["subject"], value["digest"], value["plans_digest"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,10 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.landmarks import Landmarks
+from autolmk.image import resample
+from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Schedule, Windows
-from autolmk.sampling import draw_window, sample
+from autolmk.sampling import cut, draw_rotation, draw_transform, draw_window, sample
 from autolmk.store import StoredCase
 
 
@@ -20,7 +23,11 @@ def make_configuration(
     patch: tuple[int, ...], spacing: tuple[float, ...], windows: Windows | None = None, **augmentation: Any
 ) -> Configuration:
     d = len(patch)
-    ranges: dict[str, Any] = {"rotation": (180.0,) * (3 if d == 3 else 1), "scale": (0.8, 1.25), "translation": (3.0,) * d}
+    ranges: dict[str, Any] = {
+        "rotation": (180.0,) * (3 if d == 3 else 1),
+        "scale": (0.8, 1.25),
+        "translation": (3.0,) * d,
+    }
     return Configuration(
         trainer="heatmap",
         data_identifier="test",
@@ -59,7 +66,7 @@ def make_case(geometry: Geometry, points: FloatArray, *, width: float = 2.0, fil
 
 
 def blob_centre(data: FloatArray, start: FloatArray, fill: float) -> FloatArray:
-    """Least-squares fit of one Gaussian of free centre, height and covariance to the neighbourhood of `start`, in voxels."""
+    """Centre in voxels of a Gaussian of free centre, height and covariance, fitted to the neighbourhood of `start`."""
     d = data.ndim
     half = 5
     low = np.maximum(np.round(start).astype(int) - half, 0)
@@ -109,3 +116,180 @@ def test_blob_stays_at_its_point(
     assert len(apart) >= 6
     assert max(apart) < 0.05
     assert (mirrored > 0) == (mirror is not None)
+
+
+def angle(rotation: FloatArray) -> float:
+    return float(np.degrees(np.linalg.norm(Rotation.from_matrix(rotation).as_rotvec())))
+
+
+@pytest.mark.parametrize(("shape", "spacing", "p", "patch"), GRIDS)
+@pytest.mark.parametrize("low_pass", [False, True])
+def test_cut_equals_resampling_the_padded_image(
+    shape: tuple[int, ...], spacing: tuple[float, ...], p: int, patch: tuple[int, ...], low_pass: bool
+) -> None:
+    """Reading only the touched region changes nothing, wherever the window lies."""
+    rng = np.random.default_rng(3)
+    case = make_case(make_geometry(shape, spacing, p, seed=2), np.empty((0, p)), fill=0.0)
+    case = dataclasses.replace(case, array=rng.normal(size=(2, *shape)).astype(np.float32), fill=(2.0, -1.0))
+    scale = (0.5, 0.6) if low_pass else (0.9, 1.2)
+    configuration = make_configuration(patch, spacing, scale=scale)
+    pad = 30
+    whole = case.geometry.crop((-pad,) * len(shape), tuple(n + 2 * pad for n in shape))
+    padded = np.stack(
+        [np.pad(c, pad, constant_values=f) for c, f in zip(np.asarray(case.array), case.fill, strict=True)]
+    )
+    for _ in range(6):
+        point = case.geometry.to_physical(rng.uniform(-0.6, 1.6, len(shape)) * np.array(shape))
+        status = np.array([Status.PRESENT], dtype=np.int8)
+        window = draw_window(rng, case.geometry, point[None], status, configuration).geometry
+        assert np.abs(cut(case, window) - resample(padded, whole, window)).max() < (0.01 if low_pass else 1e-4)
+
+
+def test_cut_reads_only_what_the_window_touches() -> None:
+    case = make_case(make_geometry((60, 60, 60), (1.0, 1.0, 1.0), 3, seed=4), np.empty((0, 3)))
+    read: list[tuple[int, ...]] = []
+
+    class Recorder(StoredCase):
+        def read(self, start: Any, shape: Any) -> Any:
+            read.append(tuple(shape))
+            return super().read(start, shape)
+
+    recorder = Recorder(**{f.name: getattr(case, f.name) for f in dataclasses.fields(case)})
+    cut(recorder, case.geometry.crop((20, 5, 40), (10, 12, 30)))
+    assert len(read) == 1
+    assert all(n <= m + 3 for n, m in zip(read[0], (10, 12, 20), strict=True))  # of the 30 along x, 20 lie inside
+
+
+def test_mirrored_windows_swap_pairs() -> None:
+    """In each window, mirrored or not, `left` lies on the left; a mirrored one shows the right one's content there."""
+    geometry = Geometry.from_parts((40, 40, 40), (1.0, 1.0, 1.0))
+    points = np.array([[28.0, 20, 20], [12.0, 20, 20], [20.0, 12, 20]])  # left, right, middle; x grows to the left
+    case = make_case(geometry, points, fill=0.0)
+    array = np.asarray(case.array).copy()
+    array[:, :, :, 20:] *= 2  # what lies left of the middle is twice as bright
+    marks = Landmarks(("left", "right", "middle"), points, np.array([1, 2, 1], dtype=np.int8))
+    absent = dataclasses.replace(case, array=array, landmarks=marks)
+    case = dataclasses.replace(case, array=array)
+    still = {"rotation": (0.0, 0.0, 0.0), "scale": (1.0, 1.0), "translation": (0.0, 0.0, 0.0), "mirror_axis": 0}
+    configuration = make_configuration((40, 40, 40), (1.0, 1.0, 1.0), Windows("whole"), **still)
+    rng, seen = np.random.default_rng(0), Counter[bool]()
+    for _ in range(20):
+        window = draw_window(rng, geometry, points, case.landmarks.status, configuration)
+        result = sample(case, window, (1, 0, 2))
+        seen[window.mirrored] += 1
+        left, right, middle = result["voxels"]
+        assert left[2] > right[2]
+        brightness = [float(result["data"][0][tuple(np.round(v).astype(int))]) for v in (left, right)]
+        assert (brightness[0] < brightness[1]) == window.mirrored
+        assert abs(middle[2] - (left[2] + right[2]) / 2) < 1.5
+        status = sample(absent, window, (1, 0, 2))["status"]
+        assert status.tolist() == ([2, 1, 1] if window.mirrored else [1, 2, 1])
+    assert min(seen[True], seen[False]) >= 4
+
+
+def test_rotations_keep_to_their_ranges() -> None:
+    rng = np.random.default_rng(0)
+    rotations = Rotation.from_matrix([draw_rotation(rng, (10, 20, 30)) for _ in range(400)])
+    vectors = rotations.as_rotvec(degrees=True)
+    assert (np.abs(vectors) <= np.array([10, 20, 30]) + 1e-9).all()
+    assert (np.abs(vectors).max(axis=0) > np.array([9.5, 19, 28.5])).all()
+
+
+def test_any_rotation_is_uniform() -> None:
+    """Of uniform rotations, the angle has the density (1 - cos) / pi, and an axis points anywhere."""
+    rng = np.random.default_rng(1)
+    rotations = np.array([draw_rotation(rng, (180, 180, 180)) for _ in range(4000)])
+    angles = np.sort(np.radians([angle(r) for r in rotations]))
+    expected = (angles - np.sin(angles)) / np.pi
+    assert np.abs(expected - np.arange(4000) / 4000).max() < 0.03
+    heights = np.sort(rotations[:, 2, 0])
+    assert np.abs((heights + 1) / 2 - np.arange(4000) / 4000).max() < 0.03
+
+
+def test_a_full_turn_about_one_axis() -> None:
+    rng = np.random.default_rng(2)
+    rotations = np.array([draw_rotation(rng, (10, 10, 180)) for _ in range(2000)])
+    tilts = np.degrees(np.arccos(rotations[:, 2, 2].clip(-1, 1)))
+    assert tilts.max() <= np.hypot(10, 10) + 1e-9
+    turns = np.sort(np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0]))
+    assert np.abs(turns / (2 * np.pi) + 0.5 - np.arange(2000) / 2000).max() < 0.04
+
+
+def test_a_share_of_windows_is_not_turned() -> None:
+    rng, geometry = np.random.default_rng(3), Geometry.from_parts((20, 20, 20), (1.0, 1.0, 1.0))
+    configuration = make_configuration((10, 10, 10), (1.0, 1.0, 1.0), scale=(1.0, 1.0))
+    transforms = [draw_transform(rng, geometry, configuration.augmentation) for _ in range(1000)]
+    straight = sum(np.allclose(t, np.eye(3)) for t in transforms)
+    assert 0.11 < straight / 1000 < 0.19
+
+
+def test_scale_is_how_large_the_anatomy_appears() -> None:
+    rng, geometry = np.random.default_rng(4), Geometry.from_parts((20, 20), (1.0, 1.0))
+    points = np.array([[5.0, 5.0], [15.0, 10.0]])
+    configuration = make_configuration((40, 40), (1.0, 1.0), Windows("whole"), scale=(0.5, 3.0))
+    factors = []
+    for _ in range(400):
+        window = draw_window(rng, geometry, points, np.ones(2, dtype=np.int8), configuration)
+        voxels = window.geometry.to_voxels(points)
+        factors.append(np.linalg.norm(voxels[1] - voxels[0]) / np.linalg.norm(points[1] - points[0]))
+    assert 0.5 - 1e-9 <= min(factors) < 0.53
+    assert 2.8 < max(factors) <= 3.0 + 1e-9
+    assert 0.4 < np.mean(np.array(factors) < np.sqrt(1.5)) < 0.6  # uniform in the logarithm
+
+
+@pytest.mark.parametrize("holding", [0.0, 0.6, 1.0])
+def test_random_windows_hold_a_landmark_as_often_as_planned(holding: float) -> None:
+    """In an image so large that a window hardly ever holds the point by chance; absent points draw none."""
+    rng, geometry = np.random.default_rng(5), Geometry.from_parts((400, 400, 400), (1.0, 1.0, 1.0))
+    points = np.array([[200.0, 150, 100], [300, 300, 300], [np.nan] * 3])
+    status = np.array([1, 1, 2], dtype=np.int8)
+    configuration = make_configuration((32, 32, 32), (1.0, 1.0, 1.0), Windows("random", holding))
+    held, places = 0, []
+    for _ in range(500):
+        window = draw_window(rng, geometry, points, status, configuration).geometry
+        inside = window.contains(window.to_voxels(points))
+        held += int(inside.any())
+        places += list(window.to_voxels(points)[inside])
+    assert abs(held / 500 - holding) < 0.07
+    if holding == 1.0:
+        offsets = (np.array(places) - 15.5) / 16
+        assert np.abs(offsets).max() <= 0.8
+        assert np.abs(offsets).max() > 0.75
+        assert np.abs(offsets.mean(axis=0)).max() < 0.08
+        assert np.abs(offsets.std(axis=0) - 0.8 / np.sqrt(3)).max() < 0.05
+
+
+def test_uniform_windows_cover_the_image_and_stay_in_it() -> None:
+    rng, geometry = np.random.default_rng(6), Geometry.from_parts((100, 20), (1.0, 1.0))
+    configuration = make_configuration((30, 30), (1.0, 1.0), Windows("random", 0.0), rotation=(0.0,), scale=(1.0, 1.0))
+    starts = []
+    for _ in range(300):
+        window = draw_window(rng, geometry, np.empty((0, 2)), np.empty(0, dtype=np.int8), configuration).geometry
+        starts.append(geometry.to_voxels(window.origin))
+    low, high = np.min(starts, axis=0), np.max(starts, axis=0)
+    assert (low >= [-1e-9, -10 - 1e-9]).all()
+    assert (high <= [70 + 1e-9, 1e-9]).all()
+    assert (low <= [2, -9.5]).all()
+    assert (high >= [68, -0.5]).all()
+
+
+def test_whole_windows_lie_on_the_image_within_the_translation() -> None:
+    rng, geometry = np.random.default_rng(7), make_geometry((40, 50, 60), (2.0, 1.0, 1.0), 3, seed=3)
+    configuration = make_configuration((40, 50, 60), (2.0, 1.0, 1.0), Windows("whole"), translation=(3.0, 5.0, 7.0))
+    shifts = []
+    for _ in range(300):
+        window = draw_window(rng, geometry, np.empty((0, 3)), np.empty(0, dtype=np.int8), configuration)
+        shifts.append(np.abs(window.geometry.centre - geometry.centre))
+    assert (np.max(shifts, axis=0) <= np.array([3, 5, 7]) + 1e-9).all()
+    assert (np.max(shifts, axis=0) > np.array([2.8, 4.7, 6.6])).all()
+
+
+def test_a_slice_turns_within_its_plane() -> None:
+    rng, geometry = np.random.default_rng(8), make_geometry((40, 44), (1.0, 0.7), 3, seed=5)
+    normal = np.cross(geometry.matrix[:, 0], geometry.matrix[:, 1])
+    configuration = make_configuration((20, 20), (1.0, 0.7), Windows("whole"), translation=(3.0, 3.0, 3.0))
+    for _ in range(30):
+        window = draw_window(rng, geometry, np.empty((0, 3)), np.empty(0, dtype=np.int8), configuration).geometry
+        assert np.abs(normal @ window.matrix).max() < 1e-9
+        assert abs(normal @ (window.origin - geometry.origin)) < 1e-9
+        assert np.linalg.cond(window.matrix * (1 / np.array(geometry.spacing))) < 1 + 1e-9

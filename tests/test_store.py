@@ -20,7 +20,8 @@ from autolmk.store import Store, StoredCase
 
 def make_case(shape: tuple[int, ...] = (20, 70, 33), channels: int = 2, seed: int = 0) -> StoredCase:
     rng = np.random.default_rng(seed)
-    geometry = Geometry.from_parts(shape, rng.uniform(0.3, 2, len(shape)), rng.normal(size=len(shape)) * 100)
+    spacing, origin = rng.uniform(0.3, 2, len(shape)), rng.normal(size=len(shape)) * 100
+    geometry = Geometry.from_parts(shape, tuple(spacing), tuple(origin))
     points = np.array([rng.normal(size=len(shape)), np.full(len(shape), np.nan), np.full(len(shape), np.nan)])
     status = np.array([Status.PRESENT, Status.ABSENT, Status.UNKNOWN], dtype=np.int8)
     array = rng.normal(size=(channels, *shape)).astype(np.float32)

@@ -1,0 +1,54 @@
+"""autolmk_preprocess: orient, resample, normalise and store the cases of a planned dataset."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run(_main, _parser(), argv)
+
+
+def _parser() -> Parser:
+    result = parser("Preprocess the training cases of a planned dataset; a rerun does only what is missing or changed.")
+    option(result, "-d", "--dataset", required=True, help="number or name of the dataset, such as 1 or Dataset001_Name")
+    option(result, "-plans_name", default=DEFAULT_PLANS_NAME, help="name of the plans")
+    option(result, "-c", "--configurations", nargs="+", default=None, help="configurations; all if omitted")
+    option(result, "-np", "--num_processes", type=int, default=None, help="processes; as memory allows if omitted")
+    add_folders(result)
+    return result
+
+
+def _main(args: argparse.Namespace) -> int:
+    from autolmk.dataset import Dataset
+    from autolmk.plans import Plans
+    from autolmk.preprocessing import FAILURES, preprocess_dataset
+
+    folders = folders_from(args)
+    name = dataset_name(args.dataset, folders)
+    folder = folders.preprocessed / name
+    plans = Plans.load(folder / f"{args.plans_name}.json")
+    dataset = Dataset.open(folders.raw / name)
+    cases = dataset.cases("Tr")
+    failed, done = set(), set()
+    for configuration_name in args.configurations or plans.configurations:
+        identifier = plans.configuration(configuration_name).data_identifier
+        if identifier in done:
+            continue
+        done.add(identifier)
+        failures = preprocess_dataset(
+            dataset, cases, plans, configuration_name, folder / identifier, workers=args.num_processes
+        )
+        for failure in failures:
+            print(failure.problem, file=sys.stderr)
+        failed |= {f.case for f in failures}
+        print(f"{len(cases) - len(failures)} of {len(cases)} cases are in {folder / identifier}")
+        if failures:
+            print(f"{len(failures)} failed, see {folder / identifier / FAILURES}", file=sys.stderr)
+    return SOME_FAILED if failed else OK
