@@ -11,6 +11,7 @@ import io
 import platform
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,13 +50,14 @@ class PredictionFolder:
     """The output folder of one run. cases: all that the run is to predict, in order.
 
     identity: what results depend on (model digests, test-time options); a run may be continued only by one of the
-    same identity. Not safe for several writers at once.
+    same identity. `write` may be called from several threads.
     """
 
     def __init__(self, folder: Path, cases: Sequence[str], identity: Mapping[str, Any], *, unit: str) -> None:
         self.folder, self.cases, self.identity, self.unit = folder, tuple(cases), dict(identity), unit
         self._rows: dict[str, list[list[str]]] = {}
         self._written, self._cost, self._unwritten = 0.0, 0.0, False
+        self._lock = threading.Lock()
 
     def begin(self, *, resume: bool) -> list[str]:
         """Clean up after a killed run; the cases that are left to predict. AutolmkError where that run was another."""
@@ -70,10 +72,12 @@ class PredictionFolder:
     def write(self, case: str, output: CaseOutput) -> None:
         """The case's points, and from time to time the table."""
         write(self._points(case), output.landmarks, unit=self.unit)
-        self._rows[case] = [_row(case, output, i) for i in range(len(output.landmarks.names))]
-        self._unwritten = True
-        if time.monotonic() - self._written > TABLE_SHARE * self._cost:
-            self._write_table()
+        rows = [_row(case, output, i) for i in range(len(output.landmarks.names))]
+        with self._lock:
+            self._rows[case] = rows
+            self._unwritten = True
+            if time.monotonic() - self._written > TABLE_SHARE * self._cost:
+                self._write_table()
 
     def write_crops(self, case: str, crops: Iterable[tuple[str, Image]], names: Sequence[str]) -> None:
         """Log-odds around each landmark, heatmap_crops/CASE/LANDMARK.nii.gz."""

@@ -58,8 +58,8 @@ def predict_cases(
     """Predict `cases` (case -> its files) into `output`, those that are done already left alone if `resume`.
 
     readers, writers: threads that prepare images ahead and that write behind; 0 does it in turn. At most readers + 1
-    images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a failure,
-    the others go on; AutolmkError only where the output cannot be written.
+    images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a
+    failure and the others go on; AutolmkError only where the output cannot be written.
     """
     left = output.begin(resume=resume)
     if len(left) < len(cases):

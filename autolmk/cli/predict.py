@@ -171,7 +171,7 @@ def _trained(folder: Path, checkpoint: str) -> list[Path]:
 
 
 def find_cases(place: Path, file_ending: str | None) -> dict[str, tuple[Path, ...]]:
-    """case -> files by channel, of a folder (any kind of image; where it holds several, the training set's) or one image."""
+    """case -> files by channel, of a folder (where it holds several kinds, the training set's) or one image."""
     from autolmk.imageio import DICOM, ending_of, list_cases, split_name
 
     if place.is_file():
