@@ -221,16 +221,20 @@ class Geometry:
     def canonical_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(permutation, axes to reverse after it) that bring the array nearest to canonical orientation: axes in the order
         (z, y, x), each pointing to larger physical coordinates. No interpolation; obliquity stays."""
-        direction = self.direction
-        strength, assigned = np.abs(direction).copy(), {}
+        nearest, direction = self._nearest_axes(), self.direction
+        permutation = tuple(sorted(nearest, key=lambda a: -nearest[a]))
+        flips = tuple(i for i, a in enumerate(permutation) if direction[nearest[a], a] < 0)
+        return permutation, flips
+
+    def _nearest_axes(self) -> dict[int, int]:
+        """Array axis -> physical axis, each physical axis once, the closest match first."""
+        strength, nearest = np.abs(self.direction), dict[int, int]()
         for _ in range(self.ndim):
             physical, axis = np.unravel_index(int(np.argmax(strength)), strength.shape)
-            assigned[int(axis)] = int(physical)
+            nearest[int(axis)] = int(physical)
             strength[physical, :] = -1
             strength[:, axis] = -1
-        permutation = tuple(sorted(assigned, key=lambda a: -assigned[a]))
-        flips = tuple(i for i, a in enumerate(permutation) if direction[assigned[a], a] < 0)
-        return permutation, flips
+        return nearest
 
     def canonical(self) -> Geometry:
         """This grid in canonical orientation, see `canonical_axes`; the array follows with `image.canonical`."""
@@ -241,14 +245,10 @@ class Geometry:
         return result
 
     def orientation(self) -> str:
-        """Letters of the directions in which x, y, z indices grow, such as LPS, RAS or LAS; D letters."""
-        letters = (("R", "L"), ("A", "P"), ("I", "S"))
-        result = []
-        for axis in reversed(range(self.ndim)):
-            column = self.direction[:, axis]
-            physical = int(np.argmax(np.abs(column)))
-            result.append(letters[physical][int(column[physical] > 0)])
-        return "".join(result)
+        """Letters of the directions in which x, y, z indices grow, such as LPS, RAS or LAS; D letters, no axis twice."""
+        letters, nearest = (("R", "L"), ("A", "P"), ("I", "S")), self._nearest_axes()
+        axes = reversed(range(self.ndim))
+        return "".join(letters[nearest[a]][int(self.direction[nearest[a], a] > 0)] for a in axes)
 
     def obliquity(self) -> float:
         """Largest angle, in degrees, between an array axis and the physical axis that it is nearest to."""
