@@ -1,0 +1,87 @@
+"""autolmk_plan_and_preprocess: check, fingerprint, plan and preprocess datasets, all in one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autolmk.cli.common import OK, SOME_FAILED, USER, add_folders, folders_from, option, parser, run
+from autolmk.cli.plan_experiment import add_dataset, add_planning, plan
+from autolmk.paths import Folders, dataset_name
+
+if TYPE_CHECKING:
+    from autolmk.dataset import Dataset
+    from autolmk.plans import Plans
+
+DESCRIPTION_FILE = "dataset.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    result = parser("Check datasets, extract their fingerprints, plan and preprocess them: all that training needs.")
+    add_dataset(result)
+    add_planning(result)
+    option(result, "-c", "--configurations", nargs="+", default=None, help="to preprocess for; all if omitted")
+    option(result, "-np", "--num_processes", type=int, default=None, help="processes; as memory allows if omitted")
+    option(result, "--no_preprocessing", action="store_true", help="stop after planning")
+    habit = "accepted because nnU-Net has it: the dataset is always checked"
+    option(result, "--verify_dataset_integrity", action="store_true", help=habit)
+    add_folders(result)
+    return run(_main, result, argv)
+
+
+def _main(args: argparse.Namespace) -> int:
+    folders = folders_from(args)
+    names = [dataset_name(given, folders) for given in args.dataset]
+    return max(_prepare(name, args, folders) for name in names)
+
+
+def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
+    """One dataset; the exit code."""
+    from autolmk.check import check_dataset
+    from autolmk.dataset import Dataset
+    from autolmk.fingerprint import FILE_NAME, extract_fingerprint
+    from autolmk.serialization import write_json
+
+    dataset = Dataset.open(folders.raw / name)
+    report = check_dataset(folders.raw / name, workers=args.num_processes, progress=True)
+    for fault in report.faults:
+        print(fault, file=sys.stderr)
+    if any(fault.severity == "dataset" for fault in report.faults):
+        print(f"{name}: nothing was written; mend the faults above first, see {folders.raw}", file=sys.stderr)
+        return USER
+    good = set(report.good_cases)
+    folder = folders.preprocessed / name
+    fingerprint = extract_fingerprint(dataset, workers=args.num_processes, progress=True)
+    write_json(folder / DESCRIPTION_FILE, dataset.description.to_json())
+    fingerprint.save(folder / FILE_NAME)
+    plans = plan(name, args, folders)
+    bad = {c.identifier for c in dataset.cases("Tr")} - good | set(fingerprint.failed)
+    if not args.no_preprocessing:
+        bad |= _preprocess(dataset, good, plans, args, folders)
+    if bad:
+        print(f"{name}: {len(bad)} cases were skipped: {', '.join(sorted(bad))}", file=sys.stderr)
+    return SOME_FAILED if bad else OK
+
+
+def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.Namespace, folders: Folders) -> set[str]:
+    """The good cases, for every configuration asked for; returns those that failed."""
+    from autolmk.preprocessing import preprocess_dataset
+
+    cases = [case for case in dataset.cases("Tr") if case.identifier in good]
+    failed: set[str] = set()
+    done: set[str] = set()
+    for name in args.configurations or plans.configurations:
+        identifier = plans.configuration(name).data_identifier
+        if identifier in done:
+            continue
+        done.add(identifier)
+        target = folders.preprocessed / plans.dataset_name / identifier
+        failures = preprocess_dataset(dataset, cases, plans, name, target, workers=args.num_processes)
+        for failure in failures:
+            print(failure.problem, file=sys.stderr)
+        failed |= {failure.case for failure in failures}
+        print(f"{len(cases) - len(failures)} of {len(cases)} cases are preprocessed in {target}")
+    return failed

@@ -1,0 +1,183 @@
+"""autolmk_plan_experiment: plans.json from a dataset's fingerprint, with a reason for every number."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
+
+if TYPE_CHECKING:
+    from autolmk.plans import Configuration, Plans
+
+PRESETS = ("XS", "S", "M", "L", "XL")
+LONG_STEP = 3.0  # seconds, from which one step is measure enough
+MEASURED_STEPS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    result = parser("Derive a training configuration from a dataset's fingerprint, and say why it is what it is.")
+    add_dataset(result)
+    add_planning(result)
+    add_folders(result)
+    return run(_main, result, argv)
+
+
+def add_dataset(result: Parser) -> None:
+    """-d 1 2 3."""
+    help_text = "numbers or names of datasets, such as 1 2 or Dataset001_Name"
+    option(result, "-d", "--dataset", nargs="+", required=True, help=help_text)
+
+
+def add_planning(result: Parser) -> None:
+    """What plans depend on beside the fingerprint."""
+    option(
+        result, "-pl", "--planner", nargs="+", default=["heatmap"], help="methods, or file.py:Class, or module:Class"
+    )
+    option(result, "--preset", default=None, help=f"{', '.join(PRESETS)}; XS without CUDA and M with it if omitted")
+    option(result, "-gpu_memory_target", type=float, default=None, help="GiB that training may take; else the preset's")
+    option(
+        result, "-overwrite_target_spacing", type=float, nargs="+", default=None, help="mm, one an array axis (z y x)"
+    )
+    option(result, "-overwrite_plans_name", default=DEFAULT_PLANS_NAME, help="name of the plans")
+    option(result, "-device", default="auto", help="that will train: auto, cpu or cuda")
+
+
+def _main(args: argparse.Namespace) -> int:
+    folders = folders_from(args)
+    for name in [dataset_name(given, folders) for given in args.dataset]:
+        plan(name, args, folders)
+    return OK
+
+
+def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
+    """Plan one dataset whose fingerprint is in the preprocessed folder; write and print the plans."""
+    from autolmk.errors import AutolmkError
+    from autolmk.fingerprint import FILE_NAME, Fingerprint
+    from autolmk.planner import plan_dataset
+    from autolmk.registry import label, planner_class
+
+    folder = folders.preprocessed / name
+    if not (folder / FILE_NAME).is_file():
+        raise AutolmkError(
+            "the dataset has no fingerprint yet",
+            file=folder / FILE_NAME,
+            found=f"nothing in {folders.preprocessed}",
+            remedy=f"run autolmk_extract_fingerprint -d {name}, or autolmk_plan_and_preprocess -d {name} for all steps",
+        )
+    plans = plan_dataset(
+        Fingerprint.load(folder / FILE_NAME),
+        {label(planner): planner_class(planner)() for planner in args.planner},
+        plans_name=args.overwrite_plans_name,
+        device=device_type(args.device),
+        preset=args.preset,
+        memory_target_gb=args.gpu_memory_target,
+        spacing=args.overwrite_target_spacing,
+    )
+    file = folder / f"{plans.plans_name}.json"
+    plans.save(file)
+    print(description(plans))
+    for configuration_name, configuration in plans.configurations.items():
+        print(f"{configuration_name}: {duration(plans, configuration)}")
+    print(f"plans and the reasons for every number: {file}")
+    return plans
+
+
+def device_type(given: str) -> str:
+    """cpu or cuda. auto: CUDA where there is any."""
+    import torch
+
+    if given == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return given.partition(":")[0]
+
+
+def description(plans: Plans) -> str:
+    """What a user wants to see of the plans, a line each."""
+    reason = plans.why.get("preset", "")
+    lines = [
+        f"{plans.dataset_name}: preset {plans.preset} ({reason}), {plans.memory_target_gb:g} GiB on {plans.device}"
+    ]
+    if plans.unit == "px":
+        lines.append("the images have no physical size: lengths and errors are in pixels")
+    for name, c in plans.configurations.items():
+        spacing, patch = " x ".join(f"{s:.4g}" for s in c.spacing), " x ".join(map(str, c.patch_size))
+        features = ", ".join(map(str, c.architecture.features_per_stage))
+        stride = " x ".join(map(str, c.architecture.output_stride))
+        low, high = c.augmentation.scale
+        turned = ", ".join(f"{r:g}" for r in c.augmentation.rotation)
+        lines += [
+            f"{name}: trainer {c.trainer}",
+            f"  spacing       {spacing} {plans.unit}: {c.why.get('spacing', '')}",
+            f"  window        {patch} ({c.windows.kind}), batch {c.batch_size}: {c.why.get('patch_size', '')}",
+            f"  network       features {features}; output stride {stride}",
+            f"  heatmaps      {len(plans.landmarks)}, sigma {' x '.join(f'{s:.3g}' for s in c.sigma)} {plans.unit}",
+            f"  augmentation  rotation {turned} degrees, scale {low:g} to {high:g}",
+            f"  mirroring     {c.why.get('augmentation.mirror_axis', '')}",
+        ]
+    return "\n".join(lines)
+
+
+def duration(plans: Plans, configuration: Configuration) -> str:
+    """How long a fold will take, by steps measured here where the device is at hand."""
+    from autolmk.planner import expected_seconds
+
+    schedule = configuration.schedule
+    steps = f"{schedule.epochs} epochs of {schedule.iterations_per_epoch} steps"
+    if schedule.max_seconds is not None:
+        steps = f"a time budget of {readable(schedule.max_seconds)}, at most {steps}"
+    pace = seconds_per_step(plans, configuration)
+    if pace is None:
+        return f"training a fold: {steps}; the duration cannot be measured on this machine"
+    return (
+        f"training a fold: about {readable(expected_seconds(configuration, pace))} ({steps}; {pace:.2g} s a step here)"
+    )
+
+
+def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None:
+    """Of training steps on random data, without loading; None where the device is missing or its memory too small."""
+    import psutil
+    import torch
+
+    from autolmk.memory import GIB
+    from autolmk.registry import trainer_class
+
+    if plans.device == "cuda" and not torch.cuda.is_available():
+        return None
+    if plans.device == "cpu" and plans.memory_target_gb * GIB > psutil.virtual_memory().available:
+        return None
+    trainer = trainer_class(configuration.trainer)(plans, configuration)
+    network, codec = trainer.build_network().to(plans.device), trainer.build_codec().to(plans.device)
+    optimizer = trainer.build_optimizer([*network.parameters(), *codec.parameters()])
+    shape = (configuration.batch_size, len(plans.landmarks))
+    batch = {
+        "data": torch.randn(configuration.batch_size, len(plans.channel_names), *configuration.patch_size),
+        "voxels": torch.rand(*shape, len(configuration.patch_size), dtype=torch.float64)
+        * min(configuration.patch_size),
+        "status": torch.ones(shape, dtype=torch.int8),
+    }
+    batch = {key: value.to(plans.device) for key, value in batch.items()}
+    times: list[float] = []
+    while len(times) <= MEASURED_STEPS and (not times or times[0] < LONG_STEP):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(plans.device, enabled=plans.device == "cuda"):
+            losses = trainer.training_step(network, codec, batch)
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        optimizer.step()
+        if plans.device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def readable(seconds: float) -> str:
+    """Such as 40 seconds, 25 minutes, 3.5 hours, 2.1 days."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.0f} seconds"
