@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -38,10 +38,10 @@ def map_cases(
 ) -> Iterator[tuple[str, R | AutolmkError]]:
     """(case, function(item) or the AutolmkError that it raised), in the order in which they end.
 
-    function and items travel to the processes (spawned), so they must be importable and small. At most 2 x workers
-    cases are under way. A process that dies (out of memory) costs its own case only: those that were under way are
-    tried again one at a time. workers 0: in this process. progress: what to call the bar on stderr; None shows none.
-    Exceptions other than AutolmkError are faults of the program and end the map.
+    The processes are spawned: function (which travels to each process once) and items must be picklable. At most
+    2 x workers cases are under way. A process that dies (out of memory) costs its own case only: those that were under
+    way are tried again one at a time. workers 0: in this process. progress: what to call the bar on stderr; None shows
+    none. Exceptions other than AutolmkError are faults of the program and end the map.
     """
     results = _in_process(function, cases) if workers < 1 else _in_pool(function, cases, workers)
     yield from tqdm(results, desc=progress, total=len(cases), disable=progress is None, unit="case", delay=2)
@@ -76,8 +76,22 @@ def _attempt(function: Callable[[T], R], item: T) -> R | AutolmkError:
         return _out_of_memory()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=die_with_parent)
+_function: Callable[[Any], Any] | None = None  # of a worker process
+
+
+def _start(function: Callable[[Any], Any]) -> None:
+    global _function
+    die_with_parent()
+    _function = function
+
+
+def _run(item: Any) -> Any:
+    assert _function is not None
+    return _attempt(_function, item)
+
+
+def _pool(workers: int, function: Callable[[T], R]) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (function,))
 
 
 def _in_pool(
@@ -85,13 +99,13 @@ def _in_pool(
 ) -> Iterator[tuple[str, R | AutolmkError]]:
     waiting = list(cases)[::-1]
     while waiting:
-        with _pool(workers) as pool:
+        with _pool(workers, function) as pool:
             running: dict[Future[R | AutolmkError], str] = {}
             broken: list[str] = []
             try:
                 while waiting or running:
                     while waiting and len(running) < 2 * workers:
-                        running[pool.submit(_attempt, function, cases[waiting[-1]])] = waiting[-1]
+                        running[pool.submit(_run, cases[waiting[-1]])] = waiting[-1]
                         waiting.pop()
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
                         result = done.result()
@@ -107,9 +121,10 @@ def _in_pool(
 
 def _alone(function: Callable[[T], R], item: T) -> R | AutolmkError:
     """In a process of its own, whose death is an error of this one case."""
-    with _pool(1) as pool:
+    with _pool(1, function) as pool:
         try:
-            return pool.submit(_attempt, function, item).result()
+            result: R | AutolmkError = pool.submit(_run, item).result()
+            return result
         except BrokenProcessPool:
             return _out_of_memory()
 

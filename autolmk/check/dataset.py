@@ -1,0 +1,274 @@
+"""The check of a whole dataset: its folder and files, each case, the cases beside each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from autolmk import imageio
+from autolmk.annotations import ending_of
+from autolmk.check.case import Findings, Split, frame_fault, inspect_case, some
+from autolmk.check.population import population_faults
+from autolmk.check.report import SEVERITIES, Fault, Report
+from autolmk.dataset import Case, Dataset
+from autolmk.errors import AutolmkError
+from autolmk.fingerprint import largest_case_bytes
+from autolmk.parallel import default_workers, map_cases
+from autolmk.serialization import near
+
+WHOLE_DATASET = 0.5  # of the cases in the same wrong frame, from which the dataset is at fault
+
+
+def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = True) -> Report:
+    """All faults of the raw dataset in `folder`. Each image is read once, in `workers` processes (default: as many as
+    processors and memory allow; 0: in this one)."""
+    folder = Path(folder)
+    try:
+        dataset = Dataset.open(folder)
+    except AutolmkError as error:
+        return Report(folder.name, folder, (Fault.of(error, "dataset"),))
+    faults, cases = _listed(dataset)
+    if not any(split == "Tr" for split, _ in cases.values()):
+        return _report(dataset, faults, [])
+    count = workers
+    if count is None:
+        count = default_workers(largest_case_bytes([case for _, case in cases.values()]))
+    found = map_cases(partial(inspect_case, dataset), cases, workers=count, progress="checking" if progress else None)
+    findings = []
+    for key, result in sorted(found, key=lambda pair: pair[0]):
+        split, case = cases[key]
+        if isinstance(result, AutolmkError):
+            result = Findings(split, case, (Fault.of(result, "case", case=case.identifier),))
+        findings.append(result)
+        faults += result.faults
+    faults += _frames(dataset, findings) + _names(dataset, findings) + _twins(findings)
+    good = [f for f in findings if f.summary is not None and not faulty(f, faults)]
+    faults += population_faults(good, dataset.landmark_names, dataset.pairs, dataset.unit)
+    faults += _never_seen(dataset, [f for f in good if f.split == "Tr"])
+    return _report(dataset, faults, findings)
+
+
+def faulty(finding: Findings, faults: Sequence[Fault]) -> bool:
+    """Whether one of the faults leaves the case out."""
+    return any(fault.severity == "case" and fault.case == finding.case.identifier for fault in faults)
+
+
+def _report(dataset: Dataset, faults: Sequence[Fault], findings: Sequence[Findings]) -> Report:
+    training = [f for f in findings if f.split == "Tr"]
+    good = {f.case.identifier: f.summary for f in training if f.summary is not None and not faulty(f, faults)}
+    if training and not good:
+        faults = [*faults, Fault("dataset", "no training case is without a fault", str(dataset.folder))]
+    ordered = sorted(faults, key=lambda f: (SEVERITIES.index(f.severity), f.case or "", f.problem))
+    bad = sorted({f.case.identifier for f in training} - set(good))
+    return Report(
+        name=dataset.name,
+        folder=dataset.folder,
+        faults=tuple(ordered),
+        good_cases=tuple(sorted(good)),
+        n_cases=len(training),
+        dataset=dataset,
+        bad_cases=tuple(bad),
+        summaries=good,
+    )
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _listed(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]]]:
+    """Faults that the lists of files show, and the cases that can be read, with and without landmarks."""
+    faults: list[Fault] = []
+    cases: dict[str, tuple[Split, Case]] = {}
+    for split in ("Tr", "Ts"):
+        try:
+            listed = dataset.cases(split)
+            annotated = dataset.annotation_files(split)
+        except AutolmkError as error:
+            faults.append(Fault.of(error, "dataset"))
+            continue
+        for case in listed:
+            cases[f"{split}/{case.identifier}"] = (split, case)
+        faults += _extra_files(dataset, split, listed, annotated)
+    training = sorted(c.identifier for split, c in cases.values() if split == "Tr")
+    both = sorted(set(training) & {c.identifier for split, c in cases.values() if split == "Ts"})
+    if both:
+        faults.append(
+            Fault(
+                "warning",
+                "cases of the same name are in imagesTr and imagesTs",
+                str(dataset.folder),
+                found=some(both),
+                expected="different cases for training and test",
+                remedy="rename or remove them, if they are the same",
+            )
+        )
+    if not training and not faults:
+        faults.append(
+            Fault(
+                "dataset",
+                "a dataset has no training images",
+                str(dataset.folder / "imagesTr"),
+                expected="CASE_0000.ext",
+                remedy="add the images",
+            )
+        )
+    announced = dataset.description.numTraining
+    if training and announced is not None and announced != len(training):
+        faults.append(
+            Fault(
+                "warning",
+                "numTraining does not say how many training cases there are",
+                str(dataset.folder / "dataset.json"),
+                found=str(announced),
+                expected=str(len(training)),
+                remedy="correct numTraining, or look for missing images",
+            )
+        )
+    return faults, cases
+
+
+def _extra_files(
+    dataset: Dataset, split: str, cases: Sequence[Case], annotated: Mapping[str, tuple[Path, ...]]
+) -> list[Fault]:
+    """Annotations without an image, and files that nobody reads."""
+    identifiers = {case.identifier for case in cases}
+    faults = [
+        Fault(
+            "warning",
+            "landmarks without an image",
+            str(files[0]),
+            case,
+            found=f"no image {case}_0000.* in images{split}{near(case, identifiers)}",
+            expected="an image for each case with landmarks",
+            remedy="add the image, or correct the case's name",
+        )
+        for case, files in annotated.items()
+        if case not in identifiers
+    ]
+    used = {file.name for case in cases for file in case.images}
+    for kind in ("images", "landmarks"):
+        folder = dataset.folder / f"{kind}{split}"
+        files = [f for f in sorted(folder.iterdir()) if not f.name.startswith(".")] if folder.is_dir() else []
+        if kind == "images":
+            extra = [f.name for f in files if f.name not in used and not _data(f)]
+        else:
+            extra = [f.name for f in files if ending_of(f) is None]
+        if extra:
+            faults.append(
+                Fault(
+                    "warning",
+                    "files that nothing reads",
+                    str(folder),
+                    found=some(extra),
+                    expected=f"images that end with {dataset.description.file_ending}, and landmark files",
+                    remedy="remove them, or correct file_ending in dataset.json",
+                )
+            )
+    return faults
+
+
+def _data(file: Path) -> bool:
+    """Whether a file belongs to a header beside it (.mhd and .raw, .nhdr and .raw.gz)."""
+    stem = file.name.partition(".")[0]
+    return imageio.ending_of(file) is None and any(file.with_name(stem + e).exists() for e in (".mhd", ".nhdr"))
+
+
+# -- cases together ---------------------------------------------------------------------------------------------------
+
+
+def _frames(dataset: Dataset, findings: Sequence[Findings]) -> list[Fault]:
+    """Points in another frame than said, and files that name another frame than dataset.json."""
+    faults = []
+    placed = [f for f in findings if f.frame is not None]
+    wrong = Counter((f.frame, f.other_frame, f.own_frame is not None) for f in placed if f.other_frame is not None)
+    for (frame, other, own), count in wrong.items():
+        cases = [f.case for f in placed if (f.frame, f.other_frame, f.own_frame is not None) == (frame, other, own)]
+        assert frame is not None and other is not None
+        if count > 1 and count >= WHOLE_DATASET * len(placed):
+            faults.append(frame_fault(cases[0], frame, other, own, severity="dataset", n=count))
+        else:
+            faults += [frame_fault(case, frame, other, own) for case in cases]
+    said = dataset.description.coordinates
+    disagreeing = [f for f in findings if said is not None and f.own_frame not in (None, said)]
+    for own_frame in sorted({str(f.own_frame) for f in disagreeing}):
+        cases = [f.case for f in disagreeing if f.own_frame == own_frame]
+        faults.append(
+            Fault(
+                "dataset",
+                "landmark files name another frame than dataset.json",
+                str(cases[0].annotation),
+                cases[0].identifier,
+                found=f"{own_frame} in {len(cases)} files: {some([c.identifier for c in cases])}",
+                expected=f"{said}, as coordinates in dataset.json says",
+                remedy="remove coordinates from dataset.json if the files are right (they win), else export them again",
+            )
+        )
+    return faults
+
+
+def _names(dataset: Dataset, findings: Sequence[Findings]) -> list[Fault]:
+    """Landmarks in the files that dataset.json does not list: they are ignored."""
+    cases: dict[str, list[Case]] = {}
+    for finding in findings:
+        for name in finding.unknown_names:
+            cases.setdefault(name, []).append(finding.case)
+    known = dataset.landmark_names
+    return [
+        Fault(
+            "warning",
+            "an unknown landmark name",
+            str(where[0].annotation),
+            where[0].identifier,
+            found=f"{name!r} in {len(where)} cases: {some([c.identifier for c in where])}{near(name, known)}",
+            expected=f"one of {some(list(known))}",
+            remedy="correct the name in the file, or add it to landmarks in dataset.json; else the point is ignored",
+        )
+        for name, where in sorted(cases.items())
+    ]
+
+
+def _never_seen(dataset: Dataset, good: Sequence[Findings]) -> list[Fault]:
+    """Landmarks of dataset.json that no usable training case shows."""
+    seen = {
+        n
+        for f in good
+        if f.summary
+        for n, p in zip(f.summary.landmarks.names, f.summary.landmarks.present, strict=True)
+        if p
+    }
+    lacking = [name for name in dataset.landmark_names if name not in seen]
+    if not good or not lacking:
+        return []
+    return [
+        Fault(
+            "dataset",
+            "landmarks that no training case shows",
+            str(dataset.folder / "dataset.json"),
+            found=some(lacking),
+            expected="each landmark present in at least one training case",
+            remedy="correct their names (see warnings about unknown ones), or remove them from dataset.json",
+        )
+    ]
+
+
+def _twins(findings: Sequence[Findings]) -> list[Fault]:
+    """The same image under two names: it would be on both sides of a split."""
+    same: dict[str, list[Findings]] = {}
+    for finding in findings:
+        if finding.digest is not None:
+            same.setdefault(finding.digest, []).append(finding)
+    return [
+        Fault(
+            "warning",
+            "the same image is there under several names",
+            str(twins[0].case.images[0]),
+            twins[0].case.identifier,
+            found=some([f"{f.case.identifier} (images{f.split})" for f in twins]),
+            expected="different images",
+            remedy="keep one, or give them one subject by groups in dataset.json; never train and test on it",
+        )
+        for twins in same.values()
+        if len(twins) > 1 and len({(f.split, f.case.subject) for f in twins}) > 1
+    ]

@@ -1,0 +1,75 @@
+"""autolmk_extract_fingerprint: what a raw dataset says of itself, in dataset_fingerprint.json."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autolmk.cli.common import OK, SOME_FAILED, USER, Parser, add_folders, folders_from, option, parser, run
+from autolmk.paths import Folders, dataset_name
+
+if TYPE_CHECKING:
+    from autolmk.check import Report
+
+DESCRIPTION_FILE = "dataset.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run(_main, _parser(), argv)
+
+
+def _parser() -> Parser:
+    result = parser("Check raw datasets and extract their fingerprints, which planning works from.")
+    names = "numbers or names of datasets, such as 1 2 or Dataset001_Name"
+    option(result, "-d", "--dataset", nargs="+", required=True, help=names)
+    option(
+        result, "-np", "--num_processes", "-npfp", type=int, default=None, help="processes; as many as fit if omitted"
+    )
+    option(result, "--disable_progress_bar", action="store_true", help="show no progress")
+    habit = "accepted because nnU-Net has it: the dataset is always checked"
+    option(result, "--verify_dataset_integrity", action="store_true", help=habit)
+    add_folders(result)
+    return result
+
+
+def _main(args: argparse.Namespace) -> int:
+    folders = folders_from(args)
+    names = [dataset_name(given, folders) for given in args.dataset]
+    return max(_extract(name, args, folders) for name in names)
+
+
+def _extract(name: str, args: argparse.Namespace, folders: Folders) -> int:
+    report = checked(name, folders, workers=args.num_processes, progress=not args.disable_progress_bar)
+    if report.exit_code == USER:
+        return USER
+    file = write_fingerprint(report, folders)
+    print(f"{file} ({len(report.good_cases)} cases)")
+    return SOME_FAILED if report.bad_cases else OK
+
+
+def checked(name: str, folders: Folders, *, workers: int | None, progress: bool) -> Report:
+    """The report on a raw dataset, whose faults are shown on stderr."""
+    from autolmk.check import check_dataset
+
+    report = check_dataset(folders.raw / name, workers=workers, progress=progress)
+    if report.faults:
+        print(report.text(), file=sys.stderr)
+    if report.exit_code == USER:
+        print(f"{name}: nothing was written; mend the faults above first, see {folders.raw}", file=sys.stderr)
+    return report
+
+
+def write_fingerprint(report: Report, folders: Folders) -> str:
+    """dataset_fingerprint.json and dataset.json, as completed by what the files say, in the preprocessed folder."""
+    from autolmk.fingerprint import FILE_NAME
+    from autolmk.serialization import write_json
+
+    fingerprint = report.fingerprint()
+    assert report.dataset is not None
+    folder = folders.preprocessed / report.name
+    write_json(folder / DESCRIPTION_FILE, report.dataset.description.to_json())
+    fingerprint.save(folder / FILE_NAME)
+    return str(folder / FILE_NAME)
