@@ -2,10 +2,11 @@
 
 Conventions, everywhere in autolmk:
 
-- A *voxel* coordinate is in array order, (z, y, x) in 3D and (y, x) in 2D; index 0 is the **centre** of the first voxel,
-  so an image of n voxels covers [-0.5, n - 0.5].
+- A *voxel* coordinate is in array order, (z, y, x) in 3D and (y, x) in 2D; index 0 is the **centre** of the first
+  voxel, so an image of n voxels covers [-0.5, n - 0.5].
 - A *physical* coordinate is (x, y, z) in mm in the LPS frame of DICOM and ITK (x to the patient's left, y to the
-  posterior, z to the superior); (x, y) for images that have no third axis; in pixels where an image has no physical size.
+  posterior, z to the superior); (x, y) for images that have no third axis; in pixels where an image has no physical
+  size.
 - All coordinates are float64.
 
 D is the number of array axes, P the number of physical axes; D <= P: a single slice of a volume keeps its 3D frame.
@@ -40,7 +41,7 @@ class Geometry:
         if not 2 <= len(shape) <= 3 or min(shape) < 1:
             raise ValueError(f"shape must be 2 or 3 positive integers, got {self.shape}")
         if affine.ndim != 2 or affine.shape[1] != len(shape) + 1 or not len(shape) + 1 <= affine.shape[0] <= 4:
-            raise ValueError(f"affine must be (P + 1, {len(shape) + 1}) with {len(shape)} <= P <= 3, got {affine.shape}")
+            raise ValueError(f"affine must be (P + 1, {len(shape) + 1}), {len(shape)} <= P <= 3, got {affine.shape}")
         if not np.isfinite(affine).all():
             raise ValueError("affine must be finite")
         if np.linalg.matrix_rank(affine[:-1, :-1]) < len(shape):
@@ -59,8 +60,10 @@ class Geometry:
         origin: Sequence[float] | None = None,
         direction: npt.ArrayLike | None = None,
     ) -> Geometry:
-        """From shape (D,) and spacing (D,) mm in array order, origin (P,) mm of the first voxel's centre, physical order,
-        and direction (P, D): column a is the unit vector of array axis a. Default: axis-aligned, origin 0."""
+        """From shape (D,) and spacing (D,) mm in array order, and origin (P,) mm of the first voxel's centre.
+
+        direction: (P, D), column a is the unit vector of array axis a. Default: axis-aligned, origin 0.
+        """
         d = len(shape)
         p = d if origin is None else len(origin)
         axes = np.eye(p)[:, ::-1][:, p - d :] if direction is None else np.asarray(direction, dtype=np.float64)
@@ -86,7 +89,7 @@ class Geometry:
         """
         if not hasattr(image, "affine") or not hasattr(image, "shape"):
             raise TypeError(
-                "from_nibabel needs a nibabel image, not a bare matrix: a matrix does not say whether it is RAS or LPS; "
+                "from_nibabel needs a nibabel image, not a bare matrix, which does not say whether it is RAS or LPS; "
                 "use Geometry(shape, affine) with an LPS affine in array order (z, y, x)"
             )
         d = len(image.shape)
@@ -194,12 +197,10 @@ class Geometry:
         affine[:-1, -1] = self.centre - affine[:-1, :-1] @ ((shape - 1) / 2)
         return Geometry(tuple(shape), affine)
 
-    def window(
-        self, centre: npt.ArrayLike, shape: Sequence[int], transform: npt.ArrayLike | None = None
-    ) -> Geometry:
+    def window(self, centre: npt.ArrayLike, shape: Sequence[int], transform: npt.ArrayLike | None = None) -> Geometry:
         """A grid of `shape` voxels of this grid's size and direction, its middle at `centre` (P,) mm.
 
-        transform: (P, P), applied to the axes: a rotation turns the window, a factor of 2 makes its voxels twice as large.
+        transform: (P, P), applied to the axes: a rotation turns the window, a factor of 2 makes its voxels twice as wide.
         """
         matrix = self.matrix if transform is None else np.asarray(transform, dtype=np.float64) @ self.matrix
         affine = self.affine.copy()
@@ -219,8 +220,10 @@ class Geometry:
         return Geometry(tuple(self.shape[a] for a in axes), self.affine[:, [*axes, self.ndim]])
 
     def canonical_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(permutation, axes to reverse after it) that bring the array nearest to canonical orientation: axes in the order
-        (z, y, x), each pointing to larger physical coordinates. No interpolation; obliquity stays."""
+        """(permutation, axes to reverse after it) that bring the array nearest to canonical orientation.
+
+        That is: axes in the order (z, y, x), each pointing to larger physical coordinates. Obliquity stays.
+        """
         nearest, direction = self._nearest_axes(), self.direction
         permutation = tuple(sorted(nearest, key=lambda a: -nearest[a]))
         flips = tuple(i for i, a in enumerate(permutation) if direction[nearest[a], a] < 0)
@@ -245,7 +248,7 @@ class Geometry:
         return result
 
     def orientation(self) -> str:
-        """Letters of the directions in which x, y, z indices grow, such as LPS, RAS or LAS; D letters, no axis twice."""
+        """Letters of the directions in which x, y, z indices grow, such as LPS or RAS; D letters, no axis twice."""
         letters, nearest = (("R", "L"), ("A", "P"), ("I", "S")), self._nearest_axes()
         axes = reversed(range(self.ndim))
         return "".join(letters[nearest[a]][int(self.direction[nearest[a], a] > 0)] for a in axes)

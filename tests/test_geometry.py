@@ -1,4 +1,4 @@
-"""Geometry and resampling: points stay where they are through every change of grid, and image content stays with them."""
+"""Geometry and resampling: points stay where they are through every change of grid, and image content with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def random_points(rng: np.random.Generator, geometry: Geometry, n: int = 4) -> F
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_points_survive_files_and_every_change_of_grid(ndim: int, ending: str, tmp_path: Path) -> None:
-    """1,000 oblique, flipped, anisotropic headers in all: write image and points, read, orient, resample, crop, window."""
+    """1,000 oblique, flipped, anisotropic headers in all: write and read, orient, resample, crop, turn."""
     rng = np.random.default_rng([ndim, len(ending)])
     suffixes = (".mrk.json", ".fcsv", ".csv")
     for i in range(HEADERS // 8):
@@ -187,7 +187,9 @@ def centre_of(array: np.ndarray) -> FloatArray:
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("order", [1, 3])
-@pytest.mark.parametrize("kind", ["finer", "same", "coarser", "much coarser", "turned", "turned and coarser", "mirrored"])
+@pytest.mark.parametrize(
+    "kind", ["finer", "same", "coarser", "much coarser", "turned", "turned and coarser", "mirrored"]
+)
 def test_a_rendered_blob_stays_at_its_point(kind: str, order: int, ndim: int) -> None:
     """Within 0.05 voxel of the new grid, whether it is finer, coarser with low-pass, turned or mirrored."""
     rng = np.random.default_rng(7)
@@ -211,7 +213,7 @@ def test_a_rendered_blob_stays_at_its_point(kind: str, order: int, ndim: int) ->
 def test_canonical_and_resample_agree_on_where_things_are() -> None:
     rng = np.random.default_rng(2)
     source = Geometry.from_parts([30] * 3, [1.0, 0.7, 1.3], [5.0, -20, 30], random_direction(rng, 3))
-    point = source.centre + [1.3, -0.4, 2.2]
+    point = source.centre + np.array([1.3, -0.4, 2.2])
     image = Image(render(source, point, 2.5)[None], source).canonical()
     assert np.abs(centre_of(image.array[0]) - image.geometry.to_voxels(point)).max() < 0.01
 
