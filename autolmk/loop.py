@@ -23,7 +23,7 @@ from autolmk.runlog import Console, Logger, RunLog, duration, time_left
 from autolmk.signals import FINISH_FILE, Signals
 from autolmk.store import Store
 from autolmk.trainer import Trainer
-from autolmk.validation import Interrupted, Validation, calibrated, flat_numbers, subset, validate, write_results
+from autolmk.validation import Interrupted, Validation, calibrate, flat_numbers, subset, validate, write_results
 
 SAVE_EVERY = 300.0  # s, at most, between checkpoints
 SAVE_SHARE = 0.02  # of the time, at most, is spent on writing checkpoints
@@ -154,7 +154,7 @@ class Loop:
         """Log, save, and validate if it is due; False where validation was interrupted. Done again if it was killed."""
         run = self.run
         run.look()
-        elapsed, progress = run.clock.elapsed(), run.progress()
+        elapsed, progress, means = run.clock.elapsed(), run.progress(), run.epoch_means()
         self.log.add(
             "epoch",
             run.iteration,
@@ -163,11 +163,11 @@ class Loop:
                 "epoch": run.epoch(),
                 "progress": progress,
                 "learning_rate": run.learning_rate(),
-                **run.epoch_means(),
+                **means,
                 "waited_for_data": round(self._waited, 3),
                 **_device_memory(run.device),
             },
-            message=f"epoch {run.epoch()}: loss {run.last_loss:.4g}, {100 * progress:.1f} %, "
+            message=f"epoch {run.epoch()}: loss {means['loss']:.4g}, {100 * progress:.1f} %, "
             f"{duration(time_left(progress, elapsed))} left",
         )
         self._waited = 0.0
@@ -254,8 +254,8 @@ class Loop:
                 return False
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, "final weights, all held-out cases", keep=comparable)
+            self.measured, validation = calibrate(self.measured, validation, work.trainer.plans)
             write_results(work.folder / "validation", validation, work.trainer.plans)
-            self.measured = calibrated(self.measured, validation)
         self.measured.save(work.folder)
         self.log.draw()
         run.save_weights("final")

@@ -1,8 +1,8 @@
 """fit: the one loop that trains any method, resumes after any kill, and validates with the code that predicts.
 
 A fold's folder, all of it consistent whenever the run is killed: checkpoint_latest (everything that resuming needs),
-checkpoint_best (averaged weights of the lowest held-out MRE), checkpoint_final (averaged weights at the end; where it is,
-the run is finished), measured.json, config.json, training_log.jsonl, progress.png, validation/.
+checkpoint_best (averaged weights of the lowest held-out MRE), checkpoint_final (averaged weights at the end; where it
+is, the run is finished), measured.json, config.json, training_log.jsonl, progress.png, validation/.
 Two files that a user may put there: `stop` (save and stop; the same command goes on) and `finish` (end training now).
 """
 
@@ -11,17 +11,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import autolmk
 from autolmk import checkpoint
 from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
+from autolmk.inference import Member
 from autolmk.loop import Loop, Settings, Work
 from autolmk.measured import Measured, measure_shape
-from autolmk.precision import choose_device
+from autolmk.precision import Precision, choose_device
 from autolmk.pretrained import load_pretrained
 from autolmk.run import Run
 from autolmk.runlog import Console, Logger, RunLog
@@ -30,6 +34,7 @@ from autolmk.serialization import to_json, write_json
 from autolmk.signals import Signals, exclusive
 from autolmk.store import Store
 from autolmk.trainer import Trainer
+from autolmk.validation import validate, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -167,3 +172,36 @@ def _memory_errors(work: Work) -> Iterator[None]:
             expected=f"room for the plan's {work.trainer.plans.memory_target_gb:g} GB",
             remedy="end other programs on the GPU, or plan again with a smaller --preset or -gpu_memory_target",
         ) from None
+
+
+def validate_checkpoint(
+    trainer: Trainer,
+    store: Store,
+    cases: Sequence[str],
+    folder: Path,
+    name: str,
+    target: Path,
+    *,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Validate a fold's checkpoint (best, final) on whole cases and write the results to `target`; gives the numbers of
+    `Validation.numbers`. AutolmkError without cases or without that checkpoint."""
+    if not cases:
+        raise AutolmkError("this fold holds no cases out, so there is nothing to validate", file=folder)
+    where = choose_device(device)
+    precision = Precision(where)
+    network, codec = trainer.build_network(), trainer.build_codec()
+    checkpoint.load_weights(checkpoint_file(folder, name), network, codec)
+    member = Member(precision.place(network).eval(), codec.to(where).eval())
+    validation = validate(
+        member,
+        store,
+        cases,
+        trainer.plans,
+        trainer.configuration,
+        Measured.load(folder),
+        device=where,
+        progress=partial(tqdm, desc="validation", leave=False, delay=2),
+    )
+    write_results(target, validation, trainer.plans)
+    return validation.numbers()

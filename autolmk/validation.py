@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autolmk.annotations import Annotation
 from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
 from autolmk.errors import AutolmkError
+from autolmk.evaluation import RADII, evaluate
 from autolmk.geometry import FloatArray
-from autolmk.inference import Member, Prediction, predict_image
+from autolmk.inference import Member, Prediction, _landmarks, predict_image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, preprocessing_digest
 from autolmk.serialization import write_json
 from autolmk.store import REMEDY, Store
-
-RADII = (2.0, 2.5, 3.0, 4.0, 8.0)  # of the successful detection rate, mm or px
 
 
 class Interrupted(Exception):
@@ -66,7 +67,7 @@ class Validation:
         }
 
     def presence(self) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """(log-odds (M,), -inf where nothing was found, whether present (M,)) of every landmark whose state is known, for calibration."""
+        """(log-odds (M,), -inf for no candidate; whether present (M,)) of every landmark whose state is known."""
         log_odds, present = [], []
         for result in self.results.values():
             known = result.truth.status != Status.UNKNOWN
@@ -119,15 +120,19 @@ def _errors(truth: Landmarks, prediction: Prediction, diagonal: float) -> FloatA
     return np.where(missed, diagonal, distance)
 
 
-def calibrated(measured: Measured, validation: Validation) -> Measured:
-    """With presence calibrated on these held-out cases; unchanged without any."""
-    if not validation.results:
-        return measured
+def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple[Measured, Validation]:
+    """(presence calibrated on these held-out cases, the same predictions as that calibration reads them)."""
     log_odds, present = validation.presence()
     if not len(log_odds):
-        return measured
+        return measured, validation
     fit = fit_presence(log_odds, present)
-    return measured.with_presence(slope=float(fit.slope), intercept=float(fit.intercept), cases=len(validation.results))
+    measured = measured.with_presence(slope=fit.slope, intercept=fit.intercept, cases=len(validation.results))
+    results = {}
+    for case, result in validation.results.items():
+        found = result.prediction
+        landmarks = _landmarks(found.candidates, found.log_odds, plans, [measured])
+        results[case] = dataclasses.replace(result, prediction=dataclasses.replace(found, landmarks=landmarks))
+    return measured, Validation(results, validation.seconds)
 
 
 def subset(cases: Sequence[str], n: int) -> list[str]:
@@ -143,11 +148,15 @@ def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
-    """folder/landmarks.csv (predictions, with the best position of points called absent too) and folder/summary.json."""
-    results = validation.results
-    write_table(
-        folder / "landmarks.csv",
-        {case: result.prediction.landmarks for case, result in results.items()},
-        best={case: result.prediction.candidates[:, 0] for case, result in results.items()},
-    )
-    write_json(folder / "summary.json", {"unit": plans.unit, **validation.numbers()})
+    """landmarks.csv (predictions, with the best positions of landmarks called absent too) and summary.json, which is
+    what `evaluation` says of them."""
+    predicted = {case: result.prediction.landmarks for case, result in validation.results.items()}
+    best = {case: result.prediction.candidates[:, 0] for case, result in validation.results.items()}
+    write_table(folder / "landmarks.csv", predicted, best=best)
+    found = {
+        case: Annotation(marks.names, best[case], marks.status, "LPS", marks.likelihood)
+        for case, marks in predicted.items()
+    }
+    truth = {case: result.truth for case, result in validation.results.items()}
+    evaluation = evaluate(truth, found, pairs=plans.pairs, unit=plans.unit, radii=RADII)
+    write_json(folder / "summary.json", {k: v for k, v in vars(evaluation).items() if k != "points"})

@@ -1,0 +1,279 @@
+"""autolmk_train: train one fold of one configuration of one dataset."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.errors import AutolmkError
+from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder
+
+if TYPE_CHECKING:
+    from autolmk.plans import Plans
+    from autolmk.store import Store
+    from autolmk.trainer import Trainer
+
+MAX_WORKERS = 12
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+COPIED = ("dataset.json", "dataset_fingerprint.json")
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run(_main, _parser(), argv)
+
+
+def _parser() -> Parser:
+    result = parser(
+        "Train: autolmk_train DATASET FOLD, or DATASET CONFIGURATION FOLD. The same command goes on where it was broken "
+        "off. A file `stop` in the fold's folder makes it save and stop, a file `finish` ends training early."
+    )
+    result.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
+    result.add_argument("where", nargs="+", metavar="[CONFIGURATION] FOLD", help="fold: 0, 1, ... or all")
+    option(result, "-c", "--configuration", metavar="NAME", help="of the plans; default: their first")
+    option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
+    option(result, "-tr", metavar="TRAINER", help="instead of the plan's: a name, file.py:Class or module:Class")
+    option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
+    option(result, "-num_gpus", type=int, default=1, help="1: training on several GPUs is not supported")
+    option(result, "--epochs", type=int, help="length of training; alone, no time limit holds")
+    option(result, "--max-time", metavar="TIME", help="such as 90s, 20m, 3h or 1h30m, over all resumes of the run")
+    option(result, "--seed", type=int, help="of weights, windows and augmentation; default: 0, or as begun")
+    option(
+        result, "--set", action="append", metavar="KEY=VALUE",
+        help="an option of the trainer, or a value of the configuration such as schedule.learning_rate=1e-4",
+    )  # fmt: skip
+    option(result, "-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from, by landmark name")
+    option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
+    option(result, "--threads", type=int, help="of this process; default: cores less workers")
+    option(result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb, also several times")
+    option(result, "--no-compile", action="store_true", help="do not try torch.compile (CUDA)")
+    option(result, "--val", action="store_true", help="do not train, validate checkpoint_final")
+    option(result, "--val_best", action="store_true", help="do not train, validate checkpoint_best")
+    option(result, "--c", action="store_true", help="accepted because nnU-Net has it: training always goes on")
+    add_folders(result)
+    return result
+
+
+def _main(args: argparse.Namespace) -> int:
+    if args.num_gpus != 1:
+        raise AutolmkError(
+            "training on several GPUs is not supported",
+            found=f"-num_gpus {args.num_gpus}",
+            remedy="train one fold a GPU: -device cuda:0, -device cuda:1, ...",
+        )
+    folders, (configuration_name, fold) = folders_from(args), _where(args)
+    max_seconds = None if args.max_time is None else seconds_of(args.max_time)
+    for name, value, least in (
+        ("--epochs", args.epochs, 1),
+        ("--workers", args.workers, 0),
+        ("--threads", args.threads, 1),
+    ):
+        if value is not None and value < least:
+            raise AutolmkError(f"{name} must be {least} or more", found=value)
+    dataset = dataset_name(args.dataset, folders)
+    plans, name = _plans(folders, dataset, args.p, configuration_name)
+    workers = _set_up_threads(args.workers, args.threads)
+    trainer = _trainer(plans, name, args.tr, args.set or [])
+    store, train_cases, val_cases = _cases(folders, dataset, trainer, fold)
+    from autolmk import registry
+
+    specification = trainer.configuration.trainer
+    model = model_folder(folders.results.path, dataset, registry.label(specification), args.p, name)
+    folder = model / f"fold_{fold}"
+    if args.val or args.val_best:
+        return _validate(trainer, store, val_cases, folder, args)
+    _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
+    from autolmk.runlog import build_loggers
+    from autolmk.training import fit
+
+    finished = fit(
+        trainer,
+        store,
+        train_cases,
+        val_cases,
+        folder,
+        device=args.device,
+        seed=args.seed,
+        workers=workers,
+        epochs=args.epochs,
+        max_seconds=max_seconds,
+        pretrained=args.pretrained_weights,
+        compile=not args.no_compile,
+        loggers=build_loggers(args.logger or [], folder),
+    )
+    print(f"{'finished' if finished else 'stopped, to be continued'}: {folder} ({folders.results.source})")
+    return OK
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def seconds_of(text: str) -> float:
+    """Of a time such as 90s, 20m, 3h or 1h30m. AutolmkError otherwise."""
+    if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
+        raise AutolmkError("a time cannot be read", found=text, expected="such as 90s, 20m, 3h or 1h30m")
+    seconds = sum(float(n) * UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(s|min|m|h|d)", text))
+    if seconds <= 0:
+        raise AutolmkError("a time must be longer than nothing", found=text)
+    return seconds
+
+
+def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
+    """(configuration or None, fold) from the positional arguments and -c."""
+    *configuration, fold = args.where
+    if len(configuration) > 1 or (configuration and args.configuration not in (None, configuration[0])):
+        raise AutolmkError(
+            "it is not clear what to train",
+            found=" ".join([args.dataset, *args.where]) + (f" -c {args.configuration}" if args.configuration else ""),
+            expected="autolmk_train DATASET FOLD, or autolmk_train DATASET CONFIGURATION FOLD",
+        )
+    if fold != "all" and not fold.isdecimal():
+        raise AutolmkError(f"there is no fold {fold!r}", expected="0, 1, ... or all, as the last argument")
+    return (configuration[0] if configuration else args.configuration), fold if fold == "all" else int(fold)
+
+
+def _plans(folders: Folders, dataset: str, plans_name: str, configuration: str | None) -> tuple[Plans, str]:
+    from autolmk.plans import Plans
+
+    folder = folders.preprocessed / dataset
+    file = folder / f"{plans_name}.json"
+    if not file.is_file():
+        planned = sorted(p.stem for p in folder.glob("*.json") if p.stem not in ("dataset", "dataset_fingerprint"))
+        raise AutolmkError(
+            f"{dataset} has no plans {plans_name!r}",
+            file=file,
+            found=f"{', '.join(p for p in planned if p != 'splits_final') or 'none'} in {folders.preprocessed}",
+            remedy=f"run autolmk_plan_and_preprocess -d {dataset}, or choose other plans with -p",
+        )
+    plans = Plans.load(file)
+    if configuration is None:
+        configuration = next(iter(plans.configurations))
+        if len(plans.configurations) > 1:
+            logger.info("training configuration %s of %s", configuration, ", ".join(plans.configurations))
+    plans.configuration(configuration)
+    return plans, configuration
+
+
+def _set_up_threads(workers: int | None, threads: int | None) -> int:
+    """Share the cores between this process and the workers; gives the number of workers."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is None:
+        workers = min(MAX_WORKERS, max(1, cores // 2))
+    torch.set_num_threads(threads or max(1, cores - workers))
+    return workers
+
+
+def _trainer(plans: Plans, name: str, specification: str | None, settings: Sequence[str]) -> Trainer:
+    """The trainer of a configuration, with -tr and --set applied."""
+    from autolmk import registry
+    from autolmk.plans import Configuration
+    from autolmk.serialization import from_json, to_json
+
+    value = to_json(plans.configuration(name))
+    for setting in settings:
+        _apply(value, setting)
+    if specification is not None:
+        value["trainer"] = registry.absolute(specification)
+    configuration = from_json(Configuration, value, path="--set")
+    return registry.trainer_class(configuration.trainer)(plans, configuration)
+
+
+def _apply(configuration: dict[str, Any], setting: str) -> None:
+    """KEY=VALUE: KEY is a path into the configuration, or, where it has no such key, an option of the trainer."""
+    import json
+
+    from autolmk.serialization import near
+
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise AutolmkError("--set needs KEY=VALUE", found=setting, expected="such as schedule.learning_rate=1e-4")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *path, last = key.split(".")
+    if not path and last not in configuration:
+        configuration["options"][last] = value
+        return
+    place: Any = configuration
+    for part in [*path, last]:
+        if not isinstance(place, dict) or (part not in place and place is not configuration["options"]):
+            known = place if isinstance(place, dict) else ()
+            raise AutolmkError(
+                f"--set: the configuration has no {key!r}{near(part, known)}", expected=f"one of {', '.join(known)}"
+            )
+        if part == last:
+            place[part] = value
+        else:
+            place = place[part]
+
+
+# -- data and folders -------------------------------------------------------------------------------------------------
+
+
+def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) -> tuple[Store, list[str], list[str]]:
+    """(preprocessed cases, training cases, held-out cases)."""
+    from autolmk import splits
+    from autolmk.store import Store
+
+    folder = folders.preprocessed / dataset
+    store = Store(folder / trainer.configuration.data_identifier)
+    names = store.cases()
+    if not names:
+        raise AutolmkError(
+            f"{dataset} is not preprocessed",
+            file=store.folder,
+            found=f"no case; preprocessed data is looked for in {folders.preprocessed}",
+            remedy=f"run autolmk_plan_and_preprocess -d {dataset}",
+        )
+    if fold == "all":
+        return store, names, []
+    subjects, presence = {}, {}
+    for name in names:
+        stored = store.load(name)
+        subjects[name] = stored.subject
+        marks = stored.landmarks
+        presence[name] = {mark for mark, present in zip(marks.names, marks.present, strict=True) if present}
+    found = splits.load_or_make_splits(folder / splits.FILE_NAME, subjects, presence)
+    train_cases, val_cases = splits.fold(found, int(fold))
+    return store, train_cases, val_cases
+
+
+def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans: Plans, specification: str) -> None:
+    """Verbatim copies of dataset.json, fingerprint and plans, which all folds share, and the source of a user's trainer."""
+    from autolmk import registry
+    from autolmk.plans import Plans
+    from autolmk.serialization import write_bytes
+
+    kept = model / "plans.json"
+    if kept.is_file() and Plans.load(kept).digest() != plans.digest():
+        raise AutolmkError(
+            "the plans changed since this model folder was begun; its folds would not belong together",
+            file=kept,
+            expected=f"the same plans as {preprocessed / plans_name}.json",
+            remedy="give new plans a name of their own when planning (and -p here), or remove the model folder",
+        )
+    registry.keep_source(specification, model)
+    for name in COPIED:
+        if (preprocessed / name).is_file():
+            write_bytes(model / name, (preprocessed / name).read_bytes())
+    write_bytes(kept, (preprocessed / f"{plans_name}.json").read_bytes())
+
+
+def _validate(trainer: Trainer, store: Store, val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:
+    from autolmk.training import validate_checkpoint
+
+    name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
+    numbers = validate_checkpoint(trainer, store, val_cases, folder, name, folder / target, device=args.device)
+    unit = trainer.plans.unit
+    print(f"MRE {numbers['mre']:.4g} {unit}, median {numbers['median']:.4g} {unit}: {folder / target}")
+    return OK

@@ -1,0 +1,445 @@
+"""The training loop on a tiny 2D dataset; run as a script it is the process that other tests kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from autolmk import checkpoint
+from autolmk.checkpoint import checkpoint_file
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+from autolmk.landmarks import Landmarks, Status
+from autolmk.loop import Loop
+from autolmk.measured import Measured
+from autolmk.plans import (
+    Architecture,
+    Augmentation,
+    Configuration,
+    Normalization,
+    Plans,
+    Schedule,
+    Windows,
+    preprocessing_digest,
+)
+from autolmk.run import Run
+from autolmk.runlog import read_log
+from autolmk.serialization import read_json
+from autolmk.store import Store, StoredCase
+from autolmk.trainers.heatmap import HeatmapTrainer
+from autolmk.training import fit, is_finished
+
+NAMES = ("bright", "dark", "rare")
+TRAIN, VAL = [f"case{i}" for i in range(6)], ["case6", "case7"]
+
+
+def tiny_plans(**schedule: Any) -> Plans:
+    architecture = Architecture(
+        features_per_stage=(4, 8),
+        kernel_sizes=((3, 3), (3, 3)),
+        strides=((1, 1), (2, 2)),
+        n_conv_per_stage=(1, 1),
+        n_conv_per_stage_decoder=(1,),
+        output_stride=(1, 1),
+    )
+    length = Schedule(
+        epochs=4,
+        iterations_per_epoch=5,
+        max_seconds=None,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        ema_decay=0.9,
+        validation_share=0.9,
+    )
+    configuration = Configuration(
+        trainer="heatmap",
+        data_identifier="tiny",
+        spacing=(1.0, 1.0),
+        patch_size=(24, 24),
+        batch_size=2,
+        normalization=(Normalization("none"),),
+        windows=Windows("whole"),
+        architecture=architecture,
+        sigma=(1.0, 1.0),
+        augmentation=Augmentation(rotation=(10.0,), scale=(0.9, 1.1), translation=(1.0, 1.0)),
+        schedule=dataclasses.replace(length, **schedule),
+    )
+    return Plans(
+        dataset_name="Dataset001_Tiny",
+        plans_name="autolmkPlans",
+        planner="heatmap",
+        preset="XS",
+        ndim=2,
+        unit="px",
+        channel_names=("light",),
+        landmarks=NAMES,
+        pairs=(),
+        sometimes_absent=("rare",),
+        device="cpu",
+        memory_target_gb=1.0,
+        configurations={"heatmap": configuration},
+    )
+
+
+def write_store(folder: Path, plans: Plans) -> Store:
+    """Blobs on noise: bright, dark, and in two cases of three a faint one."""
+    store, rng = Store(folder), np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(24.0), np.arange(24.0), indexing="ij"), -1)
+    configuration = plans.configurations["heatmap"]
+    for i, name in enumerate([*TRAIN, *VAL]):
+        voxels = np.array([[6.0, 7], [16, 8], [12, 17]]) + rng.uniform(-3, 3, (3, 2))
+        present = np.array([True, True, i % 3 != 0])
+        image = rng.normal(0, 0.1, (24, 24))
+        for point, height, there in zip(voxels, (2.0, -2.0, 1.0), present, strict=True):
+            image += there * height * np.exp(-((grid - point) ** 2).sum(-1) / 4)
+        status = np.where(present, Status.PRESENT, Status.ABSENT).astype(np.int8)
+        case = StoredCase(
+            identifier=name,
+            array=image[None].astype(np.float32),
+            geometry=Geometry.from_parts((24, 24), (1.0, 1.0)),
+            fill=(0.0,),
+            landmarks=Landmarks(NAMES, voxels[:, ::-1], status),
+            subject=name,
+            digest="",
+            plans_digest=preprocessing_digest(plans, configuration),
+        )
+        store.write(name, case)
+    return store
+
+
+def train(store: Store, folder: Path, plans: Plans | None = None, **arguments: Any) -> bool:
+    plans = plans or tiny_plans()
+    trainer = HeatmapTrainer(plans, plans.configurations["heatmap"])
+    return fit(trainer, store, TRAIN, VAL, folder, **{"device": "cpu", **arguments})
+
+
+def weights(folder: Path, name: str = "final") -> dict[str, torch.Tensor]:
+    return checkpoint.load(checkpoint_file(folder, name)).tensors
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    records = [checkpoint.read_record(checkpoint_file(folder, "final")) for folder in (a, b)]
+    assert records[0] == records[1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_store(tmp_path_factory.mktemp("store"), tiny_plans())
+
+
+@pytest.fixture(scope="module")
+def unbroken(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken") / "fold_0"
+    assert train(store, folder, epochs=4, seed=3)
+    return folder
+
+
+def test_a_finished_fold_holds_all_that_prediction_needs(unbroken: Path) -> None:
+    assert is_finished(unbroken)
+    assert sorted(f.name for f in unbroken.iterdir() if f.name != ".lock") == [
+        "checkpoint_best.safetensors",
+        "checkpoint_final.safetensors",
+        "config.json",
+        "measured.json",
+        "progress.png",
+        "training_log.jsonl",
+        "validation",
+    ]
+    measured = Measured.load(unbroken)
+    assert measured.mean_shape is not None and set(measured.mean_shape) == set(NAMES)
+    assert measured.presence_cases == len(VAL)
+    summary = read_json(unbroken / "validation" / "summary.json")
+    assert summary["n_cases"] == len(VAL) and summary["overall"]["n"] == 5
+    assert (unbroken / "validation" / "landmarks.csv").read_text().count("\n") == 1 + len(VAL) * len(NAMES)
+    trainer = HeatmapTrainer(tiny_plans(), tiny_plans().configurations["heatmap"])
+    network, codec = trainer.build_network(), trainer.build_codec()
+    record = checkpoint.load_weights(checkpoint_file(unbroken, "best"), network, codec)
+    assert record["landmarks"] == list(NAMES) and record["best"] is not None
+
+
+def test_the_log_tells_each_epoch_and_validation(unbroken: Path) -> None:
+    entries = read_log(unbroken)
+    epochs = [e for e in entries if e["kind"] == "epoch"]
+    assert [e["iteration"] for e in epochs] == [5, 10, 15, 20]
+    assert all(np.isfinite(e["loss"]) for e in epochs)
+    assert epochs[-1]["learning_rate"] < epochs[1]["learning_rate"]
+    validations = [e for e in entries if e["kind"] == "validation"]
+    assert validations[-1]["cases"] == len(VAL) and validations[-1]["mre"] > 0
+
+
+def test_training_learns(store: Store, tmp_path: Path) -> None:
+    train(store, tmp_path, tiny_plans(iterations_per_epoch=50, learning_rate=0.03), epochs=4, seed=0)
+    final = [e for e in read_log(tmp_path) if e["kind"] == "validation"][-1]
+    assert final["median"] < 0.3
+    assert final["mre"] < 3
+
+
+def test_a_finished_fold_is_not_trained_again(unbroken: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    before = checkpoint_file(unbroken, "final").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO, "autolmk"):
+        assert train(store, unbroken, epochs=4, seed=3)
+    assert "is finished" in caplog.text
+    assert checkpoint_file(unbroken, "final").stat().st_mtime_ns == before
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("iteration", "saved_at"), [(3, 0), (8, 7), (10, 10), (19, 12)])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    iteration: int, saved_at: int, unbroken: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash at `iteration`, the last checkpoint at `saved_at`: the rest is as if nothing had happened."""
+    step = Run.step
+
+    def crashing(run: Run, batch: Any) -> None:
+        if run.iteration == saved_at and saved_at:
+            run.save_latest()
+        if run.iteration == iteration:
+            raise _Killed
+        step(run, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "step", crashing)
+        patch.setattr(Loop, "_save_due", lambda self, at_least: False)
+        with pytest.raises(_Killed):
+            train(store, tmp_path, epochs=4, seed=3)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    seed = None if saved_at else 3  # None: that of the run that it goes on with
+    assert train(store, tmp_path, epochs=4, seed=seed)
+    assert_same_weights(unbroken, tmp_path)
+    assert [e["iteration"] for e in read_log(tmp_path) if e["kind"] == "epoch"] == [5, 10, 15, 20]
+
+
+def test_a_crash_in_validation_repeats_it(
+    unbroken: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, calls = Loop._predict, []
+
+    def crashing(loop: Loop, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise _Killed
+        return predict(loop, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_predict", crashing)
+        with pytest.raises(_Killed):
+            train(store, tmp_path, epochs=4, seed=3)
+    assert train(store, tmp_path, epochs=4, seed=3)
+    assert_same_weights(unbroken, tmp_path)
+
+
+def test_workers_change_nothing(unbroken: Path, store: Store, tmp_path: Path) -> None:
+    train(store, tmp_path, epochs=4, seed=3, workers=1)
+    assert_same_weights(unbroken, tmp_path)
+
+
+def test_another_seed_gives_other_weights(unbroken: Path, store: Store, tmp_path: Path) -> None:
+    train(store, tmp_path, epochs=4, seed=4)
+    assert any(not torch.equal(t, weights(tmp_path)[n]) for n, t in weights(unbroken).items())
+
+
+def test_sigkill_then_the_same_command(unbroken: Path, store: Store, tmp_path: Path) -> None:
+    """A real SIGKILL amid training; the workers go with it; the run then ends like the unbroken one."""
+    process = start(store, tmp_path)
+    try:
+        wait_for(lambda: checkpoint_file(tmp_path, "latest").exists() and len(read_log(tmp_path)) >= 2, process)
+        with pytest.raises(AutolmkError, match="another process trains"):
+            train(store, tmp_path, epochs=4, seed=3)
+        children = child_processes(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    assert children and not is_finished(tmp_path)
+    wait_for(lambda: not any(_alive(pid) for pid in children))
+    assert train(store, tmp_path, epochs=4, seed=3)
+    assert_same_weights(unbroken, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_save_and_end(
+    number: int, unbroken: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, saved = Run.step, []
+
+    def signalled(run: Run, batch: Any) -> None:
+        if run.iteration == 7:
+            os.kill(os.getpid(), number)
+        if run.iteration == 8:  # only after SIGUSR1
+            saved.append(checkpoint.read_record(checkpoint_file(tmp_path, "latest"))["iteration"])
+        step(run, batch)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "step", signalled)
+        if number == signal.SIGUSR1:
+            assert train(store, tmp_path, epochs=4, seed=3) and saved == [8]
+        else:
+            with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+                train(store, tmp_path, epochs=4, seed=3)
+            assert checkpoint.read_record(checkpoint_file(tmp_path, "latest"))["iteration"] == 8
+    assert signal.getsignal(number) is before
+    assert train(store, tmp_path, epochs=4, seed=3)
+    assert_same_weights(unbroken, tmp_path)
+
+
+def test_a_stop_file_saves_and_stops(unbroken: Path, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path, epochs=4, seed=3)
+    assert not (tmp_path / "stop").exists()
+    assert checkpoint.read_record(checkpoint_file(tmp_path, "latest"))["iteration"] == 1
+    assert train(store, tmp_path, epochs=4, seed=3)
+    assert_same_weights(unbroken, tmp_path)
+
+
+def test_a_finish_file_ends_training(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "finish").touch()
+    assert train(store, tmp_path, epochs=4, seed=3)
+    assert is_finished(tmp_path) and not (tmp_path / "finish").exists()
+    assert checkpoint.read_record(checkpoint_file(tmp_path, "final"))["iteration"] == 1
+
+
+def test_max_time_adds_up_over_resumes(store: Store, tmp_path: Path) -> None:
+    plans = tiny_plans(epochs=100_000)
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path, plans, max_seconds=3.0)
+    file = checkpoint_file(tmp_path, "latest")
+    latest = checkpoint.load(file)
+    checkpoint.save(file, latest.tensors, {**latest.record, "elapsed": 2.0})
+    assert train(store, tmp_path, plans, max_seconds=3.0)
+    again = [e for e in read_log(tmp_path) if e["elapsed"] >= 2.0]
+    assert again[0]["kind"] == "epoch" and again[-1]["elapsed"] >= 3.0
+    rates = [e["learning_rate"] for e in again if e["kind"] == "epoch"]
+    assert max(rates) < 0.01 * 0.5  # two thirds of the time were over
+
+
+def test_fold_all_has_final_weights_only(store: Store, tmp_path: Path) -> None:
+    plans = tiny_plans()
+    trainer = HeatmapTrainer(plans, plans.configurations["heatmap"])
+    assert fit(trainer, store, TRAIN + VAL, [], tmp_path, device="cpu", epochs=1)
+    assert is_finished(tmp_path) and not checkpoint_file(tmp_path, "best").exists()
+    assert Measured.load(tmp_path).presence_cases == 0
+
+
+def test_held_out_points_move_nothing(unbroken: Path, store: Store, tmp_path: Path) -> None:
+    """No leak: altered annotations of held-out cases change neither weights nor mean shape."""
+    other = write_store(tmp_path / "store", tiny_plans())
+    for case in VAL:
+        stored = other.load(case)
+        image = stored.image().array
+        moved = dataclasses.replace(
+            stored, array=image, landmarks=Landmarks(NAMES, stored.landmarks.points + 5, stored.landmarks.status)
+        )
+        other.write(case, moved)
+    train(other, tmp_path / "fold_0", epochs=4, seed=3)
+    for name, tensor in weights(unbroken).items():
+        assert torch.equal(tensor, weights(tmp_path / "fold_0")[name])
+    assert Measured.load(tmp_path / "fold_0").mean_shape == Measured.load(unbroken).mean_shape
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_checkpoint_is_named(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    train(store, tmp_path, epochs=4)
+    file = checkpoint_file(tmp_path, "latest")
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(AutolmkError, match=r"(?s)checkpoint is damaged.*checkpoint_latest.*delete it"):
+        train(store, tmp_path, epochs=4)
+    assert not is_finished(tmp_path)
+
+
+def test_another_seed_or_other_plans_cannot_go_on(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    train(store, tmp_path, epochs=4, seed=3)
+    with pytest.raises(AutolmkError, match="another seed"):
+        train(store, tmp_path, epochs=4, seed=4)
+    with pytest.raises(AutolmkError, match="another plans or options"):
+        train(store, tmp_path, tiny_plans(learning_rate=0.02), epochs=4)
+
+
+def test_data_of_other_plans_is_refused(store: Store, tmp_path: Path) -> None:
+    plans = tiny_plans()
+    changed = dataclasses.replace(plans.configurations["heatmap"], normalization=(Normalization("zscore"),))
+    plans = dataclasses.replace(plans, configurations={"heatmap": changed})
+    with pytest.raises(AutolmkError, match="made by other plans"):
+        train(store, tmp_path, plans, epochs=1)
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = HeatmapTrainer.loss
+    monkeypatch.setattr(HeatmapTrainer, "loss", lambda self, *a: loss(self, *a) * float("nan"))
+    with pytest.raises(AutolmkError, match=r"(?s)the loss became nan at iteration 0.*case\d.*learning_rate"):
+        train(store, tmp_path, epochs=1)
+
+
+def test_a_missing_device_is_an_error(store: Store, tmp_path: Path) -> None:
+    for device in ("cuda:99", "tpu", "meta"):
+        with pytest.raises(AutolmkError, match="device"):
+            train(store, tmp_path, device=device)
+
+
+# -- another process --------------------------------------------------------------------------------------------------
+
+
+def start(store: Store, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, __file__, str(store.folder), str(folder)])
+
+
+def wait_for(condition: Any, process: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        assert process is None or process.poll() is None, "the process ended too soon"
+        time.sleep(0.02)
+
+
+def child_processes(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def main(store: str, folder: str) -> None:
+    """Slowly, so that there is time to kill it."""
+    torch.set_num_threads(1)
+    step = Run.step
+
+    def slow(run: Run, batch: Any) -> None:
+        time.sleep(0.1)
+        step(run, batch)
+
+    Run.step = slow  # type: ignore[method-assign]
+    train(Store(Path(store)), Path(folder), epochs=4, seed=3, workers=1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
