@@ -200,7 +200,7 @@ class Geometry:
     def window(self, centre: npt.ArrayLike, shape: Sequence[int], transform: npt.ArrayLike | None = None) -> Geometry:
         """A grid of `shape` voxels of this grid's size and direction, its middle at `centre` (P,) mm.
 
-        transform: (P, P), applied to the axes: a rotation turns the window, a factor of 2 makes its voxels twice as wide.
+        transform: (P, P), applied to the axes: a rotation turns the window, a factor of 2 doubles its voxels' width.
         """
         matrix = self.matrix if transform is None else np.asarray(transform, dtype=np.float64) @ self.matrix
         affine = self.affine.copy()
