@@ -41,18 +41,12 @@ def is_dicom(file: Path) -> bool:
 
 
 def nifti_size(header: bytes) -> int | None:
-    """Bytes that a NIfTI-1 or NIfTI-2 file of this header (348 or 540 bytes) needs; None where it is no such header."""
+    """Bytes that a NIfTI-1 file with this header of 348 bytes needs; None where it is no such header."""
     for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:
-            dim = struct.unpack_from(order + "8h", header, 40)
-            bits = struct.unpack_from(order + "h", header, 72)[0]
-            offset = struct.unpack_from(order + "f", header, 108)[0]
-        elif len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540:
-            dim = struct.unpack_from(order + "8q", header, 16)
-            bits = struct.unpack_from(order + "h", header, 14)[0]
-            offset = struct.unpack_from(order + "q", header, 168)[0]
-        else:
+        if len(header) < 348 or struct.unpack_from(order + "i", header)[0] != 348:
             continue
+        dim = struct.unpack_from(order + "8h", header, 40)
+        bits, offset = struct.unpack_from(order + "h", header, 72)[0], struct.unpack_from(order + "f", header, 108)[0]
         if not 1 <= dim[0] <= 7 or not math.isfinite(offset):
             return None
         voxels = math.prod(max(1, int(n)) for n in dim[1 : dim[0] + 1])
@@ -63,13 +57,13 @@ def nifti_size(header: bytes) -> int | None:
 def _check_nifti(file: Path, compressed: bool, size: int) -> None:
     if not compressed:
         with file.open("rb") as stream:
-            needed = nifti_size(stream.read(540))
+            needed = nifti_size(stream.read(348))
         if needed is not None and size < needed:
             raise _truncated(file, f"{size} bytes", f"{needed} bytes")
         return
     try:
         with gzip.open(file) as stream:
-            needed = nifti_size(stream.read(540))
+            needed = nifti_size(stream.read(348))
         if needed is None or _gzip_says(file) == needed % 2**32:
             return
         unpacked = 0
