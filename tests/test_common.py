@@ -37,7 +37,9 @@ def test_one_dash_or_two(spelling: str, example: Parser) -> None:
 
 def test_values_may_hold_equals_signs_and_minus(example: Parser) -> None:
     args = parsed(example, "--set", "lr=-1", "-set=a=b", "-raw", "x", "--", "-odd")
-    assert args.set == ["lr=-1", "a=b"] and args.dataset == "-odd" and folders_from(args).raw.path == Path("x").absolute()
+    assert (
+        args.set == ["lr=-1", "a=b"] and args.dataset == "-odd" and folders_from(args).raw.path == Path("x").absolute()
+    )
 
 
 @pytest.mark.parametrize("wrong", ["-num_proceses", "--num_proc", "-d1"])
@@ -45,6 +47,18 @@ def test_unknown_option_gets_near_names(wrong: str, example: Parser, capsys: pyt
     with pytest.raises(SystemExit) as caught:
         run(lambda args: 0, example, [wrong, "7"])
     assert caught.value.code == 2 and f"unknown option {wrong}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", ["-c", "--c"])
+def test_declared_spelling_beats_the_other_ones_twin(first: str) -> None:
+    known = parser("Two options of one letter.")
+    for name in sorted(["-c", "--c"], reverse=first == "--c", key=len):
+        if name == "-c":
+            option(known, name, dest="configuration")
+        else:
+            option(known, name, action="store_true", dest="resume")
+    args = parsed(known, "-c", "x", "--c")
+    assert args.configuration == "x" and args.resume
 
 
 ERRORS = [

@@ -66,8 +66,10 @@ def option(parser: Parser, *names: str, **settings: Any) -> None:
     settings.setdefault("help", " ")  # without any help the default value is not shown
     parser.add_argument(*names, **settings)
     for name in names:
-        bare = name.lstrip("-")
-        parser.spellings |= {f"-{bare}": name, f"--{bare}": name}
+        parser.spellings[name] = name
+    for name in names:
+        for twin in (f"-{name.lstrip('-')}", f"--{name.lstrip('-')}"):
+            parser.spellings.setdefault(twin, name)  # -c and --c may be declared to be two options
 
 
 def add_folders(parser: Parser) -> None:
