@@ -207,7 +207,7 @@ class _QuadraticFit:
     exactly for a Gaussian of any width, and averages the noise of all cells in the box.
 
     Weights fall like the encoder's Gaussian. The box is shifted where it would leave the window. float64 on the CPU.
-    Against a parabola through three cells an axis, its error under noise is a half to a seventh (test_codecs).
+    Under noise its error is a quarter of that of a parabola through three cells an axis, or less (test_codecs).
     """
 
     def __init__(self, cells: Sequence[int], sigma: Sequence[float]) -> None:
