@@ -96,6 +96,11 @@ class DatasetDescription:
         """Read dataset.json. AutolmkError names whatever is wrong in it."""
         return from_json(cls, read_json(file), file=file)
 
+    @classmethod
+    def from_json(cls, value: Any) -> DatasetDescription:
+        """Inverse of `to_json`."""
+        return from_json(cls, value)
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without what is None."""
         content = {key: value for key, value in to_json(self).items() if value is not None}

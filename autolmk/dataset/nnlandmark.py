@@ -29,6 +29,7 @@ from autolmk.serialization import from_json, near, read_json, write_json
 POINTS, LABELS, SPACINGS = "all_landmarks_voxel.json", "name_to_label.json", "spacing.json"
 CUBE = 1.5  # voxels by which a point may differ from its cube: rounding, and half of a cube that the border cuts off
 SPACING_TOLERANCE = 0.01  # relative
+DETACHED = (".mhd", ".nhdr")
 
 
 def import_dataset(
@@ -105,6 +106,13 @@ class _Import:
 
     def _import_split(self, split: Split) -> int:
         channels = self.given.channel_names
+        if self.given.file_ending in DETACHED:
+            raise AutolmkError(
+                "images whose data is in a second file cannot be imported",
+                file=self.source / "dataset.json",
+                found=f"the file ending {self.given.file_ending}",
+                remedy="convert them to .nii.gz, .nrrd or .mha",
+            )
         cases = imageio.list_cases(self.source / f"images{split}", self.given.file_ending, len(channels or "0"))
         table: dict[str, Annotation] = {}
         for case, files in tqdm(cases.items(), f"importing images{split}", disable=not self.progress):
