@@ -18,6 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 ANY_SCALE = (0.0, float("inf"))
 MEDIAN_TO_WIDTH = 1.5  # width of the Geman-McClure weights over the median residual
+WIDER = 2.0  # factor on it for annotated points, few of which are wrong: else a few landmarks become the anchors of all
 FLOOR = 1e-6  # of that width over the size of the configuration: exact fits stay finite
 STARTS = 300  # minimal subsets that a robust fit starts from
 KEPT = 5  # best of them that are refined
@@ -210,21 +211,23 @@ def _best(x: FloatArray, y: FloatArray, prior: FloatArray, fits: _Fits) -> tuple
     return (fits[0][i : i + 1], fits[1][i : i + 1], fits[2][i : i + 1]), weights
 
 
-def _reweighted(x: FloatArray, y: FloatArray, prior: FloatArray, fits: _Fits, bounds: tuple[float, float]) -> _Fits:
+def _reweighted(
+    x: FloatArray, y: FloatArray, prior: FloatArray, fits: _Fits, bounds: tuple[float, float], factor: float = 1.0
+) -> _Fits:
     """B fits refined at once: x, y (B or 1, n, P), prior (B or 1, n), 0 where a point is missing (its x, y finite)."""
     for _ in range(ITERATIONS):
         residuals = _residuals(x, y, fits)
-        widths = _widths(residuals, prior > 0, y)
+        widths = _widths(residuals, prior > 0, y, factor)
         fits = _least_squares(x, y, prior * _geman_mcclure(residuals, widths), bounds)
         if (np.abs(_residuals(x, y, fits) - residuals) < CONVERGED * widths[:, None]).all():
             break
     return fits
 
 
-def _widths(residuals: FloatArray, used: BoolArray, y: FloatArray) -> FloatArray:
+def _widths(residuals: FloatArray, used: BoolArray, y: FloatArray, factor: float = 1.0) -> FloatArray:
     """(B,) mm: of the Geman-McClure weights of residuals (B, n), from the median over the used ones."""
     median = np.nanmedian(np.where(used, residuals, np.nan), axis=1)
-    return np.maximum(MEDIAN_TO_WIDTH * median, max(FLOOR * _size(y.reshape(-1, y.shape[-1])), 1e-12))
+    return np.maximum(factor * MEDIAN_TO_WIDTH * median, max(FLOOR * _size(y.reshape(-1, y.shape[-1])), 1e-12))
 
 
 def _geman_mcclure(residuals: FloatArray, widths: FloatArray) -> FloatArray:
@@ -257,9 +260,9 @@ def _posed(mean: FloatArray, cases: FloatArray, needed: int, fits: list[Fit | No
         x, y = np.nan_to_num(mean)[None], np.nan_to_num(cases[again])
         prior = common[again].astype(np.float64)
         started = _stack([fit.similarity for fit in (fits[i] for i in again) if fit is not None])
-        refined = _reweighted(x, y, prior, started, ANY_SCALE)
+        refined = _reweighted(x, y, prior, started, ANY_SCALE, WIDER)
         residuals = _residuals(x, y, refined)
-        weights = prior * _geman_mcclure(residuals, _widths(residuals, prior > 0, y))
+        weights = prior * _geman_mcclure(residuals, _widths(residuals, prior > 0, y, WIDER))
         for row, i in enumerate(again):
             result[i] = Fit(_single(refined, row), weights[row], np.where(common[i], residuals[row], np.nan))
     return result

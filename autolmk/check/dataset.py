@@ -58,7 +58,7 @@ def faulty(finding: Findings, faults: Sequence[Fault]) -> bool:
 def _report(dataset: Dataset, faults: Sequence[Fault], findings: Sequence[Findings]) -> Report:
     training = [f for f in findings if f.split == "Tr"]
     good = {f.case.identifier: f.summary for f in training if f.summary is not None and not faulty(f, faults)}
-    if training and not good:
+    if training and not good and not any(fault.severity == "dataset" for fault in faults):
         faults = [*faults, Fault("dataset", "no training case is without a fault", str(dataset.folder))]
     ordered = sorted(faults, key=lambda f: (SEVERITIES.index(f.severity), f.case or "", f.problem))
     bad = sorted({f.case.identifier for f in training} - set(good))

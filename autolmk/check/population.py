@@ -146,7 +146,9 @@ def _frame_faults(findings: Sequence[Findings]) -> list[Fault]:
     placed = np.stack([_relative(f, f.readings[f.frame]) for f in findings if f.frame is not None])
     if len(placed) != len(findings) or not frames:
         return []
-    typical = np.nanmedian(np.where(np.isfinite(placed), placed, np.nan), axis=0) if len(placed) else placed
+    seen = np.isfinite(placed).all(axis=2).any(axis=0)
+    typical = np.full(placed.shape[1:], np.nan)
+    typical[seen] = np.nanmedian(placed[:, seen], axis=0)
     faults = []
     for finding, place in zip(findings, placed, strict=True):
         here = _distance(place, typical)
