@@ -132,16 +132,16 @@ class Look:
     def candidates(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Window voxels (L, K, D) and log-odds (L, K) of the window at `start`."""
         with torch.inference_mode(), evaluating(self.members):
-            found = self.members[0].codec.decode(self.scores(start))
-        voxels = found.voxels[0].double().cpu().numpy()
-        log_odds = found.log_odds[0].double().cpu().numpy()
-        if np.isnan(log_odds).any() or np.isnan(voxels[np.isfinite(log_odds)]).any():
-            raise AutolmkError(
-                "the network's output is not finite",
-                found="NaN among the scores",
-                remedy="check the image for NaN; if other images fail too, train again",
-            )
-        return voxels, log_odds
+            scores = self.scores(start)
+            highest = float(scores.amax())  # NaN where there is any
+            if not np.isfinite(highest):
+                raise AutolmkError(
+                    "the network's output is not finite",
+                    found=f"scores up to {highest}",
+                    remedy="check the image's intensities; if other images fail too, train again",
+                )
+            found = self.members[0].codec.decode(scores)
+        return found.voxels[0].double().cpu().numpy(), found.log_odds[0].double().cpu().numpy()
 
 
 def _view(network: nn.Module, codec: Codec, data: Tensor, view: View) -> Tensor:
@@ -242,7 +242,7 @@ def heatmap_crops(
     voxels = geometry.to_voxels(prediction.candidates[:, 0])
     left = list(np.flatnonzero(np.isfinite(voxels).all(axis=1)))
     stride = np.array(configuration.architecture.output_stride)
-    half = np.ceil(np.asarray(half_width) / (np.array(geometry.spacing) * stride)).astype(int)
+    half = np.ceil(np.asarray(half_width) / (np.array(geometry.spacing) * stride) - 1e-6).astype(int)
     while left:
         start = centred_start(voxels[left[0]], geometry.shape, patch)
         inside = [i for i in left if i == left[0] or _holds(voxels[i], start, patch, half * stride)]

@@ -1,0 +1,407 @@
+"""The one decoder: windows, candidates, mirroring, members, presence. Networks here are exact by construction: the
+image itself holds each landmark's log-Gaussian, so every error is the decoder's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+
+from autolmk.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
+from autolmk.codecs import HeatmapCodec
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.image import Image
+from autolmk.inference import Look, Member, heatmap_crops, likelihoods, predict_image
+from autolmk.landmarks import Status
+from autolmk.measured import Measured
+from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
+
+PATCH = (24, 24, 24)
+SIGMA = 2.0  # mm
+PEAK = 8.0  # logit at a landmark
+FAR = -12.0  # logit far from one
+SPACING = (1.5, 1.0, 1.0)
+
+
+def plans_for(
+    names: Sequence[str],
+    *,
+    pairs: tuple[tuple[str, str], ...] = (),
+    absent: tuple[str, ...] = (),
+    mirror_axis: int | None = None,
+    patch: tuple[int, ...] = PATCH,
+) -> Plans:
+    d = len(patch)
+    configuration = Configuration(
+        trainer="heatmap",
+        data_identifier="test",
+        spacing=SPACING[-d:],
+        patch_size=patch,
+        batch_size=1,
+        normalization=(Normalization("none"),),
+        windows=Windows("random"),
+        architecture=Architecture((4,), ((3,) * d,), ((1,) * d,), (1,), (), (1,) * d),
+        sigma=(SIGMA,) * d,
+        augmentation=Augmentation((0.0,) * d, (1.0, 1.0), (0.0,) * d, mirror_axis),
+        schedule=Schedule(1, 1, None, 1e-3, 0.0, 0.9, 0.1),
+    )
+    return Plans(
+        "Dataset000_Test", "plans", "heatmap", "XS", d, "mm", ("c",), tuple(names), pairs, absent, "cpu", 1.0,
+        {"test": configuration},
+    )  # fmt: skip
+
+
+class Heights(nn.Module):
+    """Channel l of the image is the logit of landmark l."""
+
+    def forward(self, data: Tensor) -> Tensor:
+        return data.clone()
+
+
+class BlindAtBorder(nn.Module):
+    """As Heights, but within `width` voxels of the window's border peaks are lower and one voxel off."""
+
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, data: Tensor) -> Tensor:
+        inside = torch.zeros(data.shape[2:], dtype=torch.bool)
+        inside[tuple(slice(self.width, n - self.width) for n in data.shape[2:])] = True
+        return torch.where(inside, data, data.roll(1, -2) - 2.0)
+
+
+def member(plans: Plans, network: nn.Module | None = None) -> Member:
+    configuration = plans.configuration("test")
+    sigma = [SIGMA / s for s in configuration.spacing]
+    codec = HeatmapCodec(len(plans.landmarks), configuration.patch_size, (1,) * len(sigma), sigma)
+    nn.init.zeros_(codec.elsewhere)
+    return Member(network or Heights(), codec)
+
+
+def scene(geometry: Geometry, points: FloatArray, heights: Sequence[float] | None = None) -> Image:
+    """(L, *S): channel l is `height - |x - p_l|^2 / (2 sigma^2)`, floored; all in mm."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in geometry.shape], indexing="ij"), axis=-1)
+    place = geometry.to_physical(grid)
+    array = np.empty((len(points), *geometry.shape), dtype=np.float32)
+    for i, point in enumerate(points):
+        height = PEAK if heights is None else heights[i]
+        array[i] = np.maximum(height - ((place - point) ** 2).sum(axis=-1) / (2 * SIGMA**2), FAR)
+    return Image(array, geometry)
+
+
+def oblique(shape: tuple[int, ...], seed: int = 0) -> Geometry:
+    turn = Rotation.from_rotvec(np.random.default_rng(seed).uniform(-0.3, 0.3, 3)).as_matrix()
+    return Geometry.from_parts(shape, SPACING, (-30.0, 12.0, 100.0), turn @ np.eye(3)[:, ::-1])
+
+
+def predict(image: Image, plans: Plans, *members: Member, measured: Sequence[Measured] = (), **options: float):  # type: ignore[no-untyped-def]
+    fill = (FAR,) * len(image.array)
+    return predict_image(
+        image, fill, members or [member(plans)], plans, plans.configuration("test"), measured, device="cpu", **options
+    )
+
+
+def places(geometry: Geometry, count: int, seed: int = 1, margin: float = 2.0) -> FloatArray:
+    size = np.array(geometry.shape)
+    voxels = np.random.default_rng(seed).uniform(margin, size - 1 - margin, size=(count, len(size)))
+    return geometry.to_physical(voxels)
+
+
+def names_of(count: int) -> list[str]:
+    return [f"L{i}" for i in range(count)]
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 17), (24, 24, 24), (9, 10, 8)])
+def test_an_image_that_fits_one_window_is_looked_at_once(shape: tuple[int, ...]) -> None:
+    geometry = oblique(shape)
+    points = places(geometry, 4, margin=3.0)
+    result = predict(scene(geometry, points), plans_for(names_of(4)))
+    assert result.looks == 1
+    np.testing.assert_allclose(result.landmarks.points, points, atol=0.02)
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_finds_every_landmark_of_a_large_image(step: float) -> None:
+    geometry = oblique((60, 31, 50))
+    points = places(geometry, 12)
+    result = predict(scene(geometry, points), plans_for(names_of(12)), step=step)
+    assert result.looks > 1
+    np.testing.assert_allclose(result.candidates[:, 0], points, atol=0.02)
+    np.testing.assert_array_equal(result.landmarks.points, result.candidates[:, 0])
+    assert (np.diff(result.log_odds, axis=1) <= 0).all()
+
+
+def test_two_dimensions() -> None:
+    plans = plans_for(names_of(3), patch=(32, 32))
+    geometry = Geometry.from_parts((50, 70), (1.0, 1.0), (3.0, 4.0))
+    points = places(geometry, 3)
+    np.testing.assert_allclose(predict(scene(geometry, points), plans).landmarks.points, points, atol=0.02)
+
+
+def test_a_landmark_near_a_border_is_looked_at_again() -> None:
+    geometry = Geometry.from_parts((24, 24, 96), SPACING, (0.0, 0.0, 0.0))
+    voxels = np.array([[12.0, 12.0, 24.3], [11.0, 13.0, 46.8], [12.0, 9.0, 60.0]])
+    points = geometry.to_physical(voxels)
+    plans = plans_for(names_of(3))
+    blind = member(plans, BlindAtBorder())
+    result = predict(scene(geometry, points), plans, blind, step=1.0)
+    assert result.looks == 4 + 2  # the first two, each in a window of its own; the third was seen well
+    errors = np.linalg.norm(result.landmarks.points - points, axis=1)
+    assert errors.max() < 0.05
+
+
+def test_second_looks_are_shared() -> None:
+    geometry = Geometry.from_parts((24, 24, 96), SPACING, (0.0, 0.0, 0.0))
+    voxels = np.array([[12.0, 12.0, 23.0 + i / 4] for i in range(8)])
+    plans = plans_for(names_of(8))
+    result = predict(scene(geometry, geometry.to_physical(voxels)), plans, member(plans, BlindAtBorder()), step=1.0)
+    assert result.looks == 4 + 1
+    np.testing.assert_allclose(geometry.to_voxels(result.landmarks.points), voxels, atol=0.05)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 90), st.integers(4, 40)), min_size=2, max_size=3),
+    st.floats(0.25, 1.0),
+)
+@settings(max_examples=100, deadline=None)
+def test_tiles_cover_the_image_and_stay_in_it(axes: list[tuple[int, int]], step: float) -> None:
+    shape, patch = [a for a, _ in axes], [b for _, b in axes]
+    starts = np.array(tile_starts(shape, patch, step))
+    for axis, (size, side) in enumerate(axes):
+        line = np.unique(starts[:, axis])
+        if size <= side:
+            assert len(line) == 1
+            assert -line[0] - (side - size + line[0]) in (-1, 0, 1)  # in the middle
+            continue
+        assert line[0] == 0
+        assert line[-1] == size - side
+        assert np.diff(line).max(initial=0) <= max(1, math.ceil(side * step))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_cover_serves_every_point(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape, patch = rng.integers(10, 100, 3), rng.integers(8, 40, 3)
+    points = rng.uniform(-0.5, shape - 0.5, size=(count, 3))
+    starts = cover(points, shape, patch, 0.25)
+    assert len(starts) <= count
+    best = np.max([centrality(points, start, shape, patch) for start in starts], axis=0)
+    assert best.min() >= 0.25
+
+
+def test_the_border_of_the_image_is_no_border() -> None:
+    assert centrality(np.array([0.0, 12.0]), (0, 0), (80, 24), (24, 24)) == pytest.approx(1.0)
+    assert centrality(np.array([22.5, 12.0]), (0, 0), (80, 24), (24, 24)) == pytest.approx(1 / 12)
+    assert centred_start([1.0, 70.0], (80, 80), (24, 24)) == (0, 56)
+
+
+# -- candidates -------------------------------------------------------------------------------------------------------
+
+
+def test_overlapping_candidates_merge_and_the_central_one_speaks() -> None:
+    rows = np.array([[10.0, 10.0, 5.0, 0.1], [10.5, 10.0, 4.0, 0.4], [10.2, 10.0, 3.0, 0.2], [30.0, 30.0, 1.0, 1.0]])
+    merged = merge(rows, np.ones(2), radius=2.0)
+    np.testing.assert_array_equal(merged, [[10.5, 10.0, 4.0, 0.4], [30.0, 30.0, 1.0, 1.0]])
+
+
+def test_beyond_central_enough_log_odds_decide() -> None:
+    rows = np.array([[10.0, 10.0, 5.0, 0.6], [10.5, 10.0, 4.0, 0.9]])
+    np.testing.assert_array_equal(merge(rows, np.ones(2), radius=2.0), rows[:1])
+
+
+def test_a_pool_stays_small() -> None:
+    rng = np.random.default_rng(0)
+    pool = Pool(1, (1000, 1000), (10, 10))
+    best = -np.inf
+    for _ in range(500):
+        odds = rng.normal(size=(1, 5))
+        best = max(best, float(odds.max()))
+        pool.add(rng.uniform(0, 10, size=(1, 5, 2)), odds, rng.integers(0, 990, 2).tolist())
+    assert pool.ranked(5, (1.0, 1.0), 0.1).log_odds[0, 0] == pytest.approx(best)
+    assert len(pool._rows[0]) <= 128 + 5
+
+
+def test_windows_are_ranked_by_log_odds() -> None:
+    """A decoy in another window, lower against elsewhere, never wins, whatever its share of that window."""
+    geometry = Geometry.from_parts((24, 24, 120), SPACING, (0.0, 0.0, 0.0))
+    truth, decoy = geometry.to_physical([[12, 12, 20.0]]), geometry.to_physical([[12, 12, 100.0]])
+    image = scene(geometry, truth)
+    other = scene(geometry, decoy, [PEAK - 2])
+    both = Image(np.maximum(image.array, other.array), geometry)
+    result = predict(both, plans_for(["L0"]))
+    np.testing.assert_allclose(result.candidates[0, :2], np.concatenate([truth, decoy]), atol=0.02)
+    np.testing.assert_allclose(result.log_odds[0, :2], [PEAK, PEAK - 2], atol=0.1)
+
+
+# -- views and members ------------------------------------------------------------------------------------------------
+
+
+class OneSideIsBetter(nn.Module):
+    """Lower and lower along the last axis."""
+
+    def forward(self, data: Tensor) -> Tensor:
+        ramp = torch.linspace(0.0, 2.0, data.shape[-1])
+        return data - ramp
+
+
+def test_mirroring_makes_prediction_symmetric() -> None:
+    """The prediction of the mirrored image is the mirrored prediction, with the pair swapped, for any network."""
+    plans = plans_for(["a_L", "a_R", "mid"], pairs=(("a_L", "a_R"),), mirror_axis=0)
+    geometry = Geometry.from_parts((20, 20, 40), SPACING, (0.0, 0.0, 0.0))
+    voxels = np.array([[10, 9, 30.2], [10, 9, 8.8], [8, 12, 19.5]])
+    image = scene(geometry, geometry.to_physical(voxels), [PEAK, PEAK - 3, PEAK])
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(3, 3, 3, padding=1))
+    with torch.no_grad():
+        network[0].weight.mul_(0.1)
+        for i in range(3):
+            network[0].weight[i, i, 1, 1, 1] += 1.0
+    odd = member(plans, nn.Sequential(network, OneSideIsBetter()))
+    turned = Image(np.ascontiguousarray(image.array[..., ::-1]), geometry)
+    straight, mirrored = predict(image, plans, odd), predict(turned, plans, odd)
+    back = geometry.to_voxels(mirrored.landmarks.points)[[1, 0, 2]]
+    back[:, 2] = geometry.shape[2] - 1 - back[:, 2]
+    np.testing.assert_allclose(back, geometry.to_voxels(straight.landmarks.points), atol=1e-3)
+    np.testing.assert_allclose(mirrored.log_odds[[1, 0, 2], 0], straight.log_odds[:, 0], atol=1e-4)
+    plain = predict(image, plans, odd, mirror=False)
+    assert np.abs(plain.log_odds[:, 0] - straight.log_odds[:, 0]).max() > 0.1
+
+
+def test_no_mirroring_where_the_plans_forbid_it() -> None:
+    plans = plans_for(["a"], mirror_axis=None)
+    look = Look(
+        scene(oblique((10, 10, 10)), places(oblique((10, 10, 10)), 1)),
+        (FAR,),
+        [member(plans)],
+        plans,
+        plans.configuration("test"),
+        torch.device("cpu"),
+        True,
+    )
+    assert len(look.views) == 1
+
+
+class Shifted(nn.Module):
+    """As Heights, with a constant added and the peak moved by one voxel along the last axis."""
+
+    def __init__(self, by: int, add: float) -> None:
+        super().__init__()
+        self.by, self.add = by, add
+
+    def forward(self, data: Tensor) -> Tensor:
+        return data.roll(self.by, -1) + self.add
+
+
+def test_members_are_averaged_as_scores_inside_a_window() -> None:
+    plans = plans_for(names_of(2))
+    geometry = Geometry.from_parts((20, 20, 20), SPACING, (0.0, 0.0, 0.0))
+    voxels = np.array([[9, 10, 9.3], [12, 8, 11.0]])
+    image = scene(geometry, geometry.to_physical(voxels))
+    members = [member(plans, Shifted(1, 1.0)), member(plans, Shifted(-1, -1.0))]
+    result = predict(image, plans, *members)
+    np.testing.assert_allclose(geometry.to_voxels(result.landmarks.points), voxels, atol=0.02)
+    lost = 1.0 / (2 * SIGMA**2)  # the mean of two parabolas one voxel away, at their middle
+    np.testing.assert_allclose(result.log_odds[:, 0], PEAK - lost, atol=0.15)
+
+
+def test_networks_are_left_in_the_mode_they_were_in() -> None:
+    plans = plans_for(["a"])
+    one = member(plans)
+    one.network.train()
+    predict(scene(oblique((10, 10, 10)), places(oblique((10, 10, 10)), 1)), plans, one)
+    assert one.network.training
+
+
+def test_scores_that_are_not_finite_are_an_error() -> None:
+    class Broken(nn.Module):
+        def forward(self, data: Tensor) -> Tensor:
+            return data * math.nan
+
+    plans = plans_for(["a"])
+    geometry = oblique((10, 10, 10))
+    with pytest.raises(AutolmkError, match="not finite"):
+        predict(scene(geometry, places(geometry, 1)), plans, member(plans, Broken()))
+
+
+# -- presence ---------------------------------------------------------------------------------------------------------
+
+
+def test_presence_by_measured_calibration() -> None:
+    geometry = oblique((20, 20, 20))
+    points = places(geometry, 4)
+    plans = plans_for(["always", "high", "low", "weak"], absent=("high", "low", "weak"))
+    image = scene(geometry, points, [-6.0, 6.0, -6.0, 1.0])
+    result = predict(image, plans)
+    P, A = Status.PRESENT, Status.ABSENT
+    np.testing.assert_array_equal(result.landmarks.status, [P, P, A, P])
+    strict = Measured(presence_slope=2.0, presence_intercept=-6.0)
+    result = predict(image, plans, measured=[strict])
+    np.testing.assert_array_equal(result.landmarks.status, [P, P, A, A])
+    expected = 1 / (1 + np.exp(-(2 * result.log_odds[:, 0] - 6)))
+    np.testing.assert_allclose(result.landmarks.likelihood, expected, atol=1e-6)
+    np.testing.assert_allclose(result.candidates[:, 0], points, atol=0.02)  # also of absent ones
+    assert np.isnan(result.landmarks.points[2]).all()
+
+
+def test_likelihoods_of_members_are_averaged() -> None:
+    measured = [Measured(presence_slope=1.0), Measured(presence_slope=0.0)]
+    np.testing.assert_allclose(likelihoods(np.array([0.0, 100.0, -np.inf]), measured), [0.5, 0.75, 0.25])
+
+
+# -- sides ------------------------------------------------------------------------------------------------------------
+
+
+def test_sides_are_assigned_by_the_measured_mean_shape() -> None:
+    """Channels that show both partners, the wrong one slightly higher: the mean shape settles it."""
+    geometry = Geometry.from_parts((30, 40, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    middle = np.array([20.0, 20.0, 15.0])
+    shape = {
+        "a_L": (12, 3, 4), "a_R": (-12, 3, 4), "b_L": (8, -9, -7), "b_R": (-8, -9, -7),
+        "top": (0, 0, 10), "front": (0, -12, 0), "back": (0, 12, -3),
+    }  # fmt: skip
+    names = list(shape)
+    points = np.array([shape[n] for n in names], dtype=float) + middle
+    plans = plans_for(names, pairs=(("a_L", "a_R"), ("b_L", "b_R")), patch=(32, 40, 40))
+    partner = plans.pair_indices()
+    own, other = scene(geometry, points), scene(geometry, points[list(partner)], [PEAK + 1] * len(names))
+    image = Image(np.maximum(own.array, other.array), geometry)
+    measured = Measured(
+        mean_shape={n: tuple(map(float, p)) for n, p in shape.items()}, shape_residual=0.5, scale_bounds=(0.8, 1.2)
+    )
+    wrong = predict(image, plans).landmarks.points
+    np.testing.assert_allclose(wrong, points[list(partner)], atol=0.05)
+    right = predict(image, plans, measured=[measured, measured]).landmarks.points
+    np.testing.assert_allclose(right, points, atol=0.05)
+
+
+# -- crops ------------------------------------------------------------------------------------------------------------
+
+
+def test_heatmap_crops_lie_where_the_landmarks_are() -> None:
+    geometry = oblique((40, 30, 50))
+    points = places(geometry, 5)
+    plans = plans_for(names_of(5))
+    image = scene(geometry, points)
+    prediction = predict(image, plans)
+    configuration = plans.configuration("test")
+    look = Look(image, (FAR,) * 5, [member(plans)], plans, configuration, torch.device("cpu"), False)
+    crops = dict(heatmap_crops(look, prediction, configuration, (6.0, 6.0, 6.0)))
+    assert set(crops) == set(plans.landmarks)
+    for name, point in zip(names_of(5), points, strict=True):
+        crop = crops[name]
+        peak = np.unravel_index(int(crop.array[0].argmax()), crop.geometry.shape)
+        assert np.linalg.norm(crop.geometry.to_physical(peak) - point) < 1.5
+        assert max(crop.geometry.shape) <= 13
