@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,12 +140,17 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
 
 
 def optimizer_bytes(trainer: Trainer, parameters: Sequence[nn.Parameter]) -> int:
-    """Bytes of the state that the trainer's optimizer keeps: it takes one step on meta gradients, and is looked at."""
-    optimizer = trainer.build_optimizer(parameters)
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+    """Bytes of the state that the trainer's optimizer keeps of `parameters`: it takes one step on the meta device, with
+    one parameter of each shape, as the state of a parameter depends on nothing else."""
+    shapes = Counter((p.shape, p.dtype) for p in parameters)
+    samples = {key: nn.Parameter(torch.empty(key[0], dtype=key[1], device="meta")) for key in shapes}
+    optimizer = trainer.build_optimizer(list(samples.values()))
+    for sample in samples.values():
+        sample.grad = torch.empty_like(sample)
     optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
-    state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-    return sum(v.numel() * v.element_size() for v in state)
+    return sum(shapes[key] * _state_bytes(optimizer, sample) for key, sample in samples.items())
+
+
+def _state_bytes(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> int:
+    state = optimizer.state.get(parameter, {})
+    return sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))

@@ -28,7 +28,7 @@ FINE_STEP, SIDE_STEP = 1.03, 1.05  # factors between the spacings, and between t
 HEADS_SHARE = 0.5  # of the activations that the landmarks' logits may take before the decoder stops earlier
 OUTPUT_STRIDES = 3  # 1, 2 and 4
 FEWEST_STAGES, MOST_PADDING = 4, 2.0  # depth is given up, down to this, where strides would pad a window by more
-LEAST_SIDE = 8 * SMALLEST  # voxels along the longest side of an image that coarsening leaves
+LEAST_SIDE = 8 * SMALLEST  # voxels along the longest side of a window, and of an image that was coarsened
 RESIDUAL_BLOCKS = (1, 3, 4, 6)  # of the first stages; the last number holds for all that follow
 NOTHING = (Augmentation((), (1.0, 1.0), ()), Schedule(1, 1, None, 1e-3, 0.0, 0.0, 0.0))  # memory does not depend on it
 
@@ -163,8 +163,8 @@ class Search:
 
     def largest(self, spacing: tuple[float, ...]) -> Design:
         """The largest window at `spacing` that fits: a cube in mm, cut to the image. AutolmkError where none does."""
-        smallest = 2 * SMALLEST * min(spacing)
-        count = max(1, int(math.log(max(1.0, max(self.reach) / smallest)) / math.log(SIDE_STEP)) + 2)
+        smallest = LEAST_SIDE * min(spacing)
+        count = int(math.log(max(1.0, max(self.reach) / smallest)) / math.log(SIDE_STEP)) + 1
 
         def at(i: int) -> Design:
             side = max(self.reach) / SIDE_STEP**i

@@ -1,0 +1,441 @@
+"""Plans from literal fingerprints: every planned number follows its cause, and says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from autolmk import rules
+from autolmk.errors import AutolmkError
+from autolmk.fingerprint import Fingerprint, Intensity, LandmarkStatistics, MirrorPlane, Pose
+from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
+from autolmk.planners.heatmap import HeatmapPlanner, first_true
+from autolmk.plans import Configuration, Plans
+from autolmk.registry import planner_class
+from autolmk.serialization import from_json, to_json
+
+
+def statistics(nearest: float | None = 12.0, n_absent: int = 0) -> LandmarkStatistics:
+    return LandmarkStatistics(
+        n_present=40,
+        n_absent=n_absent,
+        n_unknown=0,
+        spread=(3.0, 3.0, 3.0),
+        shape_deviation=1.0,
+        nearest_distance=nearest,
+    )
+
+
+def a_fingerprint(
+    *,
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
+    shape: tuple[float, ...] = (60.0, 60.0, 60.0),
+    n_landmarks: int = 8,
+    nearest: float = 12.0,
+    rotation: tuple[float, ...] = (12.0, 8.0, 16.0),
+    max_extent: tuple[float, ...] | None = None,
+    **others: Any,
+) -> Fingerprint:
+    """A small isotropic volume, unless told otherwise."""
+    ndim = len(spacing)
+    extent = tuple(n * s for n, s in zip(shape, spacing, strict=True))
+    names = tuple(f"L{i}" for i in range(n_landmarks))
+    values: dict[str, Any] = {
+        "dataset_name": "Dataset001_Literal",
+        "ndim": ndim,
+        "physical_ndim": ndim,
+        "unit": "mm",
+        "n_cases": 40,
+        "n_subjects": 40,
+        "channel_names": ("MR",),
+        "landmarks": names,
+        "cases": {},
+        "median_spacing": spacing,
+        "spacing_percentile_10": spacing,
+        "median_shape": shape,
+        "shape_percentile_10": shape,
+        "shape_percentile_90": shape,
+        "median_extent": extent,
+        "max_extent": extent if max_extent is None else max_extent,
+        "intensity": (Intensity(100.0, 30.0, 95.0, 1.0, 250.0, 0.0, 255.0, 120.0, 20.0),),
+        "landmark_statistics": {name: statistics(nearest) for name in names},
+        "pairs": (),
+        "midline": (),
+        "mirror": None,
+        "pose": Pose(40, rotation if ndim == 3 else rotation[:1], max(rotation), (0.95, 1.05), (9.0,) * ndim),
+        "mean_shape": {},
+        "shape_residual": 1.0,
+        "co_slice_groups": (),
+    }
+    return Fingerprint(**{**values, **others})
+
+
+BASE = a_fingerprint()
+MOUSE = a_fingerprint(
+    spacing=(0.282, 0.282, 0.282),
+    shape=(77.0, 85.0, 85.0),
+    max_extent=(23.4, 35.25, 35.25),
+    n_landmarks=45,
+    nearest=1.57,
+    rotation=(150.0, 120.0, 130.0),
+    n_cases=36,
+)
+WING = a_fingerprint(
+    spacing=(1.0, 1.0), shape=(480.0, 632.0), n_landmarks=12, nearest=43.0, rotation=(4.0,), unit="px", n_cases=38
+)
+BODY = a_fingerprint(spacing=(0.8, 0.8, 0.8), shape=(300.0, 512.0, 512.0), n_landmarks=20, nearest=25.0)
+
+
+def plan(fingerprint: Fingerprint, **arguments: Any) -> Plans:
+    arguments = {"preset": "XS", "device": "cpu", **arguments}
+    return plan_dataset(fingerprint, {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans", **arguments)
+
+
+def heatmap(fingerprint: Fingerprint, **arguments: Any) -> Configuration:
+    return plan(fingerprint, **arguments).configurations["heatmap"]
+
+
+@functools.cache
+def base() -> Configuration:
+    return heatmap(BASE)
+
+
+def posed(**changes: Any) -> Fingerprint:
+    return dataclasses.replace(BASE, pose=dataclasses.replace(BASE.pose, **changes))
+
+
+def brighter(**changes: Any) -> Fingerprint:
+    intensity = (dataclasses.replace(BASE.intensity[0], **changes),)
+    return dataclasses.replace(BASE, channel_names=("CT",), intensity=intensity)
+
+
+def symmetric(normal: tuple[float, ...] = (1.0, 0.0, 0.0), complete: bool = True) -> Fingerprint:
+    return dataclasses.replace(BASE, mirror=MirrorPlane(normal, 0.5, complete))
+
+
+def at(path: str) -> Callable[[Configuration], Any]:
+    def get(configuration: Configuration) -> Any:
+        value: Any = configuration
+        for key in path.split("."):
+            value = value[int(key)] if key.isdecimal() else getattr(value, key)
+        return value
+
+    return get
+
+
+CT = brighter()
+LARGE = a_fingerprint(shape=(500.0, 500.0, 500.0))
+CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments before, after); None: BASE on XS
+    "data_identifier": (None, a_fingerprint(spacing=(1.5, 1.5, 1.5))),
+    "spacing": (None, a_fingerprint(spacing=(1.5, 1.5, 1.5))),
+    "patch_size": (None, a_fingerprint(shape=(30.0, 60.0, 60.0))),
+    "batch_size": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
+    "normalization.0.scheme": (None, CT),
+    "normalization.0.mean": (CT, brighter(foreground_mean=50.0)),
+    "normalization.0.std": (CT, brighter(std=10.0)),
+    "normalization.0.low": (CT, brighter(percentile_00_5=5.0)),
+    "normalization.0.high": (CT, brighter(percentile_99_5=200.0)),
+    "windows.kind": (None, LARGE),
+    "windows.holding": (LARGE, a_fingerprint(shape=(200.0, 500.0, 500.0))),
+    "architecture.features_per_stage": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
+    "architecture.kernel_sizes": (None, a_fingerprint(spacing=(2.5, 1.0, 1.0), shape=(24.0, 60.0, 60.0))),
+    "architecture.strides": (None, a_fingerprint(spacing=(2.5, 1.0, 1.0), shape=(24.0, 60.0, 60.0))),
+    "architecture.n_conv_per_stage": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
+    "architecture.n_conv_per_stage_decoder": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
+    "architecture.output_stride": (None, a_fingerprint(n_landmarks=150)),
+    "architecture.residual": (None, {"preset": "L", "device": "cuda"}),
+    "sigma": (None, a_fingerprint(nearest=2.2)),
+    "augmentation.rotation": (None, posed(rotation=(12.0, 8.0, 30.0))),
+    "augmentation.scale": (None, posed(scale=(0.7, 1.3))),
+    "augmentation.translation": (None, posed(translation=(9.0, 9.0, 12.0))),
+    "augmentation.mirror_axis": (None, symmetric()),
+    "augmentation.intensity": (None, CT),
+    "schedule.epochs": (None, {"preset": "S", "device": "cuda"}),
+    "schedule.iterations_per_epoch": (None, dataclasses.replace(BASE, n_cases=400)),
+    "schedule.max_seconds": (None, {"preset": "S", "device": "cuda"}),
+    "schedule.learning_rate": (None, {"preset": "S", "device": "cuda"}),
+    "schedule.ema_decay": (None, {"preset": "S", "device": "cuda"}),
+}
+THE_SAME_EVERYWHERE = {  # of the method, or of all presets
+    "trainer",
+    "schedule.weight_decay",
+    "schedule.validation_share",
+    "previous_stage",
+    "options",
+    "why",
+}
+
+
+def planned(cause: Any) -> Configuration:
+    if cause is None:
+        return base()
+    return heatmap(BASE, **cause) if isinstance(cause, dict) else heatmap(cause)
+
+
+@pytest.mark.parametrize("number", CAUSES)
+def test_a_number_moves_with_its_cause(number: str) -> None:
+    before, after = CAUSES[number]
+    assert at(number)(planned(before)) != at(number)(planned(after))
+
+
+def test_no_number_of_a_configuration_is_left_out() -> None:
+    def leaves(value: Any, path: str = "") -> set[str]:
+        if dataclasses.is_dataclass(value):
+            return {p for f in dataclasses.fields(value) for p in leaves(getattr(value, f.name), f"{path}.{f.name}")}
+        if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            return leaves(value[0], f"{path}.0")
+        return {path.lstrip(".")}
+
+    assert leaves(base()) == set(CAUSES) | THE_SAME_EVERYWHERE
+
+
+def test_every_number_has_a_reason() -> None:
+    why = base().why
+    for number in CAUSES:
+        parts = number.split(".")
+        known = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        assert number == "data_identifier" or any(why.get(key) for key in known), f"no reason for {number}"
+
+
+# -- the datasets that the rules were made for ------------------------------------------------------------------------
+
+
+def test_a_small_volume_in_any_pose_is_looked_at_whole_at_twice_its_spacing() -> None:
+    c = heatmap(MOUSE)
+    assert c.windows.kind == "whole"
+    assert c.patch_size == (64, 64, 64)
+    assert c.spacing == pytest.approx((0.562,) * 3, rel=0.01)
+    assert c.augmentation.rotation == (180.0,) * 3
+    assert c.architecture.output_stride == (1, 1, 1)
+    assert (c.batch_size, c.schedule.max_seconds) == (1, 1500.0)
+
+
+def test_a_photograph_is_looked_at_whole_on_a_laptop() -> None:
+    c = heatmap(WING)
+    assert c.windows.kind == "whole"
+    assert all(160 <= n <= 256 for n in c.patch_size)
+    assert all(n * s >= e for n, s, e in zip(c.patch_size, c.spacing, WING.max_extent, strict=True))
+    assert c.batch_size == 4
+
+
+def test_a_body_scan_is_looked_at_in_windows_that_see_half_of_it() -> None:
+    c = heatmap(BODY, preset="M", device="cuda")
+    assert c.windows.kind == "random"
+    seen = [n * s / e for n, s, e in zip(c.patch_size, c.spacing, BODY.median_extent, strict=True)]
+    assert 0.5 <= min(seen) < 0.6
+    assert 0.8 < c.spacing[0] < 2.0
+
+
+def test_more_memory_brings_a_finer_look() -> None:
+    little, much = (heatmap(BODY, memory_target_gb=gb) for gb in (0.3, 1.0))
+    assert little.windows.kind == much.windows.kind == "random"
+    assert min(much.spacing) < min(little.spacing)
+
+
+# -- single rules -----------------------------------------------------------------------------------------------------
+
+
+def test_coarsening_never_brings_landmarks_closer_than_two_output_voxels() -> None:
+    far, near = a_fingerprint(shape=(150.0,) * 3), a_fingerprint(shape=(150.0,) * 3, nearest=3.0)
+    assert heatmap(far).windows.kind == "whole"
+    crowded = heatmap(near)
+    assert crowded.windows.kind == "random"
+    assert max(crowded.spacing) * 2 <= 3.0
+    assert max(far_step := heatmap(far).spacing) > 1.5, far_step
+
+
+def test_a_large_pose_spread_prefers_the_whole_image() -> None:
+    upright = a_fingerprint(shape=(330.0,) * 3, nearest=40.0)
+    tumbled = dataclasses.replace(upright, pose=dataclasses.replace(upright.pose, rotation=(90.0,) * 3))
+    assert heatmap(upright).windows.kind == "random"
+    assert heatmap(tumbled).windows.kind == "whole"
+
+
+def test_one_huge_image_does_not_set_the_scale() -> None:
+    assert rules.extents_to_cover(a_fingerprint(max_extent=(400.0, 70.0, 60.0)), (10.0,) * 3)[0] == (90.0, 70.0, 60.0)
+
+
+def test_axes_that_rotation_exchanges_are_covered_alike() -> None:
+    flat = a_fingerprint(shape=(30.0, 60.0, 50.0))
+    assert rules.extents_to_cover(flat, (10.0, 10.0, 10.0))[0] == (30.0, 60.0, 50.0)
+    assert rules.extents_to_cover(flat, (10.0, 10.0, 180.0))[0] == (30.0, 60.0, 60.0)  # about z: x and y
+    assert rules.extents_to_cover(flat, (180.0, 10.0, 10.0))[0] == (60.0, 60.0, 50.0)  # about x: y and z
+
+
+def test_spacing_takes_the_finer_percentile_on_a_strongly_anisotropic_axis() -> None:
+    thick = a_fingerprint(spacing=(6.0, 1.0, 1.0), shape=(30.0, 200.0, 200.0), spacing_percentile_10=(3.0, 1.0, 1.0))
+    assert rules.finest_spacing(thick)[0] == (3.0, 1.0, 1.0)
+    mild = a_fingerprint(spacing=(2.0, 1.0, 1.0), shape=(30.0, 200.0, 200.0), spacing_percentile_10=(1.5, 1.0, 1.0))
+    assert rules.finest_spacing(mild)[0] == (2.0, 1.0, 1.0)
+
+
+def test_spacing_can_be_demanded() -> None:
+    c = heatmap(MOUSE, spacing=(0.4, 0.3, 0.3))
+    assert c.spacing == (0.4, 0.3, 0.3)
+    assert c.windows.kind == "random"
+    assert c.why["spacing"] == "as demanded"
+
+
+@pytest.mark.parametrize("output_spacing", [(0.5, 0.5, 0.5), (5.0, 1.0, 1.0), (2.0, 2.0)])
+@pytest.mark.parametrize("nearest", [0.1, 3.0, 1000.0])
+def test_heatmaps_are_never_narrower_than_three_quarters_of_an_output_voxel(
+    output_spacing: tuple[float, ...], nearest: float
+) -> None:
+    sigma, _ = rules.heatmap_sigma(a_fingerprint(nearest=nearest), output_spacing)
+    assert all(g >= 0.75 * s for g, s in zip(sigma, output_spacing, strict=True))
+    assert all(g <= max(1.5 * min(output_spacing), 0.75 * s) for g, s in zip(sigma, output_spacing, strict=True))
+
+
+def test_a_single_landmark_has_no_neighbour() -> None:
+    lonely = dataclasses.replace(a_fingerprint(n_landmarks=1), landmark_statistics={"L0": statistics(None)})
+    assert math.isinf(rules.nearest_distance(lonely))
+    assert rules.heatmap_sigma(lonely, (1.0, 1.0, 1.0))[0] == (1.5, 1.5, 1.5)
+    assert heatmap(lonely).windows.kind == "whole"
+
+
+def test_rotation_has_a_margin_a_floor_and_any_angle() -> None:
+    assert rules.rotation_range(posed(rotation=(0.0, 20.0, 100.0)))[0] == (10.0, 25.0, 180.0)
+    assert rules.rotation_range(posed(n_cases=0, rotation=(0.0, 0.0, 0.0)))[0] == (30.0, 30.0, 30.0)
+
+
+def test_translation_is_in_physical_order_and_bounded_by_the_window() -> None:
+    ranges, _ = rules.translation_range(posed(translation=(1.0, 8.0, 100.0)), (3.0, 1.0, 1.0), (96.0, 64.0, 64.0))
+    assert ranges == (2.0, 4.0, 12.0)  # x: 2 voxels; y: half; z: an eighth of 96
+
+
+def test_mirroring_needs_a_complete_plane_near_an_image_axis() -> None:
+    assert rules.mirror_axis_of(symmetric(), (10.0,) * 3)[0] == 0
+    assert rules.mirror_axis_of(symmetric((0.0, 0.1, 0.99)), (20.0,) * 3)[0] == 2
+    assert rules.mirror_axis_of(symmetric(complete=False), (10.0,) * 3)[0] is None
+    assert rules.mirror_axis_of(BASE, (10.0,) * 3)[0] is None
+    oblique = symmetric((math.sqrt(0.5), math.sqrt(0.5), 0.0))
+    assert rules.mirror_axis_of(oblique, (10.0,) * 3)[0] is None
+    assert rules.mirror_axis_of(oblique, (180.0,) * 3)[0] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("CT", "ct"), ("ct", "ct"), ("T1", "zscore"), ("noNorm", "none"), ("rgb_to_0_1", "rescale")]
+)
+def test_normalization_goes_by_channel_name(name: str, scheme: str) -> None:
+    assert rules.normalizations(dataclasses.replace(BASE, channel_names=(name,)))[0][0].scheme == scheme
+
+
+def test_epochs_are_long_enough_for_validation_to_be_cheap() -> None:
+    short = rules.iterations_per_epoch(BASE, 1, 1, False, 0.1, 50)[0]
+    tiled = rules.iterations_per_epoch(BASE, 27, 1, False, 0.1, 50)[0]
+    mirrored = rules.iterations_per_epoch(BASE, 27, 1, True, 0.1, 50)[0]
+    larger_batch = rules.iterations_per_epoch(BASE, 27, 4, False, 0.1, 50)[0]
+    assert short < larger_batch < tiled < mirrored
+    assert tiled * 0.1 / 0.9 >= 8 * 27 * 2 / 3  # 8 cases are held out
+
+
+def test_tiles_overlap_by_half() -> None:
+    assert rules.tiles((100.0, 100.0), (100.0, 50.0)) == 3
+    assert rules.tiles((100.0,), (64.0,)) == 3
+    assert rules.tiles((10.0,), (64.0,)) == 1
+
+
+def test_first_true() -> None:
+    for count in range(6):
+        for first in range(count + 1):
+            expected = first if first < count else None
+            assert first_true(count, lambda i, first=first: i >= first) == expected  # type: ignore[misc]
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "preset"),
+    [(BASE, "XS"), (MOUSE, "XS"), (WING, "XS"), (MOUSE, "M"), (WING, "M"), (BASE, "XL")],
+    ids=lambda value: value if isinstance(value, str) else value.dataset_name,
+)
+def test_plans_fill_their_memory_and_no_more(fingerprint: Fingerprint, preset: str) -> None:
+    device = "cpu" if preset == "XS" else "cuda"
+    plans = plan(fingerprint, preset=preset, device=device)
+    c = plans.configurations["heatmap"]
+    budget = usable_bytes(device, plans.memory_target_gb)
+    assert memory_of(fingerprint, c, device, c.batch_size).total <= budget
+    bounded = c.batch_size >= min(PRESETS[preset].batch_most, fingerprint.n_cases // 2)
+    if not bounded:
+        assert memory_of(fingerprint, c, device, c.batch_size + 1).total > budget
+
+
+def test_many_landmarks_give_another_plan_than_few() -> None:
+    few, many = (heatmap(a_fingerprint(n_landmarks=n)) for n in (5, 120))
+    assert (few.patch_size, few.batch_size, few.architecture) != (many.patch_size, many.batch_size, many.architecture)
+
+
+def test_a_target_that_nothing_fits_is_an_error() -> None:
+    with pytest.raises(AutolmkError, match="not even a small window fits"):
+        plan(BODY, memory_target_gb=0.01)
+
+
+# -- plans ------------------------------------------------------------------------------------------------------------
+
+
+def test_planning_is_pure() -> None:
+    assert plan(MOUSE) == plan(from_json(Fingerprint, to_json(MOUSE)))
+
+
+def test_plans_survive_json() -> None:
+    plans = plan(WING)
+    assert Plans.parse(to_json(plans)) == plans
+    assert plans.unit == "px"
+
+
+def test_default_preset_follows_the_device_and_says_so() -> None:
+    cpu, cuda = plan(BASE, preset=None), plan(BASE, preset=None, device="cuda")
+    assert (cpu.preset, cuda.preset) == ("XS", "M")
+    assert "without CUDA" in cpu.why["preset"]
+    assert (cpu.memory_target_gb, cuda.memory_target_gb) == (0.3, 8.0)
+    assert plan(BASE, memory_target_gb=0.5).memory_target_gb == 0.5
+
+
+def test_sometimes_absent_landmarks_and_pairs_are_handed_on() -> None:
+    seen = {**BASE.landmark_statistics, "L3": statistics(n_absent=4)}
+    plans = plan(dataclasses.replace(BASE, landmark_statistics=seen, pairs=(("L0", "L1"),)))
+    assert plans.sometimes_absent == ("L3",)
+    assert plans.pairs == (("L0", "L1"),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "XXL"}, "did you mean 'XL'"),
+        ({"device": "tpu"}, "cpu or cuda"),
+        ({"memory_target_gb": 0.0}, "must be positive"),
+        ({"spacing": (1.0, 1.0)}, "does not fit the images"),
+        ({"spacing": (1.0, 0.0, 1.0)}, "does not fit the images"),
+    ],
+)
+def test_wrong_wishes_are_explained(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(AutolmkError, match=message):
+        plan(BASE, **changes)
+
+
+def test_a_dataset_without_cases_cannot_be_planned() -> None:
+    with pytest.raises(AutolmkError, match="nothing to plan for"):
+        plan(dataclasses.replace(BASE, n_cases=0))
+
+
+def test_two_planners_may_not_share_a_configuration() -> None:
+    planners = {"heatmap": HeatmapPlanner(), "again": HeatmapPlanner()}
+    with pytest.raises(AutolmkError, match="name a configuration alike"):
+        plan_dataset(BASE, planners, plans_name="p", device="cpu")
+
+
+def test_expected_duration_is_the_steps_or_the_budget() -> None:
+    c = base()
+    endless = dataclasses.replace(c, schedule=dataclasses.replace(c.schedule, max_seconds=None, epochs=10))
+    assert expected_seconds(c, 1.0) == 1500.0
+    assert expected_seconds(endless, 2.0) == pytest.approx(10 * c.schedule.iterations_per_epoch * 2.0 / 0.9)
+
+
+def test_the_registry_finds_the_planner() -> None:
+    assert planner_class("heatmap") is HeatmapPlanner
