@@ -39,27 +39,30 @@ def resample_cases(n_cases: int, n_resamples: int, seed: int) -> FloatArray:
 def ratios(sums: FloatArray, counts: FloatArray, draws: FloatArray, *, share: bool = False) -> list[Estimate]:
     """Means over all points: sum of `sums` (N, Q) over sum of `counts` (N, Q), with intervals; draws: (R, N).
 
-    The standard error is that of a ratio of totals over cases (linearised). share: the sums count successes. Then half
-    a point's variance is added, so that resamples without a failure do not have infinite t; and where all or none of
-    the cases succeed throughout, the bound is exact (Clopper and Pearson, 1934) with the case as the unit:
-    conservative.
+    The standard error is that of a ratio of totals over cases (linearised). share: the sums count successes. Then the
+    variance of half a point, times the design effect of points hanging together in cases, is added, so that resamples
+    without a failure have no infinite t; and where all succeed or all fail, the bound is exact (Clopper and Pearson,
+    1934) with the case as the unit, which is conservative.
     """
-    ones = np.ones((1, len(sums)))
-    value, error = (a[0] for a in _ratio(sums, counts, ones, share))
-    values, errors = _ratio(sums, counts, draws, share)
+    value, variance, n = (a[0] for a in _ratio(sums, counts, np.ones((1, len(sums)))))
+    values, variances, ns = _ratio(sums, counts, draws)
+    if share:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            effect = np.nan_to_num(variance * n / (value * (1 - value)), posinf=1.0).clip(min=1.0)
+            variance, variances = variance + effect * (0.5 / n) ** 2, variances + effect * (0.5 / ns) ** 2
     result = []
     for q in range(sums.shape[1]):
         n_cases = int((counts[:, q] > 0).sum())
         if n_cases == 0:
             result.append(Estimate(None))
         elif share and value[q] in (0.0, 1.0):
-            bound = ((1 - LEVEL) / 2) ** (1 / n_cases)
+            bound = float(((1 - LEVEL) / 2) ** (1 / n_cases))
             low, high = (bound, 1.0) if value[q] == 1.0 else (0.0, 1 - bound)
-            result.append(Estimate(float(value[q]), float(low), float(high)))
+            result.append(Estimate(float(value[q]), low, high))
         else:
-            result.append(
-                _studentised(value[q], error[q], values[:, q], errors[:, q], n_cases, 1.0 if share else np.inf)
-            )
+            highest = 1.0 if share else np.inf
+            error, errors = np.sqrt(variance[q]), np.sqrt(variances[:, q])
+            result.append(_studentised(value[q], error, values[:, q], errors, n_cases, highest))
     return result
 
 
@@ -84,15 +87,14 @@ def median(errors: Sequence[FloatArray], draws: FloatArray) -> Estimate:
     return _studentised(value, error, values, standard_errors, n_cases, np.inf)
 
 
-def _ratio(sums: FloatArray, counts: FloatArray, draws: FloatArray, share: bool) -> tuple[FloatArray, FloatArray]:
-    """Ratios and their standard errors, (R, Q) each; NaN where a resample holds no point."""
+def _ratio(sums: FloatArray, counts: FloatArray, draws: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Ratios, their variances and the number of points, (R, Q) each; NaN where a resample holds no point."""
     with np.errstate(invalid="ignore", divide="ignore"):
         total = draws @ counts
         value = draws @ sums / total
         squares = draws @ sums**2 - 2 * value * (draws @ (sums * counts)) + value**2 * (draws @ counts**2)
         n = draws @ (counts > 0)
-        variance = np.maximum(squares, 0) * n / (n - 1) / total**2
-        return value, np.sqrt(variance + (0.5 / total) ** 2 if share else variance)
+        return value, np.maximum(squares, 0) * n / (n - 1) / total**2, total
 
 
 def _median(
