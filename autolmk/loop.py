@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -150,36 +150,37 @@ class Loop:
         self._saved = time.monotonic()
         self._save_seconds = self._saved - start
 
-    def _close_epoch(self) -> bool:
-        """Log, save, and validate if it is due; False where validation was interrupted. Done again if it was killed."""
+    def _log_epoch(self) -> tuple[float, float]:
+        """Log the steps since the last epoch's end; gives (progress, seconds so far)."""
         run = self.run
         run.look()
         elapsed, progress, means = run.clock.elapsed(), run.progress(), run.epoch_means()
-        self.log.add(
-            "epoch",
-            run.iteration,
-            elapsed,
-            {
-                "epoch": run.epoch(),
-                "progress": progress,
-                "learning_rate": run.learning_rate(),
-                **means,
-                "waited_for_data": round(self._waited, 3),
-                **_device_memory(run.device),
-            },
-            message=f"epoch {run.epoch()}: loss {means['loss']:.4g}, {100 * progress:.1f} %, "
-            f"{duration(time_left(progress, elapsed))} left",
-        )
+        values = {
+            "epoch": run.epoch(),
+            "progress": progress,
+            "learning_rate": run.learning_rate(),
+            **means,
+            "waited_for_data": round(self._waited, 3),
+            **_device_memory(run.device),
+        }
+        left = duration(time_left(progress, elapsed))
+        said = f"epoch {run.epoch()}: loss {means['loss']:.4g}, {100 * progress:.1f} %, {left} left"
+        self.log.add("epoch", run.iteration, elapsed, values, message=said)
         self._waited = 0.0
-        if run.budget.due(progress):
-            cases = run.budget.affordable(progress, elapsed)
-            if cases:
-                if self._save_due(0.0):
-                    self._save()
-                try:
-                    self._validate(subset(self.work.val_cases, cases), progress)
-                except Interrupted:
-                    return False
+        return progress, elapsed
+
+    def _close_epoch(self) -> bool:
+        """Log, save, and validate if it is due; False where validation was interrupted. Done again if it was killed."""
+        run = self.run
+        progress, elapsed = self._log_epoch()
+        cases = run.budget.affordable(progress, elapsed) if run.budget.due(progress) else 0
+        if cases:
+            if self._save_due(0.0):
+                self._save()
+            try:
+                self._validate(subset(self.work.val_cases, cases), progress)
+            except Interrupted:
+                return False
         run.begin_epoch()
         if self._save_due(0.0):
             self._save()
@@ -217,21 +218,13 @@ class Loop:
         if keep and self._improved(validation):
             run.best, run.best_iteration = numbers["mre"], run.iteration
             run.save_weights("best")
-        said = (
-            "no annotated point"
-            if numbers["mre"] is None
-            else (
-                f"MRE {numbers['mre']:.3g} {unit}, median {numbers['median']:.3g} {unit}, "
-                f"within 4 {unit} {100 * numbers['sdr']['4']:.1f} %"
-            )
-        )
+        said = f"validation at iteration {run.iteration} ({numbers['cases']} cases): {_said(numbers, unit)}"
         self.log.add(
             "validation",
             run.iteration,
             run.clock.elapsed(),
             flat_numbers(numbers),
-            message=f"validation at iteration {run.iteration} ({numbers['cases']} cases): {said}"
-            + (f" ({note})" if note else ""),
+            message=f"{said} ({note})" if note else said,
         )
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -246,6 +239,9 @@ class Loop:
             raise AutolmkError(
                 "training ended before its first step", remedy="give it more time: --max-time or --epochs"
             )
+        if run.iteration > run.closed:  # time was over amid an epoch
+            self._log_epoch()
+            run.begin_epoch()
         self._save()
         if work.val_cases:
             try:
@@ -263,6 +259,13 @@ class Loop:
         (work.folder / FINISH_FILE).unlink(missing_ok=True)
         logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
         return True
+
+
+def _said(numbers: Mapping[str, Any], unit: str) -> str:
+    if numbers["mre"] is None:
+        return "no annotated point"
+    rate = 100 * numbers["sdr"]["4"]
+    return f"MRE {numbers['mre']:.3g} {unit}, median {numbers['median']:.3g} {unit}, within 4 {unit} {rate:.1f} %"
 
 
 def _device_memory(device: torch.device) -> dict[str, float]:

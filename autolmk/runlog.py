@@ -255,7 +255,7 @@ def duration(seconds: float | None) -> str:
     """Such as `45 s`, `12 min` or `3 h 20 min`."""
     if seconds is None:
         return "unknown time"
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -48,9 +48,10 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._owner:  # a forked worker: it dies of what it was sent
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        if os.getpid() != self._owner:  # a forked worker: it dies of what it was sent, but has nothing to save
+            if number != getattr(signal, "SIGUSR1", None):
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
         elif number == getattr(signal, "SIGUSR1", None):
             self._save = True
         elif number == signal.SIGINT and self.received == signal.SIGINT:

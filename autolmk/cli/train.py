@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     result = parser(
-        "Train: autolmk_train DATASET FOLD, or DATASET CONFIGURATION FOLD. The same command goes on where it was broken "
-        "off. A file `stop` in the fold's folder makes it save and stop, a file `finish` ends training early."
+        "Train: autolmk_train DATASET FOLD, or DATASET CONFIGURATION FOLD. The same command goes on where it was "
+        "broken off. A file `stop` in the fold's folder makes it save and stop, a file `finish` ends training early."
     )
     result.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
     result.add_argument("where", nargs="+", metavar="[CONFIGURATION] FOLD", help="fold: 0, 1, ... or all")
@@ -202,19 +202,18 @@ def _apply(configuration: dict[str, Any], setting: str) -> None:
         value = text
     *path, last = key.split(".")
     if not path and last not in configuration:
-        configuration["options"][last] = value
-        return
+        path = ["options"]
     place: Any = configuration
-    for part in [*path, last]:
-        if not isinstance(place, dict) or (part not in place and place is not configuration["options"]):
-            known = place if isinstance(place, dict) else ()
-            raise AutolmkError(
-                f"--set: the configuration has no {key!r}{near(part, known)}", expected=f"one of {', '.join(known)}"
-            )
-        if part == last:
-            place[part] = value
-        else:
-            place = place[part]
+    for part in path:
+        place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or (last not in place and place is not configuration["options"]):
+        known = place if isinstance(place, dict) else configuration
+        raise AutolmkError(
+            f"--set: the configuration has no {key!r}{near(last, known)}", expected=f"one of {', '.join(known)}"
+        )
+    if place is configuration and last in ("trainer", "data_identifier"):
+        raise AutolmkError(f"--set cannot change {last!r}", remedy="-tr names another trainer")
+    place[last] = value
 
 
 # -- data and folders -------------------------------------------------------------------------------------------------
@@ -249,7 +248,7 @@ def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) ->
 
 
 def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans: Plans, specification: str) -> None:
-    """Verbatim copies of dataset.json, fingerprint and plans, which all folds share, and the source of a user's trainer."""
+    """Verbatim dataset.json, fingerprint and plans, which all folds share, and the source of a user's trainer."""
     from autolmk import registry
     from autolmk.plans import Plans
     from autolmk.serialization import write_bytes

@@ -1,0 +1,81 @@
+"""measured.json: the mean shape of the training cases and the calibration of presence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autolmk.errors import AutolmkError
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measured import Measured, measure_shape
+from autolmk.shape import fit_similarity
+
+NAMES = ("a", "b", "c", "d", "e")
+SHAPE = np.array([[0.0, 0, 0], [40, 0, 0], [0, 30, 0], [0, 0, 20], [25, 20, 10]])
+
+
+def rotation(rng: np.random.Generator) -> np.ndarray:
+    q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    return q * np.sign(np.linalg.det(q))
+
+
+def cases(n: int, noise: float, seed: int = 0, absent: float = 0.0) -> tuple[list[Landmarks], list[float]]:
+    rng = np.random.default_rng(seed)
+    found, scales = [], []
+    for _ in range(n):
+        scale = rng.uniform(0.9, 1.1)
+        points = scale * SHAPE @ rotation(rng).T + rng.normal(0, 50, 3) + rng.normal(0, noise, SHAPE.shape)
+        present = rng.random(len(NAMES)) >= absent
+        found.append(Landmarks(NAMES, points, np.where(present, Status.PRESENT, Status.ABSENT).astype(np.int8)))
+        scales.append(scale)
+    return found, scales
+
+
+def test_the_mean_shape_is_the_shape_whatever_the_poses() -> None:
+    found, scales = cases(30, noise=0.5, absent=0.1)
+    measured = measure_shape(found)
+    assert measured.mean_shape is not None
+    points = np.array([measured.mean_shape[name] for name in NAMES])
+    fit = fit_similarity(points, SHAPE, robust=False)
+    assert fit.residuals.max() < 0.4
+    assert np.linalg.det(fit.similarity.rotation) == pytest.approx(1)
+    assert measured.shape_residual == pytest.approx(0.5 * np.sqrt(3), rel=0.3)
+    assert set(measured.shape_spread) == set(NAMES) and all(0.2 < s < 1.5 for s in measured.shape_spread.values())
+    low, high = measured.scale_bounds
+    assert low < min(scales) / np.mean(scales) < max(scales) / np.mean(scales) < high
+    assert low > 0.5 and high < 2
+
+
+def test_a_landmark_never_seen_has_no_place() -> None:
+    found, _ = cases(10, noise=0.1)
+    blind = [Landmarks(NAMES, m.points, np.where(np.arange(5) == 2, Status.UNKNOWN, m.status)) for m in found]
+    measured = measure_shape(blind)
+    assert measured.mean_shape is not None and set(measured.mean_shape) == {"a", "b", "d", "e"}
+
+
+def test_too_little_gives_no_shape() -> None:
+    found, _ = cases(1, noise=0.1)
+    assert measure_shape(found) == Measured() == measure_shape([])
+    few = [m.reordered(("a", "b", "c")) for m in cases(5, noise=0.1)[0]]
+    assert measure_shape(few).mean_shape is None
+
+
+def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
+    measured = measure_shape(cases(6, noise=0.3)[0]).with_presence(slope=0.7, intercept=-0.2, cases=4)
+    measured.save(tmp_path)
+    assert Measured.load(tmp_path) == measured
+    assert measured.presence_slope == 0.7 and measured.presence_cases == 4
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AutolmkError, match=r"(?s)missing.*measured.json"):
+        Measured.load(tmp_path)
+    file = tmp_path / "measured.json"
+    file.write_text('{"version": 99}')
+    with pytest.raises(AutolmkError, match="another version"):
+        Measured.load(tmp_path)
+    file.write_text('{"version": 1, "presence_slopes": 2.0}')
+    with pytest.raises(AutolmkError, match="did you mean 'presence_slope'"):
+        Measured.load(tmp_path)

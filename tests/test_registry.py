@@ -1,0 +1,165 @@
+"""Names -> classes, and the source of a user's trainer that travels with a model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from autolmk import registry
+from autolmk.errors import AutolmkError
+from autolmk.planner import Planner
+from autolmk.trainer import Trainer
+from autolmk.trainers.heatmap import HeatmapTrainer
+
+MINE = """
+from autolmk.trainers.heatmap import HeatmapTrainer
+from autolmk.trainer import Trainer
+
+class Mine(HeatmapTrainer):
+    marker = {marker}
+
+class Unfinished(Trainer):
+    pass
+
+class Other:
+    pass
+"""
+
+
+def write(folder: Path, marker: int = 1, name: str = "mine.py") -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(MINE.format(marker=marker))
+    return file
+
+
+def test_every_shipped_name_loads() -> None:
+    for name in registry.TRAINERS:
+        assert issubclass(registry.trainer_class(name), Trainer)
+    for name in registry.PLANNERS:
+        assert issubclass(registry.planner_class(name), Planner)
+
+
+def test_an_unknown_name_gets_near_names() -> None:
+    with pytest.raises(AutolmkError, match=r"(?s)no trainer 'heatmaps'; did you mean 'heatmap'.*one of .*heatmap"):
+        registry.trainer_class("heatmaps")
+
+
+def test_a_class_of_a_file_and_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path)
+    found = registry.trainer_class(f"{file}:Mine")
+    assert issubclass(found, HeatmapTrainer) and found is registry.trainer_class(f"{file}:Mine")
+    monkeypatch.chdir(tmp_path)
+    assert registry.trainer_class("mine.py:Mine") is found
+    assert registry.absolute("mine.py:Mine") == f"{file}:Mine" and registry.absolute("heatmap") == "heatmap"
+    assert registry.trainer_class("autolmk.trainers.heatmap:HeatmapTrainer") is HeatmapTrainer
+    write(tmp_path, marker=2)  # an edited file is another module
+    assert vars(registry.trainer_class("mine.py:Mine"))["marker"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Mime", "no class 'Mime'.*did you mean 'Mine'"),
+        ("Other", "no trainer.*subclass of autolmk.trainer.Trainer"),
+        ("Unfinished", "lacks required methods.*build_codec, build_network, loss"),
+        ("HeatmapTrainers", "did you mean 'HeatmapTrainer'"),
+    ],
+)
+def test_wrong_classes_of_a_file(name: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(AutolmkError, match=f"(?s){words}"):
+        registry.trainer_class(f"{write(tmp_path)}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("import nowhere_to_be_found\n", r"ModuleNotFoundError.*broken.py, line 1"),
+        ("x = 1\nclass A(:\n", r"SyntaxError.*broken.py, line 2"),
+        ("x = 1\n\nraise RuntimeError('no')\n", r"RuntimeError: no.*broken.py, line 3"),
+    ],
+)
+def test_a_file_that_cannot_be_imported(content: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(content)
+    with pytest.raises(AutolmkError, match=rf"(?s)cannot be imported.*{words}"):
+        registry.trainer_class(f"{file}:A")
+    assert not any(
+        "autolmk_plugin" in name and getattr(m, "__file__", "") == str(file) for name, m in sys.modules.items()
+    )
+
+
+def test_a_file_or_module_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(AutolmkError, match=r"(?s)file does not exist.*none.py"):
+        registry.trainer_class(f"{tmp_path}/none.py:Mine")
+    with pytest.raises(AutolmkError, match="cannot be imported"):
+        registry.trainer_class("no_such_package.module:Mine")
+
+
+def test_entry_points_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry_points(group: str) -> list[importlib.metadata.EntryPoint]:
+        value = "autolmk.trainers.heatmap:HeatmapTrainer"
+        return [importlib.metadata.EntryPoint(name, value, group) for name in ("plugin", "heatmap")]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    assert registry.trainer_class("plugin") is HeatmapTrainer
+    assert registry.known_names("trainer")["heatmap"] == registry.TRAINERS["heatmap"]
+    with pytest.raises(AutolmkError, match="did you mean 'plugin'"):
+        registry.trainer_class("plugins")
+
+
+# -- a model folder's trainer -----------------------------------------------------------------------------------------
+
+
+def test_shipped_trainers_leave_no_copy(tmp_path: Path) -> None:
+    assert registry.keep_source("heatmap", tmp_path) is None
+    assert not list(tmp_path.iterdir())
+    assert registry.model_trainer_class("heatmap", tmp_path) is HeatmapTrainer
+
+
+def test_a_models_code_runs_only_when_trusted(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    file = write(tmp_path / "mine")
+    specification = f"{file}:Mine"
+    source = registry.keep_source(specification, model)
+    assert source is not None and (model / source.file).read_bytes() == file.read_bytes()
+    (model / source.file).write_text(file.read_text())
+    evil = tmp_path / "was_run"
+    file.write_text(file.read_text() + f"\nopen({str(evil)!r}, 'w')\n")  # not even the original is run unasked
+    with pytest.raises(AutolmkError, match=r"(?s)not run unasked.*mine.py.*--trust-code.*-tr"):
+        registry.model_trainer_class(specification, model)
+    assert not evil.exists()
+    trusted = registry.model_trainer_class(specification, model, trust_code=True)
+    assert trusted.__name__ == "Mine" and not evil.exists()
+    assert registry.model_trainer_class(specification, model, given=specification).__name__ == "Mine" and evil.exists()
+
+
+def test_a_changed_copy_is_refused_even_when_trusted(tmp_path: Path) -> None:
+    specification = f"{write(tmp_path / 'mine')}:Mine"
+    source = registry.keep_source(specification, tmp_path)
+    assert source is not None
+    with (tmp_path / source.file).open("a") as stream:
+        stream.write("# changed\n")
+    with pytest.raises(AutolmkError, match=r"(?s)changed after training.*SHA-256"):
+        registry.model_trainer_class(specification, tmp_path, trust_code=True)
+
+
+def test_a_record_cannot_point_out_of_the_model_folder(tmp_path: Path) -> None:
+    model, outside = tmp_path / "model", write(tmp_path / "outside")
+    registry.keep_source(f"{outside}:Mine", model)
+    record = model / registry.SOURCE_RECORD
+    record.write_text(record.read_text().replace("trainer_source/mine.py", "../outside/mine.py"))
+    with pytest.raises(AutolmkError, match="missing from the model folder"):
+        registry.model_trainer_class("mine.py:Mine", model, trust_code=True)
+
+
+def test_folds_of_a_model_share_one_trainer(tmp_path: Path) -> None:
+    model, file = tmp_path / "model", write(tmp_path / "mine")
+    registry.keep_source(f"{file}:Mine", model)
+    registry.keep_source(f"{file}:Mine", model)
+    write(tmp_path / "mine", marker=2)
+    with pytest.raises(AutolmkError, match=r"(?s)source changed.*mine.py"):
+        registry.keep_source(f"{file}:Mine", model)
