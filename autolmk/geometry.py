@@ -137,7 +137,7 @@ class Geometry:
     @property
     def direction(self) -> FloatArray:
         """(P, D) unit vectors of the array axes."""
-        return self.matrix / np.linalg.norm(self.matrix, axis=0)
+        return np.asarray(self.matrix / np.linalg.norm(self.matrix, axis=0))
 
     @property
     def centre(self) -> FloatArray:

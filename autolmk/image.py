@@ -52,8 +52,8 @@ def resample(
     """`array` (C, *source.shape) sampled on `target`: (C, *target.shape) float32.
 
     order: of the spline, 0 for label maps. fill: one value a channel for what lies outside; None repeats the border.
-    low_pass: where an output voxel is more than 1.3 times as wide as an input voxel, smooth first, with the Gaussian that
-    takes the input's point spread to the output's (Cardoso et al., MICCAI 2015); never for order 0.
+    low_pass: where an output voxel is more than 1.3 times as wide as an input voxel, smooth first, with the Gaussian
+    that takes the input's point spread to the output's (Cardoso et al., MICCAI 2015); never for order 0.
     """
     matrix, offset = target.map_to(source)
     if order > 0 and low_pass:

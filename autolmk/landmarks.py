@@ -42,12 +42,17 @@ class Landmarks:
         status = np.array(self.status, dtype=np.int8)
         n = len(names)
         if len(set(names)) != n:
-            raise ValueError(f"landmark names must be unique, got {sorted({m for m in names if names.count(m) > 1})} twice")
+            raise ValueError(
+                f"landmark names must be unique, got {sorted({m for m in names if names.count(m) > 1})} twice"
+            )
         if points.ndim != 2 or points.shape[0] != n or points.shape[1] not in (2, 3) or status.shape != (n,):
-            raise ValueError(f"{n} names need points ({n}, 2 or 3) and status ({n},), got {points.shape} and {status.shape}")
+            raise ValueError(
+                f"{n} names need points ({n}, 2 or 3) and status ({n},), got {points.shape} and {status.shape}"
+            )
         present = status == Status.PRESENT
         if not np.isfinite(points[present]).all():
-            bad = [m for m, p, ok in zip(names, present, np.isfinite(points).all(1), strict=True) if p and not ok]
+            finite = np.isfinite(points).all(axis=1).tolist()
+            bad = [m for m, p, ok in zip(names, present.tolist(), finite, strict=True) if p and not ok]
             raise ValueError(f"points of present landmarks must be finite: {bad}")
         points[~present] = np.nan
         object.__setattr__(self, "names", names)
@@ -67,7 +72,7 @@ class Landmarks:
         return np.asarray(self.status == Status.PRESENT)
 
     def reordered(self, names: Sequence[str], *, unlisted: Status = Status.UNKNOWN) -> Landmarks:
-        """The landmarks `names`, in this order; those that this object lacks get the status `unlisted`; others are dropped."""
+        """The landmarks `names`, in this order; those that are lacking here get the status `unlisted`; others drop out."""
         where = {name: i for i, name in enumerate(self.names)}
         result = {
             "points": np.full((len(names), self.points.shape[1]), np.nan),

@@ -34,7 +34,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Of a U-Net on dynamic_network_architectures' blocks; lists have one entry a stage, kernels and strides one an axis.
+    """Of a U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and strides one an axis.
 
     output_stride: how many input voxels one output voxel spans, an axis; the decoder stops at that resolution.
     """
@@ -50,7 +50,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Windows:
-    """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles and random places.
+    """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles, random places.
 
     holding: share of random training windows that are placed to hold a random present landmark.
     """
@@ -61,8 +61,8 @@ class Windows:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from the fingerprint's pose spread. rotation: half range in degrees about each physical axis x, y, z (2D: one
-    number); 180 is any angle. scale: (low, high) factors. translation: half range in mm an axis. mirror_axis: physical
+    """Ranges from the fingerprint's pose spread. rotation: half range in degrees about each physical axis x, y, z (2D:
+    one number); 180 is any angle. scale: (low, high) factors. translation: half range in mm an axis. mirror_axis: physical
     axis (0 = x) across which images may be mirrored, with landmark pairs swapped; None forbids it."""
 
     rotation: tuple[float, ...]
@@ -74,7 +74,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and rate of training. max_seconds None: epochs alone count. validation_share: of the run's time, at most."""
+    """Length and rate of training. max_seconds None: epochs alone count. validation_share: of the time, at most."""
 
     epochs: int
     iterations_per_epoch: int
@@ -135,7 +135,9 @@ class Plans:
     def parse(cls, value: Any, *, file: Path | str | None = None) -> Plans:
         """From parsed JSON of any version that is known."""
         if not isinstance(value, dict) or not isinstance(value.get("version"), int):
-            raise AutolmkError("these are no autolmk plans", file=file, expected='an object with a whole number "version"')
+            raise AutolmkError(
+                "these are no autolmk plans", file=file, expected='an object with a whole number "version"'
+            )
         while value["version"] in MIGRATIONS:
             value = MIGRATIONS[value["version"]](value)
         if value["version"] != VERSION:

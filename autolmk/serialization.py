@@ -1,4 +1,4 @@
-"""Strict JSON <-> frozen dataclass: unknown, missing and mistyped keys are errors that name file, path and a near name."""
+"""Strict JSON <-> frozen dataclass: wrong keys and values are errors that name file, path and near names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ T = TypeVar("T")
 def from_json(cls: type[T], value: Any, *, file: Path | str | None = None, path: str = "") -> T:
     """A value of type `cls` from parsed JSON.
 
-    Understands dataclasses, str, bool, int, float, None, Any, Literal, Enum, unions, list[T], tuple[T, ...], tuple[A, B]
-    and dict[str, T]. file and path only serve the message of the AutolmkError that any disagreement raises.
+    Understands dataclasses, str, bool, int, float, None, Any, Literal, Enum, unions, list[T], tuple[T, ...], tuple[A, B],
+    dict[str, T]. file and path only serve the message of the AutolmkError that any disagreement raises.
     """
     return typing.cast(T, _convert(cls, value, file, path))
 
@@ -56,7 +56,11 @@ def read_json(file: Path) -> Any:
         raise AutolmkError("a file is missing", file=file, remedy="check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AutolmkError(
-            "a file is not valid JSON", file=file, found=str(error), expected="JSON in UTF-8", remedy="mend or remake it"
+            "a file is not valid JSON",
+            file=file,
+            found=str(error),
+            expected="JSON in UTF-8",
+            remedy="mend or remake it",
         ) from None
     except OSError as error:
         raise AutolmkError("a file cannot be read", file=file, found=error.strerror or str(error)) from None
@@ -68,7 +72,7 @@ def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
 
 
 def write_bytes(file: Path, data: bytes) -> None:
-    """Write a file atomically and durably: a temporary file beside it, fsync, rename. AutolmkError where the disk refuses."""
+    """Write a file atomically and durably (temporary file, fsync, rename). AutolmkError where the disk refuses."""
     file = Path(file)
     temporary: str | None = None
     try:
@@ -97,7 +101,9 @@ def near(name: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
 
 
-def _fail(file: Path | str | None, path: str, found: object, expected: str, remedy: str | None = None) -> typing.NoReturn:
+def _fail(
+    file: Path | str | None, path: str, found: object, expected: str, remedy: str | None = None
+) -> typing.NoReturn:
     raise AutolmkError(
         f"wrong value at {path or 'the top level'}", file=file, found=found, expected=expected, remedy=remedy
     )
@@ -114,7 +120,9 @@ def _convert(cls: Any, value: Any, file: Path | str | None, path: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        return _fail(file, path, repr(value), f"one of {', '.join(map(repr, arguments))}{near(str(value), map(str, arguments))}")
+        return _fail(
+            file, path, repr(value), f"one of {', '.join(map(repr, arguments))}{near(str(value), map(str, arguments))}"
+        )
     if dataclasses.is_dataclass(cls):
         return _convert_dataclass(cls, value, file, path)
     if isinstance(cls, type) and issubclass(cls, Enum):
@@ -155,7 +163,13 @@ def _convert_dataclass(cls: Any, value: Any, file: Path | str | None, path: str)
     for key in value:
         if key not in fields:
             known = ", ".join(fields)
-            _fail(file, f"{path}.{key}".lstrip("."), f"the key {key!r}", f"one of {known}{near(str(key), fields)}", "remove or rename it")
+            _fail(
+                file,
+                f"{path}.{key}".lstrip("."),
+                f"the key {key!r}",
+                f"one of {known}{near(str(key), fields)}",
+                "remove or rename it",
+            )
     arguments = {}
     for name, field in fields.items():
         here = f"{path}.{name}".lstrip(".")
@@ -175,7 +189,9 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, file:
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         if len(value) != len(arguments):
             _fail(file, path, f"{len(value)} values", f"{len(arguments)} values")
-        return tuple(_convert(a, v, file, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+        return tuple(
+            _convert(a, v, file, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+        )
     return origin(_convert(arguments[0], v, file, f"{path}[{i}]") for i, v in enumerate(value))
 
 
@@ -191,5 +207,12 @@ def _convert_scalar(cls: Any, value: Any, file: Path | str | None, path: str) ->
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
-    names = {dict: "an object", list: "a list", str: "the text", bool: "the value", int: "the number", float: "the number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "the text",
+        bool: "the value",
+        int: "the number",
+        float: "the number",
+    }
     return names.get(type(value), type(value).__name__)

@@ -56,7 +56,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor | dict[str, Tensor]:
-        """Scalar, or named scalars whose sum is minimised. status: (B, L) int8 of `landmarks.Status`; unknown is masked."""
+        """Scalar, or named scalars whose sum is minimised. status: (B, L) int8 of `Status`; unknown is masked."""
 
     # -- optional -----------------------------------------------------------------------------------------------------
 
