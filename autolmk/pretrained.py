@@ -61,15 +61,15 @@ def load_pretrained(file: Path, trainer: Trainer, network: nn.Module, codec: nn.
     landmarks, channels = tuple(source.record["landmarks"]), tuple(source.record["channels"])
     targets = _tensors(network, codec)
     counted = _counted_axes(trainer, targets)
+    same_landmarks, same_channels = landmarks == plans.landmarks, channels == plans.channel_names
+    same = {0: same_landmarks, 1: same_channels, -1: same_landmarks and same_channels}
     whole, by_name = [], []
     for name, target in targets.items():
         given = source.tensors.get(name)
         if given is None or given.ndim != target.ndim:
             continue
         axis = counted.get(name)
-        if given.shape == target.shape and (
-            axis is None or (landmarks, channels) == (plans.landmarks, plans.channel_names)
-        ):
+        if given.shape == target.shape and (axis is None or same[axis]):
             target.copy_(given)
             whole.append(name)
         elif axis is not None and _copy_by_name(target, given, axis, plans, landmarks, channels):

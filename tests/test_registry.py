@@ -128,7 +128,7 @@ def test_a_models_code_runs_only_when_trusted(tmp_path: Path) -> None:
     assert source is not None and (model / source.file).read_bytes() == file.read_bytes()
     (model / source.file).write_text(file.read_text())
     evil = tmp_path / "was_run"
-    file.write_text(file.read_text() + f"\nopen({str(evil)!r}, 'w')\n")  # not even the original is run unasked
+    file.write_text(file.read_text() + f"\nopen({str(evil)!r}, 'w').close()\n")  # not even the original is run unasked
     with pytest.raises(AutolmkError, match=r"(?s)not run unasked.*mine.py.*--trust-code.*-tr"):
         registry.model_trainer_class(specification, model)
     assert not evil.exists()
