@@ -51,8 +51,7 @@ class Landmarks:
             )
         present = status == Status.PRESENT
         if not np.isfinite(points[present]).all():
-            finite = np.isfinite(points).all(axis=1).tolist()
-            bad = [m for m, p, ok in zip(names, present.tolist(), finite, strict=True) if p and not ok]
+            bad = [names[i] for i in np.flatnonzero(present) if not np.isfinite(points[i]).all()]
             raise ValueError(f"points of present landmarks must be finite: {bad}")
         points[~present] = np.nan
         object.__setattr__(self, "names", names)
@@ -72,7 +71,7 @@ class Landmarks:
         return np.asarray(self.status == Status.PRESENT)
 
     def reordered(self, names: Sequence[str], *, unlisted: Status = Status.UNKNOWN) -> Landmarks:
-        """The landmarks `names`, in this order; those that are lacking here get the status `unlisted`; others drop out."""
+        """The landmarks `names`, in this order; those that it lacks get the status `unlisted`; others are dropped."""
         where = {name: i for i, name in enumerate(self.names)}
         result = {
             "points": np.full((len(names), self.points.shape[1]), np.nan),

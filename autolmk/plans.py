@@ -34,7 +34,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Of a U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and strides one an axis.
+    """Of a U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and strides an axis.
 
     output_stride: how many input voxels one output voxel spans, an axis; the decoder stops at that resolution.
     """
@@ -61,9 +61,12 @@ class Windows:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from the fingerprint's pose spread. rotation: half range in degrees about each physical axis x, y, z (2D:
-    one number); 180 is any angle. scale: (low, high) factors. translation: half range in mm an axis. mirror_axis: physical
-    axis (0 = x) across which images may be mirrored, with landmark pairs swapped; None forbids it."""
+    """Ranges from the fingerprint's pose spread.
+
+    rotation: half range in degrees about each physical axis x, y, z (2D: one number); 180 is any angle. scale: (low, high)
+    factors. translation: half range in mm an axis. mirror_axis: physical axis (0 = x) across which images may be mirrored,
+    with landmark pairs swapped; None forbids it.
+    """
 
     rotation: tuple[float, ...]
     scale: tuple[float, float]

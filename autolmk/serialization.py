@@ -23,8 +23,8 @@ T = TypeVar("T")
 def from_json(cls: type[T], value: Any, *, file: Path | str | None = None, path: str = "") -> T:
     """A value of type `cls` from parsed JSON.
 
-    Understands dataclasses, str, bool, int, float, None, Any, Literal, Enum, unions, list[T], tuple[T, ...], tuple[A, B],
-    dict[str, T]. file and path only serve the message of the AutolmkError that any disagreement raises.
+    Understands dataclasses, str, bool, int, float, None, Any, Literal, Enum, unions, list[T], tuple[T, ...],
+    tuple[A, B] and dict[str, T]. file and path only serve the message of the AutolmkError that any disagreement raises.
     """
     return typing.cast(T, _convert(cls, value, file, path))
 
