@@ -63,9 +63,9 @@ class Windows:
 class Augmentation:
     """Ranges from the fingerprint's pose spread.
 
-    rotation: half range in degrees about each physical axis x, y, z (2D: one number); 180 is any angle. scale: (low, high)
-    factors. translation: half range in mm an axis. mirror_axis: physical axis (0 = x) across which images may be mirrored,
-    with landmark pairs swapped; None forbids it.
+    rotation: half range in degrees about each physical axis x, y, z (2D: one number); 180 is any angle.
+    scale: (low, high) factors. translation: half range in mm an axis.
+    mirror_axis: physical axis (0 = x) across which images may be mirrored, with pairs swapped; None forbids it.
     """
 
     rotation: tuple[float, ...]
