@@ -61,7 +61,15 @@ class PredictionFolder:
 
     def begin(self, *, resume: bool) -> list[str]:
         """Clean up after a killed run; the cases that are left to predict. AutolmkError where that run was another."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AutolmkError(
+                "the output folder cannot be made",
+                file=self.folder,
+                found=error.strerror or str(error),
+                remedy="choose another one with -o",
+            ) from None
         self._clean()
         if resume:
             self._same_run()
