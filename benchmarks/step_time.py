@@ -1,6 +1,6 @@
 """What a whole training step costs over the network alone.
 
-    python benchmarks/step_time.py [--landmarks 8 64] [--steps 30] [--rounds 5]
+    python benchmarks/step_time.py [--landmarks 8 64] [--steps 10] [--rounds 4] [--clock wall]
 
 Fixed 64^3 patch, XS network (8 to 96 features), output stride 1, batch 1, one thread to compute, one worker to load.
 The whole step is what training runs: wait for the batch (read, warp, intensities), encode, forward, loss, backward,
@@ -48,6 +48,7 @@ from autolmk.store import Store, StoredCase
 SIDE, CASE_SIDE, SPACING = 64, 128, 1.0
 FEATURES = (8, 16, 32, 64, 96)
 LIMITS = {8: 1.15, 64: 1.3}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def make_plans(n_landmarks: int) -> Plans:
@@ -94,17 +95,17 @@ def fill_store(store: Store, plans: Plans, n_cases: int = 4) -> None:
         store.write(f"case_{i}", StoredCase(f"case_{i}", array, geometry, (0.0,), marks, f"case_{i}", "", digest))
 
 
-def timed(function: Callable[[], object], steps: int) -> list[float]:
+def timed(function: Callable[[], object], steps: int, clock: Callable[[], float]) -> list[float]:
     """Seconds of each call."""
     result = []
     for _ in range(steps):
-        start = time.perf_counter()
+        start = clock()
         function()
-        result.append(time.perf_counter() - start)
+        result.append(clock() - start)
     return result
 
 
-def measure(n_landmarks: int, steps: int, rounds: int, workers: int) -> float:
+def measure(n_landmarks: int, steps: int, rounds: int, workers: int, clock: Callable[[], float]) -> float:
     """Ratio of the whole step to the bare one; prints both."""
     plans = make_plans(n_landmarks)
     configuration = plans.configuration("benchmark")
@@ -129,13 +130,13 @@ def measure(n_landmarks: int, steps: int, rounds: int, workers: int) -> float:
             def whole() -> None:
                 run.step(next(loader))
 
-            timed(bare, 2)
-            timed(whole, 4)
+            timed(bare, 2, clock)
+            timed(whole, 4, clock)
             bares, wholes = [], []
             for _ in range(rounds):
-                bares += timed(bare, steps)
-                timed(whole, 3)  # uses up what the worker prepared ahead during the bare steps
-                wholes += timed(whole, steps)
+                bares += timed(bare, steps, clock)
+                timed(whole, 3, clock)  # uses up what the worker prepared ahead during the bare steps
+                wholes += timed(whole, steps, clock)
     a, b = statistics.median(bares), statistics.median(wholes)
     mean = statistics.mean(wholes) / statistics.mean(bares)
     print(
@@ -153,13 +154,16 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps a round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: of the training process alone, for a busy machine"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     fits = True
     for n in args.landmarks:
         limit = LIMITS[8] if n <= 8 else LIMITS[64]
-        fits &= measure(n, args.steps, args.rounds, args.workers) <= limit
+        fits &= measure(n, args.steps, args.rounds, args.workers, CLOCKS[args.clock]) <= limit
     return 0 if fits else 1
 
 
