@@ -226,8 +226,12 @@ def _reweighted(
 
 def _widths(residuals: FloatArray, used: BoolArray, y: FloatArray, factor: float = 1.0) -> FloatArray:
     """(B,) mm: of the Geman-McClure weights of residuals (B, n), from the median over the used ones."""
-    median = np.nanmedian(np.where(used, residuals, np.nan), axis=1)
-    return np.maximum(factor * MEDIAN_TO_WIDTH * median, max(FLOOR * _size(y.reshape(-1, y.shape[-1])), 1e-12))
+    ordered = np.sort(np.where(used, residuals, np.inf), axis=1)
+    count = np.broadcast_to(used, residuals.shape).sum(axis=1)
+    rows = np.arange(len(ordered))
+    median = (ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, count // 2]) / 2
+    least = max(FLOOR * _size(y.reshape(-1, y.shape[-1])), 1e-12)
+    return np.asarray(np.maximum(factor * MEDIAN_TO_WIDTH * median, least))
 
 
 def _geman_mcclure(residuals: FloatArray, widths: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 BINS = 256
 ROBUST_STD = 1.4826  # standard deviation over median absolute deviation
 DOMINATES = 0.75  # share of the border from which one class of voxels is background
+BEYOND_NOISE = 5.0  # robust standard deviations of the background
 SMALLEST_FOREGROUND = 0.02  # of the image: below, the whole image is taken
 
 
@@ -64,7 +65,7 @@ def foreground(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
 
     Otsu's threshold (IEEE SMC 1979) parts the voxels in two. Where one part holds at least three quarters of the
     image's border, that part is background (air in CT and MR, the sheet in a photograph), and foreground is what lies
-    beyond the median of the background's border voxels by more than 3 robust standard deviations of theirs and 2 % of
+    beyond the median of the background's border voxels by more than 5 robust standard deviations of theirs and 2 % of
     the range of the image, in the direction of the other part: soft tissue too, where the threshold itself parts bone
     from the rest. Where no part does, or where less than 2 % of the image would be left, the whole image is foreground.
     Values that are not finite never are.
@@ -84,7 +85,7 @@ def foreground(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     background = border[(border > threshold) == (sign < 0)]
     middle = float(np.median(background))
     noise = ROBUST_STD * float(np.median(np.abs(background - middle)))
-    least = min(max(3 * noise, 0.02 * float(high - low)), abs(threshold - middle))
+    least = min(max(BEYOND_NOISE * noise, 0.02 * float(high - low)), abs(threshold - middle))
     mask: npt.NDArray[np.bool_] = (sign * (channel - middle) > least) & everything
     return mask if mask.mean() >= SMALLEST_FOREGROUND else everything
 

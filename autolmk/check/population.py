@@ -126,8 +126,8 @@ def _mirrored_fault(
     shown = sum(name in partner and bool(seen[i]) for i, name in enumerate(names))
     if shown < 4 or seen.sum() < points.shape[1] + 2:
         return None
-    as_is = fit_similarity(shape.points, points).residuals
-    exchanged = fit_similarity(shape.points, swapped).residuals
+    as_is = fit_similarity(shape.points, points, robust=False).residuals
+    exchanged = fit_similarity(shape.points, swapped, robust=False).residuals
     before, after = float(np.nanmean(as_is)), float(np.nanmean(exchanged))
     if not after < EXCHANGED * before:
         return None
