@@ -140,7 +140,16 @@ def test_intensity_of_the_foreground_and_at_the_landmarks() -> None:
     found = fingerprint([head(i) for i in range(4)]).intensity[0]
     assert found.foreground_mean == pytest.approx(100, abs=1) and found.std == pytest.approx(1, abs=0.5)
     assert found.percentile_00_5 > 90 and found.min < found.percentile_00_5 < found.median < found.percentile_99_5
-    assert found.landmarks_mean is not None and found.landmarks_mean > 40
+
+
+def test_intensity_at_the_landmarks_is_read_where_they_are() -> None:
+    geometry = grid()
+    ramp = np.moveaxis(geometry.to_physical(np.moveaxis(np.indices(SHAPE), 0, -1)), -1, 0)[:1].astype(np.float32)
+    landmarks = Landmarks(NAMES, HEAD, np.ones(len(NAMES), np.int8))
+    channel = summarise(Image(ramp, geometry), landmarks, subject="s", case="c").channels[0]
+    np.testing.assert_allclose(channel.at_landmarks, HEAD[:, 0], atol=0.5)
+    outside = Landmarks(NAMES, HEAD + [200, 0, 0], np.ones(len(NAMES), np.int8))
+    assert np.isnan(summarise(Image(ramp, geometry), outside, subject="s", case="c").channels[0].at_landmarks).all()
 
 
 def test_the_smallest_datasets() -> None:
