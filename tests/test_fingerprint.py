@@ -148,7 +148,7 @@ def test_intensity_at_the_landmarks_is_read_where_they_are() -> None:
     landmarks = Landmarks(NAMES, HEAD, np.ones(len(NAMES), np.int8))
     channel = summarise(Image(ramp, geometry), landmarks, subject="s", case="c").channels[0]
     np.testing.assert_allclose(channel.at_landmarks, HEAD[:, 0], atol=0.5)
-    outside = Landmarks(NAMES, HEAD + [200, 0, 0], np.ones(len(NAMES), np.int8))
+    outside = Landmarks(NAMES, HEAD + np.array([200, 0, 0]), np.ones(len(NAMES), np.int8))
     assert np.isnan(summarise(Image(ramp, geometry), outside, subject="s", case="c").channels[0].at_landmarks).all()
 
 
