@@ -144,7 +144,7 @@ class _Shape:
 
 
 def make_phantom(
-    seed: int, *, ndim: int = 3, size: int = 80, absent: tuple[str, ...] = (), noise: float = NOISE
+    seed: int, *, ndim: int = 3, size: int = 60, absent: tuple[str, ...] = (), noise: float = NOISE
 ) -> Phantom:
     """One case, a function of its arguments alone. size: voxels an axis in the plane; the head grows with it.
 
@@ -226,7 +226,7 @@ def _paint(model: FloatArray, structures: list[Structure]) -> FloatArray:
 
 
 def write_phantom(
-    folder: Path, *, n_train: int = 20, n_test: int = 8, seed: int = 0, ndim: int = 3, size: int = 80
+    folder: Path, *, n_train: int = 20, n_test: int = 8, seed: int = 0, ndim: int = 3, size: int = 60
 ) -> None:
     """Write a raw dataset into `folder`, such as raw/Dataset001_Phantom; the same arguments give the same files.
 
