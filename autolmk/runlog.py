@@ -105,13 +105,18 @@ LOGGERS: dict[str, type[TensorBoardLogger] | type[MLflowLogger] | type[WandbLogg
 }
 
 
-def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """AutolmkError with near names, or with what to install."""
+def check_loggers(names: Sequence[str]) -> None:
+    """AutolmkError with near names where one is not known."""
     for name in names:
         if name not in LOGGERS:
             raise AutolmkError(
                 f"there is no logger {name!r}{near(name, LOGGERS)}", expected=f"one of {', '.join(LOGGERS)}"
             )
+
+
+def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
+    """AutolmkError with near names, or with what to install."""
+    check_loggers(names)
     return [LOGGERS[name](folder) for name in names]
 
 

@@ -62,21 +62,9 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    if args.num_gpus != 1:
-        raise AutolmkError(
-            "training on several GPUs is not supported",
-            found=f"-num_gpus {args.num_gpus}",
-            remedy="train one fold a GPU: -device cuda:0, -device cuda:1, ...",
-        )
+    _check_numbers(args)
     folders, (configuration_name, fold) = folders_from(args), _where(args)
     max_seconds = None if args.max_time is None else seconds_of(args.max_time)
-    for name, value, least in (
-        ("--epochs", args.epochs, 1),
-        ("--workers", args.workers, 0),
-        ("--threads", args.threads, 1),
-    ):
-        if value is not None and value < least:
-            raise AutolmkError(f"{name} must be {least} or more", found=value)
     dataset = dataset_name(args.dataset, folders)
     plans, name = _plans(folders, dataset, args.p, configuration_name)
     workers = _set_up_threads(args.workers, args.threads)
@@ -89,6 +77,7 @@ def _main(args: argparse.Namespace) -> int:
     folder = model / f"fold_{fold}"
     if args.val or args.val_best:
         return _validate(trainer, store, val_cases, folder, args)
+    _check_environment(args)
     _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
     from autolmk.runlog import build_loggers
     from autolmk.training import fit
@@ -113,6 +102,32 @@ def _main(args: argparse.Namespace) -> int:
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if args.num_gpus != 1:
+        raise AutolmkError(
+            "training on several GPUs is not supported",
+            found=f"-num_gpus {args.num_gpus}",
+            remedy="train one fold a GPU: -device cuda:0, -device cuda:1, ...",
+        )
+    bounds = {"epochs": 1, "workers": 0, "threads": 1}
+    for name, least in bounds.items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise AutolmkError(f"--{name} must be {least} or more", found=value)
+
+
+def _check_environment(args: argparse.Namespace) -> None:
+    """What can be refused is refused before anything is written."""
+    from autolmk import checkpoint
+    from autolmk.precision import choose_device
+    from autolmk.runlog import check_loggers
+
+    choose_device(args.device)
+    check_loggers(args.logger or [])
+    if args.pretrained_weights is not None:
+        checkpoint.read_record(args.pretrained_weights)
 
 
 def seconds_of(text: str) -> float:
