@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, SOME_FAILED, USER, add_folders, folders_from, option, parser, run
+from autolmk.cli.extract_fingerprint import checked, write_fingerprint
 from autolmk.cli.plan_experiment import add_dataset, add_planning, plan
 from autolmk.paths import Folders, dataset_name
 
 if TYPE_CHECKING:
     from autolmk.dataset import Dataset
     from autolmk.plans import Plans
-
-DESCRIPTION_FILE = "dataset.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     option(result, "-c", "--configurations", nargs="+", default=None, help="to preprocess for; all if omitted")
     option(result, "-np", "--num_processes", type=int, default=None, help="processes; as memory allows if omitted")
     option(result, "--no_preprocessing", action="store_true", help="stop after planning")
+    option(result, "--disable_progress_bar", action="store_true", help="show no progress")
     habit = "accepted because nnU-Net has it: the dataset is always checked"
     option(result, "--verify_dataset_integrity", action="store_true", help=habit)
     add_folders(result)
@@ -40,30 +40,19 @@ def _main(args: argparse.Namespace) -> int:
 
 def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
     """One dataset; the exit code."""
-    from autolmk.check import check_dataset
-    from autolmk.dataset import Dataset
-    from autolmk.fingerprint import FILE_NAME, extract_fingerprint
-    from autolmk.serialization import write_json
-
-    dataset = Dataset.open(folders.raw / name)
-    report = check_dataset(folders.raw / name, workers=args.num_processes, progress=True)
-    for fault in report.faults:
-        print(fault, file=sys.stderr)
-    if any(fault.severity == "dataset" for fault in report.faults):
-        print(f"{name}: nothing was written; mend the faults above first, see {folders.raw}", file=sys.stderr)
+    progress = not args.disable_progress_bar
+    report = checked(name, folders, workers=args.num_processes, progress=progress)
+    if report.exit_code == USER:
         return USER
-    good = set(report.good_cases)
-    folder = folders.preprocessed / name
-    fingerprint = extract_fingerprint(dataset, workers=args.num_processes, progress=True)
-    write_json(folder / DESCRIPTION_FILE, dataset.description.to_json())
-    fingerprint.save(folder / FILE_NAME)
+    write_fingerprint(report, folders)
     plans = plan(name, args, folders)
-    bad = {c.identifier for c in dataset.cases("Tr")} - good | set(fingerprint.failed)
+    skipped = set(report.bad_cases)
     if not args.no_preprocessing:
-        bad |= _preprocess(dataset, good, plans, args, folders)
-    if bad:
-        print(f"{name}: {len(bad)} cases were skipped: {', '.join(sorted(bad))}", file=sys.stderr)
-    return SOME_FAILED if bad else OK
+        assert report.dataset is not None
+        skipped |= _preprocess(report.dataset, set(report.good_cases), plans, args, folders)
+    if skipped:
+        print(f"{name}: {len(skipped)} cases were skipped: {', '.join(sorted(skipped))}", file=sys.stderr)
+    return SOME_FAILED if skipped else OK
 
 
 def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.Namespace, folders: Folders) -> set[str]:
@@ -79,7 +68,15 @@ def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.N
             continue
         done.add(identifier)
         target = folders.preprocessed / plans.dataset_name / identifier
-        failures = preprocess_dataset(dataset, cases, plans, name, target, workers=args.num_processes)
+        failures = preprocess_dataset(
+            dataset,
+            cases,
+            plans,
+            name,
+            target,
+            workers=args.num_processes,
+            progress=not args.disable_progress_bar,
+        )
         for failure in failures:
             print(failure.problem, file=sys.stderr)
         failed |= {failure.case for failure in failures}
