@@ -37,6 +37,7 @@ from autolmk.store import REMEDY, Store
 logger = logging.getLogger(__name__)
 
 Augmentation = Callable[[np.random.Generator, FloatImage], FloatImage]
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # a forked worker starts at once and knows plug-ins
 LOSSES = 3  # workers that may be killed before training is stopped
 
 
@@ -183,6 +184,7 @@ class _Pool:
         self.first = first
         self.ready: queue.Queue[Batch | AutolmkError | None] = queue.Queue(max(2, workers))
         self._closing = threading.Event()
+        self._events: list[Any] = []
         self._workers: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         for k in range(workers):
@@ -193,9 +195,10 @@ class _Pool:
         self._receiver.start()
 
     def _start(self, share: _Share, k: int) -> None:
-        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        context: Any = multiprocessing.get_context(START_METHOD)
         receiving, sending = context.Pipe(duplex=False)
-        arguments = (_Outlet(sending), share, None, k, 0, context.Event())
+        self._events.append(context.Event())  # never set; a spawned worker looks for it while it starts
+        arguments = (_Outlet(sending), share, None, k, 0, self._events[-1])
         worker = context.Process(target=producer, args=arguments, daemon=True, name=f"autolmk-loader-{k}")
         with _starting():
             worker.start()
@@ -206,7 +209,7 @@ class _Pool:
     def exit_code(self, iteration: int) -> int | None:
         """Of the worker that owed a batch; None where it still runs."""
         worker = self._workers[(iteration - self.first) % len(self._workers)]
-        worker.join(timeout=1)
+        worker.join(timeout=5)
         return worker.exitcode
 
     def close(self) -> None:

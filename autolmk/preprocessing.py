@@ -130,11 +130,11 @@ def preprocess_dataset(
     if workers is None:
         workers = min(default_workers(PROCESS_BYTES + max(sizes, default=0)), max(1, len(jobs)))
     logger.info(
-        "configuration %s: %d of %d cases to preprocess, in %d processes, with up to %.1f GB of memory each",
+        "configuration %s: %d of %d cases to preprocess, %s, with up to %.1f GB of memory each",
         configuration_name,
         len(jobs),
         len(cases),
-        workers,
+        f"{workers} at a time" if workers else "in this process",
         (PROCESS_BYTES + max(sizes, default=0)) / 1e9,
     )
     results = map_cases(_preprocess, jobs, workers=workers, progress="preprocessing" if progress else None)

@@ -155,6 +155,11 @@ def test_a_function_of_seed_and_iteration(data: tuple[Store, Plans]) -> None:
     assert len({b["data"].tobytes() for b in expected}) == len(expected)
 
 
+def test_spawned_workers_do_the_same(data: tuple[Store, Plans], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autolmk.loading.START_METHOD", "spawn")
+    assert_equal(batches(data, workers=1, iterations=3), batches(data, iterations=3))
+
+
 def test_cases_are_seen_equally_often(data: tuple[Store, Plans]) -> None:
     seen = Counter(name for batch in batches(data, iterations=9) for name in batch["cases"])
     assert seen == dict.fromkeys(CASES, 6)
