@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("autolmk", "planners", "trainers", "tests", "benchmarks")
-BENCHMARKS = ("step_time.py",)
+BENCHMARKS = ("step_time.py", "prediction_memory.py")
 
 
 def main() -> int:
@@ -39,18 +39,8 @@ def main() -> int:
 
 def long_tests() -> list[str]:
     """Names of the tests marked `long`, such as tests/test_kill.py::test_training[3]."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--collect-only",
-        "-qq",
-        "-m",
-        "long",
-        "-o",
-        "addopts=--import-mode=importlib",
-    ]
-    listed = subprocess.run([*command, "-q"], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "long"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode not in (0, 5):  # 5: there is none
         sys.exit(listed.stdout + listed.stderr)
     return re.findall(r"^(tests/\S+::.+)$", listed.stdout, re.M)

@@ -43,7 +43,7 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path) ->
     command("plan_and_preprocess", "-d", "1", "--preset", "XS", place=tmp_path)
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     assert plans["landmarks"] == list(POINTS[ndim]) and plans["unit"] == ("mm" if ndim == 3 else "px")
-    command("train", "1", "0", "--max-time", "12s", "--workers", "0", place=tmp_path)
+    command("train", "1", "0", "--max-time", "12s", "--workers", "0", "--threads", "1", place=tmp_path)
     (model,) = (tmp_path / "results" / NAME).iterdir()
     assert (model / "fold_0" / "checkpoint_final.safetensors").is_file()
     predictions = tmp_path / "predictions"
@@ -55,3 +55,10 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path) ->
         assert set(single.names) == set(listed.names) == set(POINTS[ndim])
     said = command("evaluate", "-p", str(predictions), "-d", "1", place=tmp_path)
     assert "MRE" in said and ("mm" if ndim == 3 else "px") in said
+
+
+@pytest.mark.long
+def test_demo_reaches_its_bounds(tmp_path: Path) -> None:
+    """What `make demo` runs; its exit code says whether errors and presence are as good as promised."""
+    said = command("demo", "--folder", str(tmp_path / "demo"), place=tmp_path)
+    assert said.count("reached") == 3
