@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autolmk import rules
+from autolmk.cli import plan_experiment
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, Intensity, LandmarkStatistics, MirrorPlane, Pose
 from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
@@ -18,6 +22,7 @@ from autolmk.planners.heatmap import HeatmapPlanner, first_true
 from autolmk.plans import Configuration, Plans
 from autolmk.registry import planner_class
 from autolmk.serialization import from_json, to_json
+from autolmk.testing import check_planner
 
 
 def statistics(nearest: float | None = 12.0, n_absent: int = 0) -> LandmarkStatistics:
@@ -445,3 +450,82 @@ def test_expected_duration_is_the_steps_or_the_budget() -> None:
 
 def test_the_registry_finds_the_planner() -> None:
     assert planner_class("heatmap") is HeatmapPlanner
+
+
+# -- commands and pages -----------------------------------------------------------------------------------------------
+
+
+def places(folder: Path) -> list[str]:
+    return [part for name in ("raw", "preprocessed", "results") for part in (f"--{name}", str(folder / name))]
+
+
+@pytest.fixture
+def fingerprinted(tmp_path: Path) -> Path:
+    """Folders in which Dataset001_Literal has a fingerprint and nothing else."""
+    BASE.save(tmp_path / "preprocessed" / BASE.dataset_name / "dataset_fingerprint.json")
+    return tmp_path
+
+
+def test_planning_command_writes_plans_and_says_what_and_how_long(
+    fingerprinted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-d", "1", "-device", "cpu", "-overwrite_plans_name", "mine", *places(fingerprinted)]
+    assert plan_experiment.main(arguments) == 0
+    file = fingerprinted / "preprocessed" / BASE.dataset_name / "mine.json"
+    plans = Plans.load(file)
+    assert plans.configurations == plan_once(BASE).configurations
+    said = capsys.readouterr().out
+    assert "preset XS (the default without CUDA)" in said
+    assert "about 25 minutes" in said and "s a step here" in said
+    assert str(file) in said
+
+
+def test_planning_command_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "raw" / BASE.dataset_name).mkdir(parents=True)
+    assert plan_experiment.main(["-d", "1", *places(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "no fingerprint yet" in said and "autolmk_extract_fingerprint -d" in said
+    assert not (tmp_path / "preprocessed").exists()
+
+
+def test_wrong_preset_exits_with_near_names(fingerprinted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan_experiment.main(["-d", "1", "--preset", "XXL", *places(fingerprinted)]) == 2
+    assert "did you mean 'XL'" in capsys.readouterr().err
+
+
+def test_durations_read_well() -> None:
+    said = [plan_experiment.readable(s) for s in (40.0, 1500.0, 12600.0, 200000.0)]
+    assert said == ["40 seconds", "25 minutes", "3.5 hours", "2.3 days"]
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import contextlib, sys\n"
+        "from autolmk.cli import plan_and_preprocess, plan_experiment\n"
+        "for command in (plan_and_preprocess, plan_experiment):\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        command.main(['--help'])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_the_template_of_the_documentation_is_a_planner(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "documentation" / "write_a_planner.md").read_text()
+    template = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "my_planner.py").write_text(template)
+    found = planner_class(f"{tmp_path / 'my_planner.py'}:UprightPlanner")
+    check_planner(found, ndims=(2,))
+    made = plan_dataset(BASE, {"upright": found()}, plans_name="p", device="cpu")
+    assert made.configurations["upright"].augmentation.rotation == (5.0, 5.0, 5.0)
+
+
+def test_the_page_on_plans_lists_the_presets() -> None:
+    page = (Path(__file__).resolve().parent.parent / "documentation" / "plans.md").read_text()
+    for name, preset in PRESETS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"| {preset.memory_gb:g} GiB |" in row
+        assert f"up to {preset.whole_coarsening:g} |" in row
+        assert ("residual" in row) == preset.residual
+        length = f"{preset.max_seconds / 60:g} minutes" if preset.max_seconds else f"{preset.epochs} epochs"
+        assert length in row

@@ -25,7 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     option(result, "-c", "--configurations", nargs="+", default=None, help="to preprocess for; all if omitted")
     option(result, "-np", "--num_processes", type=int, default=None, help="processes; as memory allows if omitted")
     option(result, "--no_preprocessing", action="store_true", help="stop after planning")
-    option(result, "--disable_progress_bar", action="store_true", help="show no progress")
     habit = "accepted because nnU-Net has it: the dataset is always checked"
     option(result, "--verify_dataset_integrity", action="store_true", help=habit)
     add_folders(result)
@@ -40,8 +39,7 @@ def _main(args: argparse.Namespace) -> int:
 
 def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
     """One dataset; the exit code."""
-    progress = not args.disable_progress_bar
-    report = checked(name, folders, workers=args.num_processes, progress=progress)
+    report = checked(name, folders, workers=args.num_processes, progress=True)
     if report.exit_code == USER:
         return USER
     write_fingerprint(report, folders)
@@ -68,15 +66,7 @@ def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.N
             continue
         done.add(identifier)
         target = folders.preprocessed / plans.dataset_name / identifier
-        failures = preprocess_dataset(
-            dataset,
-            cases,
-            plans,
-            name,
-            target,
-            workers=args.num_processes,
-            progress=not args.disable_progress_bar,
-        )
+        failures = preprocess_dataset(dataset, cases, plans, name, target, workers=args.num_processes)
         for failure in failures:
             print(failure.problem, file=sys.stderr)
         failed |= {failure.case for failure in failures}

@@ -12,6 +12,7 @@ from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
 
 if TYPE_CHECKING:
     from autolmk.plans import Configuration, Plans
+    from autolmk.trainer import Trainer
 
 PRESETS = ("XS", "S", "M", "L", "XL")
 LONG_STEP = 3.0  # seconds, from which one step is measure enough
@@ -150,7 +151,19 @@ def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None
         return None
     if plans.device == "cpu" and plans.memory_target_gb * GIB > psutil.virtual_memory().available:
         return None
-    trainer = trainer_class(configuration.trainer)(plans, configuration)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))  # as in training, where workers have the other cores
+    try:
+        return _measured(trainer_class(configuration.trainer)(plans, configuration))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(trainer: Trainer) -> float:
+    """Seconds of the fastest of a few steps."""
+    import torch
+
+    plans, configuration = trainer.plans, trainer.configuration
     network, codec = trainer.build_network().to(plans.device), trainer.build_codec().to(plans.device)
     optimizer = trainer.build_optimizer([*network.parameters(), *codec.parameters()])
     shape = (configuration.batch_size, len(plans.landmarks))
