@@ -25,8 +25,8 @@ from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.validation import Interrupted, Validation, calibrate, flat_numbers, subset, validate, write_results
 
-SAVE_EVERY = 300.0  # s, at most, between checkpoints
-SAVE_SHARE = 0.02  # of the time, at most, is spent on writing checkpoints
+SAVE_AFTER, SAVE_EVERY = 15.0, 300.0  # s between checkpoints: at least (but for epochs' ends), at most
+SAVE_SHARE = 0.02  # of the time, at most, is spent on writing them, as long as SAVE_EVERY holds
 logger = logging.getLogger(__name__)
 
 
@@ -104,7 +104,7 @@ class Loop:
                     return False
                 if self.signals.stop():
                     return False
-                if self.signals.save() or self._save_due(SAVE_EVERY):
+                if self.signals.save() or self._save_due(SAVE_AFTER):
                     self._save()
                 if self.run.progress() >= 1.0 or self.signals.finish():
                     return True
@@ -142,7 +142,7 @@ class Loop:
     # -- between steps ------------------------------------------------------------------------------------------------
 
     def _save_due(self, at_least: float) -> bool:
-        return time.monotonic() - self._saved >= max(at_least, self._save_seconds / SAVE_SHARE)
+        return time.monotonic() - self._saved >= min(SAVE_EVERY, max(at_least, self._save_seconds / SAVE_SHARE))
 
     def _save(self) -> None:
         start = time.monotonic()

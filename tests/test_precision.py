@@ -1,0 +1,88 @@
+"""Mixed precision, devices, averaged weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from autolmk.averaging import Averaged
+from autolmk.codecs import HeatmapCodec
+from autolmk.errors import AutolmkError
+from autolmk.precision import MixedPrecision, Precision, choose_device, compiled
+
+CPU = torch.device("cpu")
+
+
+class Two(nn.Module):
+    """Gives a dictionary, as a method may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.computed_in: torch.dtype | None = None
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        y = self.layer(x)
+        self.computed_in = y.dtype
+        return {"a": y, "b": [y + 1, torch.arange(2)]}
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "tpu", "mps", "meta"):
+        with pytest.raises(AutolmkError, match=f"device '{name}'"):
+            choose_device(name)
+
+
+def test_outputs_come_back_in_float32() -> None:
+    network = Two()
+    output = MixedPrecision(network, CPU, torch.bfloat16)(torch.randn(2, 4))
+    assert network.computed_in == torch.bfloat16
+    assert output["a"].dtype == output["b"][0].dtype == torch.float32 and output["b"][1].dtype == torch.int64
+    output["a"].sum().backward()
+    assert network.layer.weight.grad is not None and network.layer.weight.grad.dtype == torch.float32
+    MixedPrecision(network, CPU, None)(torch.randn(2, 4))
+    assert network.computed_in == torch.float32
+
+
+def test_an_update_clips_the_gradient() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    before = layer.weight.item()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    precision = Precision(CPU)
+    precision.update(1000 * layer(torch.ones(1, 1)).sum(), optimizer, list(layer.parameters()))
+    assert layer.weight.item() == pytest.approx(before - 0.1 * 12, rel=1e-4)
+    assert precision.describe() == "float32"
+
+
+def test_nothing_is_compiled_on_the_cpu() -> None:
+    layer = nn.Linear(1, 1)
+
+    def trial(network: object) -> None:
+        raise AssertionError("must not be tried")
+
+    assert compiled(layer, trial, CPU) is layer
+
+
+def test_the_average_follows_the_weights() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    codec = HeatmapCodec(2, (8, 8), (1, 1), (1.0, 1.0))
+    averaged = Averaged(network, codec, decay=0.9)
+    expected = network[0].weight.detach().clone()
+    for step in range(200):
+        with torch.no_grad():
+            network[0].weight += 0.01
+            codec.elsewhere += 0.02
+        network(torch.randn(2, 1, 4, 4))
+        averaged.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * network[0].weight.detach()
+    assert torch.allclose(averaged.network.get_submodule("0").weight, expected, atol=1e-5)  # type: ignore[arg-type]
+    lag = (codec.elsewhere - averaged.codec.get_parameter("elsewhere")).detach()
+    assert torch.allclose(lag, torch.full_like(lag, 0.02 * 9), atol=1e-3)  # 9 steps late
+    assert averaged.network.get_buffer("1.num_batches_tracked") == 200
+    assert not any(p.requires_grad for p in averaged.network.parameters())
+    averaged.copy()
+    assert torch.equal(averaged.network.get_submodule("0").weight, network[0].weight)  # type: ignore[arg-type]
