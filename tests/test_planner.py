@@ -176,6 +176,7 @@ THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "trainer",
     "schedule.weight_decay",
     "schedule.validation_share",
+    "shape_prior",
     "previous_stage",
     "options",
     "why",
