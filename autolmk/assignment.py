@@ -31,12 +31,13 @@ FLOOR = 1e-3  # mm, of the residual
 class Side:
     """points: (L, P) mean shape in mm, NaN where unknown. partner: (L,) index of the mirror partner, own for none.
     residual: (L,) mm, root mean square distance of each training landmark from its place in the fitted mean shape.
-    scale_bounds: of the fit's scale."""
+    scale_bounds: of the fit's scale. n_cases: training cases that the shape was measured on."""
 
     points: FloatArray
     partner: tuple[int, ...]
     residual: FloatArray
     scale_bounds: tuple[float, float]
+    n_cases: int = 0
 
     @classmethod
     def pooled(
@@ -46,6 +47,7 @@ class Side:
         *,
         residual: FloatArray,
         scale_bounds: tuple[float, float],
+        n_cases: int = 0,
     ) -> Side:
         """Of several folds' mean shapes (L, P), each in a pose of its own: aligned to the first and averaged."""
         first = shapes[0]
@@ -58,7 +60,7 @@ class Side:
         known = np.isfinite(stack)
         count = known.sum(axis=0)
         mean = np.where(count > 0, np.where(known, stack, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
-        return cls(mean, tuple(int(i) for i in partner), residual, scale_bounds)
+        return cls(mean, tuple(int(i) for i in partner), residual, scale_bounds, n_cases)
 
 
 def assign(candidates: FloatArray, log_odds: FloatArray, side: Side, *, radius: float) -> tuple[FloatArray, FloatArray]:

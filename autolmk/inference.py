@@ -28,6 +28,7 @@ from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
+from autolmk.shrinkage import shrink
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks
@@ -87,6 +88,8 @@ def predict_image(
     side = pooled_side(measured, plans)
     if side is not None and image.geometry.ndim == image.geometry.physical_ndim:
         candidates, log_odds = assign(candidates, log_odds, side, radius=merge_radius(configuration))
+        if configuration.shape_prior:
+            candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], side)
     landmarks = _landmarks(candidates, log_odds, plans, measured)
     return Prediction(landmarks, candidates, log_odds, looks)
 
@@ -196,10 +199,10 @@ def _search(look: Look, plans: Plans, configuration: Configuration, step: float)
 
 
 def pooled_side(measured: Sequence[Measured], plans: Plans) -> Side | None:
-    """What telling left from right needs: the members' mean shapes, aligned and averaged; None where unknown."""
+    """What telling left from right and shrinking need: the members' mean shapes, aligned and averaged; None if unknown."""
     known = [m for m in measured if m.mean_shape]
     shapes = [m.mean_shape for m in known if m.mean_shape]
-    if not shapes or not plans.pairs:
+    if not shapes:
         return None
     p = len(next(iter(shapes[0].values())))
     unknown = (float("nan"),) * p
@@ -211,6 +214,7 @@ def pooled_side(measured: Sequence[Measured], plans: Plans) -> Side | None:
         plans.pair_indices(),
         residual=np.mean(spread, axis=0),
         scale_bounds=(min(b[0] for b in bounds), max(b[1] for b in bounds)),
+        n_cases=min(m.shape_cases for m in known),
     )
 
 

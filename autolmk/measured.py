@@ -27,7 +27,7 @@ SCALE_MARGIN = 1.25  # beyond the smallest and the largest training configuratio
 class Measured:
     """mean_shape: name -> (P,) mm, centred; None where the training cases cannot tell one (too few points or cases).
     shape_spread: name -> root mean square distance (mm) of the training cases' points from the fitted mean shape.
-    shape_residual: the same over all points. scale_bounds: of a case's configuration over the mean shape, with margin.
+    shape_residual: the same over all points. shape_cases: how many of them had enough points. scale_bounds: of a case's configuration over the mean shape, with margin.
     presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept), calibrated on presence_cases
     held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
     """
@@ -35,6 +35,7 @@ class Measured:
     mean_shape: dict[str, tuple[float, ...]] | None = None
     shape_spread: dict[str, float] = field(default_factory=dict)
     shape_residual: float | None = None
+    shape_cases: int = 0
     scale_bounds: tuple[float, float] = (0.5, 2.0)
     presence_slope: float = 1.0
     presence_intercept: float = 0.0
@@ -102,5 +103,6 @@ def measure_shape(cases: Sequence[Landmarks]) -> Measured:
         mean_shape=known,
         shape_spread=spread,
         shape_residual=float(np.sqrt(np.nanmean(residuals**2))),
+        shape_cases=len(scales),
         scale_bounds=(float(min(scales)) / SCALE_MARGIN, float(max(scales)) * SCALE_MARGIN),
     )

@@ -103,6 +103,7 @@ class Configuration:
     sigma: tuple[float, ...]  # of the heatmap's Gaussian, mm an axis
     augmentation: Augmentation
     schedule: Schedule
+    shape_prior: bool = True  # points are drawn toward the fitted mean shape as far as they are uncertain
     previous_stage: str | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of the trainer's Options
     why: dict[str, str] = field(default_factory=dict)  # a short reason for each number above

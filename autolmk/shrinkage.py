@@ -1,0 +1,65 @@
+"""Points drawn toward the fitted mean shape, each as far as its image leaves it uncertain: empirical Bayes.
+
+A network's points are the anatomy plus an error; the training shapes tell how far anatomy strays from the fitted mean
+shape, landmark by landmark. How large the network's errors are in this image follows from how much further its points
+lie from the fit than training points did. Both being Gaussian, the best estimate is the precision-weighted mean of point
+and shape (James and Stein, 1961; Efron and Morris, JASA 1973). Points as near as training points stay where they are.
+
+Shapes: L landmarks, P physical axes. Everything in mm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autolmk.assignment import Side
+from autolmk.geometry import FloatArray
+from autolmk.shape import fit_similarity
+
+FEWEST_POINTS = 8  # confident ones, to measure the errors of an image by
+FEWEST_SHAPES = 10  # training cases, to know how far anatomy strays
+GROSS = 6.0  # standard deviations (of anatomy and error) further than which a point's own error must be larger
+CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
+
+
+def shrink(points: FloatArray, log_odds: FloatArray, side: Side) -> FloatArray:
+    """Points (L, P) moved toward the fit of the mean shape; NaN rows stay NaN.
+
+    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. Unchanged where fewer than 8
+    points or 10 training shapes can support it.
+    """
+    usable = np.isfinite(points).all(axis=1) & np.isfinite(side.points).all(axis=1)
+    if not usable.any():
+        return points
+    confident = usable & (log_odds >= min(0.0, float(np.median(log_odds[usable]))))
+    p = points.shape[1]
+    if confident.sum() < FEWEST_POINTS or side.n_cases < FEWEST_SHAPES:
+        return points
+    fit = fit_similarity(side.points[confident], points[confident], scale_bounds=side.scale_bounds).similarity
+    expected = fit.apply(side.points)
+    square = ((points - expected) ** 2).sum(axis=1) / p
+    anatomy = (side.residual * fit.scale) ** 2 / p
+    noise = error_variance(square[confident], anatomy[confident], p)
+    own = np.maximum(noise, square / GROSS**2 - anatomy)
+    weight = np.where(own > 0, anatomy / np.maximum(anatomy + own, 1e-12), 1.0)[:, None]
+    return np.where(usable[:, None], weight * points + (1 - weight) * expected, points)
+
+
+def error_variance(square: FloatArray, anatomy: FloatArray, p: int) -> float:
+    """Variance an axis (mm^2) of an image's errors: with it, the median of square / (anatomy + variance) is that of
+    chi-square over its degrees of freedom, so that gross errors do not count. 0 where points fit like training shapes.
+
+    square: (N,) squared distance from the fit over P. anatomy: (N,) variance an axis of the training shapes.
+    """
+    median = CHI_SQUARE_MEDIAN[p] / p
+
+    def excess(variance: float) -> float:
+        return float(np.median(square / np.maximum(anatomy + variance, 1e-12))) - median
+
+    low, high = 0.0, float(np.median(square)) / median
+    if excess(low) <= 0:
+        return 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return high
