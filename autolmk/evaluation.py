@@ -120,7 +120,11 @@ def evaluate(
     AutolmkError where there is no case, where a case is not predicted, or where a prediction names a landmark twice.
     """
     if not truth:
-        raise AutolmkError("there is no annotated case to evaluate", expected="at least one case")
+        raise AutolmkError(
+            "there is no annotated case to evaluate",
+            expected="at least one case",
+            remedy="check that the annotations are there",
+        )
     _require_cases(truth, predictions)
     names = next(iter(truth.values())).names
     table = _table(names, truth, predictions, dict(pairs) | {b: a for a, b in pairs})
@@ -173,13 +177,19 @@ def _in_order(
     """Points (L, P), NaN without position; status (L,); likelihood (L,). What is not listed is predicted absent."""
     if len(set(found.names)) != len(found.names):
         twice = sorted({n for n in found.names if found.names.count(n) > 1})
-        raise AutolmkError("a prediction names landmarks twice", case=case, found=", ".join(twice))
+        raise AutolmkError(
+            "a prediction names landmarks twice",
+            case=case,
+            found=", ".join(twice),
+            remedy="remove the wrong rows, or predict the case again",
+        )
     if not set(names) & set(found.names):
         raise AutolmkError(
             "a prediction shares no landmark name with the annotation",
             case=case,
             found=", ".join(found.names[:10]),
             expected=", ".join(names[:10]),
+            remedy="compare predictions and annotations of the same dataset",
         )
     points, likelihood = np.full((len(names), p), np.nan), np.full(len(names), np.nan)
     status = np.full(len(names), Status.ABSENT, dtype=np.int8)

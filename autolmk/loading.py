@@ -91,7 +91,10 @@ class BatchSource:
             raise
         except Exception:
             raise AutolmkError(
-                f"batch {index} cannot be made", case=name, found=traceback.format_exc().strip()
+                f"batch {index} cannot be made",
+                case=name,
+                found=traceback.format_exc().strip(),
+                remedy="look at this case's image and points, and at the trainer's augmentation if it is your own",
             ) from None
 
 

@@ -140,7 +140,10 @@ class Plans:
         """From parsed JSON of any version that is known."""
         if not isinstance(value, dict) or not isinstance(value.get("version"), int):
             raise AutolmkError(
-                "these are no autolmk plans", file=file, expected='an object with a whole number "version"'
+                "these are no autolmk plans",
+                file=file,
+                expected='an object with a whole number "version"',
+                remedy="give a file that autolmk_plan_experiment wrote, or plan again",
             )
         while value["version"] in MIGRATIONS:
             value = MIGRATIONS[value["version"]](value)
@@ -164,6 +167,7 @@ class Plans:
             raise AutolmkError(
                 f"the plans {self.plans_name!r} hold no configuration {name!r}{near(name, self.configurations)}",
                 expected=f"one of {', '.join(self.configurations)}",
+                remedy="choose a configuration of these plans, or other plans with -p",
             )
         return self.configurations[name]
 

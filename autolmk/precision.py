@@ -27,9 +27,17 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise AutolmkError(f"there is no device {name!r}", expected="auto, cpu, cuda or cuda:N") from None
+        raise AutolmkError(
+            f"there is no device {name!r}",
+            expected="auto, cpu, cuda or cuda:N",
+            remedy="choose one with -device, or leave it out",
+        ) from None
     if device.type not in ("cpu", "cuda"):
-        raise AutolmkError(f"the device {name!r} is not supported", expected="auto, cpu, cuda or cuda:N")
+        raise AutolmkError(
+            f"the device {name!r} is not supported",
+            expected="auto, cpu, cuda or cuda:N",
+            remedy="choose one with -device, or leave it out",
+        )
     count = torch.cuda.device_count() if cuda else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise AutolmkError(

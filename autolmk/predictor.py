@@ -70,7 +70,10 @@ class Predictor:
         self.model_folder = Path(model_folder).expanduser()
         if not 0 < step <= 1:
             raise AutolmkError(
-                "the step between windows must be a share of the window", found=step, expected="0 < step <= 1"
+                "the step between windows must be a share of the window",
+                found=step,
+                expected="0 < step <= 1",
+                remedy="correct -step_size; 0.5 is the default",
             )
         self.plans = Plans.load(self.model_folder / "plans.json")
         description = self.model_folder / "dataset.json"
@@ -197,7 +200,9 @@ def chosen_folds(model_folder: Path, folds: Sequence[int | str] | None, checkpoi
     """The folds to predict with. By default all that were trained; where there are numbered ones, without "all"."""
     if checkpoint not in CHECKPOINTS:
         raise AutolmkError(
-            f"there is no kind of checkpoint {checkpoint!r}{near(checkpoint, CHECKPOINTS)}", expected="final or best"
+            f"there is no kind of checkpoint {checkpoint!r}{near(checkpoint, CHECKPOINTS)}",
+            expected="final or best",
+            remedy="choose one with -chk",
         )
     trained = trained_folds(model_folder, checkpoint)
     if folds is None:

@@ -167,7 +167,13 @@ def _changed(
         except AutolmkError as error:
             failures.append(Failure(case.identifier, str(_of_case(error, case.identifier))))
         except OSError as error:
-            problem = AutolmkError("a case cannot be read", case=case.identifier, file=error.filename, found=error)
+            problem = AutolmkError(
+                "a case cannot be read",
+                case=case.identifier,
+                file=error.filename,
+                found=error,
+                remedy="check that its files are there and that you may read them",
+            )
             failures.append(Failure(case.identifier, str(problem)))
     return jobs, sizes, failures
 
@@ -218,7 +224,12 @@ def _preprocess(job: _Job) -> None:
     except (AutolmkError, MemoryError):
         raise
     except Exception:
-        raise AutolmkError("a case cannot be preprocessed", case=name, found=traceback.format_exc().strip()) from None
+        raise AutolmkError(
+            "a case cannot be preprocessed",
+            case=name,
+            found=traceback.format_exc().strip(),
+            remedy="look at this case's image and points; autolmk_check may say more",
+        ) from None
 
 
 def _of_case(error: AutolmkError, case: str) -> AutolmkError:

@@ -147,7 +147,11 @@ def model_trainer_class(
             remedy="read that file, then predict with --trust-code; or name your own copy with -tr file.py:Class",
         )
     if not file.is_file() or not file.resolve().is_relative_to(model_folder.resolve()):
-        raise AutolmkError("the trainer's source is missing from the model folder", file=file)
+        raise AutolmkError(
+            "the trainer's source is missing from the model folder",
+            file=file,
+            remedy="restore the file, or name your own copy with -tr file.py:Class",
+        )
     if hashlib.sha256(file.read_bytes()).hexdigest() != source.sha256:
         raise AutolmkError(
             "the trainer's source was changed after training",
@@ -179,6 +183,7 @@ def _load(kind: str, specification: str, base: type) -> Any:
         raise AutolmkError(
             f"there is no class {name!r} in {place}{near(name, classes)}",
             expected=f"one of {', '.join(classes)}" if classes else f"a subclass of {base.__module__}.{base.__name__}",
+            remedy="correct the class's name after the colon",
         )
     if not isinstance(found, type) or not issubclass(found, base):
         raise AutolmkError(
@@ -187,6 +192,7 @@ def _load(kind: str, specification: str, base: type) -> Any:
             if not isinstance(found, type)
             else f"a class that derives from {found.__mro__[1]}",
             expected=f"a subclass of {base.__module__}.{base.__name__}",
+            remedy="name a class that derives from it",
         )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
@@ -205,14 +211,16 @@ def _module_of_file(file: Path, kind: str) -> ModuleType:
     """The module of a .py file, loaded once a content, under a name of its own, its folder not put on the path."""
     file = file.expanduser().absolute()
     if not file.is_file():
-        raise AutolmkError(f"the {kind}'s file does not exist", file=file, expected="path/to/file.py:Class")
+        raise AutolmkError(
+            f"the {kind}'s file does not exist", file=file, expected="path/to/file.py:Class", remedy="check the path"
+        )
     content = file.read_bytes()
     name = f"autolmk_plugin_{hashlib.sha256(str(file).encode() + content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise AutolmkError(f"the {kind}'s file is no Python file", file=file)
+        raise AutolmkError(f"the {kind}'s file is no Python file", file=file, remedy="name a file that ends with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and inspect look a class's module up
     try:

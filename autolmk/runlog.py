@@ -110,7 +110,9 @@ def check_loggers(names: Sequence[str]) -> None:
     for name in names:
         if name not in LOGGERS:
             raise AutolmkError(
-                f"there is no logger {name!r}{near(name, LOGGERS)}", expected=f"one of {', '.join(LOGGERS)}"
+                f"there is no logger {name!r}{near(name, LOGGERS)}",
+                expected=f"one of {', '.join(LOGGERS)}",
+                remedy="choose one of these with --logger, or leave it out",
             )
 
 

@@ -63,7 +63,12 @@ def read_json(file: Path) -> Any:
             remedy="mend or remake it",
         ) from None
     except OSError as error:
-        raise AutolmkError("a file cannot be read", file=file, found=error.strerror or str(error)) from None
+        raise AutolmkError(
+            "a file cannot be read",
+            file=file,
+            found=error.strerror or str(error),
+            remedy="check that it is a file and that you may read it",
+        ) from None
 
 
 def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:

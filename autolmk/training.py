@@ -187,7 +187,11 @@ def validate_checkpoint(
     """Validate a fold's checkpoint (best, final) on whole cases and write the results to `target`; gives the numbers of
     `Validation.numbers`. AutolmkError without cases or without that checkpoint."""
     if not cases:
-        raise AutolmkError("this fold holds no cases out, so there is nothing to validate", file=folder)
+        raise AutolmkError(
+            "this fold holds no cases out, so there is nothing to validate",
+            file=folder,
+            remedy="validate a numbered fold; fold `all` trains on every case",
+        )
     where = choose_device(device)
     precision = Precision(where)
     network, codec = trainer.build_network(), trainer.build_codec()

@@ -60,7 +60,12 @@ def read_table(file: Path) -> dict[str, Annotation]:
     cases: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for line, row in rows:
         if not row["case"]:
-            raise AutolmkError(f"line {line} names no case", file=file, expected="a value in the column 'case'")
+            raise AutolmkError(
+                f"line {line} names no case",
+                file=file,
+                expected="a value in the column 'case'",
+                remedy="name the case, or remove the line",
+            )
         cases.setdefault(row["case"], []).append((line, row))
     return {case: _annotation(file, header, rows) for case, rows in cases.items()}
 
@@ -130,7 +135,12 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     twice = sorted({h for h in header if header.count(h) > 1})
     if not header or twice:
         found = f"{twice} twice" if twice else "nothing"
-        raise AutolmkError("a table needs a first line with the names of its columns", file=file, found=found)
+        raise AutolmkError(
+            "a table needs a first line with the names of its columns",
+            file=file,
+            found=found,
+            remedy="begin the file with a line such as landmark,x,y,z",
+        )
 
     def named() -> Iterator[tuple[int, dict[str, str]]]:
         for line, fields in content:
@@ -165,7 +175,12 @@ def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dic
     points, status = [], []
     for line, row in rows:
         if not row["landmark"]:
-            raise AutolmkError(f"line {line} names no landmark", file=file, expected="a value in the column 'landmark'")
+            raise AutolmkError(
+                f"line {line} names no landmark",
+                file=file,
+                expected="a value in the column 'landmark'",
+                remedy="name the landmark, or remove the line",
+            )
         point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in axes]
         points.append(point)
         located = all(map(math.isfinite, point))
@@ -205,7 +220,12 @@ def _read_control_points(
     names, points, status = [], [], []
     for line, row in rows:
         if not row[label]:
-            raise AutolmkError(f"line {line} has no {label}", file=file, expected=f"a value in the column {label!r}")
+            raise AutolmkError(
+                f"line {line} has no {label}",
+                file=file,
+                expected=f"a value in the column {label!r}",
+                remedy="fill the field in, or remove the line",
+            )
         point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in frame.lower()]
         defined = row.get("defined", "1").lower() not in ("0", "false") and all(map(math.isfinite, point))
         names.append(row[label])

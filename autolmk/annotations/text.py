@@ -23,9 +23,20 @@ def read_text(file: Path) -> str:
             remedy="save it as UTF-8",
         ) from None
     except OSError as error:
-        raise AutolmkError("a file cannot be read", file=file, found=error.strerror or str(error)) from None
+        raise AutolmkError(
+            "a file cannot be read",
+            file=file,
+            found=error.strerror or str(error),
+            remedy="check that it is a file and that you may read it",
+        ) from None
     if "\0" in text:
-        raise AutolmkError("this is not a text file", file=file, found="zero bytes", expected="text in UTF-8")
+        raise AutolmkError(
+            "this is not a text file",
+            file=file,
+            found="zero bytes",
+            expected="text in UTF-8",
+            remedy="export the points again as text",
+        )
     return text
 
 

@@ -84,7 +84,10 @@ class Report:
                 remedy=fault.remedy,
             )
         if faults:
-            raise AutolmkError(f"the dataset has {len(faults)} faults\n" + "\n".join(_indented(f) for f in faults))
+            raise AutolmkError(
+                f"the dataset has {len(faults)} faults\n" + "\n".join(_indented(f) for f in faults),
+                remedy="mend them, then run autolmk_check again",
+            )
 
     def fingerprint(self) -> Fingerprint:
         """Of the good cases, from what the check has read of them. AutolmkError where the dataset itself is at

@@ -58,7 +58,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     predictions_at, truth_at = _places(args)
     if min(args.radii) <= 0 or args.resamples < 100:
-        raise AutolmkError("radii must be above 0 and resamples at least 100", found=f"{args.radii}, {args.resamples}")
+        raise AutolmkError(
+            "radii must be above 0 and resamples at least 100",
+            found=f"{args.radii}, {args.resamples}",
+            remedy="correct --radii and --resamples",
+        )
     predictions = _read_points(predictions_at)
     fingerprint = None
     if truth_at is None:
@@ -95,6 +99,7 @@ def _places(args: argparse.Namespace) -> tuple[Path, Path | None]:
             "it is not clear what to compare with what",
             found=f"predictions {predictions}, truth {truth}, dataset {args.dataset}, more: {len(places)}",
             expected="autolmk_evaluate PRED TRUTH, or autolmk_evaluate PRED -d DATASET",
+            remedy="name the predictions, and either the annotations or a dataset",
         )
     return predictions, truth
 
@@ -116,6 +121,7 @@ def _read_points(place: Path) -> dict[str, Annotation]:
             "there are no landmarks",
             file=place,
             expected=f"a landmarks.csv, or a folder with files that end with {', '.join(annotations.ENDINGS)}",
+            remedy="check the path; autolmk_predict writes landmarks.csv into the folder -o",
         )
     return found
 

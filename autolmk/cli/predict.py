@@ -72,7 +72,9 @@ def _predict(args: argparse.Namespace) -> int:
     from autolmk.predictor import Predictor
 
     if min(args.npp, args.nps) < 0:
-        raise AutolmkError("-npp and -nps must be 0 or more", found=f"{args.npp}, {args.nps}")
+        raise AutolmkError(
+            "-npp and -nps must be 0 or more", found=f"{args.npp}, {args.nps}", remedy="give 0 to work without threads"
+        )
     model = find_model(args)
     predictor = Predictor(
         model,
@@ -134,7 +136,9 @@ def find_model(args: argparse.Namespace) -> Path:
 
     if (args.m is None) == (args.d is None):
         raise AutolmkError(
-            "either -d or -m must say which model to predict with", expected="-d DATASET or -m MODEL_FOLDER, not both"
+            "either -d or -m must say which model to predict with",
+            expected="-d DATASET or -m MODEL_FOLDER, not both",
+            remedy="give one of the two",
         )
     if args.m is not None:
         model = Path(args.m).expanduser()

@@ -115,7 +115,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name, least in bounds.items():
         value = getattr(args, name)
         if value is not None and value < least:
-            raise AutolmkError(f"--{name} must be {least} or more", found=value)
+            raise AutolmkError(f"--{name} must be {least} or more", found=value, remedy="correct it, or leave it out")
 
 
 def _check_environment(args: argparse.Namespace) -> None:
@@ -133,10 +133,17 @@ def _check_environment(args: argparse.Namespace) -> None:
 def seconds_of(text: str) -> float:
     """Of a time such as 90s, 20m, 3h or 1h30m. AutolmkError otherwise."""
     if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
-        raise AutolmkError("a time cannot be read", found=text, expected="such as 90s, 20m, 3h or 1h30m")
+        raise AutolmkError(
+            "a time cannot be read",
+            found=text,
+            expected="such as 90s, 20m, 3h or 1h30m",
+            remedy="give --max-time a number and a unit, without spaces",
+        )
     seconds = sum(float(n) * UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(s|min|m|h|d)", text))
     if seconds <= 0:
-        raise AutolmkError("a time must be longer than nothing", found=text)
+        raise AutolmkError(
+            "a time must be longer than nothing", found=text, remedy="give --max-time more time, or leave it out"
+        )
     return seconds
 
 
@@ -148,9 +155,14 @@ def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
             "it is not clear what to train",
             found=" ".join([args.dataset, *args.where]) + (f" -c {args.configuration}" if args.configuration else ""),
             expected="autolmk_train DATASET FOLD, or autolmk_train DATASET CONFIGURATION FOLD",
+            remedy="name the configuration once, and the fold last",
         )
     if fold != "all" and not fold.isdecimal():
-        raise AutolmkError(f"there is no fold {fold!r}", expected="0, 1, ... or all, as the last argument")
+        raise AutolmkError(
+            f"there is no fold {fold!r}",
+            expected="0, 1, ... or all, as the last argument",
+            remedy="give the fold as the last argument",
+        )
     return (configuration[0] if configuration else args.configuration), fold if fold == "all" else int(fold)
 
 
@@ -210,7 +222,12 @@ def _apply(configuration: dict[str, Any], setting: str) -> None:
 
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise AutolmkError("--set needs KEY=VALUE", found=setting, expected="such as schedule.learning_rate=1e-4")
+        raise AutolmkError(
+            "--set needs KEY=VALUE",
+            found=setting,
+            expected="such as schedule.learning_rate=1e-4",
+            remedy="write KEY=VALUE without spaces",
+        )
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -224,7 +241,9 @@ def _apply(configuration: dict[str, Any], setting: str) -> None:
     if not isinstance(place, dict) or (last not in place and place is not configuration["options"]):
         known = place if isinstance(place, dict) else configuration
         raise AutolmkError(
-            f"--set: the configuration has no {key!r}{near(last, known)}", expected=f"one of {', '.join(known)}"
+            f"--set: the configuration has no {key!r}{near(last, known)}",
+            expected=f"one of {', '.join(known)}",
+            remedy="correct the key; the plans hold all that can be set",
         )
     if place is configuration and last in ("trainer", "data_identifier"):
         raise AutolmkError(f"--set cannot change {last!r}", remedy="-tr names another trainer")

@@ -206,6 +206,7 @@ class _Import:
                 case=case,
                 found=expected,
                 expected="x, y, z in mm",
+                remedy="correct the file",
             )
         spacing = tuple(float(s) for s in expected[::-1])
         if np.allclose(spacing, geometry.spacing, rtol=SPACING_TOLERANCE):
@@ -232,5 +233,11 @@ def _optional(cls: type[Any], file: Path) -> Any:
 
 def _three(point: list[float], path: str, file: Path) -> list[float]:
     if len(point) not in (2, 3):
-        raise AutolmkError("wrong voxel of a landmark", file=file, found=f"{path}: {point}", expected="[i, j, k]")
+        raise AutolmkError(
+            "wrong voxel of a landmark",
+            file=file,
+            found=f"{path}: {point}",
+            expected="[i, j, k]",
+            remedy="correct the file",
+        )
     return [*point, 0.0][:3]
