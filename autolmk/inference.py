@@ -115,7 +115,7 @@ class Look:
         physical = configuration.augmentation.mirror_axis
         self.views = [View(None, partner)]
         if mirror and physical is not None:
-            self.views.append(View(int(np.abs(image.geometry.direction[physical]).argmax()), partner))
+            self.views.insert(0, View(int(np.abs(image.geometry.direction[physical]).argmax()), partner))
 
     def scores(self, start: Sequence[int]) -> Tensor:
         """(1, L, *output) averaged over members and views, of the window whose first voxel is `start`."""
@@ -151,7 +151,12 @@ def _view(network: nn.Module, codec: Codec, data: Tensor, view: View) -> Tensor:
     """Scores of one network for a window (1, C, *S), seen directly or mirrored."""
     if view.axis is None:
         return codec.scores(network(data))
-    return codec.mirror(codec.scores(network(data.flip(2 + view.axis))), view.axis, view.partner)
+    scores = codec.scores(network(data.flip(2 + view.axis)))
+    for i, p in enumerate(view.partner):  # a pair at a time and in place: no second copy of a window's scores
+        if i <= p:
+            both = [i] if i == p else [i, p]
+            scores[:, both] = codec.mirror(scores[:, both], view.axis, range(len(both))[::-1])
+    return scores
 
 
 @contextmanager
@@ -199,7 +204,7 @@ def _search(look: Look, plans: Plans, configuration: Configuration, step: float)
 
 
 def pooled_side(measured: Sequence[Measured], plans: Plans) -> Side | None:
-    """What telling left from right and shrinking need: the members' mean shapes, aligned and averaged; None if unknown."""
+    """What assignment and shrinking need: the members' mean shapes, aligned and averaged; None where unknown."""
     known = [m for m in measured if m.mean_shape]
     shapes = [m.mean_shape for m in known if m.mean_shape]
     if not shapes:

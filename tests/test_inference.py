@@ -3,8 +3,12 @@ image itself holds each landmark's log-Gaussian, so every error is the decoder's
 
 from __future__ import annotations
 
+import argparse
 import math
+import runpy
+import weakref
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from autolmk.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
 from autolmk.codecs import HeatmapCodec
@@ -22,6 +28,7 @@ from autolmk.image import Image
 from autolmk.inference import Look, Member, heatmap_crops, likelihoods, predict_image
 from autolmk.landmarks import Status
 from autolmk.measured import Measured
+from autolmk.networks.unet import build_unet
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 
 PATCH = (24, 24, 24)
@@ -405,3 +412,51 @@ def test_heatmap_crops_lie_where_the_landmarks_are() -> None:
         peak = np.unravel_index(int(crop.array[0].argmax()), crop.geometry.shape)
         assert np.linalg.norm(crop.geometry.to_physical(peak) - point) < 1.5
         assert max(crop.geometry.shape) <= 13
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors that live at the same time, each storage once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_iter(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                key = storage._cdata
+                if key not in self.live:
+                    self.live[key] = storage.nbytes()
+                    weakref.finalize(storage, self.live.pop, key, None)
+        self.peak = max(self.peak, sum(self.live.values()))
+        return result
+
+
+def test_memory_grows_with_neither_landmarks_nor_image() -> None:
+    """64 landmarks instead of 8 add at most 1.1 times one window's logits; a larger image adds nothing."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "prediction_memory.py"))
+    settings = argparse.Namespace(stride=1, network="XS", mirror=False)
+    side = benchmark["PATCH"]
+
+    def peak(landmarks: int, tiles: int) -> int:
+        plans = benchmark["plans_for"](landmarks, settings)
+        configuration = plans.configuration("volume")
+        torch.manual_seed(0)
+        network = build_unet(configuration.architecture, 1, landmarks, 3)
+        one = Member(network, HeatmapCodec(landmarks, (side,) * 3, (1,) * 3, configuration.sigma))
+        array = np.random.default_rng(0).standard_normal((1, side, side, side * tiles), dtype=np.float32)
+        image = Image(array, Geometry.from_parts(array.shape[1:], (1.0,) * 3))
+        with LiveTensors() as live:
+            predict_image(image, (0.0,), [one], plans, configuration, [], device="cpu", step=1.0)
+        return live.peak
+
+    window_logits = 64 * side**3 * 4
+    few, many, larger = peak(8, 1), peak(64, 1), peak(64, 3)
+    assert many - few <= 1.1 * window_logits
+    assert larger - many <= 0.01 * window_logits
