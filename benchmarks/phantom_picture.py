@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 from autolmk import annotations
 from autolmk.dataset import Dataset
-from autolmk.landmarks import Landmarks
+from autolmk.landmarks import Landmarks, Status
 
 NAMES = ("Nose_Tip", "Eye_L", "Ear_R", "Ventricle_L", "Pineal", "Basion")
 CASES = 2
@@ -53,7 +53,7 @@ def draw_case(row, image, truth: Landmarks, prediction: Landmarks) -> None:  # t
             if marks.present[i]:
                 _, y, x = image.geometry.to_voxels(marks.points[i])
                 axis.plot(x, y, linestyle="none", mew=1.3, **style)
-        state = "" if truth.present[i] else " (not in the image)"
+        state = {Status.PRESENT: "", Status.ABSENT: " (absent)", Status.UNKNOWN: " (unknown)"}[Status(truth.status[i])]
         axis.set_title(name.replace("_", " ") + state, color="white", fontsize=9)
         axis.axis("off")
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser("Write a phantom dataset into a folder, then plan, train, predict and evaluate.")
     option(arguments, "--folder", type=Path, default=Path("demo_output"), help="where everything goes")
-    option(arguments, "--max-time", default="5m", help="time for training, such as 90s or 20m")
+    option(arguments, "--max-time", default="6m", help="time for training, such as 90s or 20m")
     option(arguments, "-device", default="auto", help="cpu, cuda or auto")
     option(arguments, "--seed", type=int, default=0, help="of the phantom and of training")
     return run(_demo, arguments, argv)
@@ -46,7 +46,21 @@ def _commands(args: argparse.Namespace, folder: Path, raw: Path) -> list[tuple[s
     return [
         ("plan_and_preprocess", ["-d", "1", "--preset", "XS", *places]),
         ("train", ["1", "0", "--max-time", args.max_time, "--seed", str(args.seed), "-device", args.device, *places]),
-        ("predict", ["-i", str(raw / "imagesTs"), "-o", predictions, "-d", "1", "-device", args.device, *places]),
+        (
+            "predict",
+            [
+                "-i",
+                str(raw / "imagesTs"),
+                "-o",
+                predictions,
+                "-d",
+                "1",
+                "--save_overlays",
+                "-device",
+                args.device,
+                *places,
+            ],
+        ),
         ("evaluate", ["-p", predictions, "-d", "1", *places]),
     ]
 
@@ -65,7 +79,8 @@ def _report(folder: Path, seconds: float) -> int:
         print(f"  {name:30}{value:7.3f}   {'reached' if good else 'MISSED'}: {bound:g}")
     print(
         f"""
-Points and pictures of the test cases: {predictions}
+Points of the test cases:              {predictions}
+Pictures:                              {predictions / "overlays"}
 Tables:                                {predictions / "evaluation"}
 Plans, with a reason for each number:  {model / "plans.json"}
 Progress of training:                  {model / "fold_0" / "progress.png"}
