@@ -160,6 +160,8 @@ def test_folds_of_a_model_share_one_trainer(tmp_path: Path) -> None:
     model, file = tmp_path / "model", write(tmp_path / "mine")
     registry.keep_source(f"{file}:Mine", model)
     registry.keep_source(f"{file}:Mine", model)
+    (model / "fold_0").mkdir()
+    (model / "fold_0" / "checkpoint_latest.safetensors").touch()
     write(tmp_path / "mine", marker=2)
     with pytest.raises(AutolmkError, match=r"(?s)source changed.*mine.py"):
         registry.keep_source(f"{file}:Mine", model)
