@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autolmk import checkpoint
 from autolmk.errors import AutolmkError
-from autolmk.plans import Plans
+from autolmk.plans import Configuration, Plans
 from autolmk.trainer import Trainer
 
 LISTED = 8  # names that a message lists
@@ -103,7 +103,7 @@ def _tensors(network: nn.Module, codec: nn.Module) -> dict[str, Tensor]:
 def _counted_axes(trainer: Trainer, targets: dict[str, Tensor]) -> dict[str, int]:
     """Names of the tensors that grow with landmarks or channels -> the axis along which they do, by one for one;
     -1 where they grow in any other way and cannot be matched by name."""
-    larger = type(trainer)(_one_more(trainer.plans), trainer.configuration, _options(trainer))
+    larger = type(trainer)(_one_more(trainer.plans), _one_channel_more(trainer.configuration), _options(trainer))
     with torch.random.fork_rng():
         grown = _tensors(larger.build_network(), larger.build_codec())
     result = {}
@@ -121,9 +121,18 @@ def _counted_axes(trainer: Trainer, targets: dict[str, Tensor]) -> dict[str, int
 
 
 def _one_more(plans: Plans) -> Plans:
+    """With one landmark and one channel more."""
     return dataclasses.replace(
-        plans, landmarks=(*plans.landmarks, "one more"), channel_names=(*plans.channel_names, "one more")
+        plans,
+        landmarks=(*plans.landmarks, "one more"),
+        channel_names=(*plans.channel_names, "one more"),
+        configurations={name: _one_channel_more(c) for name, c in plans.configurations.items()},
     )
+
+
+def _one_channel_more(configuration: Configuration) -> Configuration:
+    normalization = (*configuration.normalization, configuration.normalization[-1])
+    return dataclasses.replace(configuration, normalization=normalization)
 
 
 def _options(trainer: Trainer) -> dict[str, object]:
