@@ -27,7 +27,8 @@ SCALE_MARGIN = 1.25  # beyond the smallest and the largest training configuratio
 class Measured:
     """mean_shape: name -> (P,) mm, centred; None where the training cases cannot tell one (too few points or cases).
     shape_spread: name -> root mean square distance (mm) of the training cases' points from the fitted mean shape.
-    shape_residual: the same over all points. shape_cases: how many of them had enough points. scale_bounds: of a case's configuration over the mean shape, with margin.
+    shape_residual: the same over all points. shape_cases: how many of them had enough points.
+    scale_bounds: of a case's configuration over the mean shape, with margin.
     presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept), calibrated on presence_cases
     held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
     """

@@ -26,6 +26,8 @@ class Preset:
     """Size and length of training. Pairs are for (2D, 3D).
 
     memory_gb: GiB of the device; on XS it stands for the time of a step, which on a CPU is proportional to it.
+    decoder_stops: how many times the decoder stops below full resolution even where the heads would fit: the finest
+    stage costs most and adds least, because decoding is sub-voxel (documentation/methods/heatmap.md has figures).
     whole_coarsening: how many times the finest spacing may grow so that one window holds the whole image.
     """
 
@@ -34,6 +36,7 @@ class Preset:
     max_features: tuple[int, int]
     max_stages: tuple[int, int]
     residual: bool
+    decoder_stops: tuple[int, int]
     batch_least: tuple[int, int]
     batch_most: int
     whole_coarsening: float
@@ -47,11 +50,11 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "XS": Preset(0.3, (16, 8), (128, 96), (5, 5), False, (4, 1), 4, 4.0, 1000, 50, 1500.0, 2e-3),
-    "S": Preset(4.0, (16, 16), (256, 192), (7, 6), False, (8, 2), 16, 3.0, 200, 250, None, 1e-3),
-    "M": Preset(8.0, (32, 32), (512, 320), (8, 6), False, (8, 2), 32, 2.0, 300, 250, None, 1e-3),
-    "L": Preset(24.0, (32, 32), (512, 320), (8, 6), True, (8, 2), 32, 2.0, 500, 250, None, 1e-3),
-    "XL": Preset(40.0, (32, 32), (512, 320), (8, 6), True, (8, 2), 64, 2.0, 1000, 250, None, 1e-3),
+    "XS": Preset(0.3, (16, 16), (128, 128), (5, 5), False, (0, 1), (4, 1), 4, 4.0, 1000, 50, 1500.0, 2e-3),
+    "S": Preset(4.0, (16, 16), (256, 192), (7, 6), False, (0, 1), (8, 2), 16, 3.0, 200, 250, None, 1e-3),
+    "M": Preset(8.0, (32, 32), (512, 320), (8, 6), False, (0, 1), (8, 2), 32, 2.0, 300, 250, None, 1e-3),
+    "L": Preset(24.0, (32, 32), (512, 320), (8, 6), True, (0, 1), (8, 2), 32, 2.0, 500, 250, None, 1e-3),
+    "XL": Preset(40.0, (32, 32), (512, 320), (8, 6), True, (0, 1), (8, 2), 64, 2.0, 1000, 250, None, 1e-3),
 }
 DEFAULT_PRESET = {"cpu": "XS", "cuda": "M"}
 

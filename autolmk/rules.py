@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from autolmk.plans import Augmentation, Normalization
+from autolmk.shrinkage import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint
@@ -23,7 +24,10 @@ ANY_ANGLE = 120.0  # degrees of measured rotation from which every angle is trai
 ROTATION_MARGIN, ROTATION_FLOOR = 1.25, 10.0  # factor; degrees
 FEWEST_POSES, UNKNOWN_ROTATION = 3, 30.0  # cases; degrees
 SCALE_MARGIN, SCALE_FLOOR = 0.05, 0.10
-SIGMA_VOXELS, SIGMA_LEAST = 1.5, 0.75  # output voxels: typical, and the least that decoding inverts
+SIGMA_INPUT, SIGMA_OUTPUT = 1.5, 1.0  # typical width: the larger of so many input voxels and so many output voxels
+SIGMA_LEAST = 0.75  # output voxels: the least that decoding inverts
+SIGMA_APART = 0.75  # of the distance between nearest landmarks, at most
+OUTPUT_APART = 1.0  # output voxels between nearest landmarks that the output stride must leave: each has its channel
 APART = 2.0  # output voxels between nearest landmarks that coarsening must leave
 TRANSLATION_FLOOR = 2.0  # voxels
 UNNAMED_NORMALIZATION = "zscore"
@@ -78,14 +82,20 @@ def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...
     return tuple(result), f"by channel name ({'; '.join(reasons)}); ct: with the numbers of all cases' foreground"
 
 
-def heatmap_sigma(fingerprint: Fingerprint, output_spacing: Sequence[float]) -> Because[tuple[float, ...]]:
-    """mm an axis: 1.5 of the finest output voxel, at most half of the nearest-landmark distance, and on no axis less
-    than 0.75 output voxels, below which decoding fails."""
+def heatmap_sigma(
+    fingerprint: Fingerprint, spacing: Sequence[float], output_spacing: Sequence[float]
+) -> Because[tuple[float, ...]]:
+    """mm an axis: 1.5 of the finest input voxel or 1 output voxel, at most three quarters of the nearest-landmark
+    distance, and on no axis less than 0.75 output voxels, below which decoding fails."""
     nearest = nearest_distance(fingerprint)
-    width = min(SIGMA_VOXELS * min(output_spacing), nearest / 2)
+    typical = max(SIGMA_INPUT * min(spacing), SIGMA_OUTPUT * min(output_spacing))
+    width = min(typical, SIGMA_APART * nearest)
     sigma = tuple(max(width, SIGMA_LEAST * s) for s in output_spacing)
     apart = "there is one landmark" if math.isinf(nearest) else f"landmarks are {nearest:.3g} apart"
-    return sigma, f"1.5 output voxels, at most half of the distance between landmarks ({apart}), at least 0.75 voxels"
+    return sigma, (
+        "1.5 input voxels or 1 output voxel, at most 3/4 of the distance between landmarks "
+        f"({apart}), at least 0.75 output voxels"
+    )
 
 
 def augmentation(
@@ -178,6 +188,14 @@ def intensity_strength(fingerprint: Fingerprint) -> Because[float]:
     """Half where every channel has an absolute scale (CT), else full."""
     absolute = all(SCHEMES.get(name.lower()) == "ct" for name in fingerprint.channel_names)
     return (0.5, "CT numbers are absolute: half strength") if absolute else (1.0, "intensities have no absolute scale")
+
+
+def shape_prior(fingerprint: Fingerprint) -> Because[bool]:
+    """Whether points are drawn toward the mean shape: where landmarks and cases are many enough to support it."""
+    points, cases = len(fingerprint.landmarks), fingerprint.n_cases
+    return points >= FEWEST_POINTS and cases >= FEWEST_SHAPES, (
+        f"{points} landmarks (at least {FEWEST_POINTS}) and {cases} cases (at least {FEWEST_SHAPES}) support it"
+    )
 
 
 def extents_to_cover(fingerprint: Fingerprint, rotation: Sequence[float]) -> Because[tuple[float, ...]]:

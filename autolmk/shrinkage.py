@@ -2,8 +2,8 @@
 
 A network's points are the anatomy plus an error; the training shapes tell how far anatomy strays from the fitted mean
 shape, landmark by landmark. How large the network's errors are in this image follows from how much further its points
-lie from the fit than training points did. Both being Gaussian, the best estimate is the precision-weighted mean of point
-and shape (James and Stein, 1961; Efron and Morris, JASA 1973). Points as near as training points stay where they are.
+lie from the fit than training points did. Both being Gaussian, the best estimate is the precision-weighted mean of
+point and shape (James and Stein, 1961; Efron and Morris, JASA 1973). Points as near as training points stay as found.
 
 Shapes: L landmarks, P physical axes. Everything in mm.
 """
@@ -11,6 +11,7 @@ Shapes: L landmarks, P physical axes. Everything in mm.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.assignment import Side
 from autolmk.geometry import FloatArray
@@ -28,10 +29,10 @@ def shrink(points: FloatArray, log_odds: FloatArray, side: Side) -> FloatArray:
     log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. Unchanged where fewer than 8
     points or 10 training shapes can support it.
     """
-    usable = np.isfinite(points).all(axis=1) & np.isfinite(side.points).all(axis=1)
+    usable: npt.NDArray[np.bool_] = np.isfinite(points).all(axis=1) & np.isfinite(side.points).all(axis=1)
     if not usable.any():
         return points
-    confident = usable & (log_odds >= min(0.0, float(np.median(log_odds[usable]))))
+    confident = np.asarray(usable & (log_odds >= min(0.0, float(np.median(log_odds[usable])))))
     p = points.shape[1]
     if confident.sum() < FEWEST_POINTS or side.n_cases < FEWEST_SHAPES:
         return points

@@ -1,10 +1,10 @@
-"""Accuracy on real data: build a raw dataset, plan, train one fold on all training cases, predict the test cases, evaluate.
+"""Accuracy on real data: build a raw dataset, plan, train on all training cases, predict the test cases, evaluate.
 
     python benchmarks/real_data.py --data FOLDER NAME [--max-time 25m] [--work FOLDER] [--configuration heatmap]
 
-FOLDER/NAME holds `images/CASE.ext`, `landmarks.csv` (case, landmark, x, y, z: voxel index in ITK order) and `split.json`
-({"train": [...], "test": [...]}); documentation/benchmarks.md says where the two published sets come from. Only the command
-lines that a user has are called. Finished steps are skipped, so the same call resumes.
+FOLDER/NAME holds `images/CASE.ext`, `landmarks.csv` (case, landmark, x, y, z: voxel index in ITK order) and
+`split.json` ({"train": [...], "test": [...]}); documentation/benchmarks.md says where the two published sets come from.
+Only the command lines that a user has are called. Finished steps are skipped, so the same call resumes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ NAME = "heatmap"
 MARGIN = 1.02  # a whole image's window over its extent
 VIEW = 0.5  # share of the image that a window must see along each axis, else the spacing is coarsened
 FINE_STEP, SIDE_STEP = 1.03, 1.05  # factors between the spacings, and between the sides, that are tried
-HEADS_SHARE = 0.5  # of the activations that the landmarks' logits may take before the decoder stops earlier
+HEADS_SHARE = 0.3  # of the activations that the landmarks' logits may take before the decoder stops earlier
 OUTPUT_STRIDES = 3  # 1, 2 and 4
 FEWEST_STAGES, MOST_PADDING = 4, 2.0  # depth is given up, down to this, where strides would pad a window by more
 LEAST_SIDE = 8 * SMALLEST  # voxels along the longest side of a window, and of an image that was coarsened
@@ -70,8 +70,9 @@ class HeatmapPlanner(Planner):
         design, kind, why = search.best(spacing)
         batch, why_batch = search.batch(design)
         normalization, why_normalization = rules.normalizations(fingerprint)
-        sigma, why_sigma = rules.heatmap_sigma(fingerprint, design.output_spacing)
+        sigma, why_sigma = rules.heatmap_sigma(fingerprint, design.spacing, design.output_spacing)
         augmentation, why_augmentation = rules.augmentation(fingerprint, design.spacing, design.sides)
+        prior, why_prior = rules.shape_prior(fingerprint)
         windows, why_windows = windows_for(fingerprint, design, kind)
         schedule, why_schedule = schedule_for(fingerprint, PRESETS[preset], design, windows, batch, augmentation)
         configuration = Configuration(
@@ -86,11 +87,13 @@ class HeatmapPlanner(Planner):
             sigma=rules.rounded(sigma),
             augmentation=augmentation,
             schedule=schedule,
+            shape_prior=prior,
             why={
                 **why,
                 "batch_size": why_batch,
                 "normalization": why_normalization,
                 "sigma": why_sigma,
+                "shape_prior": why_prior,
                 **why_windows,
                 **why_augmentation,
                 **why_schedule,
@@ -204,8 +207,9 @@ class Search:
         chosen = self.architecture(shape)
         for skipped in range(1, min(OUTPUT_STRIDES, len(shape.strides) - 1)):
             coarser = with_output_stride(chosen, skipped)
+            wanted = skipped <= self.preset.decoder_stops[self.three_d]
             crowded = self.heads_share(chosen, patch, step) > HEADS_SHARE
-            if not crowded or not self.allowed(coarser.output_stride, step, patch):
+            if not (wanted or crowded) or not self.allowed(coarser.output_stride, step, patch):
                 break
             chosen = coarser
         cost = self.cost(patch, chosen, step)
@@ -236,7 +240,7 @@ class Search:
 
     def allowed(self, stride: Sequence[int], spacing: Sequence[float], patch: Sequence[int]) -> bool:
         """Whether output voxels stay fine enough for the landmarks' distances, and the output has cells to decode."""
-        fine = self.nearest >= rules.APART * max(s * o for s, o in zip(spacing, stride, strict=True))
+        fine = self.nearest >= rules.OUTPUT_APART * max(s * o for s, o in zip(spacing, stride, strict=True))
         return fine and max(stride) <= 4 and all(n // o >= SMALLEST for n, o in zip(patch, stride, strict=True))
 
     def heads_share(self, architecture: Architecture, patch: Sequence[int], spacing: Sequence[float]) -> float:
@@ -249,7 +253,7 @@ class Search:
         """Bytes of training with one window in the batch."""
         key = (tuple(patch), architecture)
         if key not in self.costs:
-            sigma = tuple(rules.SIGMA_VOXELS * s * o for s, o in zip(spacing, architecture.output_stride, strict=True))
+            sigma = tuple(rules.SIGMA_OUTPUT * s * o for s, o in zip(spacing, architecture.output_stride, strict=True))
             draft = Configuration(
                 NAME,
                 "draft",
@@ -303,7 +307,8 @@ class Search:
             "architecture": f"nnU-Net's rule on window and spacing; width and depth of the preset; fits {budget}",
             "architecture.output_stride": (
                 f"logits of {len(self.fingerprint.landmarks)} landmarks take {share:.0%} of a window's activations; "
-                f"above {HEADS_SHARE:.0%} the decoder stops earlier while landmarks stay 2 output voxels apart"
+                f"above {HEADS_SHARE:.0%}, and {self.preset.decoder_stops[self.three_d]} times anyway (preset), the decoder "
+                f"stops earlier while landmarks stay {rules.OUTPUT_APART:g} output voxel apart"
             ),
         }
 

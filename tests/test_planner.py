@@ -158,9 +158,10 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "architecture.strides": (None, a_fingerprint(spacing=(2.5, 1.0, 1.0), shape=(24.0, 60.0, 60.0))),
     "architecture.n_conv_per_stage": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
     "architecture.n_conv_per_stage_decoder": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
-    "architecture.output_stride": (None, a_fingerprint(n_landmarks=150)),
+    "architecture.output_stride": (None, a_fingerprint(n_landmarks=500)),
     "architecture.residual": (None, {"preset": "L", "device": "cuda"}),
     "sigma": (None, a_fingerprint(nearest=2.2)),
+    "shape_prior": (None, a_fingerprint(n_landmarks=7)),
     "augmentation.rotation": (None, posed(rotation=(12.0, 8.0, 30.0))),
     "augmentation.scale": (None, posed(scale=(0.7, 1.3))),
     "augmentation.translation": (None, posed(translation=(9.0, 9.0, 12.0))),
@@ -176,7 +177,6 @@ THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "trainer",
     "schedule.weight_decay",
     "schedule.validation_share",
-    "shape_prior",
     "previous_stage",
     "options",
     "why",
@@ -223,7 +223,7 @@ def test_a_small_volume_in_any_pose_is_looked_at_whole_at_twice_its_spacing() ->
     assert c.patch_size == (64, 64, 64)
     assert c.spacing == pytest.approx((0.562,) * 3, rel=0.01)
     assert c.augmentation.rotation == (180.0,) * 3
-    assert c.architecture.output_stride == (1, 1, 1)
+    assert c.architecture.output_stride == (2, 2, 2)
     assert (c.batch_size, c.schedule.max_seconds) == (1, 1500.0)
 
 
@@ -298,7 +298,7 @@ def test_spacing_can_be_demanded() -> None:
 def test_heatmaps_are_never_narrower_than_three_quarters_of_an_output_voxel(
     output_spacing: tuple[float, ...], nearest: float
 ) -> None:
-    sigma, _ = rules.heatmap_sigma(a_fingerprint(nearest=nearest), output_spacing)
+    sigma, _ = rules.heatmap_sigma(a_fingerprint(nearest=nearest), output_spacing, output_spacing)
     assert all(g >= 0.75 * s for g, s in zip(sigma, output_spacing, strict=True))
     assert all(g <= max(1.5 * min(output_spacing), 0.75 * s) for g, s in zip(sigma, output_spacing, strict=True))
 
@@ -306,7 +306,7 @@ def test_heatmaps_are_never_narrower_than_three_quarters_of_an_output_voxel(
 def test_a_single_landmark_has_no_neighbour() -> None:
     lonely = dataclasses.replace(a_fingerprint(n_landmarks=1), landmark_statistics={"L0": statistics(None)})
     assert math.isinf(rules.nearest_distance(lonely))
-    assert rules.heatmap_sigma(lonely, (1.0, 1.0, 1.0))[0] == (1.5, 1.5, 1.5)
+    assert rules.heatmap_sigma(lonely, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))[0] == (1.5, 1.5, 1.5)
     assert heatmap(lonely).windows.kind == "whole"
 
 
@@ -379,7 +379,7 @@ def test_plans_fill_their_memory_and_no_more(fingerprint: Fingerprint, preset: s
 
 
 def test_many_landmarks_give_another_plan_than_few() -> None:
-    few, many = (heatmap(a_fingerprint(n_landmarks=n)) for n in (5, 120))
+    few, many = (heatmap(a_fingerprint(shape=(120.0, 160.0, 160.0), n_landmarks=n)) for n in (5, 120))
     assert (few.patch_size, few.batch_size, few.architecture) != (many.patch_size, many.batch_size, many.architecture)
 
 
