@@ -60,9 +60,9 @@ def load(file: Path) -> Checkpoint:
     try:
         tensors = safetensors.torch.load_file(file, device="cpu")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(file, str(error)) from None
+        raise damaged(file, str(error)) from None
     if _checksum(tensors) != header["crc32"]:
-        raise _damaged(file, "its checksum does not match its content")
+        raise damaged(file, "its checksum does not match its content")
     return Checkpoint(tensors, header["record"], file)
 
 
@@ -81,14 +81,14 @@ def _header(file: Path) -> dict[str, Any]:
         with safetensors.safe_open(file, framework="pt", device="cpu") as stream:
             text = (stream.metadata() or {}).get(HEADER)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(file, str(error)) from None
+        raise damaged(file, str(error)) from None
     if text is None:
         raise AutolmkError("this is no checkpoint of autolmk", file=file, remedy="give a file that autolmk_train wrote")
     try:
         header = json.loads(text)
         version = header["version"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise _damaged(file, f"its header cannot be read: {error}") from None
+        raise damaged(file, f"its header cannot be read: {error}") from None
     if version != VERSION:
         raise AutolmkError(
             "a checkpoint of another version",
@@ -101,7 +101,8 @@ def _header(file: Path) -> dict[str, Any]:
     return result
 
 
-def _damaged(file: Path, found: str) -> AutolmkError:
+def damaged(file: Path, found: str) -> AutolmkError:
+    """The error of a file that does not hold what a checkpoint must hold."""
     return AutolmkError(
         "a checkpoint is damaged",
         file=file,

@@ -125,7 +125,9 @@ class TrainingLoader(Iterator[Batch]):
         workers: int = 0,
     ) -> None:
         self._pool: _Pool | None = None
-        _expect(store, cases, plans, configuration)
+        if not cases:
+            raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
+        check_stored(store, cases, plans, configuration)
         self.source = BatchSource(store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed)
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
@@ -301,10 +303,8 @@ def _receive(
         index += 1
 
 
-def _expect(store: Store, cases: Sequence[str], plans: Plans, configuration: Configuration) -> None:
-    """The cases are there, and were preprocessed by these plans."""
-    if not cases:
-        raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
+def check_stored(store: Store, cases: Sequence[str], plans: Plans, configuration: Configuration) -> None:
+    """AutolmkError unless all the cases are there, whole, and were preprocessed by these plans."""
     digest = preprocessing_digest(plans, configuration)
     for name in cases:
         case = store.load(name)

@@ -97,6 +97,22 @@ def dataset_name(given: str, folders: Folders) -> str:
     )
 
 
+def plans_file(folders: Folders, dataset: str, plans_name: str) -> Path:
+    """preprocessed/DATASET/PLANS.json. AutolmkError, with the plans that there are, where it is missing."""
+    folder = folders.preprocessed / dataset
+    file = folder / f"{plans_name}.json"
+    if not file.is_file():
+        others = ("dataset", "dataset_fingerprint", "splits_final")
+        planned = sorted(p.stem for p in folder.glob("*.json") if p.stem not in others)
+        raise AutolmkError(
+            f"{dataset} has no plans {plans_name!r}{near(plans_name, planned)}",
+            file=file,
+            found=f"{', '.join(planned) or 'none'} in {folders.preprocessed}",
+            remedy=f"run autolmk_plan_and_preprocess -d {dataset}, or choose other plans",
+        )
+    return file
+
+
 def _datasets(folder: Folder) -> list[str]:
     if not folder.path.is_dir():
         return []

@@ -58,6 +58,10 @@ class Windows:
     kind: Literal["whole", "random"]
     holding: float = 0.7
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.holding <= 1:
+            raise ValueError(f"holding must be a share between 0 and 1, got {self.holding}")
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -74,6 +78,12 @@ class Augmentation:
     mirror_axis: int | None = None
     intensity: float = 1.0  # strength of the intensity augmentation, 0 switches it off
 
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two factors above 0, the lower one first, got {list(self.scale)}")
+        if not all(value >= 0 for value in (*self.rotation, *self.translation, self.intensity)):
+            raise ValueError("rotation, translation and intensity must be 0 or more")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -86,6 +96,14 @@ class Schedule:
     weight_decay: float
     ema_decay: float
     validation_share: float
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.iterations_per_epoch) < 1 or not (self.max_seconds is None or self.max_seconds > 0):
+            raise ValueError("epochs, iterations_per_epoch and max_seconds must be above 0")
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise ValueError("learning_rate must be above 0 and weight_decay 0 or more")
+        if not 0 <= self.ema_decay < 1 or not 0 <= self.validation_share < 1:
+            raise ValueError("ema_decay and validation_share must be shares below 1")
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,15 @@ class Configuration:
     previous_stage: str | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of the trainer's Options
     why: dict[str, str] = field(default_factory=dict)  # a short reason for each number above
+
+    def __post_init__(self) -> None:
+        d = len(self.spacing)
+        for name in ("spacing", "patch_size", "sigma"):
+            values = getattr(self, name)
+            if len(values) != d or not all(value > 0 for value in values):
+                raise ValueError(f"{name} must be {d} numbers above 0, one an axis, got {list(values)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +182,13 @@ class Plans:
                 expected=f"version {VERSION} or older",
                 remedy="update autolmk, or plan again",
             )
-        return from_json(cls, value, file=file)
+        plans = from_json(cls, value, file=file)
+        fault = _contradiction(plans)
+        if fault is not None:
+            raise AutolmkError(
+                "plans contradict themselves", file=file, found=fault, remedy="correct it, or plan again"
+            )
+        return plans
 
     def save(self, file: Path) -> None:
         """Write atomically."""
@@ -180,6 +213,21 @@ class Plans:
     def digest(self) -> str:
         """Of everything but reasons: two plans with the same digest lead to the same training."""
         return digest({k: v for k, v in to_json(self).items() if k != "why"})
+
+
+def _contradiction(plans: Plans) -> str | None:
+    """Numbers of one part of the plans that do not suit another part."""
+    for name, c in plans.configurations.items():
+        if len(c.spacing) != plans.ndim:
+            return f"configurations.{name}.spacing: {list(c.spacing)} for {plans.ndim} axes"
+        if len(c.normalization) != len(plans.channel_names):
+            return (
+                f"configurations.{name}.normalization: {len(c.normalization)} for {len(plans.channel_names)} channels"
+            )
+    if not plans.landmarks or len(set(plans.landmarks)) != len(plans.landmarks):
+        return "landmarks: a name stands twice" if plans.landmarks else "landmarks: none"
+    unknown = sorted({name for pair in plans.pairs for name in pair} - set(plans.landmarks))
+    return f"pairs: {', '.join(unknown)}, which are no landmarks" if unknown else None
 
 
 PREPROCESSING_KEYS = ("spacing", "normalization")

@@ -29,7 +29,7 @@ from autolmk.image import Image
 from autolmk.imageio import write_image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.preprocessing import Failure
-from autolmk.serialization import read_json, write_bytes, write_json
+from autolmk.serialization import make_folder, read_json, write_bytes, write_json
 
 COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds")
 TABLE, RUN, FAILURES, CROPS, OVERLAYS = "landmarks.csv", "run.json", "failures.json", "heatmap_crops", "overlays"
@@ -61,15 +61,7 @@ class PredictionFolder:
 
     def begin(self, *, resume: bool) -> list[str]:
         """Clean up after a killed run; the cases that are left to predict. AutolmkError where that run was another."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AutolmkError(
-                "the output folder cannot be made",
-                file=self.folder,
-                found=error.strerror or str(error),
-                remedy="choose another one with -o",
-            ) from None
+        make_folder(self.folder)
         self._clean()
         if resume:
             self._same_run()
@@ -151,7 +143,15 @@ class PredictionFolder:
         file = self.folder / RUN
         if not file.is_file():
             return
-        before = read_json(file).get("identity", {})
+        value = read_json(file)
+        before = value.get("identity") if isinstance(value, dict) else None
+        if not isinstance(before, dict):
+            raise AutolmkError(
+                "the record of an earlier run is damaged",
+                file=file,
+                found="nothing that says how it predicted",
+                remedy="predict without --continue_prediction, which starts over",
+            )
         differing = [k for k in self.identity if before.get(k) != self.identity[k]]
         if differing:
             raise AutolmkError(

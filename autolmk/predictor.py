@@ -33,6 +33,7 @@ from autolmk.precision import Precision, choose_device
 from autolmk.preprocessing import preprocess_image
 from autolmk.registry import model_trainer_class
 from autolmk.serialization import from_json, near, read_json
+from autolmk.trainer import build
 
 CHECKPOINTS = ("final", "best", "latest")
 NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction
@@ -91,7 +92,7 @@ class Predictor:
             configurations.append(configuration)
             cls = model_trainer_class(specification, self.model_folder, trust_code=trust_code, given=trainer)
             method = cls(self.plans, configuration, options)
-            network, codec = method.build_network(), method.build_codec()
+            network, codec = build(method)
             file = checkpoint_file(folder, checkpoint)
             load_weights(file, network, codec)
             self.members.append(Member(precision.place(network.eval()), codec.eval().to(self.device)))

@@ -17,7 +17,7 @@ from autolmk.errors import AutolmkError
 from autolmk.image import FloatImage, Image
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
-from autolmk.serialization import write_json
+from autolmk.serialization import make_folder, write_json
 from autolmk.store import Store, StoredCase
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def preprocess_dataset(
     that fail are left out, returned, and listed in `folder`/failures.json, which is removed where none fails.
     """
     configuration, store = plans.configuration(configuration_name), Store(folder)
+    make_folder(folder)
     store.clean()
     jobs, sizes, failures = _changed(dataset, cases, plans, configuration, store, progress)
     if workers is None:

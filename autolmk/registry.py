@@ -30,6 +30,7 @@ TRAINERS = {"heatmap": "autolmk.trainers.heatmap:HeatmapTrainer"}
 PLANNERS = {"heatmap": "autolmk.planners.heatmap:HeatmapPlanner"}
 SHIPPED = {"trainer": TRAINERS, "planner": PLANNERS}
 GROUPS = {"trainer": "autolmk.trainers", "planner": "autolmk.planners"}
+PLUGIN = "autolmk_plugin_"  # begins the names of modules that are loaded from files
 SOURCE_FOLDER = "trainer_source"
 SOURCE_RECORD = "trainer_source.json"
 
@@ -71,6 +72,16 @@ def label(specification: str) -> str:
     return specification.rpartition(":")[2]
 
 
+def place_in_plugin(error: BaseException) -> str | None:
+    """FILE, line N, where the code of a user's .py file raised an error or led to it; None where none took part."""
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).startswith(PLUGIN)
+    ]
+    return "{}, line {}".format(*places[-1]) if places else None
+
+
 def absolute(specification: str) -> str:
     """The specification with its file, if it names one, as an absolute path: a run may be continued from elsewhere."""
     place, colon, name = specification.rpartition(":")
@@ -99,7 +110,7 @@ def keep_source(specification: str, model_folder: Path) -> Source | None:
     copy = Path(SOURCE_FOLDER) / Path(original).name
     source = Source(specification, cls.__name__, copy.as_posix(), hashlib.sha256(content).hexdigest())
     kept = kept_source(model_folder)
-    if kept is not None and kept.sha256 != source.sha256:
+    if kept is not None and has_checkpoints(model_folder) and kept.sha256 != source.sha256:
         raise AutolmkError(
             "the trainer's source changed since this model folder was begun",
             file=original,
@@ -110,6 +121,11 @@ def keep_source(specification: str, model_folder: Path) -> Source | None:
     write_bytes(model_folder / copy, content)
     write_json(model_folder / SOURCE_RECORD, source)
     return source
+
+
+def has_checkpoints(model_folder: Path) -> bool:
+    """Whether any fold of a model was trained so far that a checkpoint is left."""
+    return any(model_folder.glob("fold_*/checkpoint_*"))
 
 
 def kept_source(model_folder: Path) -> Source | None:
@@ -215,7 +231,7 @@ def _module_of_file(file: Path, kind: str) -> ModuleType:
             f"the {kind}'s file does not exist", file=file, expected="path/to/file.py:Class", remedy="check the path"
         )
     content = file.read_bytes()
-    name = f"autolmk_plugin_{hashlib.sha256(str(file).encode() + content).hexdigest()[:16]}"
+    name = f"{PLUGIN}{hashlib.sha256(str(file).encode() + content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)

@@ -217,6 +217,13 @@ class Run:
         restore_module(self.averaged.codec, latest, "codec")
         restore_module(self.network, latest, "training.network")
         restore_module(self.codec, latest, "training.codec")
+        try:
+            self._restore_state(latest)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.damaged(latest.file, f"the training state is not complete: {error!r}") from None
+
+    def _restore_state(self, latest: Checkpoint) -> None:
+        record = latest.record
         self.optimizer.load_state_dict(checkpoint.unpack(record["optimizer"], latest.tensors))
         self.precision.scaler.load_state_dict(checkpoint.unpack(record["scaler"], latest.tensors))
         self.iteration, self.closed = record["iteration"], record["closed"]

@@ -100,6 +100,19 @@ def write_bytes(file: Path, data: bytes) -> None:
         ) from None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing. AutolmkError where the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AutolmkError(
+            "a folder cannot be made",
+            file=folder,
+            found=error.strerror or str(error),
+            remedy="choose another folder, one that you may write to; or move the file away that is in its place",
+        ) from None
+
+
 def near(name: str, known: typing.Iterable[str]) -> str:
     """', did you mean ...?' or '', for messages."""
     matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
@@ -110,7 +123,11 @@ def _fail(
     file: Path | str | None, path: str, found: object, expected: str, remedy: str | None = None
 ) -> typing.NoReturn:
     raise AutolmkError(
-        f"wrong value at {path or 'the top level'}", file=file, found=found, expected=expected, remedy=remedy
+        f"wrong value at {path or 'the top level'}",
+        file=file,
+        found=found,
+        expected=expected,
+        remedy=remedy or ("correct it" if file is None else "correct the file"),
     )
 
 

@@ -15,8 +15,25 @@ from torch import Tensor, nn
 
 from autolmk.augmentation import IntensityAugmentation
 from autolmk.codecs import Codec, Target
+from autolmk.errors import AutolmkError
 from autolmk.plans import Configuration, Plans
+from autolmk.registry import place_in_plugin
 from autolmk.serialization import from_json
+
+
+def build(trainer: Trainer) -> tuple[nn.Module, Codec]:
+    """The trainer's network and codec. AutolmkError where the numbers of the plans do not fit together."""
+    try:
+        return trainer.build_network(), trainer.build_codec()
+    except ValueError as error:
+        if place_in_plugin(error) is not None:
+            raise
+        raise AutolmkError(
+            "the numbers of a configuration do not fit together",
+            found=str(error),
+            expected=f"a configuration that the trainer {trainer.configuration.trainer} can build",
+            remedy="correct what was edited in the plans or with --set, or plan again",
+        ) from error
 
 
 class Trainer(ABC):

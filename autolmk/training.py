@@ -30,7 +30,7 @@ from autolmk.pretrained import load_pretrained
 from autolmk.run import Run
 from autolmk.runlog import Console, Logger, RunLog
 from autolmk.schedule import Limits
-from autolmk.serialization import to_json, write_json
+from autolmk.serialization import make_folder, to_json, write_json
 from autolmk.signals import Signals, exclusive
 from autolmk.store import Store
 from autolmk.trainer import Trainer
@@ -65,7 +65,7 @@ def fit(
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings)
-    work.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(work.folder)
     with exclusive(work.folder):
         _remove_leftovers(work.folder)
         if is_finished(work.folder):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autolmk.codecs import HeatmapCodec, HeatmapTarget, Target
 from autolmk.losses import spatial_cross_entropy
-from autolmk.networks.unet import build_unet
+from autolmk.networks.unet import build_unet, check_sides
 from autolmk.trainer import Trainer
 
 
@@ -30,6 +30,7 @@ class HeatmapTrainer(Trainer):
     def build_network(self) -> nn.Module:
         """U-Net (B, C, *patch) -> logits (B, L, *patch / output stride)."""
         configuration = self.configuration
+        check_sides(configuration.architecture, configuration.patch_size)
         return build_unet(configuration.architecture, self.n_channels, self.n_landmarks, len(configuration.patch_size))
 
     def build_codec(self) -> HeatmapCodec:

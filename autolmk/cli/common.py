@@ -14,10 +14,14 @@ from typing import Any
 
 from autolmk.errors import AutolmkError
 from autolmk.paths import Folders, folders
+from autolmk.registry import place_in_plugin
 from autolmk.serialization import near
 
 OK, INTERNAL, USER, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -104,11 +108,12 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         return _complain("interrupted", INTERRUPTED, verbose)
     except AutolmkError as error:
         return _complain(f"error: {error}", USER, verbose)
-    except OSError as error:
-        if error.errno in REFUSALS:
-            return _complain(f"error: {_refusal(error)}", USER, verbose)
-        return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
     except Exception as error:
+        place = place_in_plugin(error)
+        if place is not None:
+            return _complain(f"error: {_of_plugin(error, place)}", USER, verbose)
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            return _complain(f"error: {_refusal(error)}", USER, verbose)
         return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
 
 
@@ -143,7 +148,16 @@ def _refusal(error: OSError) -> AutolmkError:
         "the disk refuses",
         file=error.filename,
         found=error.strerror or str(error),
-        remedy="free disk space, or choose a folder that you may read and write",
+        remedy="free disk space, or choose a folder that you may read and write, with no file where a folder must be",
+    )
+
+
+def _of_plugin(error: Exception, place: str) -> AutolmkError:
+    return AutolmkError(
+        "the code of a plug-in failed",
+        file=place,
+        found=_one_line(error),
+        remedy="mend it; --verbose shows the whole traceback, autolmk.testing.check_trainer tries every method",
     )
 
 

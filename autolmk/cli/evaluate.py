@@ -72,6 +72,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         name = dataset_name(args.dataset, folders)
         truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / "dataset_fingerprint.json"
     truth, pairs, unit = _read_truth(truth_at, args.split, fingerprint)
+    if not truth:
+        raise AutolmkError(
+            "there are no annotated cases",
+            file=truth_at / f"landmarks{args.split}",
+            remedy="add the annotations, name them with -t, or evaluate the training cases with --split Tr",
+        )
     if args.skip_missing:
         missing = [case for case in truth if case not in predictions]
         logger.warning("%d annotated cases are left out: %s", len(missing), ", ".join(missing) or "none")

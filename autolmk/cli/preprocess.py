@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
-from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
+from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name, plans_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def _main(args: argparse.Namespace) -> int:
     folders = folders_from(args)
     name = dataset_name(args.dataset, folders)
     folder = folders.preprocessed / name
-    plans = Plans.load(folder / f"{args.plans_name}.json")
+    plans = Plans.load(plans_file(folders, name, args.plans_name))
     dataset = Dataset.open(folders.raw / name)
     cases = dataset.cases("Tr")
     failed, done = set(), set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
-from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder
+from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
 
 if TYPE_CHECKING:
     from autolmk.plans import Plans
@@ -77,7 +77,7 @@ def _main(args: argparse.Namespace) -> int:
     folder = model / f"fold_{fold}"
     if args.val or args.val_best:
         return _validate(trainer, store, val_cases, folder, args)
-    _check_environment(args)
+    _check_environment(args, trainer)
     _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
     from autolmk.runlog import build_loggers
     from autolmk.training import fit
@@ -118,16 +118,18 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise AutolmkError(f"--{name} must be {least} or more", found=value, remedy="correct it, or leave it out")
 
 
-def _check_environment(args: argparse.Namespace) -> None:
+def _check_environment(args: argparse.Namespace, trainer: Trainer) -> None:
     """What can be refused is refused before anything is written."""
     from autolmk import checkpoint
     from autolmk.precision import choose_device
     from autolmk.runlog import check_loggers
+    from autolmk.trainer import build
 
     choose_device(args.device)
     check_loggers(args.logger or [])
     if args.pretrained_weights is not None:
         checkpoint.read_record(args.pretrained_weights)
+    build(trainer)
 
 
 def seconds_of(text: str) -> float:
@@ -169,17 +171,7 @@ def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
 def _plans(folders: Folders, dataset: str, plans_name: str, configuration: str | None) -> tuple[Plans, str]:
     from autolmk.plans import Plans
 
-    folder = folders.preprocessed / dataset
-    file = folder / f"{plans_name}.json"
-    if not file.is_file():
-        planned = sorted(p.stem for p in folder.glob("*.json") if p.stem not in ("dataset", "dataset_fingerprint"))
-        raise AutolmkError(
-            f"{dataset} has no plans {plans_name!r}",
-            file=file,
-            found=f"{', '.join(p for p in planned if p != 'splits_final') or 'none'} in {folders.preprocessed}",
-            remedy=f"run autolmk_plan_and_preprocess -d {dataset}, or choose other plans with -p",
-        )
-    plans = Plans.load(file)
+    plans = Plans.load(plans_file(folders, dataset, plans_name))
     if configuration is None:
         configuration = next(iter(plans.configurations))
         if len(plans.configurations) > 1:
@@ -256,6 +248,7 @@ def _apply(configuration: dict[str, Any], setting: str) -> None:
 def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) -> tuple[Store, list[str], list[str]]:
     """(preprocessed cases, training cases, held-out cases)."""
     from autolmk import splits
+    from autolmk.loading import check_stored
     from autolmk.store import Store
 
     folder = folders.preprocessed / dataset
@@ -268,6 +261,7 @@ def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) ->
             found=f"no case; preprocessed data is looked for in {folders.preprocessed}",
             remedy=f"run autolmk_plan_and_preprocess -d {dataset}",
         )
+    check_stored(store, names, trainer.plans, trainer.configuration)
     if fold == "all":
         return store, names, []
     subjects, presence = {}, {}
@@ -288,7 +282,7 @@ def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans:
     from autolmk.serialization import write_bytes
 
     kept = model / "plans.json"
-    if kept.is_file() and Plans.load(kept).digest() != plans.digest():
+    if kept.is_file() and registry.has_checkpoints(model) and Plans.load(kept).digest() != plans.digest():
         raise AutolmkError(
             "the plans changed since this model folder was begun; its folds would not belong together",
             file=kept,

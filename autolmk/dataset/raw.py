@@ -165,7 +165,8 @@ class Dataset:
                 case=case.identifier,
                 found=f"{len(image.array)} channels, {image.geometry.ndim} axes of {image.geometry.shape[::-1]} voxels",
                 expected=f"{len(self.channel_names)} channels ({', '.join(self.channel_names)}), {self.ndim} axes",
-                remedy="convert or remove the image, or correct channel_names in dataset.json",
+                remedy="add the missing channels (CASE_0001, ...), or convert or remove the image, or correct "
+                "channel_names in dataset.json",
             )
         return image
 

@@ -46,7 +46,7 @@ def list_cases(
     wanted = _wanted_ending(folder, file_ending, kinds)
     cases: dict[str, dict[int, Path]] = {}
     for path, ending in found:
-        if ending != wanted:
+        if ending is None or ending != wanted:
             continue
         case, channel = split_name(path)
         if channel in cases.setdefault(case, {}):
