@@ -109,6 +109,7 @@ class HeatmapCodec(Codec):
             raise ValueError(f"sigma must be at least {MIN_SIGMA} output voxels on every axis, got {self.sigma}")
         self.elsewhere = nn.Parameter(torch.full((n_landmarks,), math.log(math.prod(self.cells))))
         self._fit = _QuadraticFit(self.cells, self.sigma)
+        self.log_volume = sum(math.log(g * math.sqrt(2 * math.pi)) for g in self.sigma)  # of a Gaussian of height 1
 
     def encode(self, voxels: Tensor, status: Tensor) -> HeatmapTarget:
         """See Codec. A point outside the window is encoded like one inside: the loss gives its mass to elsewhere."""
@@ -125,7 +126,11 @@ class HeatmapCodec(Codec):
 
     @torch.no_grad()
     def decode(self, scores: Tensor) -> Candidates:
-        """See Codec. Candidates are local maxima, none within about one sigma of a better one."""
+        """See Codec. Candidates are local maxima, none within about one sigma of a better one.
+
+        A candidate's log-odds are those of the whole Gaussian that peaks there, its height times its volume, so that 0
+        is where the network finds presence and absence equally likely, whatever the width.
+        """
         peak, height = _local_maxima(scores.float(), self.sigma, 2 * self.n_candidates)
         cells, variance = self._fit(scores, peak, height)
         height[_duplicates(cells, height, self.sigma)] = -math.inf
@@ -135,7 +140,7 @@ class HeatmapCodec(Codec):
         none = height.isneginf()
         voxels = (cells * stride + (stride - 1) / 2).masked_fill(none[..., None], math.nan)
         spread = (variance * stride**2).mean(-1).sqrt().masked_fill(none, math.nan)
-        return _padded(Candidates(voxels, height, spread), self.n_candidates)
+        return _padded(Candidates(voxels, height + self.log_volume, spread), self.n_candidates)
 
 
 def _local_maxima(scores: Tensor, sigma: Sequence[float], k: int) -> tuple[Tensor, Tensor]:

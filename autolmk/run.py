@@ -40,7 +40,7 @@ class Run:
         self.epoch_length = schedule.iterations_per_epoch
         self.digest = run_digest(trainer)
         self.clock = Clock()
-        self.precision = Precision(device)
+        self.precision = Precision(device, training=True)
         torch.manual_seed(seed)
         self.network = self.precision.place(trainer.build_network()).train()
         self.codec = trainer.build_codec().to(device).train()

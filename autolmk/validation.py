@@ -66,11 +66,12 @@ class Validation:
             "seconds": round(self.seconds, 3),
         }
 
-    def presence(self) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """(log-odds (M,), -inf for no candidate; whether present (M,)) of every landmark whose state is known."""
+    def presence(self, which: npt.NDArray[np.bool_]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """(log-odds (M,), -inf for no candidate; whether present (M,)) of every landmark of `which` (L,) whose state is
+        known."""
         log_odds, present = [], []
         for result in self.results.values():
-            known = result.truth.status != Status.UNKNOWN
+            known = which & (result.truth.status != Status.UNKNOWN)
             best = result.prediction.log_odds[:, 0]
             log_odds.append(best[known])
             present.append(result.truth.present[known])
@@ -121,8 +122,11 @@ def _errors(truth: Landmarks, prediction: Prediction, diagonal: float) -> FloatA
 
 
 def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple[Measured, Validation]:
-    """(presence calibrated on these held-out cases, the same predictions as that calibration reads them)."""
-    log_odds, present = validation.presence()
+    """(presence calibrated on these held-out cases, the same predictions as that calibration reads them).
+
+    Only landmarks that some case lacks count: the others are never called absent.
+    """
+    log_odds, present = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent))
     if not len(log_odds):
         return measured, validation
     fit = fit_presence(log_odds, present)

@@ -72,7 +72,7 @@ def test_a_network_that_minimises_the_loss_decodes_to_the_point() -> None:
     found = codec.decode(codec.scores(logits))
     assert float((found.voxels[:, :, 0] - voxels).abs().max()) < 0.05
     _, mass = sampled_gaussian(codec.encode(voxels, status).centres, codec.sigma, logits.shape[2:], status == 1)
-    expected = (mass.amax(-1) / (1 - mass.sum(-1))).log()  # the second point lies so near the border that it is < 0
+    expected = (mass.amax(-1) / (1 - mass.sum(-1))).log() + codec.log_volume  # the second point lies so near the border that it is < 0
     torch.testing.assert_close(found.log_odds[0, 1, 0], expected[0, 1], rtol=0, atol=0.05)
     assert found.log_odds[0, 0, 0] > 2
 
@@ -125,7 +125,8 @@ def test_candidates_are_ranked_distinct_local_maxima(ndim: int) -> None:
     assert found.voxels.shape == (1, 2, 4, ndim) and found.log_odds.shape == found.spread.shape == (1, 2, 4)
     torch.testing.assert_close(found.voxels[0, :, :3], places[[1, 2, 0]].expand(2, 3, ndim), rtol=0, atol=0.01)
     assert (found.log_odds.diff(dim=-1)[..., :2] < 0).all()
-    assert found.log_odds[0, 0, :3].tolist() == pytest.approx([9, 6, 4], abs=0.7)
+    heights = found.log_odds[0, 0, :3] - codec.log_volume
+    assert heights.tolist() == pytest.approx([9, 6, 4], abs=0.7)
     assert found.log_odds[0, :, 3].isneginf().all() and found.voxels[0, :, 3].isnan().all()
 
 
@@ -142,8 +143,9 @@ def test_candidates_equal_a_search_over_every_cell(shape: tuple[int, ...]) -> No
     codec = HeatmapCodec(30, shape, (1,) * len(shape), (1.2,) * len(shape))
     scores = torch.randn(2, 30, *shape, generator=generator)
     found = codec.decode(scores)
-    torch.testing.assert_close(found.log_odds[..., 0], scores.flatten(2).amax(2).double())
-    for row, heights in zip(scores.flatten(0, 1), found.log_odds.flatten(0, 1), strict=True):
+    found_heights = found.log_odds - codec.log_volume
+    torch.testing.assert_close(found_heights[..., 0], scores.flatten(2).amax(2).double())
+    for row, heights in zip(scores.flatten(0, 1), found_heights.flatten(0, 1), strict=True):
         for height in heights[heights.isfinite()]:
             (at,) = (row == height.float()).nonzero().tolist()
             around = tuple(slice(max(0, i - 1), i + 2) for i in at)
@@ -190,3 +192,15 @@ def test_refusals() -> None:
         HeatmapCodec(1, (16, 15), (2, 2), (2.0, 2.0))
     with pytest.raises(ValueError, match="axes"):
         HeatmapCodec(1, (16, 16), (2, 2, 2), (2.0, 2.0))
+
+
+@pytest.mark.parametrize(("share", "sigma"), [(0.5, 1.0), (0.9, 1.0), (0.2, 2.0)])
+def test_log_odds_are_those_of_presence_whatever_the_width(share: float, sigma: float) -> None:
+    """Where the network gives the point `share` of the probability and elsewhere the rest."""
+    codec = HeatmapCodec(1, (32, 32), (1, 1), (sigma, sigma))
+    perfect = perfect_output(codec, torch.tensor([[[15.0, 16.0]]], dtype=torch.float64), 0.0)
+    logits = perfect - perfect.logsumexp((2, 3), keepdim=True) + math.log(share)
+    with torch.no_grad():
+        codec.elsewhere.fill_(math.log(1 - share))
+    best = codec.decode(codec.scores(logits)).log_odds[0, 0, 0]
+    assert float(best) == pytest.approx(math.log(share / (1 - share)), abs=0.02)

@@ -9,7 +9,7 @@ from torch import nn
 from autolmk.averaging import Averaged
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
-from autolmk.precision import MixedPrecision, Precision, choose_device, compiled
+from autolmk.precision import MixedPrecision, Precision, choose_device, compiled, computes_in_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -45,6 +45,14 @@ def test_outputs_come_back_in_float32() -> None:
     assert network.layer.weight.grad is not None and network.layer.weight.grad.dtype == torch.float32
     MixedPrecision(network, CPU, None)(torch.randn(2, 4))
     assert network.computed_in == torch.float32
+
+
+def test_a_cpu_trains_in_bfloat16_where_it_has_it_and_predicts_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, found in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags, raising=False)
+        assert computes_in_bfloat16() == found
+        assert Precision(CPU, training=True).describe() == ("bfloat16" if found else "float32")
+        assert Precision(CPU).describe() == "float32"
 
 
 def test_an_update_clips_the_gradient() -> None:
