@@ -43,6 +43,13 @@ class Measured:
     presence_cases: int = 0
     version: int = VERSION
 
+    def __post_init__(self) -> None:
+        sizes = {len(point) for point in (self.mean_shape or {}).values()}
+        if len(sizes) > 1 or not sizes <= {2, 3}:
+            raise ValueError(f"mean_shape must have 2 coordinates a point, or 3, got {sorted(sizes)}")
+        if not 0 < self.scale_bounds[0] <= self.scale_bounds[1]:
+            raise ValueError(f"scale_bounds must be two factors above 0, the lower one first: {self.scale_bounds}")
+
     @classmethod
     def load(cls, fold_folder: Path) -> Measured:
         """From the fold's measured.json. AutolmkError where it is missing or broken."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "cuda")
 USABLE = {"cpu": 1.0, "cuda": 0.85}  # share of the memory target that plans fill: CUDA's context and fragmentation
+FINEST, LEAST_VOXELS = 10, 4  # a spacing that a user demands: at most so much finer; so many voxels an axis are left
 AXES = {2: "y x", 3: "z y x"}
 
 
@@ -94,21 +95,18 @@ def plan_dataset(
     preset None: XS on a CPU, M on CUDA. memory_target_gb None: the preset's. AutolmkError for an unknown preset or
     device, for a spacing that does not fit the images, and where nothing fits the memory target.
     """
-    if device not in DEVICES:
-        raise AutolmkError(f"plans are made for cpu or cuda, not for {device!r}", expected="cpu or cuda")
-    chosen = DEFAULT_PRESET[device] if preset is None else preset
-    if chosen not in PRESETS:
-        raise AutolmkError(f"there is no preset {chosen!r}{near(chosen, PRESETS)}", expected=", ".join(PRESETS))
-    target = PRESETS[chosen].memory_gb if memory_target_gb is None else memory_target_gb
-    if not target > 0:
-        raise AutolmkError("the memory target must be positive", found=f"{target} GiB", expected="such as 8")
+    chosen, target = _demanded(device, preset, memory_target_gb)
     _check(fingerprint, spacing)
     configurations: dict[str, Configuration] = {}
     for name, planner in planners.items():
         planned = planner.plan(fingerprint, preset=chosen, device=device, memory_target_gb=target, spacing=spacing)
         twice = sorted(set(planned) & set(configurations))
         if twice:
-            raise AutolmkError(f"two planners name a configuration alike: {', '.join(twice)}", found=f"planner {name}")
+            raise AutolmkError(
+                f"two planners name a configuration alike: {', '.join(twice)}",
+                found=f"planner {name}",
+                remedy="plan with one of them at a time, under different -overwrite_plans_name",
+            )
         configurations |= planned
     default = {"cpu": "the default without CUDA", "cuda": "the default with CUDA"}[device]
     why = {
@@ -128,6 +126,32 @@ def plan_dataset(
     )
 
 
+def _demanded(device: str, preset: str | None, memory_target_gb: float | None) -> tuple[str, float]:
+    """(preset, memory target in GiB). AutolmkError for what there is not."""
+    if device not in DEVICES:
+        raise AutolmkError(
+            f"plans are made for cpu or cuda, not for {device!r}",
+            expected="cpu or cuda",
+            remedy="choose one with -device, or leave it out",
+        )
+    chosen = DEFAULT_PRESET[device] if preset is None else preset
+    if chosen not in PRESETS:
+        raise AutolmkError(
+            f"there is no preset {chosen!r}{near(chosen, PRESETS)}",
+            expected=", ".join(PRESETS),
+            remedy="choose one with --preset, or leave it out",
+        )
+    target = PRESETS[chosen].memory_gb if memory_target_gb is None else memory_target_gb
+    if not target > 0:
+        raise AutolmkError(
+            "the memory target must be positive",
+            found=f"{target} GiB",
+            expected="such as 8",
+            remedy="correct -gpu_memory_target, or leave it out",
+        )
+    return chosen, target
+
+
 def _check(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> None:
     if not fingerprint.landmarks or fingerprint.n_cases < 1:
         raise AutolmkError(
@@ -136,11 +160,19 @@ def _check(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> None:
             expected="at least one of each",
             remedy="run autolmk_check on the dataset, then extract the fingerprint again",
         )
-    if spacing is not None and (len(spacing) != fingerprint.ndim or not all(0 < s < float("inf") for s in spacing)):
+    if spacing is None:
+        return
+    bounds = [
+        (native / FINEST, max(native, extent / LEAST_VOXELS))
+        for native, extent in zip(fingerprint.median_spacing, fingerprint.median_extent, strict=True)
+    ]
+    if len(spacing) != len(bounds) or not all(a <= s <= b for s, (a, b) in zip(spacing, bounds, strict=True)):
+        allowed = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in bounds)
         raise AutolmkError(
             "the target spacing does not fit the images",
-            found=", ".join(map(str, spacing)),
-            expected=f"{fingerprint.ndim} positive numbers, one an axis in the order {AXES[fingerprint.ndim]}",
+            found=", ".join(f"{s:g}" for s in spacing),
+            expected=f"{len(bounds)} positive numbers, one an axis in the order {AXES[fingerprint.ndim]}: {allowed}",
+            remedy="correct -overwrite_target_spacing, or leave it out",
         )
 
 

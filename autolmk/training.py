@@ -31,7 +31,7 @@ from autolmk.run import Run
 from autolmk.runlog import Console, Logger, RunLog
 from autolmk.schedule import Limits
 from autolmk.serialization import make_folder, to_json, write_json
-from autolmk.signals import Signals, exclusive
+from autolmk.signals import LOCK_FILE, Signals, exclusive
 from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.validation import validate, write_results
@@ -66,13 +66,16 @@ def fit(
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings)
     make_folder(work.folder)
-    with exclusive(work.folder):
-        _remove_leftovers(work.folder)
-        if is_finished(work.folder):
-            logger.info("%s is finished: it is not trained again (remove the folder to start over)", work.folder)
-            return True
-        with Signals(work.folder) as signals, _memory_errors(work):
-            return _fit(work, signals)
+    try:
+        with exclusive(work.folder):
+            _remove_leftovers(work.folder)
+            if is_finished(work.folder):
+                logger.info("%s is finished: it is not trained again (remove the folder to start over)", work.folder)
+                return True
+            with Signals(work.folder) as signals, _memory_errors(work):
+                return _fit(work, signals)
+    finally:
+        _remove_if_empty(work.folder)
 
 
 def is_finished(folder: Path) -> bool:
@@ -159,6 +162,13 @@ def _remove_leftovers(folder: Path) -> None:
         file.unlink(missing_ok=True)
     if is_finished(folder):
         checkpoint_file(folder, "latest").unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A folder in which training could not even begin."""
+    if [file.name for file in folder.iterdir()] == [LOCK_FILE]:
+        (folder / LOCK_FILE).unlink()
+        folder.rmdir()
 
 
 @contextmanager
