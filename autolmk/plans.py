@@ -127,11 +127,10 @@ class Configuration:
     why: dict[str, str] = field(default_factory=dict)  # a short reason for each number above
 
     def __post_init__(self) -> None:
-        d = len(self.spacing)
-        for name in ("spacing", "patch_size", "sigma"):
-            values = getattr(self, name)
-            if len(values) != d or not all(value > 0 for value in values):
-                raise ValueError(f"{name} must be {d} numbers above 0, one an axis, got {list(values)}")
+        values = {name: list(getattr(self, name)) for name in ("spacing", "patch_size", "sigma")}
+        if len({len(v) for v in values.values()}) != 1 or not all(x > 0 for v in values.values() for x in v):
+            got = ", ".join(f"{name} {v}" for name, v in values.items())
+            raise ValueError(f"spacing, patch_size and sigma must be numbers above 0, one an axis each, got {got}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             description.unlink(missing_ok=True)
             _write_array(temporary, np.asarray(stored.array[:], dtype=np.float32))
-            n_bytes = temporary.stat().st_size
+            n_bytes, crc32 = temporary.stat().st_size, checksum(temporary)
             os.replace(temporary, array_file)
         except (OSError, RuntimeError) as error:
             raise AutolmkError(
@@ -98,7 +99,9 @@ class Store:
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
-        write_json(description, {"version": VERSION, "bytes": n_bytes, **_describe(stored)}, indent=None)
+        write_json(
+            description, {"version": VERSION, "bytes": n_bytes, "crc32": crc32, **_describe(stored)}, indent=None
+        )
 
     def load(self, case: str) -> StoredCase:
         """A case, its array left on disk. AutolmkError where it is missing or damaged."""
@@ -120,6 +123,20 @@ class Store:
                 "a preprocessed case is damaged", file=array_file, case=case, found=str(error), remedy=REMEDY
             ) from None
 
+    def verify(self, case: str) -> StoredCase:
+        """`load`, after reading the whole array to see that no byte of it changed on the disk."""
+        stored = self.load(case)
+        array_file, description = self.files(case)
+        if checksum(array_file) != read_json(description).get("crc32"):
+            raise AutolmkError(
+                "a preprocessed case is damaged",
+                file=array_file,
+                case=case,
+                found="another checksum than when it was written",
+                remedy=REMEDY,
+            )
+        return stored
+
     def remove(self, case: str) -> None:
         """Forget a case, if it is there."""
         for file in reversed(self.files(case)):
@@ -132,15 +149,24 @@ class Store:
                 file.unlink(missing_ok=True)
 
     def digest(self, case: str) -> str | None:
-        """The digest of a case that is complete, None otherwise."""
+        """The digest of a case that is whole, None otherwise."""
         try:
-            return self.load(case).digest
+            return self.verify(case).digest
         except AutolmkError:
             return None  # missing or damaged: to be made again
 
     def read(self, case: str, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
         """`StoredCase.read` of a case."""
         return self.load(case).read(start, shape)
+
+
+def checksum(file: Path) -> int:
+    """CRC-32 of a file's content."""
+    value = 0
+    with open(file, "rb") as stream:
+        while part := stream.read(1 << 22):
+            value = zlib.crc32(part, value)
+    return value
 
 
 def _write_array(file: Path, array: npt.NDArray[np.float32]) -> None:

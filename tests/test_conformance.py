@@ -196,7 +196,7 @@ def changed(**changes: Callable[[Configuration], Any]) -> type[Planner]:
     [
         (changed(sigma=lambda c: tuple(0.1 * s for s in c.sigma)), "sigma is too small"),
         (changed(patch_size=lambda c: tuple(n + 1 for n in c.patch_size)), "no multiple of the network's strides"),
-        (changed(patch_size=lambda c: c.patch_size[:1]), "patch_size must be"),
+        (changed(patch_size=lambda c: c.patch_size[:1]), "one an axis each"),
         (changed(normalization=lambda c: c.normalization[:1]), "normalization is wrong"),
         (changed(batch_size=lambda c: 500), "more memory than its target"),
         (changed(why=lambda c: {**c.why, "colour": "blue"}), "explains what is no field"),

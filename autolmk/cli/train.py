@@ -51,7 +51,7 @@ def _parser() -> Parser:
     )  # fmt: skip
     option(result, "-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from, by landmark name")
     option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
-    option(result, "--threads", type=int, help="of this process; default: cores less workers")
+    option(result, "--threads", type=int, help="of this process; default: the cores that all workers but one leave")
     option(result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb, also several times")
     option(result, "--no-compile", action="store_true", help="do not try torch.compile (CUDA)")
     option(result, "--val", action="store_true", help="do not train, validate checkpoint_final")
@@ -187,7 +187,7 @@ def _set_up_threads(workers: int | None, threads: int | None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers is None:
         workers = min(MAX_WORKERS, max(1, cores // 2))
-    torch.set_num_threads(threads or max(1, cores - workers))
+    torch.set_num_threads(threads or max(1, cores - max(0, workers - 1)))  # a single worker hardly keeps a core busy
     return workers
 
 
@@ -247,6 +247,8 @@ def _apply(configuration: dict[str, Any], setting: str) -> None:
 
 def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) -> tuple[Store, list[str], list[str]]:
     """(preprocessed cases, training cases, held-out cases)."""
+    from tqdm import tqdm
+
     from autolmk import splits
     from autolmk.loading import check_stored
     from autolmk.store import Store
@@ -262,14 +264,14 @@ def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) ->
             remedy=f"run autolmk_plan_and_preprocess -d {dataset}",
         )
     check_stored(store, names, trainer.plans, trainer.configuration)
-    if fold == "all":
-        return store, names, []
     subjects, presence = {}, {}
-    for name in names:
-        stored = store.load(name)
+    for name in tqdm(names, "checking the preprocessed cases", unit="case", delay=2, leave=False):
+        stored = store.verify(name)
         subjects[name] = stored.subject
         marks = stored.landmarks
         presence[name] = {mark for mark, present in zip(marks.names, marks.present, strict=True) if present}
+    if fold == "all":
+        return store, names, []
     found = splits.load_or_make_splits(folder / splits.FILE_NAME, subjects, presence)
     train_cases, val_cases = splits.fold(found, int(fold))
     return store, train_cases, val_cases
