@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from autolmk.errors import AutolmkError
     from autolmk.geometry import Geometry
     from autolmk.image import Image
-    from autolmk.predictor import Predictor
     from autolmk.landmarks import Landmarks, Status
+    from autolmk.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["AutolmkError", "Geometry", "Image", "Landmarks", "Predictor", "Status", "__version__"]

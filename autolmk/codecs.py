@@ -117,12 +117,21 @@ class HeatmapCodec(Codec):
         return HeatmapTarget((voxels.double() - (stride - 1) / 2) / stride, self.sigma, self.elsewhere)
 
     def scores(self, output: Tensor) -> Tensor:
-        """Logits (B, L, *O) -> log-odds against elsewhere, (B, L, *O) float32."""
-        return output.float() - self.elsewhere.float().view(-1, *(1,) * len(self.cells))
+        """Logits (B, L, *O) -> log-odds against elsewhere, (B, L, *O) float32.
+
+        In inference mode they take the logits' memory."""
+        elsewhere = self.elsewhere.float().view(-1, *(1,) * len(self.cells))
+        in_place = torch.is_inference_mode_enabled()
+        return output.float().sub_(elsewhere) if in_place else output.float() - elsewhere
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec."""
-        return scores[:, torch.as_tensor(partner, device=scores.device)].flip(axis + 2)
+        """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers."""
+        result = scores if torch.is_inference_mode_enabled() else scores.clone()
+        for i, p in enumerate(partner):
+            if i <= p:
+                one, other = scores[:, i].flip(axis + 1), scores[:, p].flip(axis + 1)
+                result[:, i], result[:, p] = other, one
+        return result
 
     @torch.no_grad()
     def decode(self, scores: Tensor) -> Candidates:

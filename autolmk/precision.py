@@ -50,8 +50,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively; elsewhere torch emulates it, which is slower than float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
+    """Whether this processor multiplies bfloat16; elsewhere torch emulates it, which is slower than float32."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

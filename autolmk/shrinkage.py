@@ -11,7 +11,6 @@ Shapes: L landmarks, P physical axes. Everything in mm.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from autolmk.assignment import Side
 from autolmk.geometry import FloatArray
@@ -29,12 +28,11 @@ def shrink(points: FloatArray, log_odds: FloatArray, side: Side) -> FloatArray:
     log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. Unchanged where fewer than 8
     points or 10 training shapes can support it.
     """
-    usable: npt.NDArray[np.bool_] = np.isfinite(points).all(axis=1) & np.isfinite(side.points).all(axis=1)
-    if not usable.any():
-        return points
-    confident = np.asarray(usable & (log_odds >= min(0.0, float(np.median(log_odds[usable])))))
+    usable = np.isfinite(points + side.points).all(axis=1)
     p = points.shape[1]
-    if confident.sum() < FEWEST_POINTS or side.n_cases < FEWEST_SHAPES:
+    threshold = min(0.0, float(np.median(log_odds[usable]))) if usable.any() else 0.0
+    confident = np.flatnonzero(usable & (log_odds >= threshold))
+    if len(confident) < FEWEST_POINTS or side.n_cases < FEWEST_SHAPES:
         return points
     fit = fit_similarity(side.points[confident], points[confident], scale_bounds=side.scale_bounds).similarity
     expected = fit.apply(side.points)
@@ -43,7 +41,9 @@ def shrink(points: FloatArray, log_odds: FloatArray, side: Side) -> FloatArray:
     noise = error_variance(square[confident], anatomy[confident], p)
     own = np.maximum(noise, square / GROSS**2 - anatomy)
     weight = np.where(own > 0, anatomy / np.maximum(anatomy + own, 1e-12), 1.0)[:, None]
-    return np.where(usable[:, None], weight * points + (1 - weight) * expected, points)
+    result = points.copy()
+    result[usable] = (weight * points + (1 - weight) * expected)[usable]
+    return result
 
 
 def error_variance(square: FloatArray, anatomy: FloatArray, p: int) -> float:

@@ -36,6 +36,7 @@ SIGMA = 2.0  # mm
 PEAK = 8.0  # logit at a landmark
 FAR = -12.0  # logit far from one
 SPACING = (1.5, 1.0, 1.0)
+LOG_VOLUME = sum(math.log(SIGMA / s * math.sqrt(2 * math.pi)) for s in SPACING)  # log-odds are of whole Gaussians
 
 
 def plans_for(
@@ -250,7 +251,7 @@ def test_windows_are_ranked_by_log_odds() -> None:
     both = Image(np.maximum(image.array, other.array), geometry)
     result = predict(both, plans_for(["L0"]))
     np.testing.assert_allclose(result.candidates[0, :2], np.concatenate([truth, decoy]), atol=0.02)
-    np.testing.assert_allclose(result.log_odds[0, :2], [PEAK, PEAK - 2], atol=0.1)
+    np.testing.assert_allclose(result.log_odds[0, :2] - LOG_VOLUME, [PEAK, PEAK - 2], atol=0.1)
 
 
 # -- views and members ------------------------------------------------------------------------------------------------
@@ -321,7 +322,7 @@ def test_members_are_averaged_as_scores_inside_a_window() -> None:
     result = predict(image, plans, *members)
     np.testing.assert_allclose(geometry.to_voxels(result.landmarks.points), voxels, atol=0.02)
     lost = 1.0 / (2 * SIGMA**2)  # the mean of two parabolas one voxel away, at their middle
-    np.testing.assert_allclose(result.log_odds[:, 0], PEAK - lost, atol=0.15)
+    np.testing.assert_allclose(result.log_odds[:, 0] - LOG_VOLUME, PEAK - lost, atol=0.15)
 
 
 def test_networks_are_left_in_the_mode_they_were_in() -> None:
@@ -354,10 +355,10 @@ def test_presence_by_measured_calibration() -> None:
     result = predict(image, plans)
     P, A = Status.PRESENT, Status.ABSENT
     np.testing.assert_array_equal(result.landmarks.status, [P, P, A, P])
-    strict = Measured(presence_slope=2.0, presence_intercept=-6.0)
+    strict = Measured(presence_slope=2.0, presence_intercept=-6.0 - 2 * LOG_VOLUME)
     result = predict(image, plans, measured=[strict])
     np.testing.assert_array_equal(result.landmarks.status, [P, P, A, A])
-    expected = 1 / (1 + np.exp(-(2 * result.log_odds[:, 0] - 6)))
+    expected = 1 / (1 + np.exp(-(2 * (result.log_odds[:, 0] - LOG_VOLUME) - 6)))
     np.testing.assert_allclose(result.landmarks.likelihood, expected, atol=1e-6)
     np.testing.assert_allclose(result.candidates[:, 0], points, atol=0.02)  # also of absent ones
     assert np.isnan(result.landmarks.points[2]).all()

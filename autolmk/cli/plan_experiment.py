@@ -151,20 +151,19 @@ def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None
         return None
     if plans.device == "cpu" and plans.memory_target_gb * GIB > psutil.virtual_memory().available:
         return None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))  # as in training, where workers have the other cores
-    try:
-        return _measured(trainer_class(configuration.trainer)(plans, configuration))
-    finally:
-        torch.set_num_threads(threads)
+    return _measured(trainer_class(configuration.trainer)(plans, configuration))
 
 
 def _measured(trainer: Trainer) -> float:
     """Seconds of the fastest of a few steps."""
     import torch
 
+    from autolmk.precision import MixedPrecision, Precision
+
     plans, configuration = trainer.plans, trainer.configuration
+    precision = Precision(torch.device(plans.device), training=True)
     network, codec = trainer.build_network().to(plans.device), trainer.build_codec().to(plans.device)
+    forward = MixedPrecision(network, precision.device, precision.dtype)
     optimizer = trainer.build_optimizer([*network.parameters(), *codec.parameters()])
     shape = (configuration.batch_size, len(plans.landmarks))
     batch = {
@@ -178,8 +177,7 @@ def _measured(trainer: Trainer) -> float:
     while len(times) <= MEASURED_STEPS and (not times or times[0] < LONG_STEP):
         start = time.perf_counter()
         optimizer.zero_grad()
-        with torch.autocast(plans.device, enabled=plans.device == "cuda"):
-            losses = trainer.training_step(network, codec, batch)
+        losses = trainer.training_step(forward, codec, batch)
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()
         if plans.device == "cuda":
