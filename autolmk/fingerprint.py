@@ -128,7 +128,7 @@ class Fingerprint:
     @classmethod
     def load(cls, file: Path) -> Fingerprint:
         """Read and check dataset_fingerprint.json. AutolmkError names the key at fault."""
-        value = read_json(file)
+        value = read_json(file, remedy="run autolmk_extract_fingerprint again")
         if not isinstance(value, dict) or value.get("version") != VERSION:
             raise AutolmkError(
                 "this is no fingerprint of this version of autolmk",

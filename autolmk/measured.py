@@ -54,7 +54,7 @@ class Measured:
     def load(cls, fold_folder: Path) -> Measured:
         """From the fold's measured.json. AutolmkError where it is missing or broken."""
         file = fold_folder / FILE_NAME
-        value = read_json(file)
+        value = read_json(file, remedy="restore it, or train this fold again")
         if isinstance(value, dict) and value.get("version") != VERSION:
             raise AutolmkError(
                 "measurements of another version",

@@ -159,7 +159,7 @@ class Plans:
     @classmethod
     def load(cls, file: Path) -> Plans:
         """Read and check plans.json, migrating older versions. AutolmkError names the key at fault."""
-        return cls.parse(read_json(file), file=file)
+        return cls.parse(read_json(file, remedy="restore it, or plan again"), file=file)
 
     @classmethod
     def parse(cls, value: Any, *, file: Path | str | None = None) -> Plans:

@@ -143,7 +143,7 @@ class PredictionFolder:
         file = self.folder / RUN
         if not file.is_file():
             return
-        value = read_json(file)
+        value = read_json(file, remedy="predict without --continue_prediction, which starts over")
         before = value.get("identity") if isinstance(value, dict) else None
         if not isinstance(before, dict):
             raise AutolmkError(

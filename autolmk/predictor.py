@@ -232,7 +232,7 @@ def chosen_folds(model_folder: Path, folds: Sequence[int | str] | None, checkpoi
 def _fold_config(folder: Path) -> tuple[Configuration, dict[str, Any], str]:
     """(configuration, options, trainer's specification) that the fold was trained with."""
     file = folder / "config.json"
-    value = read_json(file)
+    value = read_json(file, remedy="restore it, or train this fold again")
     missing = [k for k in ("configuration", "options", "trainer") if not isinstance(value, dict) or k not in value]
     if missing:
         raise AutolmkError(

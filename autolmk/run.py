@@ -205,9 +205,9 @@ class Run:
             ("seed", self.seed, f"give --seed {record.get('seed')} or none, or remove the fold's folder to start over"),
         ):
             if record.get(key) != ours:
-                what = "plans or options" if key == "digest" else "seed"
+                what = "other plans or options" if key == "digest" else "another seed"
                 raise AutolmkError(
-                    f"the unfinished run in this folder has another {what}",
+                    f"the unfinished run in this folder has {what}",
                     file=latest.file,
                     found=record.get(key),
                     expected=ours,

@@ -48,26 +48,26 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def read_json(file: Path) -> Any:
-    """Parsed JSON of a UTF-8 file. AutolmkError where it is missing, unreadable or not JSON."""
+def read_json(file: Path, *, remedy: str | None = None) -> Any:
+    """Parsed JSON of a UTF-8 file. AutolmkError, with this remedy, where it is missing, unreadable or not JSON."""
     try:
         return json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise AutolmkError("a file is missing", file=file, remedy="check the path") from None
+        raise AutolmkError("a file is missing", file=file, remedy=remedy or "check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AutolmkError(
             "a file is not valid JSON",
             file=file,
             found=str(error),
             expected="JSON in UTF-8",
-            remedy="mend or remake it",
+            remedy=remedy or "mend or remake it",
         ) from None
     except OSError as error:
         raise AutolmkError(
             "a file cannot be read",
             file=file,
             found=error.strerror or str(error),
-            remedy="check that it is a file and that you may read it",
+            remedy=remedy or "check that it is a file and that you may read it",
         ) from None
 
 
@@ -223,18 +223,14 @@ def _convert_scalar(cls: Any, value: Any, file: Path | str | None, path: str) ->
     if isinstance(value, cls) and not (isinstance(value, bool) and cls is not bool):
         return value
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-    return _fail(file, path, f"{_kind(value)} {value!r}"[:200], names.get(cls, cls.__name__))
+    return _fail(file, path, _kind(value), names.get(cls, cls.__name__))
 
 
 def _kind(value: Any) -> str:
+    """What a value is, and which, for messages."""
     if value is None:
         return "null"
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "the text",
-        bool: "the value",
-        int: "the number",
-        float: "the number",
-    }
-    return names.get(type(value), type(value).__name__)
+    if isinstance(value, (dict, list)):
+        return "an object {...}" if isinstance(value, dict) else "a list [...]"
+    names = {str: "the text", bool: "the value", int: "the number", float: "the number"}
+    return f"{names.get(type(value), type(value).__name__)} {value!r}"[:200]

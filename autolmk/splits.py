@@ -13,6 +13,7 @@ from autolmk.geometry import FloatArray
 from autolmk.serialization import from_json, read_json, write_json
 
 FILE_NAME = "splits_final.json"
+REMEDY = "edit the file, or delete it to have new splits made (trained folds are then no longer comparable)"
 Split = dict[str, list[str]]  # "train" and "val": names of cases
 
 
@@ -63,7 +64,7 @@ def load_or_make_splits(
         splits = make_splits(subject_of, presence, folds=folds, seed=seed)
         write_json(file, splits)
         return splits
-    splits = from_json(list[dict[str, list[str]]], read_json(file), file=file)
+    splits = from_json(list[dict[str, list[str]]], read_json(file, remedy=REMEDY), file=file)
     check_splits(splits, subject_of, file=file)
     return splits
 
@@ -137,5 +138,5 @@ def _wrong(file: Path | None, found: str, expected: str) -> None:
         file=file,
         found=found,
         expected=expected,
-        remedy="edit the file, or delete it to have new splits made (trained folds are then no longer comparable)",
+        remedy=REMEDY,
     )

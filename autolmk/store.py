@@ -110,7 +110,7 @@ class Store:
             raise AutolmkError(
                 f"there is no preprocessed case {case!r}{near(case, self.cases())}", file=array_file, remedy=REMEDY
             )
-        value = read_json(description)
+        value = read_json(description, remedy=REMEDY)
         try:
             if value["version"] != VERSION:
                 raise ValueError(f"version {value['version']}, not {VERSION}")

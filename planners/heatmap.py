@@ -177,8 +177,8 @@ class Search:
         if first is None:
             raise AutolmkError(
                 "not even a small window fits the memory target",
-                found=f"{at(count - 1).least / GIB:.2f} GiB for a window of {at(count - 1).patch} voxels",
-                expected=f"at most {self.budget / GIB:.2f} GiB",
+                found=f"{at(count - 1).least / GIB:.2g} GiB for a window of {at(count - 1).patch} voxels",
+                expected=f"at most {self.budget / GIB:.2g} GiB",
                 remedy="raise -gpu_memory_target, or take another preset",
             )
         return at(first)

@@ -375,7 +375,7 @@ def test_another_seed_or_other_plans_cannot_go_on(store: Store, tmp_path: Path) 
     train(store, tmp_path, epochs=4, seed=3)
     with pytest.raises(AutolmkError, match="another seed"):
         train(store, tmp_path, epochs=4, seed=4)
-    with pytest.raises(AutolmkError, match="another plans or options"):
+    with pytest.raises(AutolmkError, match="other plans or options"):
         train(store, tmp_path, tiny_plans(learning_rate=0.02), epochs=4)
 
 

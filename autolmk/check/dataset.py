@@ -59,7 +59,15 @@ def _report(dataset: Dataset, faults: Sequence[Fault], findings: Sequence[Findin
     training = [f for f in findings if f.split == "Tr"]
     good = {f.case.identifier: f.summary for f in training if f.summary is not None and not faulty(f, faults)}
     if training and not good and not any(fault.severity == "dataset" for fault in faults):
-        faults = [*faults, Fault("dataset", "no training case is without a fault", str(dataset.folder))]
+        faults = [
+            *faults,
+            Fault(
+                "dataset",
+                "no training case is without a fault",
+                str(dataset.folder),
+                remedy="mend the cases' own faults",
+            ),
+        ]
     ordered = sorted(faults, key=lambda f: (SEVERITIES.index(f.severity), f.case or "", f.problem))
     bad = sorted({f.case.identifier for f in training} - set(good))
     return Report(
@@ -86,7 +94,8 @@ def _listed(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]
             listed = dataset.cases(split)
             annotated = dataset.annotation_files(split)
         except AutolmkError as error:
-            faults.append(Fault.of(error, "dataset"))
+            fault = Fault.of(error, "dataset")
+            faults += [fault] if fault not in faults else []
             continue
         for case in listed:
             cases[f"{split}/{case.identifier}"] = (split, case)

@@ -78,7 +78,7 @@ def check_channels(case: str, files: Sequence[Path], n_channels: int) -> None:
         file=files[0].parent if files else None,
         found=", ".join(f.name for f in files) or "no file",
         expected=f"the channels {', '.join(f'_{c:04d}' for c in range(n_channels))}",
-        remedy="add the missing files, or correct channel_names in dataset.json",
+        remedy=f"{'add the missing' if missing else 'remove the other'} ones, or correct channel_names in dataset.json",
     )
 
 
