@@ -55,15 +55,15 @@ def nifti_size(header: bytes) -> int | None:
 
 
 def _check_nifti(file: Path, compressed: bool, size: int) -> None:
-    if not compressed:
-        with file.open("rb") as stream:
-            needed = nifti_size(stream.read(348))
-        if needed is not None and size < needed:
-            raise _truncated(file, f"{size} bytes", f"{needed} bytes")
-        return
     try:
-        with gzip.open(file) as stream:
-            needed = nifti_size(stream.read(348))
+        with gzip.open(file) if compressed else file.open("rb") as stream:
+            header = stream.read(348)
+        _check_spacing(file, header)
+        needed = nifti_size(header)
+        if not compressed:
+            if needed is not None and size < needed:
+                raise _truncated(file, f"{size} bytes", f"{needed} bytes")
+            return
         if needed is None or _gzip_says(file) == needed % 2**32:
             return
         unpacked = 0
@@ -74,6 +74,23 @@ def _check_nifti(file: Path, compressed: bool, size: int) -> None:
         raise _truncated(file, str(error), "a whole .nii.gz file") from None
     if unpacked < needed:
         raise _truncated(file, f"{unpacked} bytes after unpacking", f"{needed} bytes")
+
+
+def _check_spacing(file: Path, header: bytes) -> None:
+    """AutolmkError where a NIfTI-1 header gives voxels no size along an axis: ITK would silently read 1 mm."""
+    order = next((o for o in "<>" if len(header) >= 348 and struct.unpack_from(o + "i", header)[0] == 348), None)
+    if order is None:
+        return
+    dim, size = struct.unpack_from(order + "4h", header, 40), struct.unpack_from(order + "4f", header, 76)
+    axes = [i for i in range(1, 1 + min(dim[0], 3)) if dim[i] > 1]
+    if any(size[i] == 0 or not math.isfinite(size[i]) for i in axes):
+        raise AutolmkError(
+            "an image does not say how large its voxels are",
+            file=file,
+            found=f"pixdim {', '.join(f'{x:g}' for x in size[1:])}",
+            expected="mm along each axis",
+            remedy="export it again from the source, or write the spacing into the header",
+        )
 
 
 def _gzip_says(file: Path) -> int:
