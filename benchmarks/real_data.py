@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 MAX_TIME = {"mouse_ct_small": "25m", "fly_wing": "10m"}
+BOUNDS = {"mouse_ct_small": {"mre": 1.2, "median": 0.7, "swaps": 0.01}, "fly_wing": {"mre": 2.5}}  # at most, mm or px
 PIXELS_ONLY = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -78,7 +79,7 @@ def command(name: str, *arguments: str) -> float:
     return time.monotonic() - started
 
 
-def main() -> None:
+def main() -> int:
     """Everything, from the source folder to the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="folder below --data, such as mouse_ct_small or fly_wing")
@@ -112,8 +113,26 @@ def main() -> None:
 
         spacing = sitk.ReadImage(str(next(Path(images).iterdir()))).GetSpacing()[0]
     baseline = mean_position_error(arguments.data / arguments.name, spacing)
-    print(f"\nalways the mean position: {baseline:.2f}; seconds: { {k: round(v, 1) for k, v in seconds.items()} }")
+    taken = ", ".join(f"{step} {value:.0f} s" for step, value in seconds.items())
+    print(f"\nalways the mean position: {baseline:.2f}; {taken}")
+    return report(predictions / "evaluation", arguments.name)
+
+
+def report(evaluation: Path, name: str) -> int:
+    """Print the figures against their bounds; 1 where one is missed."""
+    overall = json.loads((evaluation / "summary.json").read_text())["overall"]
+    swappable = overall["n_swappable"]
+    found = {
+        "mre": overall["mre"]["value"],
+        "median": overall["median"]["value"],
+        "swaps": overall["swaps"] / swappable if swappable else 0.0,
+    }
+    missed = 0
+    for key, bound in BOUNDS.get(name, {}).items():
+        missed += found[key] > bound
+        print(f"{key:8}{found[key]:8.3f}  bound {bound:g}  {'MISSED' if found[key] > bound else 'met'}")
+    return int(missed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
