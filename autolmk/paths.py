@@ -29,7 +29,11 @@ class Folder:
     source: str
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.source})"
+        return self.describe(self.path)
+
+    def describe(self, place: Path) -> str:
+        """A place in this folder for a message, which says what decided that the folder is this one."""
+        return f"{place} ({self.source})"
 
     def __truediv__(self, name: str | Path) -> Path:
         return self.path / name

@@ -14,6 +14,7 @@ def test_argument_beats_environment_beats_default(tmp_path: Path) -> None:
     environ = {"autolmk_raw": str(tmp_path / "e"), "autolmk_results": str(tmp_path / "r"), "autolmk_preprocessed": ""}
     found = folders(raw=tmp_path / "a", environ=environ)
     assert found.raw.path == tmp_path / "a" and str(found.raw) == f"{tmp_path / 'a'} (from --raw)"
+    assert found.raw.describe(found.raw / "x") == f"{tmp_path / 'a' / 'x'} (from --raw)"
     assert found.results.path == tmp_path / "r" and "environment variable autolmk_results" in str(found.results)
     assert found.preprocessed.path == Path.home() / "autolmk" / "preprocessed" and "default" in str(found.preprocessed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from autolmk.cli.common import add_folders, folders_from, option, parser, run
 
 DESCRIPTION = """List all faults of a raw dataset at once, each with what was found, what was expected and what to do.
 Exit code: 0 clean or warnings only, 2 faults of the dataset, 3 faults of single cases."""
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +41,9 @@ def raw_folder(args: argparse.Namespace) -> Path:
     if Path(given).is_dir():
         return Path(given)
     folders = folders_from(args)
-    return folders.raw.path / dataset_name(given, folders)
+    folder = folders.raw / dataset_name(given, folders)
+    logger.info("checking %s", folders.raw.describe(folder))
+    return folder
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -71,6 +71,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         folders = folders_from(args)
         name = dataset_name(args.dataset, folders)
         truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / "dataset_fingerprint.json"
+        logger.info("annotations of %s", folders.raw.describe(truth_at))
     truth, pairs, unit = _read_truth(truth_at, args.split, fingerprint)
     if not truth:
         raise AutolmkError(

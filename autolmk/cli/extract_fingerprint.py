@@ -46,7 +46,7 @@ def _extract(name: str, args: argparse.Namespace, folders: Folders) -> int:
     if report.exit_code == USER:
         return USER
     file = write_fingerprint(report, folders)
-    print(f"{file} ({len(report.good_cases)} cases)")
+    print(f"fingerprint of {len(report.good_cases)} cases: {file}")
     return SOME_FAILED if report.bad_cases else OK
 
 
@@ -63,7 +63,8 @@ def checked(name: str, folders: Folders, *, workers: int | None, progress: bool)
 
 
 def write_fingerprint(report: Report, folders: Folders) -> str:
-    """dataset_fingerprint.json and dataset.json, as completed by what the files say, in the preprocessed folder."""
+    """dataset_fingerprint.json and dataset.json, as completed by what the files say, in the preprocessed folder; the
+    fingerprint's place, for a message."""
     from autolmk.fingerprint import FILE_NAME
     from autolmk.serialization import write_json
 
@@ -72,4 +73,4 @@ def write_fingerprint(report: Report, folders: Folders) -> str:
     folder = folders.preprocessed / report.name
     write_json(folder / DESCRIPTION_FILE, report.dataset.description.to_json())
     fingerprint.save(folder / FILE_NAME)
-    return str(folder / FILE_NAME)
+    return folders.preprocessed.describe(folder / FILE_NAME)

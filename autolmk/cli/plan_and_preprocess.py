@@ -70,5 +70,6 @@ def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.N
         for failure in failures:
             print(failure.problem, file=sys.stderr)
         failed |= {failure.case for failure in failures}
-        print(f"{len(cases) - len(failures)} of {len(cases)} cases are preprocessed in {target}")
+        place = folders.preprocessed.describe(target)
+        print(f"{len(cases) - len(failures)} of {len(cases)} cases are preprocessed in {place}")
     return failed

@@ -84,7 +84,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
     print(description(plans))
     for configuration_name, configuration in plans.configurations.items():
         print(f"{configuration_name}: {duration(plans, configuration)}")
-    print(f"plans and the reasons for every number: {file}")
+    print(f"plans and the reasons for every number: {folders.preprocessed.describe(file)}")
     return plans
 
 

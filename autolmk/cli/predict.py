@@ -90,7 +90,7 @@ def _predict(args: argparse.Namespace) -> int:
     cases = find_cases(Path(args.input).expanduser(), ending)
     logger.info(
         "%s, fold%s %s (%s): %d cases on %s",
-        model,
+        f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model),
         "s" * (len(predictor.folds) > 1),
         ", ".join(predictor.folds),
         args.chk,
@@ -194,7 +194,7 @@ def find_cases(place: Path, file_ending: str | None) -> dict[str, tuple[Path, ..
 
 
 def describe_device(device: object) -> str:
-    """Such as `cpu, 2 threads` or `cuda, NVIDIA H200`."""
+    """Such as `cpu, 2 threads` or `cuda:0, NAME OF THE CARD`."""
     import torch
 
     if str(device).startswith("cuda"):

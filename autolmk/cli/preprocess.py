@@ -48,7 +48,9 @@ def _main(args: argparse.Namespace) -> int:
         for failure in failures:
             print(failure.problem, file=sys.stderr)
         failed |= {f.case for f in failures}
-        print(f"{len(cases) - len(failures)} of {len(cases)} cases are in {folder / identifier}")
+        place = folders.preprocessed.describe(folder / identifier)
+        print(f"{len(cases) - len(failures)} of {len(cases)} cases are in {place}")
         if failures:
-            print(f"{len(failures)} failed, see {folder / identifier / FAILURES}", file=sys.stderr)
+            see = folders.preprocessed.describe(folder / identifier / FAILURES)
+            print(f"{len(failures)} failed, see {see}", file=sys.stderr)
     return SOME_FAILED if failed else OK

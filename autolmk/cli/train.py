@@ -97,7 +97,7 @@ def _main(args: argparse.Namespace) -> int:
         compile=not args.no_compile,
         loggers=build_loggers(args.logger or [], folder),
     )
-    print(f"{'finished' if finished else 'stopped, to be continued'}: {folder} ({folders.results.source})")
+    print(f"{'finished' if finished else 'stopped, to be continued'}: {folders.results.describe(folder)}")
     return OK
 
 
@@ -303,6 +303,6 @@ def _validate(trainer: Trainer, store: Store, val_cases: list[str], folder: Path
 
     name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
     numbers = validate_checkpoint(trainer, store, val_cases, folder, name, folder / target, device=args.device)
-    unit = trainer.plans.unit
-    print(f"MRE {numbers['mre']:.4g} {unit}, median {numbers['median']:.4g} {unit}: {folder / target}")
+    unit, place = trainer.plans.unit, folders_from(args).results.describe(folder / target)
+    print(f"MRE {numbers['mre']:.4g} {unit}, median {numbers['median']:.4g} {unit}: {place}")
     return OK
