@@ -28,7 +28,7 @@ FLOOR = 1e-3  # mm, of the residual
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class ShapePrior:
     """points: (L, P) mean shape in mm, NaN where unknown. partner: (L,) index of the mirror partner, own for none.
     residual: (L,) mm, root mean square distance of each training landmark from its place in the fitted mean shape.
     scale_bounds: of the fit's scale. n_cases: training cases that the shape was measured on."""
@@ -48,7 +48,7 @@ class Side:
         residual: FloatArray,
         scale_bounds: tuple[float, float],
         n_cases: int = 0,
-    ) -> Side:
+    ) -> ShapePrior:
         """Of several folds' mean shapes (L, P), each in a pose of its own: aligned to the first and averaged."""
         first = shapes[0]
         aligned = [first]
@@ -63,18 +63,20 @@ class Side:
         return cls(mean, tuple(int(i) for i in partner), residual, scale_bounds, n_cases)
 
 
-def assign(candidates: FloatArray, log_odds: FloatArray, side: Side, *, radius: float) -> tuple[FloatArray, FloatArray]:
+def assign(
+    candidates: FloatArray, log_odds: FloatArray, prior: ShapePrior, *, radius: float
+) -> tuple[FloatArray, FloatArray]:
     """Candidates (L, K, P) and log-odds (L, K), best first, in the order that the whole configuration supports.
 
     radius: mm within which a candidate of one partner and one of the other are the same place. Returns arrays of the
     same shapes, unchanged where there are no pairs, or fewer than 4 (in 2D: 3) confident, non-collinear points.
     """
-    if all(i == p for i, p in enumerate(side.partner)):
+    if all(i == p for i, p in enumerate(prior.partner)):
         return candidates, log_odds
-    pools = [_pool(candidates, log_odds, i, p, _nearness(side, i, p, radius)) for i, p in enumerate(side.partner)]
+    pools = [_pool(candidates, log_odds, i, p, _nearness(prior, i, p, radius)) for i, p in enumerate(prior.partner)]
     best: tuple[float, list[int]] | None = None
-    for start in _starts(candidates, log_odds, pools, side):
-        score, choice = _settle(start, pools, side)
+    for start in _starts(candidates, log_odds, pools, prior):
+        score, choice = _settle(start, pools, prior)
         if best is None or score > best[0] + 1e-9:
             best = score, choice
     if best is None:
@@ -94,9 +96,9 @@ class _Candidates:
     nearness: float
 
 
-def _nearness(side: Side, landmark: int, partner: int, radius: float) -> float:
+def _nearness(prior: ShapePrior, landmark: int, partner: int, radius: float) -> float:
     """mm within which candidates of two partners are one place: less where the partners are near each other."""
-    apart = float(np.linalg.norm(side.points[landmark] - side.points[partner]))
+    apart = float(np.linalg.norm(prior.points[landmark] - prior.points[partner]))
     return min(radius, 0.5 * apart) if np.isfinite(apart) and landmark != partner else radius
 
 
@@ -125,31 +127,33 @@ def _pool(candidates: FloatArray, log_odds: FloatArray, landmark: int, partner: 
     return _Candidates(points, numbers[:, 0], numbers[:, 1], nearness)
 
 
-def _starts(candidates: FloatArray, log_odds: FloatArray, pools: Sequence[_Candidates], side: Side) -> list[Similarity]:
+def _starts(
+    candidates: FloatArray, log_odds: FloatArray, pools: Sequence[_Candidates], prior: ShapePrior
+) -> list[Similarity]:
     """First fits: to every landmark's own best candidate, and to what no swap can move: points without partner and the
     middles of pairs, which lie in one plane and so still fix a rotation."""
     top, value = candidates[:, 0], log_odds[:, 0]
-    usable = np.isfinite(value) & np.isfinite(side.points).all(axis=1)
+    usable = np.isfinite(value) & np.isfinite(prior.points).all(axis=1)
     confident = usable & (value >= _confidence(value[usable]))
-    fits = [_fit(side.points[confident], top[confident], side)]
+    fits = [_fit(prior.points[confident], top[confident], prior)]
     source, target = [], []
-    for i, p in enumerate(side.partner):
+    for i, p in enumerate(prior.partner):
         if i == p and confident[i]:
-            source.append(side.points[i])
+            source.append(prior.points[i])
             target.append(top[i])
         elif i < p and confident[i] and confident[p] and len(pools[i].points) > 1:
-            source.append((side.points[i] + side.points[p]) / 2)
+            source.append((prior.points[i] + prior.points[p]) / 2)
             target.append(pools[i].points[:2].mean(axis=0))
     if source:
-        fits.append(_fit(np.array(source), np.array(target), side))
+        fits.append(_fit(np.array(source), np.array(target), prior))
     return [fit for fit in fits if fit is not None]
 
 
-def _fit(source: FloatArray, target: FloatArray, side: Side) -> Similarity | None:
+def _fit(source: FloatArray, target: FloatArray, prior: ShapePrior) -> Similarity | None:
     """Robust, reflection-free; None where the points are too few or collinear."""
     if len(source) <= source.shape[1] or _collinear(source) or _collinear(target):
         return None
-    return fit_similarity(source, target, scale_bounds=side.scale_bounds).similarity
+    return fit_similarity(source, target, scale_bounds=prior.scale_bounds).similarity
 
 
 def _collinear(points: FloatArray) -> bool:
@@ -157,24 +161,24 @@ def _collinear(points: FloatArray) -> bool:
     return bool(extent[1] < FLATNESS * extent[0])
 
 
-def _settle(similarity: Similarity, pools: Sequence[_Candidates], side: Side) -> tuple[float, list[int]]:
+def _settle(similarity: Similarity, pools: Sequence[_Candidates], prior: ShapePrior) -> tuple[float, list[int]]:
     """Assignment and fit in turn until nothing changes: (sum of evidence, chosen index into each pool, -1 for none)."""
     choice: list[int] = []
     score = -np.inf
     for _ in range(MAX_ITERATIONS):
-        expected = similarity.apply(side.points)
+        expected = similarity.apply(prior.points)
         before = choice
-        residual = _residuals(expected, pools, side, choice, similarity.scale)
-        score, choice = _choose(expected, pools, side, residual)
+        residual = _residuals(expected, pools, prior, choice, similarity.scale)
+        score, choice = _choose(expected, pools, prior, residual)
         score -= expected.shape[1] * float(
             np.log(residual).sum()
         )  # of a Gaussian's density: a loose fit costs evidence
         if choice == before:
             break
-        chosen, value = _chosen(pools, choice, side.points.shape[1])
-        usable = np.isfinite(value) & np.isfinite(side.points).all(axis=1)
+        chosen, value = _chosen(pools, choice, prior.points.shape[1])
+        usable = np.isfinite(value) & np.isfinite(prior.points).all(axis=1)
         usable &= value >= _confidence(value[usable])
-        again = _fit(side.points[usable], chosen[usable], side)
+        again = _fit(prior.points[usable], chosen[usable], prior)
         if again is None:
             break
         similarity = again
@@ -182,11 +186,11 @@ def _settle(similarity: Similarity, pools: Sequence[_Candidates], side: Side) ->
 
 
 def _residuals(
-    expected: FloatArray, pools: Sequence[_Candidates], side: Side, choice: Sequence[int], scale: float
+    expected: FloatArray, pools: Sequence[_Candidates], prior: ShapePrior, choice: Sequence[int], scale: float
 ) -> FloatArray:
     """(L,) mm an axis: the units of fit distances. The training residuals, all longer where this image fits worse
     than training cases did (at first judged by each landmark's nearest candidate, which no swap can lengthen)."""
-    unit = np.maximum(side.residual * scale / np.sqrt(expected.shape[1]), FLOOR)
+    unit = np.maximum(prior.residual * scale / np.sqrt(expected.shape[1]), FLOOR)
     distances = []
     for i, pool in enumerate(pools):
         if len(pool.points) and np.isfinite(expected[i]).all():
@@ -197,13 +201,13 @@ def _residuals(
 
 
 def _choose(
-    expected: FloatArray, pools: Sequence[_Candidates], side: Side, residual: FloatArray
+    expected: FloatArray, pools: Sequence[_Candidates], prior: ShapePrior, residual: FloatArray
 ) -> tuple[float, list[int]]:
     """For each pair the two places of most evidence, for others the place: (sum of evidence, index into each pool)."""
     worth = [_worth(pool, expected[i], float(residual[i])) for i, pool in enumerate(pools)]
     choice = [0 if len(pool.points) else -1 for pool in pools]
     total = 0.0
-    for i, p in enumerate(side.partner):
+    for i, p in enumerate(prior.partner):
         if i == p and len(worth[i]):
             best = int(worth[i].argmax())
             choice[i] = best if worth[i][best] > worth[i][0] + CLEARLY else 0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from autolmk.assignment import Side, assign
+from autolmk.assignment import ShapePrior, assign
 from autolmk.candidates import Pool, Ranked, centred_start, cover, tile_starts
 from autolmk.codecs import Codec
 from autolmk.errors import AutolmkError
@@ -85,12 +85,12 @@ def predict_image(
     look = Look(image, fill, members, plans, configuration, torch.device(device), mirror)
     ranked, looks = _search(look, plans, configuration, step)
     candidates, log_odds = image.geometry.to_physical(ranked.voxels), ranked.log_odds
-    side = pooled_side(measured, plans)
-    if side is not None and image.geometry.ndim == image.geometry.physical_ndim:
-        candidates, log_odds = assign(candidates, log_odds, side, radius=merge_radius(configuration))
+    prior = pooled_prior(measured, plans)
+    if prior is not None and image.geometry.ndim == image.geometry.physical_ndim:
+        candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
         if configuration.shape_prior:
-            candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], side)
-    landmarks = _landmarks(candidates, log_odds, plans, measured)
+            candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
+    landmarks = landmarks_of(candidates, log_odds, plans, measured)
     return Prediction(landmarks, candidates, log_odds, looks)
 
 
@@ -203,7 +203,7 @@ def _search(look: Look, plans: Plans, configuration: Configuration, step: float)
     return ranked, len(seen)
 
 
-def pooled_side(measured: Sequence[Measured], plans: Plans) -> Side | None:
+def pooled_prior(measured: Sequence[Measured], plans: Plans) -> ShapePrior | None:
     """What assignment and shrinking need: the members' mean shapes, aligned and averaged; None where unknown."""
     known = [m for m in measured if m.mean_shape]
     shapes = [m.mean_shape for m in known if m.mean_shape]
@@ -214,7 +214,7 @@ def pooled_side(measured: Sequence[Measured], plans: Plans) -> Side | None:
     points = [np.array([shape.get(name, unknown) for name in plans.landmarks], dtype=np.float64) for shape in shapes]
     spread = [[m.shape_spread.get(name, m.shape_residual or 0.0) for name in plans.landmarks] for m in known]
     bounds = [m.scale_bounds for m in known]
-    return Side.pooled(
+    return ShapePrior.pooled(
         points,
         plans.pair_indices(),
         residual=np.mean(spread, axis=0),
@@ -231,7 +231,8 @@ def likelihoods(log_odds: FloatArray, measured: Sequence[Measured]) -> FloatArra
         return np.asarray(np.mean([1 / (1 + np.exp(-(a * finite + b))) for a, b in lines], axis=0))
 
 
-def _landmarks(candidates: FloatArray, log_odds: FloatArray, plans: Plans, measured: Sequence[Measured]) -> Landmarks:
+def landmarks_of(candidates: FloatArray, log_odds: FloatArray, plans: Plans, measured: Sequence[Measured]) -> Landmarks:
+    """Status and likelihood of each landmark's best candidate, of candidates (L, K, P) mm with log-odds (L, K)."""
     likelihood = likelihoods(log_odds[:, 0], measured)
     found = np.isfinite(log_odds[:, 0])
     may_lack = np.isin(plans.landmarks, plans.sometimes_absent)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autolmk.assignment import Side
+from autolmk.assignment import ShapePrior
 from autolmk.geometry import FloatArray
 from autolmk.shape import fit_similarity
 
@@ -22,22 +22,22 @@ GROSS = 6.0  # standard deviations (of anatomy and error) further than which a p
 CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
 
 
-def shrink(points: FloatArray, log_odds: FloatArray, side: Side) -> FloatArray:
+def shrink(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> FloatArray:
     """Points (L, P) moved toward the fit of the mean shape; NaN rows stay NaN.
 
     log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. Unchanged where fewer than 8
     points or 10 training shapes can support it.
     """
-    usable = np.isfinite(points + side.points).all(axis=1)
+    usable = np.isfinite(points + prior.points).all(axis=1)
     p = points.shape[1]
     threshold = min(0.0, float(np.median(log_odds[usable]))) if usable.any() else 0.0
     confident = np.flatnonzero(usable & (log_odds >= threshold))
-    if len(confident) < FEWEST_POINTS or side.n_cases < FEWEST_SHAPES:
+    if len(confident) < FEWEST_POINTS or prior.n_cases < FEWEST_SHAPES:
         return points
-    fit = fit_similarity(side.points[confident], points[confident], scale_bounds=side.scale_bounds).similarity
-    expected = fit.apply(side.points)
+    fit = fit_similarity(prior.points[confident], points[confident], scale_bounds=prior.scale_bounds).similarity
+    expected = fit.apply(prior.points)
     square = ((points - expected) ** 2).sum(axis=1) / p
-    anatomy = (side.residual * fit.scale) ** 2 / p
+    anatomy = (prior.residual * fit.scale) ** 2 / p
     noise = error_variance(square[confident], anatomy[confident], p)
     own = np.maximum(noise, square / GROSS**2 - anatomy)
     weight = np.where(own > 0, anatomy / np.maximum(anatomy + own, 1e-12), 1.0)[:, None]

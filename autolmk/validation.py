@@ -19,7 +19,7 @@ from autolmk.calibration import fit_presence
 from autolmk.errors import AutolmkError
 from autolmk.evaluation import RADII, evaluate
 from autolmk.geometry import FloatArray
-from autolmk.inference import Member, Prediction, _landmarks, predict_image
+from autolmk.inference import Member, Prediction, landmarks_of, predict_image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, preprocessing_digest
@@ -134,7 +134,7 @@ def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple
     results = {}
     for case, result in validation.results.items():
         found = result.prediction
-        landmarks = _landmarks(found.candidates, found.log_odds, plans, [measured])
+        landmarks = landmarks_of(found.candidates, found.log_odds, plans, [measured])
         results[case] = dataclasses.replace(result, prediction=dataclasses.replace(found, landmarks=landmarks))
     return measured, Validation(results, validation.seconds)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from autolmk.assignment import Side, assign
+from autolmk.assignment import ShapePrior, assign
 from autolmk.geometry import FloatArray
 from autolmk.shape import Similarity
 
@@ -22,7 +22,7 @@ class Head:
     """A bilateral configuration: pairs (i, i + 1), then midline points."""
 
     points: FloatArray
-    side: Side
+    prior: ShapePrior
     partner: tuple[int, ...]
 
 
@@ -33,7 +33,7 @@ def head(seed: int = 0, p: int = 3) -> Head:
     middle = rng.uniform([0, -15, -10][:p], [0, 15, 10][:p], size=(N_MIDLINE, p))
     points = np.concatenate([np.stack([left, mirrored], axis=1).reshape(-1, p), middle])
     partner = tuple([i ^ 1 for i in range(2 * N_PAIRS)] + list(range(2 * N_PAIRS, len(points))))
-    return Head(points, Side(points, partner, np.full(len(points), 0.4), (0.5, 2.0)), partner)
+    return Head(points, ShapePrior(points, partner, np.full(len(points), 0.4), (0.5, 2.0)), partner)
 
 
 def case(shape: Head, rng: np.random.Generator) -> FloatArray:
@@ -91,7 +91,7 @@ def test_settles_every_swap(swapped: float, p: int) -> None:
     for _ in range(20):
         truth = case(shape, rng)
         points, odds = look(shape, truth, rng, swapped=swapped)
-        settled, _ = assign(points, odds, shape.side, radius=RADIUS)
+        settled, _ = assign(points, odds, shape.prior, radius=RADIUS)
         before, after = before + wrong(points, truth), after + wrong(settled, truth)
     assert before > 30
     assert after == 0
@@ -103,7 +103,7 @@ def test_settles_swaps_amid_junk_and_collapsed_channels() -> None:
     for _ in range(20):
         truth = case(shape, rng)
         points, odds = look(shape, truth, rng, swapped=0.3, collapsed=0.2, junk=0.1)
-        settled, _ = assign(points, odds, shape.side, radius=RADIUS)
+        settled, _ = assign(points, odds, shape.prior, radius=RADIUS)
         before, after = before + wrong(points, truth), after + wrong(settled, truth)
     assert before > 100
     assert after <= before / 20
@@ -114,7 +114,7 @@ def test_leaves_a_right_configuration_as_it_is() -> None:
     for _ in range(20):
         truth = case(shape, rng)
         points, odds = look(shape, truth, rng, swapped=0.0)
-        settled, settled_odds = assign(points, odds, shape.side, radius=RADIUS)
+        settled, settled_odds = assign(points, odds, shape.prior, radius=RADIUS)
         np.testing.assert_allclose(settled[:, 0], points[:, 0])
         assert (settled_odds[:, 0] >= odds[:, 0]).all()  # the better of the two channels
 
@@ -124,7 +124,7 @@ def test_undoes_a_swap_of_every_pair() -> None:
     shape, rng = head(), np.random.default_rng(4)
     truth = case(shape, rng)
     points, odds = look(shape, truth, rng, swapped=1.0)
-    settled, _ = assign(points, odds, shape.side, radius=RADIUS)
+    settled, _ = assign(points, odds, shape.prior, radius=RADIUS)
     assert wrong(points, truth) == 2 * N_PAIRS
     assert wrong(settled, truth) == 0
 
@@ -138,7 +138,7 @@ def test_one_side_absent_is_not_put_on_the_other() -> None:
     odds[:2] = np.where(keep, odds[:2], -np.inf)
     odds[0, 1:] = np.where(np.isfinite(odds[0, 1:]), -7.0, odds[0, 1:])
     odds[1, 1:] = np.where(np.isfinite(odds[1, 1:]), -7.0, odds[1, 1:])
-    settled, settled_odds = assign(points, odds, shape.side, radius=RADIUS)
+    settled, settled_odds = assign(points, odds, shape.prior, radius=RADIUS)
     np.testing.assert_allclose(settled[1, 0], truth[1], atol=1.0)
     assert settled_odds[1, 0] > 0
     assert settled_odds[0, 0] < -5
@@ -148,22 +148,22 @@ def test_does_nothing_without_pairs_or_with_too_few_points() -> None:
     shape, rng = head(), np.random.default_rng(6)
     truth = case(shape, rng)
     points, odds = look(shape, truth, rng, swapped=0.5)
-    alone = Side(shape.points, tuple(range(len(truth))), shape.side.residual, (0.5, 2.0))
+    alone = ShapePrior(shape.points, tuple(range(len(truth))), shape.prior.residual, (0.5, 2.0))
     assert assign(points, odds, alone, radius=RADIUS)[0] is points
     few = np.array([0, 1, 2 * N_PAIRS])
-    side = Side(shape.points[few], (1, 0, 2), shape.side.residual[few], (0.5, 2.0))
-    assert assign(points[few], odds[few], side, radius=RADIUS)[0] is not None
-    np.testing.assert_array_equal(assign(points[few], odds[few], side, radius=RADIUS)[0], points[few])
+    prior = ShapePrior(shape.points[few], (1, 0, 2), shape.prior.residual[few], (0.5, 2.0))
+    assert assign(points[few], odds[few], prior, radius=RADIUS)[0] is not None
+    np.testing.assert_array_equal(assign(points[few], odds[few], prior, radius=RADIUS)[0], points[few])
 
 
 def test_does_nothing_where_points_are_collinear() -> None:
     line = np.linspace(-10, 10, 8)[:, None] * np.array([[1.0, 0.0, 0.0]])
     partner = tuple(range(7, -1, -1))
-    side = Side(line, partner, np.full(8, 0.4), (0.5, 2.0))
+    prior = ShapePrior(line, partner, np.full(8, 0.4), (0.5, 2.0))
     points = np.repeat(line[:, None], 2, axis=1)
     points[:, 1] = line[list(partner)]
     odds = np.tile([3.0, 2.0], (8, 1))
-    np.testing.assert_array_equal(assign(points, odds, side, radius=RADIUS)[0], points)
+    np.testing.assert_array_equal(assign(points, odds, prior, radius=RADIUS)[0], points)
 
 
 def test_missing_candidates_and_unknown_shape_points_are_left_out() -> None:
@@ -173,8 +173,8 @@ def test_missing_candidates_and_unknown_shape_points_are_left_out() -> None:
     points[16], odds[16] = np.nan, -np.inf
     mean = shape.points.copy()
     mean[17] = np.nan
-    side = Side(mean, shape.partner, shape.side.residual, (0.5, 2.0))
-    settled, settled_odds = assign(points, odds, side, radius=RADIUS)
+    prior = ShapePrior(mean, shape.partner, shape.prior.residual, (0.5, 2.0))
+    settled, settled_odds = assign(points, odds, prior, radius=RADIUS)
     assert np.isneginf(settled_odds[16]).all()
     assert np.isnan(settled[16]).all()
     np.testing.assert_allclose(settled[17, 0], points[17, 0])
@@ -185,8 +185,11 @@ def test_missing_candidates_and_unknown_shape_points_are_left_out() -> None:
 def test_mean_shapes_of_several_folds_are_aligned() -> None:
     shape, rng = head(), np.random.default_rng(8)
     turned = Similarity(Rotation.random(random_state=1).as_matrix(), 1.0, np.array([5.0, 0.0, -3.0]))
-    pooled = Side.pooled(
-        [shape.points, turned.apply(shape.points)], shape.partner, residual=shape.side.residual, scale_bounds=(0.5, 2.0)
+    pooled = ShapePrior.pooled(
+        [shape.points, turned.apply(shape.points)],
+        shape.partner,
+        residual=shape.prior.residual,
+        scale_bounds=(0.5, 2.0),
     )
     np.testing.assert_allclose(pooled.points, shape.points, atol=1e-6)
     truth = case(shape, rng)
