@@ -48,11 +48,15 @@ def map_cases(
 
 
 def die_with_parent() -> None:
-    """Call in a fresh process: it is killed as soon as its parent is gone, even if the parent was killed."""
+    """Call in a process that multiprocessing started: it ends as soon as its parent is gone, even if that was killed,
+    and even if that was before this call."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+    started_by = multiprocessing.parent_process()
+    parent = os.getppid() if started_by is None or started_by.pid is None else started_by.pid
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 

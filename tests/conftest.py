@@ -1,4 +1,7 @@
-"""One thread: on small arrays torch's thread pool costs more than it gives, and tests share the machine."""
+"""One thread: on small arrays torch's thread pool costs more than it gives, and tests share the machine.
+
+The fixtures are functions for tests that start, watch and kill processes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,75 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def start_command() -> Callable[..., subprocess.Popen[str]]:
+    """Starts an installed command with the folders below `place`, in a session of its own: what it starts is in it."""
+
+    def start(name: str, *arguments: str, place: Path, **streams: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [Path(sys.executable).parent / f"autolmk_{name}", *arguments],
+            cwd=place,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(place),
+                "autolmk_raw": str(place / "raw"),
+                "autolmk_preprocessed": str(place / "preprocessed"),
+                "autolmk_results": str(place / "results"),
+                "OMP_NUM_THREADS": "1",
+            },
+            text=True,
+            start_new_session=True,
+            **streams,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Waits for a condition; fails once `process`, if given, is not there any more, and after `seconds`."""
+
+    def wait(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "timed out"
+            assert process is None or process.poll() is None, "the process ended too soon"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def alive() -> Callable[[Iterable[int]], list[int]]:
+    """Those of some processes that still run; one that ended and waits for its parent to notice does not."""
+
+    def running(pids: Iterable[int]) -> list[int]:
+        return [pid for pid in pids if _status(pid) not in (None, psutil.STATUS_ZOMBIE)]
+
+    return running
+
+
+@pytest.fixture(scope="session")
+def children_of() -> Callable[[int], list[int]]:
+    """The processes that a process started, and those that they started."""
+    return lambda pid: [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def _status(pid: int) -> str | None:
+    try:
+        return psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return None

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import os
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,6 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.landmark_statistics import co_slice_groups
 from autolmk.landmarks import Landmarks, Status
-from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import read_json, write_json
 from autolmk.summary import CaseSummary, foreground, summarise
 
@@ -315,68 +311,6 @@ def test_a_damaged_fingerprint_is_named(
     with pytest.raises(AutolmkError, match=message) as error:
         Fingerprint.load(file)
     assert str(file) in str(error.value)
-
-
-# -- parallel ---------------------------------------------------------------------------------------------------------
-
-
-def work(marker: Path, item: str) -> str:
-    if item == "refused":
-        raise AutolmkError("refused", case=item)
-    if item == "killed":
-        os._exit(9)
-    (marker / item).touch()
-    return item.upper()
-
-
-def test_a_process_that_dies_costs_its_own_case_only(tmp_path: Path) -> None:
-    cases = {name: name for name in ("a", "refused", "killed", "b", "c", "d")}
-    results = dict(map_cases(partial(work, tmp_path), cases, workers=2))
-    assert {k: v for k, v in results.items() if isinstance(v, str)} == {c: c.upper() for c in "abcd"}
-    assert isinstance(results["refused"], AutolmkError) and results["refused"].case == "refused"
-    assert isinstance(results["killed"], AutolmkError) and "died" in str(results["killed"])
-
-
-def wait_for(marker: Path, item: str) -> None:
-    (marker / f"{os.getpid()}.pid").touch()
-    time.sleep(60)
-
-
-def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    parent = context.Process(target=run_map, args=(tmp_path,))
-    parent.start()
-    deadline = time.monotonic() + 30
-    while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    workers = [int(file.stem) for file in tmp_path.glob("*.pid")]
-    assert len(workers) == 2
-    parent.kill()
-    parent.join()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(alive(pid) for pid in workers)
-
-
-def run_map(marker: Path) -> None:
-    list(map_cases(partial(wait_for, marker), {"a": "a", "b": "b"}, workers=2))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return (
-            "(python" in Path(f"/proc/{pid}/stat").read_text() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-        )
-    except OSError:
-        return False
-
-
-def test_workers_follow_memory() -> None:
-    assert default_workers(10**9, memory=10**8) == 1
-    assert default_workers(1, memory=10**9) >= 1
 
 
 def points_of(found: Fingerprint) -> FloatArray:
