@@ -28,7 +28,7 @@ class Preset:
 
     memory_gb: GiB of the device; on XS it stands for the time of a step, which on a CPU is proportional to it.
     decoder_stops: how many times the decoder stops below full resolution even where the heads would fit: the finest
-    stage costs most and adds least, because decoding is sub-voxel (documentation/methods/heatmap.md has figures).
+    stage costs most, and decoding is sub-voxel without it. benchmarks/output_stride.py trains both ways equally long.
     whole_coarsening: how many times the finest spacing may grow so that one window holds the whole image.
     """
 
