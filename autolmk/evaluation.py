@@ -1,7 +1,8 @@
 """Evaluation: predicted against annotated landmarks. Says how far, how often, how sure, and what went wrong.
 
 Every annotated-present point counts in MRE, median and SDR at its best candidate, even where it was predicted absent;
-misses are counted beside it. Nothing is hidden by leaving points out.
+misses are counted beside it. Nothing is hidden by leaving points out: a point without any predicted position counts as
+far away as its image is large, in every one of these figures and in validation during training alike.
 
 Shapes: N cases, L landmarks, P physical axes.
 """
@@ -47,14 +48,14 @@ class Presence:
 class Scores:
     """Of one landmark, or of all points of all landmarks together.
 
-    n: annotated-present points. n_without_position: those for which the prediction gives no place at all; they count as
-    infinitely far in median and SDR and cannot count in MRE and SD. mre, sd, median: mm or px. sdr: radius -> share of
-    points at most that far. swaps: points nearer to the mirror partner's true place than to their own, out of
-    n_swappable whose partner is annotated too.
+    n: annotated-present points. missing: those for which the prediction gives no place at all; each counts with the
+    penalty of its case (`penalties`) in mre, sd and median, and is beyond every radius. mre, sd, median: mm or px.
+    sdr: radius -> share of points at most that far. swaps: points nearer to the mirror partner's true place than to
+    their own, out of n_swappable whose partner is annotated too.
     """
 
     n: int
-    n_without_position: int
+    missing: int
     mre: Estimate
     sd: float | None
     median: Estimate
@@ -66,11 +67,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Point:
-    """One annotated-present or absent landmark. error: mm or px, None without a position or where truly absent."""
+    """One annotated-present or absent landmark. error: mm or px, None where truly absent; where the prediction gives no
+    place it is `missing` and the error is the case's penalty."""
 
     case: str
     landmark: str
     error: float | None
+    missing: bool
     swapped: bool
     status: str
     predicted_status: str
@@ -79,9 +82,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """unit: mm or px. Intervals: 95 %, studentised bootstrap over cases."""
+    """unit: mm or px. Intervals: 95 %, studentised bootstrap over cases. penalty: case -> what a point without any
+    predicted position counts as."""
 
     unit: str
+    penalty: dict[str, float]
     radii: tuple[float, ...]
     n_cases: int
     seed: int
@@ -93,12 +98,13 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """All cases as arrays: status and predicted (N, L) int8; error (N, L), NaN where not present, infinite without a
-    position; likelihood (N, L); swapped and swappable (N, L) bool."""
+    """All cases as arrays: status and predicted (N, L) int8; error (N, L), NaN where not present, the penalty where
+    missing (N, L) bool; likelihood (N, L); swapped and swappable (N, L) bool."""
 
     status: npt.NDArray[np.int8]
     predicted: npt.NDArray[np.int8]
     error: FloatArray
+    missing: npt.NDArray[np.bool_]
     likelihood: FloatArray
     swapped: npt.NDArray[np.bool_]
     swappable: npt.NDArray[np.bool_]
@@ -109,6 +115,7 @@ def evaluate(
     predictions: Mapping[str, Annotation],
     *,
     pairs: Sequence[tuple[str, str]] = (),
+    diagonals: Mapping[str, float] | None = None,
     unit: str = "mm",
     radii: Sequence[float] = RADII,
     seed: int = 0,
@@ -116,6 +123,7 @@ def evaluate(
 ) -> Evaluation:
     """truth: case -> landmarks, all with the same names in the same order. predictions: case -> points in the same
     frame (mm, LPS), the best candidate's place also where the status is absent. pairs: left/right partners by name.
+    diagonals: case -> length of its image's diagonal, where images are known; see `penalties`.
 
     AutolmkError where there is no case, where a case is not predicted, or where a prediction names a landmark twice.
     """
@@ -127,14 +135,33 @@ def evaluate(
         )
     _require_cases(truth, predictions)
     names = next(iter(truth.values())).names
-    table = _table(names, truth, predictions, dict(pairs) | {b: a for a, b in pairs})
-    draws = resample_cases(len(truth), n_resamples, seed)
     radii = tuple(sorted(float(r) for r in radii))
+    penalty = penalties(truth, diagonals or {}, radii)
+    table = _table(names, truth, predictions, dict(pairs) | {b: a for a, b in pairs}, penalty)
+    draws = resample_cases(len(truth), n_resamples, seed)
     single = _scores(table, [slice(i, i + 1) for i in range(len(names))], radii, draws)
     (overall,) = _scores(table, [slice(0, len(names))], radii, draws)
     points = tuple(_points(names, list(truth), table))
     by_name = dict(zip(names, single, strict=True))
-    return Evaluation(unit, radii, len(truth), seed, n_resamples, overall, by_name, points)
+    return Evaluation(unit, penalty, radii, len(truth), seed, n_resamples, overall, by_name, points)
+
+
+def penalties(
+    truth: Mapping[str, Landmarks], diagonals: Mapping[str, float], radii: Sequence[float] = RADII
+) -> dict[str, float]:
+    """case -> what a present point without any predicted position counts as: the diagonal of the case's image where
+    known, else the diagonal of the box around the true points of all cases; at least twice the largest radius."""
+    present = np.concatenate([marks.points[marks.present] for marks in truth.values()])
+    box = float(np.linalg.norm(np.ptp(present, axis=0))) if len(present) else 0.0
+    return {case: max(diagonals.get(case, box), 2 * max(radii)) for case in truth}
+
+
+def point_errors(truth: Landmarks, points: FloatArray, penalty: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """(errors (L,) of predicted points (L, P), NaN where the truth is not present; whether missing (L,)). What is
+    present and has no predicted position is missing and counts with the penalty: the one rule of every MRE."""
+    distance = np.linalg.norm(points - truth.points, axis=1)
+    missing = truth.present & ~np.isfinite(distance)
+    return np.where(missing, penalty, distance), missing
 
 
 def _require_cases(truth: Mapping[str, Landmarks], predictions: Mapping[str, Annotation]) -> None:
@@ -156,18 +183,18 @@ def _table(
     truth: Mapping[str, Landmarks],
     predictions: Mapping[str, Annotation],
     partner: Mapping[str, str],
+    penalty: Mapping[str, float],
 ) -> _Table:
     where = {name: i for i, name in enumerate(names)}
     other = np.array([where.get(partner.get(name, name), i) for i, name in enumerate(names)])
     rows = []
     for case, marks in truth.items():
         points, predicted, likelihood = _in_order(case, names, predictions[case], marks.points.shape[1])
-        own = np.linalg.norm(points - marks.points, axis=1)
-        error = np.where(marks.present, np.where(np.isnan(own), np.inf, own), np.nan)
+        error, missing = point_errors(marks, points, penalty[case])
         swappable = marks.present & marks.present[other] & (other != np.arange(len(names)))
         across = np.linalg.norm(points - marks.points[other], axis=1)
-        swapped = swappable & (across < own)
-        rows.append((marks.status, predicted, error, likelihood, swapped, swappable))
+        swapped = swappable & (across < error)
+        rows.append((marks.status, predicted, error, missing, likelihood, swapped, swappable))
     return _Table(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
@@ -206,25 +233,24 @@ def _in_order(
 def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], draws: FloatArray) -> list[Scores]:
     """Of each group of landmarks; one pass of resampling for all of them."""
     parts = [table.error[:, c] for c in columns]
-    located = [np.isfinite(e) for e in parts]
-    present = [~np.isnan(e) for e in parts]
-    sums = np.stack([np.where(ok, e, 0.0).sum(1) for e, ok in zip(parts, located, strict=True)], axis=1)
-    n_located, n = (np.stack([m.sum(1) for m in masks], axis=1).astype(float) for masks in (located, present))
-    means = ratios(sums, n_located, draws)
+    present = [np.isfinite(e) for e in parts]
+    sums = np.stack([np.where(ok, e, 0.0).sum(1) for e, ok in zip(parts, present, strict=True)], axis=1)
+    n = np.stack([ok.sum(1) for ok in present], axis=1).astype(float)
+    means = ratios(sums, n, draws)
     rates = {}
     for radius in radii:
         hits = np.stack([(e <= radius).sum(1) for e in parts], axis=1).astype(float)
         rates[f"{radius:g}"] = ratios(hits, n, draws, share=True)
     result = []
     for i, (column, errors) in enumerate(zip(columns, parts, strict=True)):
-        finite = errors[located[i]]
+        finite = errors[present[i]]
         result.append(
             Scores(
                 n=int(present[i].sum()),
-                n_without_position=int(np.isinf(errors).sum()),
+                missing=int(table.missing[:, column].sum()),
                 mre=means[i],
                 sd=float(finite.std(ddof=1)) if len(finite) > 1 else None,
-                median=median([row[~np.isnan(row)] for row in errors], draws),
+                median=median([row[np.isfinite(row)] for row in errors], draws),
                 sdr={radius: estimates[i] for radius, estimates in rates.items()},
                 swaps=int(table.swapped[:, column].sum()),
                 n_swappable=int(table.swappable[:, column].sum()),
@@ -270,6 +296,7 @@ def _points(names: Sequence[str], cases: Sequence[str], table: _Table) -> list[P
             case=cases[i],
             landmark=names[j],
             error=float(table.error[i, j]) if np.isfinite(table.error[i, j]) else None,
+            missing=bool(table.missing[i, j]),
             swapped=bool(table.swapped[i, j]),
             status=Status(table.status[i, j]).name.lower(),
             predicted_status=Status(table.predicted[i, j]).name.lower(),

@@ -17,7 +17,7 @@ from autolmk.annotations import Annotation
 from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
 from autolmk.errors import AutolmkError
-from autolmk.evaluation import RADII, evaluate
+from autolmk.evaluation import RADII, evaluate, penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.inference import Member, Prediction, landmarks_of, predict_image
 from autolmk.landmarks import Landmarks, Status
@@ -33,12 +33,11 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """truth and prediction of one case. errors: (L,) mm at the best candidate where the truth is present, whether the
-    landmark was predicted present or not; the image's diagonal where there is no candidate; NaN where not present."""
+    """truth and prediction of one case, and the length of its image's diagonal (mm or px)."""
 
     truth: Landmarks
     prediction: Prediction
-    errors: FloatArray
+    diagonal: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +48,20 @@ class Validation:
     seconds: float
 
     def errors(self) -> FloatArray:
-        """(M,) mm of all annotated-present points of all cases."""
-        stacked = np.concatenate([result.errors for result in self.results.values()])
+        """(M,) mm or px of all annotated-present points of all cases, at the best candidate, whether predicted present
+        or not; what has none counts as in `evaluation`."""
+        truth = {case: result.truth for case, result in self.results.items()}
+        penalty = penalties(truth, self.diagonals())
+        each = [
+            point_errors(result.truth, result.prediction.candidates[:, 0], penalty[case])[0]
+            for case, result in self.results.items()
+        ]
+        stacked = np.concatenate(each)
         return np.asarray(stacked[np.isfinite(stacked)])
+
+    def diagonals(self) -> dict[str, float]:
+        """case -> length of its image's diagonal."""
+        return {case: result.diagonal for case, result in self.results.items()}
 
     def numbers(self) -> dict[str, Any]:
         """JSON-ready: mre, median, sdr at each radius (<=), cases, points, seconds; nulls where no point is present."""
@@ -110,15 +120,8 @@ def validate(
             prediction = predict_image(
                 stored.image(), stored.fill, [member], plans, configuration, [measured], device=device
             )
-            diagonal = float(np.linalg.norm(stored.geometry.extent))
-            results[case] = CaseResult(stored.landmarks, prediction, _errors(stored.landmarks, prediction, diagonal))
+            results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
     return Validation(results, time.monotonic() - start)
-
-
-def _errors(truth: Landmarks, prediction: Prediction, diagonal: float) -> FloatArray:
-    distance = np.linalg.norm(prediction.candidates[:, 0] - truth.points, axis=1)
-    missed = truth.present & ~np.isfinite(distance)
-    return np.where(missed, diagonal, distance)
 
 
 def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple[Measured, Validation]:
@@ -162,5 +165,5 @@ def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
         for case, marks in predicted.items()
     }
     truth = {case: result.truth for case, result in validation.results.items()}
-    evaluation = evaluate(truth, found, pairs=plans.pairs, unit=plans.unit, radii=RADII)
+    evaluation = evaluate(truth, found, pairs=plans.pairs, diagonals=validation.diagonals(), unit=plans.unit)
     write_json(folder / "summary.json", {k: v for k, v in vars(evaluation).items() if k != "points"})

@@ -78,11 +78,32 @@ def test_a_missing_position_is_a_failure_not_a_gap() -> None:
     points = TRUTH_POINTS.copy()
     points[2] = np.nan
     found = evaluate(truth((P, P, P)), {"case0": predicted(points, (P, P, A))}, n_resamples=100).overall
-    assert (found.n, found.n_without_position, found.mre.value) == (3, 1, 0.0)
+    box = float(np.hypot(20, 20))  # around all true points
+    assert (found.n, found.missing) == (3, 1)
+    assert found.mre.value == pytest.approx(box / 3) and found.median.value == 0.0
     assert found.sdr["8"].value == pytest.approx(2 / 3)
     unlisted = Annotation(NAMES[:2], TRUTH_POINTS[:2], np.array([P, P]), "LPS")
     again = evaluate(truth((P, P, P)), {"case0": unlisted}, n_resamples=100).overall
     assert again.sdr["8"].value == pytest.approx(2 / 3) and again.presence.missed == 1
+    known = evaluate(truth((P, P, P)), {"case0": unlisted}, diagonals={"case0": 300.0}, n_resamples=100)
+    assert known.overall.mre.value == pytest.approx(100.0) and known.penalty == {"case0": 300.0}
+    nose = next(p for p in known.points if p.landmark == "Nose")
+    assert nose.missing and nose.error == 300.0
+    assert "missing: 1 points have no predicted place; each counts as 300.0 mm" in table(known)
+
+
+def test_leaving_points_out_never_helps() -> None:
+    rng = np.random.default_rng(5)
+    annotated = truth(*[(P, P, P)] * 4)
+    points = {case: TRUTH_POINTS + rng.normal(0, 3, (3, 3)) for case in annotated}
+    before = evaluate(annotated, {c: predicted(p) for c, p in points.items()}, n_resamples=100).overall
+    for case in ("case0", "case2"):
+        points[case][1] = np.nan
+    after = evaluate(annotated, {c: predicted(p) for c, p in points.items()}, n_resamples=100).overall
+    assert after.mre.value > before.mre.value and after.missing == 2
+    one = {"case0": Landmarks(NAMES, TRUTH_POINTS, np.array([P, A, A]))}
+    alone = evaluate(one, {"case0": predicted(TRUTH_POINTS * np.nan)}, n_resamples=100).overall
+    assert alone.mre.value == 16.0 and alone.sdr["8"].value == 0.0  # no box to speak of: twice the largest radius
 
 
 def test_tied_likelihoods_count_half_in_the_auc() -> None:
@@ -212,6 +233,15 @@ def test_command_names_missing_cases_and_what_is_unclear(tmp_path: Path, capsys:
 def test_table_of_pixels_says_so() -> None:
     found = evaluate(truth((P, P, P)), {"case0": predicted(TRUTH_POINTS)}, unit="px", n_resamples=100)
     assert "no physical size" in table(found) and "MRE px" in table(found)
+
+
+def test_the_unit_of_bare_files_is_that_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(tmp_path / "predictions" / "landmarks.csv", 3, 1.0)
+    write_table(tmp_path / "truth.csv", 3, 0.0, "case,landmark,x,y,z,status")
+    (tmp_path / "predictions" / "run.json").write_text('{"unit": "px"}')
+    arguments = [str(tmp_path / "predictions"), str(tmp_path / "truth.csv")]
+    assert main(arguments) == 0 and "MRE px" in capsys.readouterr().out
+    assert main([*arguments, "--unit", "mm"]) == 0 and "MRE mm" in capsys.readouterr().out
 
 
 def test_command_on_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,13 +6,14 @@ import argparse
 import csv
 import io
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
-from autolmk.serialization import write_bytes, write_json
+from autolmk.serialization import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from autolmk.evaluation import Evaluation, Scores
     from autolmk.landmarks import Landmarks
 
+UNITS = ("mm", "px")
 logger = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     option(
         arguments, "-t", "--truth", type=Path, metavar="TRUTH",
-        help="annotations: a dataset's folder, its landmarksTs or landmarksTr; or as PRED, in mm",
+        help="annotations: a dataset's folder, its landmarksTs or landmarksTr; or as PRED",
     )  # fmt: skip
     option(arguments, "-d", "--dataset", metavar="DATASET", help="instead of TRUTH: number or name of a raw dataset")
     option(arguments, "--split", choices=("Ts", "Tr"), default="Ts", help="of the dataset: test or training cases")
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     option(
         arguments, "--radii", type=float, nargs="+", default=[2.0, 2.5, 3.0, 4.0, 8.0],
         help="of the successful detection rate (<=), mm or px",
+    )  # fmt: skip
+    option(
+        arguments, "--unit", choices=UNITS,
+        help="of bare landmark files; default: as run.json beside the predictions says, else mm",
     )  # fmt: skip
     option(arguments, "--seed", type=int, default=0, help="of the bootstrap")
     option(arguments, "--resamples", type=int, default=2000, help="of the bootstrap")
@@ -72,7 +78,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         name = dataset_name(args.dataset, folders)
         truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / "dataset_fingerprint.json"
         logger.info("annotations of %s", folders.raw.describe(truth_at))
-    truth, pairs, unit = _read_truth(truth_at, args.split, fingerprint)
+    truth, pairs, diagonals, unit = _read_truth(truth_at, args.split, fingerprint)
+    unit = unit or args.unit or _unit_of(predictions_at)
     if not truth:
         raise AutolmkError(
             "there are no annotated cases",
@@ -84,7 +91,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         logger.warning("%d annotated cases are left out: %s", len(missing), ", ".join(missing) or "none")
         truth = {case: marks for case, marks in truth.items() if case in predictions}
     result = evaluate(
-        truth, predictions, pairs=pairs, unit=unit, radii=args.radii, seed=args.seed, n_resamples=args.resamples
+        truth,
+        predictions,
+        pairs=pairs,
+        diagonals=diagonals,
+        unit=unit,
+        radii=args.radii,
+        seed=args.seed,
+        n_resamples=args.resamples,
     )
     folder = predictions_at if predictions_at.is_dir() else predictions_at.parent
     output = args.output or folder / "evaluation"
@@ -145,8 +159,9 @@ def _in_lps(found: Annotation) -> Annotation:
 
 def _read_truth(
     place: Path, split: str, fingerprint: Path | None
-) -> tuple[dict[str, Landmarks], Sequence[tuple[str, str]], str]:
-    """Landmarks a case, pairs and unit: of a dataset where `place` is one or lies in one, else of bare landmark files.
+) -> tuple[dict[str, Landmarks], Sequence[tuple[str, str]], dict[str, float], str | None]:
+    """Landmarks a case, pairs, the diagonal of each case's image and the unit: of a dataset where `place` is one or
+    lies in one, else of bare landmark files, which tell neither diagonal nor unit.
 
     Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
     """
@@ -156,7 +171,7 @@ def _read_truth(
         place, split = place.parent, place.name[-2:]
     if not (place / "dataset.json").is_file() and not (place / "imagesTr").is_dir():
         truth = _bare_truth(_read_points(place))
-        return truth, pairs_from_names(next(iter(truth.values())).names), "mm"
+        return truth, pairs_from_names(next(iter(truth.values())).names), {}, None
     from autolmk.dataset import Dataset
 
     dataset = Dataset.open(place)
@@ -165,21 +180,31 @@ def _read_truth(
         from autolmk.fingerprint import Fingerprint
 
         pairs = Fingerprint.load(fingerprint).pairs
-    truth = _annotations(dataset, "Ts" if split == "Ts" else "Tr")
-    return truth, pairs or pairs_from_names(dataset.landmark_names), dataset.unit
+    truth, diagonals = _annotations(dataset, "Ts" if split == "Ts" else "Tr")
+    return truth, pairs or pairs_from_names(dataset.landmark_names), diagonals, dataset.unit
 
 
-def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> dict[str, Landmarks]:
+def _unit_of(predictions: Path) -> str:
+    """As run.json beside the predictions says; mm where nothing does."""
+    file = (predictions if predictions.is_dir() else predictions.parent) / "run.json"
+    value = read_json(file) if file.is_file() else None
+    unit = value.get("unit") if isinstance(value, dict) else None
+    return unit if unit in UNITS else "mm"
+
+
+def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str, Landmarks], dict[str, float]]:
+    """case -> its landmarks, and the diagonal of its image."""
     from tqdm import tqdm
 
     from autolmk.imageio import read_geometry
 
-    truth = {}
+    truth, diagonals = {}, {}
     for case in tqdm(dataset.cases(split), desc="reading annotations", delay=2, leave=False):
         if case.annotation is not None:
             geometry = read_geometry(case.images[0], spacing=dataset.spacing_of(case))
             truth[case.identifier] = dataset.read_landmarks(case, geometry)
-    return truth
+            diagonals[case.identifier] = math.hypot(*geometry.extent)
+    return truth, diagonals
 
 
 def _bare_truth(found: dict[str, Annotation]) -> dict[str, Landmarks]:
@@ -228,9 +253,12 @@ def _notes(result: Evaluation) -> list[str]:
         f"{_percent(p.sensitivity)}, specificity {_percent(p.specificity)}, AUC {_number(p.auc, 3)}",
         f"left/right swaps: {scores.swaps} of {scores.n_swappable} points lie nearer to their partner's true place",
     ]
-    if scores.n_without_position:
+    if scores.missing:
+        worst = sorted(set(result.penalty.values()))
+        counts = " to ".join(f"{p:.1f}" for p in dict.fromkeys((worst[0], worst[-1])))
         notes.append(
-            f"{scores.n_without_position} points have no predicted place: failures in SDR and median, not in MRE and SD"
+            f"missing: {scores.missing} points have no predicted place; each counts as {counts} {result.unit} (the "
+            "diagonal of its image or, where no image is at hand, of the box around all true points), beyond any radius"
         )
     return notes
 
@@ -260,7 +288,7 @@ def _summary_rows(result: Evaluation) -> list[dict[str, object]]:
 
 
 def _summary_row(name: str, scores: Scores) -> dict[str, object]:
-    row: dict[str, object] = {"landmark": name, "n": scores.n, "n_without_position": scores.n_without_position}
+    row: dict[str, object] = {"landmark": name, "n": scores.n, "missing": scores.missing}
     estimates = {"mre": scores.mre, "median": scores.median} | {f"sdr_{r}": e for r, e in scores.sdr.items()}
     for key, estimate in estimates.items():
         row |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
