@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def long_tests() -> list[str]:
-    """Names of the tests marked `long`, such as tests/test_kill.py::test_training[3]."""
+    """Names of the tests marked `long`, such as tests/test_kill.py::test_ten_kills[train]."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "long"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode not in (0, 5):  # 5: there is none

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import runpy
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +211,7 @@ def test_refusals_are_clear(
     assert not (tmp_path / "out").exists()
 
 
-def test_killed_and_continued_equals_unbroken(tmp_path: Path) -> None:
+def test_killed_and_continued_equals_unbroken(tmp_path: Path, wait_until: Callable[..., None]) -> None:
     model, images = make_model(tmp_path, slow=0.03), tmp_path / "images"
     make_images(images, 5)
     assert predict("-i", images, "-o", tmp_path / "whole", "-m", model) == 0
@@ -223,12 +221,8 @@ def test_killed_and_continued_equals_unbroken(tmp_path: Path) -> None:
         "--trust-code", "--continue_prediction",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (out / "case01.mrk.json").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    wait_until((out / "case01.mrk.json").exists, process)
+    process.kill()
     process.wait()
     assert not (out / "case04.mrk.json").exists()
     assert subprocess.run(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode == 0

@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,16 +216,15 @@ def test_data_of_other_plans_are_refused(data: tuple[Store, Plans]) -> None:
         TrainingLoader(store, (), plans, plans.configuration("c"), IntensityAugmentation(), seed=0)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("ending", ["kill", "interrupt", "normal"])
-def test_no_worker_outlives_its_parent(data: tuple[Store, Plans], tmp_path: Path, ending: str) -> None:
+def test_no_worker_outlives_its_parent(
+    data: tuple[Store, Plans],
+    tmp_path: Path,
+    ending: str,
+    wait_until: Callable[..., None],
+    alive: Callable[[Iterable[int]], list[int]],
+) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     arguments = [sys.executable, str(program), str(data[0].folder.parent), "end" if ending == "normal" else "wait"]
@@ -243,8 +241,5 @@ def test_no_worker_outlives_its_parent(data: tuple[Store, Plans], tmp_path: Path
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers alike
         errors = process.communicate(timeout=20)[1]
     assert len(workers) == 2, errors
-    deadline = time.monotonic() + 5
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(alive, workers))
+    wait_until(lambda: not alive(workers), seconds=20)
     assert errors.count("Traceback") == (1 if ending == "interrupt" else 0), errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,50 +15,44 @@ from autolmk.phantom import POINTS, write_phantom
 NAME = "Dataset001_Phantom"
 
 
-def command(name: str, *arguments: str, place: Path, code: int = 0) -> str:
-    """Run an installed command and return what it printed."""
-    done = subprocess.run(
-        [Path(sys.executable).parent / f"autolmk_{name}", *arguments],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(place),
-            "autolmk_raw": str(place / "raw"),
-            "autolmk_preprocessed": str(place / "preprocessed"),
-            "autolmk_results": str(place / "results"),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == code, f"{name}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def command(start_command: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., str]:
+    """Runs an installed command with the folders below tmp_path, and gives what it printed."""
+
+    def run(name: str, *arguments: str) -> str:
+        process = start_command(name, *arguments, place=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, error = process.communicate()
+        assert process.returncode == 0, f"{name}: exit {process.returncode}\n{out}\n{error}"
+        assert "Traceback" not in error
+        return out + error
+
+    return run
 
 
 @pytest.mark.parametrize(("ndim", "size"), [(3, 32), (2, 48)])
-def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path) -> None:
+def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, command: Callable[..., str]) -> None:
     raw = tmp_path / "raw" / NAME
     write_phantom(raw, n_train=8, n_test=2, ndim=ndim, size=size)
-    command("check", "-d", "1", place=tmp_path)
-    command("plan_and_preprocess", "-d", "1", "--preset", "XS", place=tmp_path)
+    command("check", "-d", "1")
+    command("plan_and_preprocess", "-d", "1", "--preset", "XS")
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     assert plans["landmarks"] == list(POINTS[ndim]) and plans["unit"] == ("mm" if ndim == 3 else "px")
-    command("train", "1", "0", "--max-time", "12s", "--workers", "0", "--threads", "1", place=tmp_path)
+    command("train", "1", "0", "--max-time", "12s", "--workers", "0", "--threads", "1")
     (model,) = (tmp_path / "results" / NAME).iterdir()
     assert (model / "fold_0" / "checkpoint_final.safetensors").is_file()
     predictions = tmp_path / "predictions"
-    command("predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", "1", place=tmp_path)
+    command("predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", "1")
     table = annotations.read_table(predictions / "landmarks.csv")
     assert sorted(table) == ["phantom_008", "phantom_009"]
     for case, listed in table.items():
         single = annotations.read(predictions / f"{case}.mrk.json")
         assert set(single.names) == set(listed.names) == set(POINTS[ndim])
-    said = command("evaluate", "-p", str(predictions), "-d", "1", place=tmp_path)
+    said = command("evaluate", "-p", str(predictions), "-d", "1")
     assert "MRE" in said and ("mm" if ndim == 3 else "px") in said
 
 
 @pytest.mark.long
-def test_demo_reaches_its_bounds(tmp_path: Path) -> None:
+def test_demo_reaches_its_bounds(tmp_path: Path, command: Callable[..., str]) -> None:
     """What `make demo` runs; its exit code says whether errors and presence are as good as promised."""
-    said = command("demo", "--folder", str(tmp_path / "demo"), place=tmp_path)
+    said = command("demo", "--folder", str(tmp_path / "demo"))
     assert said.count("reached") == 3

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -257,19 +258,26 @@ def test_another_seed_gives_other_weights(unbroken: Path, store: Store, tmp_path
     assert any(not torch.equal(t, weights(tmp_path)[n]) for n, t in weights(unbroken).items())
 
 
-def test_sigkill_then_the_same_command(unbroken: Path, store: Store, tmp_path: Path) -> None:
+def test_sigkill_then_the_same_command(
+    unbroken: Path,
+    store: Store,
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+    children_of: Callable[[int], list[int]],
+    alive: Callable[[Iterable[int]], list[int]],
+) -> None:
     """A real SIGKILL amid training; the workers go with it; the run then ends like the unbroken one."""
     process = start(store, tmp_path)
     try:
-        wait_for(lambda: checkpoint_file(tmp_path, "latest").exists() and len(read_log(tmp_path)) >= 2, process)
+        wait_until(lambda: checkpoint_file(tmp_path, "latest").exists() and len(read_log(tmp_path)) >= 2, process)
         with pytest.raises(AutolmkError, match="another process trains"):
             train(store, tmp_path, epochs=4, seed=3)
-        children = child_processes(process.pid)
+        children = children_of(process.pid)
     finally:
         process.kill()
         process.wait()
     assert children and not is_finished(tmp_path)
-    wait_for(lambda: not any(_alive(pid) for pid in children))
+    wait_until(lambda: not alive(children))
     assert train(store, tmp_path, epochs=4, seed=3)
     assert_same_weights(unbroken, tmp_path)
 
@@ -407,25 +415,6 @@ def test_a_missing_device_is_an_error(store: Store, tmp_path: Path) -> None:
 
 def start(store: Store, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, __file__, str(store.folder), str(folder)])
-
-
-def wait_for(condition: Any, process: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        assert process is None or process.poll() is None, "the process ended too soon"
-        time.sleep(0.02)
-
-
-def child_processes(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def main(store: str, folder: str) -> None:

@@ -39,4 +39,5 @@ def test_what_failed_is_run_again_and_leaves_its_log(verify: ModuleType, tmp_pat
 
 def test_benchmarks_exist_and_long_tests_are_found(verify: ModuleType) -> None:
     assert all((FILE.parent / name).is_file() for name in verify.BENCHMARKS)
-    assert "tests/test_pipeline.py::test_demo_reaches_its_bounds" in verify.long_tests()
+    kills = {f"tests/test_kill.py::test_ten_kills[{stage}]" for stage in ("preprocess", "train", "predict")}
+    assert kills | {"tests/test_pipeline.py::test_demo_reaches_its_bounds"} <= set(verify.long_tests())
