@@ -21,7 +21,7 @@ from autolmk.trainer import Trainer
 
 GIB = 2**30
 LIBRARY_BYTES = {"cuda": 256 * 2**20, "cpu": 0}  # cuDNN's workspace; the CUDA context lies outside torch's allocator
-PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # in which `training.fit` runs the network, a device type
+PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # planned in; an upper bound where a CPU trains in bfloat16
 
 
 @dataclass(frozen=True)

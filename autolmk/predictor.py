@@ -1,6 +1,6 @@
 """Predictor: a trained model's folder, ready to predict; original geometry in, LPS millimetres out.
 
-    predictor = autolmk.Predictor("results/Dataset001_X/heatmap__autolmkPlans__full")
+    predictor = autolmk.Predictor("results/Dataset001_X/heatmap__autolmkPlans__heatmap")
     landmarks = predictor.predict(array, autolmk.Geometry.from_sitk(image))
 
 A model folder holds plans.json, dataset.json and fold_k/{config.json, measured.json, checkpoint_NAME.safetensors}; no
@@ -9,6 +9,7 @@ environment variable and no preprocessed data are needed.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Predictor:
 
     folds: such as (0, 1) or ("all",); default: every fold that was trained. checkpoint: final or best. device: auto,
     cpu, cuda or cuda:N. mirror: test-time mirroring, where the plans allow it. step: between windows, in window sides.
+    shape_prior: points are drawn toward the mean shape, where the plans say so; False leaves them as they were found.
     trainer: for models of a trainer of your own, `file.py:Class`; else trust_code runs the copy in the model folder.
     AutolmkError where the folder is incomplete or damaged.
     """
@@ -65,6 +67,7 @@ class Predictor:
         *,
         mirror: bool = True,
         step: float = 0.5,
+        shape_prior: bool = True,
         trainer: str | None = None,
         trust_code: bool = False,
     ) -> None:
@@ -98,7 +101,8 @@ class Predictor:
             self.members.append(Member(precision.place(network.eval()), codec.eval().to(self.device)))
             self.measured.append(Measured.load(folder))
             self.digests[fold] = hashlib.sha256(file.read_bytes()).hexdigest()
-        self.configuration = _common(configurations, self.folds, self.model_folder)
+        common = _common(configurations, self.folds, self.model_folder)
+        self.configuration = dataclasses.replace(common, shape_prior=common.shape_prior and shape_prior)
 
     # -- for everybody ------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     option(arguments, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
     option(arguments, "-step_size", type=float, default=0.5, help="between windows, as a share of their side")
     option(arguments, "--disable_tta", action="store_true", help="no test-time mirroring")
+    option(arguments, "--disable_shape_prior", action="store_true", help="leave points where the network found them")
     option(
         arguments, "--continue_prediction", action="store_true", help="keep what an earlier, broken-off run predicted"
     )
@@ -83,6 +84,7 @@ def _predict(args: argparse.Namespace) -> int:
         args.device,
         mirror=not args.disable_tta,
         step=args.step_size,
+        shape_prior=not args.disable_shape_prior,
         trainer=args.tr,
         trust_code=args.trust_code,
     )
@@ -102,6 +104,7 @@ def _predict(args: argparse.Namespace) -> int:
         "plans": predictor.plans.digest(),
         "mirroring": predictor.mirror,
         "step_size": predictor.step,
+        "shape_prior": predictor.configuration.shape_prior,
     }
     output = PredictionFolder(Path(args.output).expanduser(), list(cases), identity, unit=predictor.plans.unit)
     report = predict_cases(
