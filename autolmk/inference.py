@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.assignment import ShapePrior, assign
+from autolmk.calibration import PresenceCalibration
 from autolmk.candidates import Pool, Ranked, centred_start, cover, tile_starts
 from autolmk.codecs import Codec
 from autolmk.errors import AutolmkError
@@ -38,10 +39,14 @@ MERGE_SIGMAS = 2.0  # candidates within so many widths of the heatmap are one
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One network with its codec, such as a fold; several are averaged as scores inside each window."""
+    """One network with its codec, such as a fold; several are averaged as scores inside each window.
+
+    untrained: names of landmarks that it never saw in training; its scores of them are left out of the average.
+    """
 
     network: nn.Module
     codec: Codec
+    untrained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +90,12 @@ def predict_image(
     look = Look(image, fill, members, plans, configuration, torch.device(device), mirror)
     ranked, looks = _search(look, plans, configuration, step)
     candidates, log_odds = image.geometry.to_physical(ranked.voxels), ranked.log_odds
-    prior = pooled_prior(measured, plans)
+    prior = pooled_prior(measured, plans, look.unknown)
     if prior is not None and image.geometry.ndim == image.geometry.physical_ndim:
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
         if configuration.shape_prior:
             candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
-    landmarks = landmarks_of(candidates, log_odds, plans, measured)
+    landmarks = landmarks_of(candidates, log_odds, plans, measured, look.unknown)
     return Prediction(landmarks, candidates, log_odds, looks)
 
 
@@ -111,6 +116,10 @@ class Look:
         self.precision = Precision(device)
         self.networks = [MixedPrecision(m.network, device, self.precision.dtype) for m in members]
         self.patch = configuration.patch_size
+        untrained = np.stack([np.isin(plans.landmarks, m.untrained) for m in members])
+        self.unknown = np.asarray(untrained.all(axis=0))  # (L,) landmarks that no member learned
+        self.untrained = [np.flatnonzero(row).tolist() for row in untrained]
+        self.counts = (~untrained).sum(axis=0).clip(1).tolist()
         partner = plans.pair_indices()
         physical = configuration.augmentation.mirror_axis
         self.views = [View(None, partner)]
@@ -122,15 +131,19 @@ class Look:
         geometry = self.image.geometry.crop(start, self.patch)
         data = self.precision.tensor(self.image.resample(geometry, fill=self.fill).array[None])
         total: Tensor | None = None
-        for network, member in zip(self.networks, self.members, strict=True):
+        for network, member, untrained in zip(self.networks, self.members, self.untrained, strict=True):
             for view in self.views:
                 scores = _view(network, member.codec, data, view)
+                if untrained:
+                    scores[:, untrained] = 0.0
                 total = scores if total is None else total.add_(scores)
                 del scores
         if total is None:
             raise ValueError("prediction needs at least one member")
-        count = len(self.members) * len(self.views)
-        return total if count == 1 else total.div_(count)
+        if len(self.members) * len(self.views) == 1:
+            return total
+        counts = torch.tensor(self.counts, dtype=total.dtype, device=total.device) * len(self.views)
+        return total.div_(counts.view(1, -1, *[1] * (total.ndim - 2)))
 
     def candidates(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Window voxels (L, K, D) and log-odds (L, K) of the window at `start`."""
@@ -144,7 +157,9 @@ class Look:
                     remedy="check the image's intensities; if other images fail too, train again",
                 )
             found = self.members[0].codec.decode(scores)
-        return found.voxels[0].double().cpu().numpy(), found.log_odds[0].double().cpu().numpy()
+        log_odds = found.log_odds[0].double().cpu().numpy()
+        log_odds[self.unknown] = -np.inf
+        return found.voxels[0].double().cpu().numpy(), log_odds
 
 
 def _view(network: nn.Module, codec: Codec, data: Tensor, view: View) -> Tensor:
@@ -203,20 +218,24 @@ def _search(look: Look, plans: Plans, configuration: Configuration, step: float)
     return ranked, len(seen)
 
 
-def pooled_prior(measured: Sequence[Measured], plans: Plans) -> ShapePrior | None:
-    """What assignment and shrinking need: the members' mean shapes, aligned and averaged; None where unknown."""
+def pooled_prior(measured: Sequence[Measured], plans: Plans, unknown: npt.NDArray[np.bool_]) -> ShapePrior | None:
+    """What assignment and shrinking need: the members' mean shapes, aligned and averaged; None where there are none.
+
+    unknown: (L,) landmarks that no member learned; their partners have nothing to be mistaken for.
+    """
     known = [m for m in measured if m.mean_shape]
     shapes = [m.mean_shape for m in known if m.mean_shape]
     if not shapes:
         return None
     p = len(next(iter(shapes[0].values())))
-    unknown = (float("nan"),) * p
-    points = [np.array([shape.get(name, unknown) for name in plans.landmarks], dtype=np.float64) for shape in shapes]
+    nowhere = (float("nan"),) * p
+    points = [np.array([shape.get(name, nowhere) for name in plans.landmarks], dtype=np.float64) for shape in shapes]
     spread = [[m.shape_spread.get(name, m.shape_residual or 0.0) for name in plans.landmarks] for m in known]
     bounds = [m.scale_bounds for m in known]
+    pairs = plans.pair_indices()
     return ShapePrior.pooled(
         points,
-        plans.pair_indices(),
+        [i if unknown[[i, p]].any() else p for i, p in enumerate(pairs)],
         residual=np.mean(spread, axis=0),
         scale_bounds=(min(b[0] for b in bounds), max(b[1] for b in bounds)),
         n_cases=min(m.shape_cases for m in known),
@@ -225,19 +244,26 @@ def pooled_prior(measured: Sequence[Measured], plans: Plans) -> ShapePrior | Non
 
 def likelihoods(log_odds: FloatArray, measured: Sequence[Measured]) -> FloatArray:
     """Probability of presence from the best candidates' log-odds (L,): the members' calibrations, averaged."""
-    lines = [(m.presence_slope, m.presence_intercept) for m in measured] or [(1.0, 0.0)]
-    finite = np.where(np.isfinite(log_odds), log_odds, -1e3)
-    with np.errstate(over="ignore"):
-        return np.asarray(np.mean([1 / (1 + np.exp(-(a * finite + b))) for a, b in lines], axis=0))
+    fits = [PresenceCalibration(m.presence_slope, m.presence_intercept) for m in measured] or [PresenceCalibration()]
+    return np.asarray(np.mean([fit.likelihood(log_odds) for fit in fits], axis=0))
 
 
-def landmarks_of(candidates: FloatArray, log_odds: FloatArray, plans: Plans, measured: Sequence[Measured]) -> Landmarks:
-    """Status and likelihood of each landmark's best candidate, of candidates (L, K, P) mm with log-odds (L, K)."""
-    likelihood = likelihoods(log_odds[:, 0], measured)
+def landmarks_of(
+    candidates: FloatArray,
+    log_odds: FloatArray,
+    plans: Plans,
+    measured: Sequence[Measured],
+    unknown: npt.NDArray[np.bool_],
+) -> Landmarks:
+    """Status and likelihood of each landmark's best candidate, of candidates (L, K, P) mm with log-odds (L, K).
+
+    unknown: (L,) landmarks that no member learned: of these nothing can be said.
+    """
+    likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured))
     found = np.isfinite(log_odds[:, 0])
     may_lack = np.isin(plans.landmarks, plans.sometimes_absent)
     status = np.where(may_lack & (likelihood < 0.5), Status.ABSENT, Status.PRESENT)
-    status = np.where(found, status, np.where(may_lack, Status.ABSENT, Status.UNKNOWN))
+    status = np.where(found, status, np.where(may_lack & ~unknown, Status.ABSENT, Status.UNKNOWN))
     return Landmarks(plans.landmarks, candidates[:, 0], status.astype(np.int8), likelihood)
 
 

@@ -190,7 +190,7 @@ class Loop:
         trainer, average = self.work.trainer, self.run.averaged
         bar = partial(tqdm, desc=description, leave=False, disable=None if description else True)
         return validate(
-            Member(average.network, average.codec),
+            Member(average.network, average.codec, self.measured.untrained),
             self.work.store,
             cases,
             trainer.plans,

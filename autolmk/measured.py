@@ -31,6 +31,7 @@ class Measured:
     scale_bounds: of a case's configuration over the mean shape, with margin.
     presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept), calibrated on presence_cases
     held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
+    untrained: landmarks that no training case shows, so that this fold's network knows nothing of them.
     """
 
     mean_shape: dict[str, tuple[float, ...]] | None = None
@@ -41,6 +42,7 @@ class Measured:
     presence_slope: float = 1.0
     presence_intercept: float = 0.0
     presence_cases: int = 0
+    untrained: tuple[str, ...] = ()
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -72,6 +74,14 @@ class Measured:
     def with_presence(self, *, slope: float, intercept: float, cases: int) -> Measured:
         """With presence calibrated on `cases` held-out cases."""
         return dataclasses.replace(self, presence_slope=slope, presence_intercept=intercept, presence_cases=cases)
+
+
+def measure(cases: Sequence[Landmarks]) -> Measured:
+    """All that the training cases' landmarks (in the same order of names) tell: the shape and what is untrained."""
+    names = cases[0].names if cases else ()
+    shown = np.any([case.present for case in cases], axis=0) if cases else np.empty(0, dtype=bool)
+    untrained = tuple(name for name, any_case in zip(names, shown, strict=True) if not any_case)
+    return dataclasses.replace(measure_shape(cases), untrained=untrained)
 
 
 def measure_shape(cases: Sequence[Landmarks]) -> Measured:

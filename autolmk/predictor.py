@@ -98,8 +98,9 @@ class Predictor:
             network, codec = build(method)
             file = checkpoint_file(folder, checkpoint)
             load_weights(file, network, codec)
-            self.members.append(Member(precision.place(network.eval()), codec.eval().to(self.device)))
             self.measured.append(Measured.load(folder))
+            untrained = self.measured[-1].untrained
+            self.members.append(Member(precision.place(network.eval()), codec.eval().to(self.device), untrained))
             self.digests[fold] = hashlib.sha256(file.read_bytes()).hexdigest()
         common = _common(configurations, self.folds, self.model_folder)
         self.configuration = dataclasses.replace(common, shape_prior=common.shape_prior and shape_prior)

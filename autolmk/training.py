@@ -24,7 +24,7 @@ from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
 from autolmk.inference import Member
 from autolmk.loop import Loop, Settings, Work
-from autolmk.measured import Measured, measure_shape
+from autolmk.measured import Measured, measure
 from autolmk.precision import Precision, choose_device
 from autolmk.pretrained import load_pretrained
 from autolmk.run import Run
@@ -117,7 +117,12 @@ def _begin(work: Work) -> tuple[Run, Measured]:
         seed = 0 if resumed is None else int(resumed.record["seed"])
     limits = Limits.of(trainer.configuration.schedule, epochs=settings.epochs, max_seconds=settings.max_seconds)
     run = Run(trainer, work.folder, choose_device(settings.device), seed, limits, len(work.val_cases))
-    measured = measure_shape([work.store.load(case).landmarks for case in work.train_cases])
+    measured = measure([work.store.load(case).landmarks for case in work.train_cases])
+    if measured.untrained:
+        logger.warning(
+            "no training case of this fold shows %s: its network cannot learn that, and its prediction will be unknown",
+            ", ".join(measured.untrained),
+        )
     taken = None
     if resumed is not None:
         run.restore(resumed)
@@ -206,14 +211,15 @@ def validate_checkpoint(
     precision = Precision(where)
     network, codec = trainer.build_network(), trainer.build_codec()
     checkpoint.load_weights(checkpoint_file(folder, name), network, codec)
-    member = Member(precision.place(network).eval(), codec.to(where).eval())
+    measured = Measured.load(folder)
+    member = Member(precision.place(network).eval(), codec.to(where).eval(), measured.untrained)
     validation = validate(
         member,
         store,
         cases,
         trainer.plans,
         trainer.configuration,
-        Measured.load(folder),
+        measured,
         device=where,
         progress=partial(tqdm, desc="validation", leave=False, delay=2),
     )

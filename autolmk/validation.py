@@ -127,9 +127,11 @@ def validate(
 def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple[Measured, Validation]:
     """(presence calibrated on these held-out cases, the same predictions as that calibration reads them).
 
-    Only landmarks that some case lacks count: the others are never called absent.
+    Only landmarks that some case lacks count: the others are never called absent. What the training cases never show is
+    left out: the network knows nothing of it.
     """
-    log_odds, present = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent))
+    untrained = np.isin(plans.landmarks, measured.untrained)
+    log_odds, present = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent) & ~untrained)
     if not len(log_odds):
         return measured, validation
     fit = fit_presence(log_odds, present)
@@ -137,7 +139,7 @@ def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple
     results = {}
     for case, result in validation.results.items():
         found = result.prediction
-        landmarks = landmarks_of(found.candidates, found.log_odds, plans, [measured])
+        landmarks = landmarks_of(found.candidates, found.log_odds, plans, [measured], untrained)
         results[case] = dataclasses.replace(result, prediction=dataclasses.replace(found, landmarks=landmarks))
     return measured, Validation(results, validation.seconds)
 

@@ -4,6 +4,7 @@ image itself holds each landmark's log-Gaussian, so every error is the decoder's
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import runpy
 import weakref
@@ -367,6 +368,24 @@ def test_presence_by_measured_calibration() -> None:
 def test_likelihoods_of_members_are_averaged() -> None:
     measured = [Measured(presence_slope=1.0), Measured(presence_slope=0.0)]
     np.testing.assert_allclose(likelihoods(np.array([0.0, 100.0, -np.inf]), measured), [0.5, 0.75, 0.25])
+
+
+def test_what_a_member_never_saw_in_training_is_left_out_of_the_average() -> None:
+    """One fold learned nothing of `b`, and both nothing of `c`, whatever their channels claim."""
+    geometry = oblique((20, 20, 20))
+    points = places(geometry, 3)
+    plans = plans_for(["a", "b", "c"], absent=("c",))
+    image = scene(geometry, points)
+    alone = predict(image, plans)
+    half = dataclasses.replace(member(plans, Shifted(1, 3.0)), untrained=("b", "c"))
+    whole = dataclasses.replace(member(plans), untrained=("c",))
+    result = predict(image, plans, whole, half)
+    np.testing.assert_allclose(result.candidates[1, 0], alone.candidates[1, 0], atol=1e-6)
+    np.testing.assert_allclose(result.log_odds[1, 0], alone.log_odds[1, 0], atol=1e-5)
+    assert not np.allclose(result.log_odds[0, 0], alone.log_odds[0, 0], atol=0.1)  # both speak of `a`
+    assert result.landmarks.status.tolist() == [Status.PRESENT, Status.PRESENT, Status.UNKNOWN]
+    assert np.isnan(result.landmarks.likelihood[2]) and np.isnan(result.candidates[2]).all()
+    assert (result.log_odds[2] == -np.inf).all()
 
 
 # -- sides ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured, measure_shape
+from autolmk.measured import Measured, measure, measure_shape
 from autolmk.shape import fit_similarity
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -79,3 +79,15 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     file.write_text('{"version": 1, "presence_slopes": 2.0}')
     with pytest.raises(AutolmkError, match="did you mean 'presence_slope'"):
         Measured.load(tmp_path)
+
+
+def test_what_no_training_case_shows_is_untrained(tmp_path: Path) -> None:
+    found, _ = cases(4, noise=0.5)
+    lacking = [
+        Landmarks(NAMES, case.points, np.where(np.arange(5) == 3, Status.UNKNOWN, case.status)) for case in found
+    ]
+    assert measure(found).untrained == () and measure([]).untrained == ()
+    measured = measure(lacking)
+    assert measured.untrained == ("d",) and measured.mean_shape is not None and "d" not in measured.mean_shape
+    measured.save(tmp_path)
+    assert Measured.load(tmp_path) == measured
