@@ -1,4 +1,5 @@
-"""Pages name only commands and options that exist, name all of them in command_line.md, and link to what is there."""
+"""Pages name only commands, options and scripts that exist, name all options in command_line.md, link to what is there,
+and show the layers and the presets as they are."""
 
 from __future__ import annotations
 
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from autolmk.planner import PRESETS, Preset
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "documentation").rglob("*.md")])
-SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SCRIPTS: dict[str, str] = PROJECT["project"]["scripts"]
 OPTION = re.compile(r"(?<![\w-])--?([A-Za-z][\w-]*)")
 
 
@@ -53,3 +57,49 @@ def test_command_line_page_names_every_option(command: str, capsys: pytest.Captu
     named = set(OPTION.findall(section.group(1))) | set(OPTION.findall(shared.group(1)))
     missing = options(command, capsys) - named
     assert not missing, f"command_line.md does not name {sorted(missing)} of {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_headings_that_links_name_exist(page: Path) -> None:
+    for target, heading in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target if target else page).read_text()
+        anchors = {anchor(line) for line in re.findall(r"^#+ (.+)$", text, re.M)}
+        assert heading in anchors, f"{page.name} links to {target}#{heading}"
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_scripts_and_modules_that_pages_name_exist(page: Path) -> None:
+    for name in re.findall(
+        r"`(?:python )?((?:benchmarks|tests|autolmk|planners|trainers)/[\w/]+\.py)", page.read_text()
+    ):
+        assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+def test_architecture_page_shows_the_layers() -> None:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    shown = "\n".join(layer.replace(" : ", ", ") for layer in layers)
+    page = (ROOT / "documentation" / "architecture.md").read_text()
+    assert f"```\n{shown}\n```" in page, f"architecture.md should list\n{shown}"
+
+
+def test_plans_page_shows_the_presets() -> None:
+    page = (ROOT / "documentation" / "plans.md").read_text()
+    for name, preset in PRESETS.items():
+        assert preset_row(name, preset) in page, f"plans.md should have the row\n{preset_row(name, preset)}"
+
+
+def preset_row(name: str, preset: Preset) -> str:
+    """Pairs are for 2D and 3D."""
+    pairs = (preset.base_features, preset.max_features, preset.max_stages, preset.decoder_stops, preset.batch_least)
+    first, most, stages, stops, batch = (f"{two_d}, {three_d}" for two_d, three_d in pairs)
+    length = f"{preset.epochs} epochs" if preset.max_seconds is None else f"{preset.max_seconds / 60:g} minutes"
+    cells = [f"`{name}`", f"{preset.memory_gb:g} GiB", first, most, stages, "residual" if preset.residual else "plain"]
+    cells += [stops, batch, str(preset.batch_most), f"{preset.whole_coarsening:g}", length]
+    cells += [f"{preset.learning_rate:g}", f"{preset.weight_decay:g}", f"{preset.validation_share:.0%}"]
+    return f"| {' | '.join(cells)} |"
