@@ -218,7 +218,7 @@ class Loop:
         if keep and self._improved(validation):
             run.best, run.best_iteration = numbers["mre"], run.iteration
             run.save_weights("best")
-        said = f"validation at iteration {run.iteration} ({numbers['cases']} cases): {_said(numbers, unit)}"
+        said = f"validation at iteration {run.iteration} ({numbers['cases']} cases): {sentence(numbers, unit)}"
         self.log.add(
             "validation",
             run.iteration,
@@ -261,7 +261,8 @@ class Loop:
         return True
 
 
-def _said(numbers: Mapping[str, Any], unit: str) -> str:
+def sentence(numbers: Mapping[str, Any], unit: str) -> str:
+    """`Validation.numbers` for people."""
     if numbers["mre"] is None:
         return "no annotated point"
     rate = 100 * numbers["sdr"]["4"]

@@ -27,10 +27,10 @@ from autolmk.loop import Loop, Settings, Work
 from autolmk.measured import Measured, measure
 from autolmk.precision import Precision, choose_device
 from autolmk.pretrained import load_pretrained
-from autolmk.run import Run
+from autolmk.run import Run, run_digest
 from autolmk.runlog import Console, Logger, RunLog
 from autolmk.schedule import Limits
-from autolmk.serialization import make_folder, to_json, write_json
+from autolmk.serialization import make_folder, read_json, to_json, write_json
 from autolmk.signals import LOCK_FILE, Signals, exclusive
 from autolmk.store import Store
 from autolmk.trainer import Trainer
@@ -61,7 +61,7 @@ def fit(
     processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA).
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans or seed than
-    the unfinished run's, data of other plans, a loss that is not finite, memory that does not suffice.
+    those of the run in the folder, data of other plans, a loss that is not finite, memory that does not suffice.
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings)
@@ -70,6 +70,7 @@ def fit(
         with exclusive(work.folder):
             _remove_leftovers(work.folder)
             if is_finished(work.folder):
+                _require_same_run(work)
                 logger.info("%s is finished: it is not trained again (remove the folder to start over)", work.folder)
                 return True
             with Signals(work.folder) as signals, _memory_errors(work):
@@ -81,6 +82,24 @@ def fit(
 def is_finished(folder: Path) -> bool:
     """Whether the fold's training came to its end."""
     return checkpoint_file(folder, "final").is_file()
+
+
+def _require_same_run(work: Work) -> None:
+    """AutolmkError where the finished fold was trained with other plans, options or seed than are asked for now."""
+    file = work.folder / "config.json"
+    before = read_json(file, remedy="remove the fold's folder to train it again")
+    asked: dict[str, object] = {"plans_digest": run_digest(work.trainer)}
+    if work.settings.seed is not None:
+        asked["seed"] = work.settings.seed
+    for key, ours in asked.items():
+        if not isinstance(before, dict) or before.get(key) != ours:
+            raise AutolmkError(
+                f"this fold is finished, with {'another seed' if key == 'seed' else 'other plans or options'}",
+                file=file,
+                found=before.get(key) if isinstance(before, dict) else "no record of a run",
+                expected=ours,
+                remedy="train in another model folder (plans of another name: -p), or remove the fold's folder",
+            )
 
 
 def _fit(work: Work, signals: Signals) -> bool:
@@ -126,6 +145,7 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     taken = None
     if resumed is not None:
         run.restore(resumed)
+        _compare_precision(work.folder, run.precision.describe())
     elif settings.pretrained is not None:
         taken = load_pretrained(settings.pretrained, trainer, run.network, run.codec)
         run.averaged.copy()
@@ -134,6 +154,17 @@ def _begin(work: Work) -> tuple[Run, Measured]:
         measured.save(work.folder)
         _write_config(work, run, None if taken is None else to_json(taken))
     return run, measured
+
+
+def _compare_precision(folder: Path, now: str) -> None:
+    before = read_json(folder / "config.json", remedy="remove the fold's folder to start over").get("precision")
+    if before != now:
+        logger.warning(
+            "this run began in %s and goes on in %s, as this device computes: its weights will not be those of an "
+            "unbroken run",
+            before,
+            now,
+        )
 
 
 def _write_config(work: Work, run: Run, taken: object) -> None:

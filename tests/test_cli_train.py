@@ -86,6 +86,16 @@ def test_a_fold_is_trained_validated_and_not_trained_again(folder: Path, capsys:
     assert summary.read_bytes() == whole
     assert run(folder, "1", "0", "-val_best") == 0
     assert (found / "fold_0" / "validation_best" / "landmarks.csv").is_file()
+    assert "MRE" in capsys.readouterr().out
+    assert run(folder, "1", "0", "--set", "schedule.learning_rate=0.5") == 2
+    assert "finished, with other plans or options" in capsys.readouterr().err
+
+
+def test_validating_cases_without_a_point_says_so() -> None:
+    from autolmk.loop import sentence
+
+    numbers = {"mre": None, "median": None, "sdr": {"4": None}, "cases": 2, "points": 0, "seconds": 1.0}
+    assert sentence(numbers, "mm") == "no annotated point"
 
 
 def test_fold_all_holds_nothing_out(folder: Path) -> None:

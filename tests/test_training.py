@@ -36,7 +36,7 @@ from autolmk.plans import (
 )
 from autolmk.run import Run
 from autolmk.runlog import read_log
-from autolmk.serialization import read_json
+from autolmk.serialization import read_json, write_json
 from autolmk.store import Store, StoredCase
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training import fit, is_finished
@@ -385,6 +385,28 @@ def test_another_seed_or_other_plans_cannot_go_on(store: Store, tmp_path: Path) 
         train(store, tmp_path, epochs=4, seed=4)
     with pytest.raises(AutolmkError, match="other plans or options"):
         train(store, tmp_path, tiny_plans(learning_rate=0.02), epochs=4)
+
+
+def test_a_finished_fold_of_another_run_is_refused(unbroken: Path, store: Store) -> None:
+    before = sorted(p.name for p in unbroken.iterdir())
+    with pytest.raises(AutolmkError, match="finished, with other plans or options"):
+        train(store, unbroken, tiny_plans(learning_rate=0.02))
+    with pytest.raises(AutolmkError, match="finished, with another seed"):
+        train(store, unbroken, seed=4)
+    assert train(store, unbroken, seed=3)
+    assert sorted(p.name for p in unbroken.iterdir()) == before
+
+
+def test_going_on_in_another_precision_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path)
+    (tmp_path / "stop").unlink(missing_ok=True)
+    config = read_json(tmp_path / "config.json")
+    assert not caplog.records or "began in" not in caplog.text
+    write_json(tmp_path / "config.json", {**config, "precision": "float64"})
+    with caplog.at_level(logging.WARNING):
+        assert train(store, tmp_path)
+    assert f"began in float64 and goes on in {config['precision']}" in caplog.text
 
 
 def test_data_of_other_plans_is_refused(store: Store, tmp_path: Path) -> None:

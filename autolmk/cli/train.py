@@ -299,10 +299,11 @@ def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans:
 
 
 def _validate(trainer: Trainer, store: Store, val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:
+    from autolmk.loop import sentence
     from autolmk.training import validate_checkpoint
 
     name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
     numbers = validate_checkpoint(trainer, store, val_cases, folder, name, folder / target, device=args.device)
     unit, place = trainer.plans.unit, folders_from(args).results.describe(folder / target)
-    print(f"MRE {numbers['mre']:.4g} {unit}, median {numbers['median']:.4g} {unit}: {place}")
+    print(f"{sentence(numbers, unit)}: {place}")
     return OK
