@@ -2,7 +2,7 @@
 
 Against DNA's own UNetDecoder: one head only (no unused segmentation layers, so every parameter gets a gradient), a
 decoder that stops at the output stride, no bias in front of a norm, and a head that computes in float32 under autocast,
-because bfloat16 logits cost 0.1 to 0.2 voxel. Only modules of DNA that need no timm are imported.
+because rounding moves peaks (benchmarks/decoding.py). Only modules of DNA that need no timm are imported.
 
 Isensee et al., nnU-Net, Nature Methods 2021 (plain blocks); He et al., Bag of Tricks (ResNet-D), CVPR 2019 (residual).
 """
