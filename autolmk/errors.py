@@ -38,6 +38,17 @@ class AutolmkError(Exception):
                 lines.append(f"  {label}: {value}")
         return "\n".join(lines)
 
+    def of_case(self, case: str) -> AutolmkError:
+        """The same error, naming `case` where it names none."""
+        return AutolmkError(
+            self.problem,
+            file=self.file,
+            case=self.case or case,
+            found=self.found,
+            expected=self.expected,
+            remedy=self.remedy,
+        )
+
     def __reduce__(self) -> tuple[object, ...]:  # travels between processes with its fields
         return (_rebuild, (type(self), self.problem, self.file, self.case, self.found, self.expected, self.remedy))
 

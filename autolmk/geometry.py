@@ -247,6 +247,18 @@ class Geometry:
             result = result.mirrored(axis)
         return result
 
+    def frame(self) -> FloatArray:
+        """(P, P) rotation: the grid's own axes, each in the place (x, y, z) of the physical axis that it is nearest to
+        and pointing the same way; the identity without obliquity. A single slice's normal takes the place that is left.
+        """
+        axes = self.canonical().direction[:, ::-1]
+        if self.ndim < self.physical_ndim:
+            place = 3 - sum(self._nearest_axes().values())  # the axis of 0, 1, 2 that is left
+            axes = np.insert(axes, place, np.cross(axes[:, 0], axes[:, 1]), axis=1)
+            axes[:, place] *= np.sign(np.linalg.det(axes))
+        u, _, vt = np.linalg.svd(axes)  # a header may hold axes that are not quite at right angles
+        return np.asarray(u @ vt)
+
     def orientation(self) -> str:
         """Letters of the directions in which x, y, z indices grow, such as LPS or RAS; D letters, no axis twice."""
         letters, nearest = (("R", "L"), ("A", "P"), ("I", "S")), self._nearest_axes()

@@ -77,6 +77,12 @@ def resample(
     return result
 
 
+def border(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """The voxels (*S) on the faces of an array, in one row. Axes of a single voxel have no faces: a slice has edges."""
+    faces = [channel.take(i, axis=a).ravel() for a in range(channel.ndim) for i in (0, -1) if channel.shape[a] > 1]
+    return np.concatenate(faces) if faces else channel.reshape(-1)
+
+
 def _smooth(array: npt.NDArray[np.floating], matrix: FloatArray) -> npt.NDArray[np.floating]:
     """Gaussian smoothing (in source voxels) before sampling with `matrix`, target voxel to source voxel."""
     step = np.abs(matrix).max(axis=1)  # source voxels crossed, along each source axis, by the widest target axis

@@ -40,13 +40,16 @@ class LandmarkStatistics:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the landmark configuration lies in the images, against its mean pose (Procrustes).
+    """How the landmark configuration lies in the images' own grids, against its mean pose there (Procrustes).
 
-    n_cases: that had enough points (P) to tell; with 0 of them the rest says little. rotation: degrees about physical
-    x, y, z (2D: one number), 95th percentile of the size of the rotation vector's component; rotation_max: the largest
-    angle. scale: 2.5th and 97.5th percentile of the factor. translation: (P,) physical, 95th percentile of the distance
-    of the configuration's middle from the image's. Rotations that the landmarks cannot tell better than 10 degrees
-    (about the line of a spine, say) do not count.
+    A network sees the grid, in canonical orientation but not turned back to the patient's axes, so that obliquity
+    counts as rotation of the anatomy. x, y, z here are the grid's axes, see `Geometry.frame`.
+
+    n_cases: that had enough points (P) to tell; with 0 of them the rest says little. rotation: degrees about x, y, z
+    (2D: one number), 95th percentile of the size of the rotation vector's component; rotation_max: the largest angle.
+    scale: 2.5th and 97.5th percentile of the factor. translation: (P,) physical, 95th percentile of the distance of the
+    configuration's middle from the image's. Rotations that the landmarks cannot tell better than 10 degrees (about the
+    line of a spine, say) do not count.
     """
 
     n_cases: int
@@ -97,8 +100,12 @@ def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: floa
     p = points.shape[1]
     if not known:
         return Pose(0, (0.0,) * (1 if p == 2 else 3), 0.0, (1.0, 1.0), (0.0,) * p)
-    rotations = np.stack([rotation_vector(pose.rotation) for pose, _ in known]) @ _told(points, residual)
-    offsets = np.stack([np.abs(pose.translation - g.centre) for pose, g in known])
+    frames = [g.frame() for _, g in known]
+    seen = np.stack([frame.T @ pose.rotation for frame, (pose, _) in zip(frames, known, strict=True)])
+    mean = mean_rotation(seen)
+    turned = np.stack([rotation_vector(rotation @ mean.T) for rotation in seen])
+    rotations = turned @ _told(points @ mean.T, residual)
+    offsets = np.abs([frame.T @ (pose.translation - g.centre) for frame, (pose, g) in zip(frames, known, strict=True)])
     low, high = np.percentile([pose.scale for pose, _ in known], [2.5, 97.5])
     return Pose(
         n_cases=len(known) if len(points) >= p else 0,
@@ -107,6 +114,14 @@ def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: floa
         scale=(float(low), float(high)),
         translation=_floats(np.percentile(offsets, 95, axis=0)),
     )
+
+
+def mean_rotation(rotations: FloatArray) -> FloatArray:
+    """Chordal mean of rotations (N, P, P): (P, P)."""
+    u, _, vt = np.linalg.svd(rotations.sum(axis=0))
+    sign = np.ones(len(u))
+    sign[-1] = np.sign(np.linalg.det(u @ vt))
+    return np.asarray((u * sign) @ vt)
 
 
 def rotation_vector(rotation: FloatArray) -> FloatArray:

@@ -23,9 +23,10 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # versio
 @dataclass(frozen=True)
 class Normalization:
     """Of one channel. scheme `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset;
-    `zscore`: mean and std of the case itself; `rescale`: case minimum and maximum to [0, 1]; `none`."""
+    `zscore`: mean and std of the case itself; `rescale`: case minimum and maximum to [0, 1]; `rgb`: 0 to 255
+    to [0, 1]; `none`."""
 
-    scheme: Literal["ct", "zscore", "rescale", "none"]
+    scheme: Literal["ct", "zscore", "rescale", "rgb", "none"]
     mean: float = 0.0
     std: float = 1.0
     low: float = 0.0

@@ -98,7 +98,7 @@ def _predict_one(
     try:
         prediction = predictor.compute(prepared)
         crops = _crops(predictor, prepared, prediction) if extras.heatmap_crops else []
-    except AutolmkError as error:
+    except Exception as error:
         report.failures.append(_failure(case, error))
         return
     report.cases[case] = {
@@ -186,23 +186,31 @@ def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Pr
         if len(files) != 1:
             check_channels(case, files, channels)
         result = predictor.prepare(predictor.read(files, case))
-    except AutolmkError as error:
-        result = error
-    except MemoryError:
-        result = AutolmkError(
-            "the memory does not suffice for an image", file=files[0], remedy="use fewer readers (-npp 0), or crop it"
-        )
+    except Exception as error:
+        result = _named(error, files[0])
     return result, time.monotonic() - start
 
 
-def _failure(case: str, error: AutolmkError) -> Failure:
-    named = AutolmkError(
-        error.problem,
-        file=error.file,
-        case=error.case or case,
-        found=error.found,
-        expected=error.expected,
-        remedy=error.remedy,
+def _named(error: Exception, file: Path | None = None) -> AutolmkError:
+    """Whatever went wrong with one case; its traceback is in the debug log."""
+    if isinstance(error, AutolmkError):
+        return error
+    logger.debug("a case failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return AutolmkError(
+            "the memory does not suffice for an image",
+            file=file,
+            remedy="use fewer readers (-npp 0), or crop the image",
+        )
+    return AutolmkError(
+        "a case cannot be predicted",
+        file=file,
+        found=f"{type(error).__name__}: {error}",
+        remedy="check its image, and the trainer if it is your own; --verbose shows where it went wrong",
     )
+
+
+def _failure(case: str, error: Exception) -> Failure:
+    named = _named(error).of_case(case)
     logger.error("%s", named)
     return Failure(case, str(named))

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
-from autolmk.image import FloatImage, Image
+from autolmk.image import FloatImage, Image, border
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
 from autolmk.serialization import make_folder, write_json
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what this module does to an image; part of every case's digest
 EPSILON = 1e-8
+RGB_MAX = 255.0  # of photographs
 SPLINE_ORDER = 3
 PROCESS_BYTES = 300 * 2**20  # of a worker that holds no image
 FAILURES = "failures.json"
@@ -58,14 +59,15 @@ def normalize(channel: FloatImage, normalization: Normalization) -> FloatImage:
     if normalization.scheme == "zscore":
         mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
         return np.asarray((channel - mean) / max(std, EPSILON), dtype=np.float32)
+    if normalization.scheme == "rgb":
+        return np.asarray(channel / RGB_MAX, dtype=np.float32)
     low, high = float(channel.min()), float(channel.max())
     return np.asarray((channel - low) / max(high - low, EPSILON), dtype=np.float32)
 
 
 def border_median(channel: FloatImage) -> float:
     """Median of the voxels (*S) on the faces of the array."""
-    faces = [channel.take(i, axis=a).ravel() for a in range(channel.ndim) for i in (0, -1)]
-    return float(np.median(np.concatenate(faces)))
+    return float(np.median(border(channel)))
 
 
 def _expect(image: Image, configuration: Configuration) -> None:
@@ -139,7 +141,7 @@ def preprocess_dataset(
         (PROCESS_BYTES + max(sizes, default=0)) / 1e9,
     )
     results = map_cases(_preprocess, jobs, workers=workers, progress="preprocessing" if progress else None)
-    failures += [Failure(case, str(_of_case(e, case))) for case, e in results if isinstance(e, AutolmkError)]
+    failures += [Failure(case, str(e.of_case(case))) for case, e in results if isinstance(e, AutolmkError)]
     for failure in failures:
         store.remove(failure.case)
     if failures:
@@ -166,7 +168,7 @@ def _changed(
                 sizes.append(needed_bytes(dataset, case, configuration))
                 jobs[case.identifier] = _Job(dataset, case, plans, configuration, store, expected)
         except AutolmkError as error:
-            failures.append(Failure(case.identifier, str(_of_case(error, case.identifier))))
+            failures.append(Failure(case.identifier, str(error.of_case(case.identifier))))
         except OSError as error:
             problem = AutolmkError(
                 "a case cannot be read",
@@ -231,15 +233,3 @@ def _preprocess(job: _Job) -> None:
             found=traceback.format_exc().strip(),
             remedy="look at this case's image and points; autolmk_check may say more",
         ) from None
-
-
-def _of_case(error: AutolmkError, case: str) -> AutolmkError:
-    """The same error, naming its case."""
-    return AutolmkError(
-        error.problem,
-        file=error.file,
-        case=error.case or case,
-        found=error.found,
-        expected=error.expected,
-        remedy=error.remedy,
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from autolmk.plans import Augmentation, Normalization
+from autolmk.plans import Augmentation, Normalization, digest
 from autolmk.shrinkage import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Because = tuple[T, str]  # a number and its reason
 
 ANISOTROPIC = 3.0  # spacing of the coarsest axis over the others' from which nnU-Net takes its finer percentile
 ANY_POSE = 45.0  # degrees of rotation from which axes of an image change places
-ANY_ANGLE = 120.0  # degrees of measured rotation from which every angle is trained
+TRAIN_ANY_ANGLE = 120.0  # degrees, margin included, from which every angle is trained
 ROTATION_MARGIN, ROTATION_FLOOR = 1.25, 10.0  # factor; degrees
 FEWEST_POSES, UNKNOWN_ROTATION = 3, 30.0  # cases; degrees
 SCALE_MARGIN, SCALE_FLOOR = 0.05, 0.10
@@ -31,7 +31,7 @@ OUTPUT_APART = 1.0  # output voxels between nearest landmarks that the output st
 APART = 2.0  # output voxels between nearest landmarks that coarsening must leave
 TRANSLATION_FLOOR = 2.0  # voxels
 UNNAMED_NORMALIZATION = "zscore"
-SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rescale"}
+SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
 
 
 def finest_spacing(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
@@ -125,7 +125,7 @@ def rotation_range(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
     ranges = [max(ROTATION_FLOOR, ROTATION_MARGIN * r) for r in measured]
     shown = ", ".join(f"{r:.0f}" for r in measured)
     return (
-        tuple(180.0 if r >= ANY_ANGLE else round(r, 1) for r in ranges),
+        tuple(180.0 if r >= TRAIN_ANY_ANGLE else round(r, 1) for r in ranges),
         f"the landmarks of 95 % of cases are turned by up to {shown} degrees; times 1.25, at least 10, from 120 on 180",
     )
 
@@ -193,6 +193,8 @@ def intensity_strength(fingerprint: Fingerprint) -> Because[float]:
 def shape_prior(fingerprint: Fingerprint) -> Because[bool]:
     """Whether points are drawn toward the mean shape: where landmarks and cases are many enough to support it."""
     points, cases = len(fingerprint.landmarks), fingerprint.n_cases
+    if fingerprint.ndim < fingerprint.physical_ndim:
+        return False, "single slices of volumes do not show the shape in space"
     return points >= FEWEST_POINTS and cases >= FEWEST_SHAPES, (
         f"{points} landmarks (at least {FEWEST_POINTS}) and {cases} cases (at least {FEWEST_SHAPES}) support it"
     )
@@ -209,9 +211,12 @@ def extents_to_cover(fingerprint: Fingerprint, rotation: Sequence[float]) -> Bec
         for largest, usual in zip(fingerprint.max_extent, fingerprint.median_extent, strict=True)
     ]
     n = len(extents)
-    turning = [(n - 1, n - 2)] if n == 2 else [(1, 0), (2, 0), (2, 1)]  # array axes that rotation about x, y, z mixes
+    if n == 2:  # an image or a single slice turns in its plane, by the largest of the angles; see sampling
+        turning = [(max(rotation), (0, 1))]
+    else:  # array axes that rotation about x, y, z mixes
+        turning = list(zip(rotation, [(1, 0), (2, 0), (2, 1)], strict=True))
     reach = list(extents)
-    for angle, (a, b) in zip(rotation, turning, strict=False):
+    for angle, (a, b) in turning:
         if angle >= ANY_POSE:
             reach[a] = reach[b] = max(reach[a], reach[b])
     turned = "; axes that rotation exchanges take the larger one" if reach != extents else ""
@@ -241,6 +246,12 @@ def ema_decay(steps: float) -> Because[float]:
     """Weights are averaged over about a thirtieth of the training, 100 to 1000 steps."""
     horizon = min(1000.0, max(100.0, steps / 30))
     return round(1 - 1 / horizon, 5), f"an average over about {horizon:.0f} of about {steps:.0f} steps"
+
+
+def data_identifier(spacing: Sequence[float], normalization: Sequence[Normalization]) -> str:
+    """Folder of the preprocessed data: the spacing to read, and 6 digits of a digest of all that makes the voxels."""
+    made = digest({"spacing": list(spacing), "normalization": list(normalization)})
+    return "spacing_" + "x".join(f"{s:.3g}" for s in spacing) + "_" + made[:6]
 
 
 def rounded(spacing: Sequence[float]) -> tuple[float, ...]:

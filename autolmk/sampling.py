@@ -20,7 +20,7 @@ from autolmk.plans import Augmentation, Configuration
 from autolmk.store import StoredCase
 
 UNROTATED = 0.15  # share of windows that keep the image's own direction, as in prediction
-ANY_ANGLE = 150.0  # half range in degrees from which an axis counts as free
+FREE_TURN = 150.0  # half range in degrees from which windows turn freely about an axis
 CENTRAL = 0.8  # share of a window, an axis, in which the landmark that it is placed by lies
 REACH = 4.0  # standard deviations that the low-pass filter of `image.resample` looks beyond a window
 
@@ -59,7 +59,7 @@ def draw_window(
     augmentation, patch = configuration.augmentation, np.array(configuration.patch_size)
     transform = draw_transform(rng, geometry, augmentation)
     if configuration.windows.kind == "whole":
-        shift = rng.uniform(-1, 1, geometry.physical_ndim) * augmentation.translation
+        shift = geometry.frame() @ (rng.uniform(-1, 1, geometry.physical_ndim) * augmentation.translation)
         centre = geometry.to_physical(geometry.to_voxels(geometry.centre + shift))  # stays in a slice's plane
     else:
         present = np.flatnonzero(status == Status.PRESENT)
@@ -85,7 +85,8 @@ def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: A
     rotation = np.eye(geometry.physical_ndim)
     if rng.random() >= UNROTATED:
         if geometry.ndim == 3:
-            rotation = draw_rotation(rng, augmentation.rotation)
+            frame = geometry.frame()
+            rotation = frame @ draw_rotation(rng, augmentation.rotation) @ frame.T
         else:
             rotation = _turn_in_plane(geometry, np.radians(rng.uniform(-1, 1) * max(augmentation.rotation)))
     low, high = augmentation.scale
@@ -93,7 +94,7 @@ def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: A
 
 
 def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> FloatArray:
-    """(3, 3) rotation; half_ranges: degrees about the physical axes x, y, z.
+    """(3, 3) rotation; half_ranges: degrees about the axes x, y, z, which are the grid's own, see `Geometry.frame`.
 
     All at least 150: uniform over all rotations (a random unit quaternion; Shoemake, Graphics Gems III, 1992). Exactly
     one at least 150: a full turn about that axis, then a tilt by the others. Otherwise the components of the rotation
@@ -102,7 +103,7 @@ def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> Flo
     from scipy.spatial.transform import Rotation
 
     ranges = np.asarray(half_ranges, dtype=np.float64)
-    free = ranges >= ANY_ANGLE
+    free = ranges >= FREE_TURN
     if free.all():
         return np.asarray(Rotation.from_quat(rng.normal(size=4)).as_matrix())
     vector = np.radians(rng.uniform(-ranges, ranges))

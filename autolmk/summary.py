@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import FloatImage, Image
+from autolmk.image import FloatImage, Image, border
 from autolmk.landmarks import Landmarks
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
@@ -74,27 +74,21 @@ def foreground(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     sample = channel.reshape(-1)[:: max(1, channel.size // 1_000_000)]
     sample = sample[np.isfinite(sample)]
     low, high = np.percentile(sample, [0.5, 99.5]) if sample.size else (0.0, 0.0)
-    border = _border(channel)
-    if not high > low or not border.size:
+    faces = border(channel)
+    faces = faces[np.isfinite(faces)]
+    if not high > low or not faces.size:
         return everything
     threshold = _otsu(sample, float(low), float(high))
-    share = float((border > threshold).mean())
+    share = float((faces > threshold).mean())
     if max(share, 1 - share) < DOMINATES:
         return everything
     sign = 1.0 if share < 0.5 else -1.0  # +1: brighter than the background
-    background = border[(border > threshold) == (sign < 0)]
+    background = faces[(faces > threshold) == (sign < 0)]
     middle = float(np.median(background))
     noise = ROBUST_STD * float(np.median(np.abs(background - middle)))
     least = min(max(BEYOND_NOISE * noise, 0.02 * float(high - low)), abs(threshold - middle))
     mask: npt.NDArray[np.bool_] = (sign * (channel - middle) > least) & everything
     return mask if mask.mean() >= SMALLEST_FOREGROUND else everything
-
-
-def _border(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Finite values on the faces of the array, axes of one voxel apart."""
-    faces = [channel.take(i, axis=a).ravel() for a in range(channel.ndim) for i in (0, -1) if channel.shape[a] > 1]
-    values = np.concatenate(faces) if faces else channel.reshape(-1)
-    return np.asarray(values[np.isfinite(values)])
 
 
 def _otsu(sample: npt.NDArray[np.floating], low: float, high: float) -> float:

@@ -77,7 +77,7 @@ class HeatmapPlanner(Planner):
         schedule, why_schedule = schedule_for(fingerprint, PRESETS[preset], design, windows, batch, augmentation)
         configuration = Configuration(
             trainer=NAME,
-            data_identifier="spacing_" + "x".join(f"{s:.3g}" for s in design.spacing),
+            data_identifier=rules.data_identifier(design.spacing, normalization),
             spacing=design.spacing,
             patch_size=design.patch,
             batch_size=batch,
@@ -307,8 +307,8 @@ class Search:
             "architecture": f"nnU-Net's rule on window and spacing; width and depth of the preset; fits {budget}",
             "architecture.output_stride": (
                 f"logits of {len(self.fingerprint.landmarks)} landmarks take {share:.0%} of a window's activations; "
-                f"above {HEADS_SHARE:.0%}, and {self.preset.decoder_stops[self.three_d]} times anyway (preset), the decoder "
-                f"stops earlier while landmarks stay {rules.OUTPUT_APART:g} output voxel apart"
+                f"above {HEADS_SHARE:.0%}, and {self.preset.decoder_stops[self.three_d]} times anyway (preset), the "
+                f"decoder stops earlier while landmarks stay {rules.OUTPUT_APART:g} output voxel apart"
             ),
         }
 

@@ -197,6 +197,17 @@ def drop(*paths: str) -> Damage:
     return damage
 
 
+def block(path: str) -> Damage:
+    """A file where a folder was."""
+
+    def damage(place: Place) -> None:
+        found = at(place, path)
+        shutil.rmtree(found)
+        found.touch()
+
+    return damage
+
+
 def edit(path: str, change: Callable[[Any], object]) -> Damage:
     """JSON that says something else."""
 

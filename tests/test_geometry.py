@@ -31,10 +31,13 @@ def random_direction(rng: np.random.Generator, ndim: int) -> FloatArray:
     return np.asarray((matrix * rng.choice([-1.0, 1.0], ndim))[:, rng.permutation(ndim)])
 
 
-def random_geometry(rng: np.random.Generator, ndim: int) -> Geometry:
+def random_geometry(rng: np.random.Generator, ndim: int, physical_ndim: int | None = None) -> Geometry:
+    """physical_ndim 3 with 2 axes: a single slice of a volume, which lies anywhere in space."""
+    p = physical_ndim or ndim
     shape = rng.integers(2, 9, ndim)
     spacing = np.exp(rng.uniform(np.log(0.05), np.log(8), ndim))
-    return Geometry.from_parts(shape, spacing, rng.uniform(-300, 300, ndim), random_direction(rng, ndim))
+    direction = random_direction(rng, p)[:, p - ndim :]
+    return Geometry.from_parts(shape, spacing, rng.uniform(-300, 300, p), direction)
 
 
 def random_points(rng: np.random.Generator, geometry: Geometry, n: int = 4) -> FloatArray:
@@ -67,12 +70,34 @@ def test_points_survive_files_and_every_change_of_grid(ndim: int, ending: str, t
         np.testing.assert_allclose(as_read.to_voxels(points), voxels, rtol=0, atol=1e-6)
 
 
+def test_points_in_single_slices_survive_every_change_of_grid(tmp_path: Path) -> None:
+    """1,000 slices (D = 2, P = 3) lying anywhere in space, read from volumes of one slice and changed as above."""
+    rng = np.random.default_rng(23)
+    for i in range(HEADERS):
+        made = random_geometry(rng, 2, 3)
+        voxels = made.to_voxels(random_points(rng, made))
+        image = Image(rng.random((1, *made.shape)).astype(np.float32), made)
+        if i % 10 == 0:
+            normal = np.cross(*made.direction.T)
+            affine = np.insert(made.affine, 0, [*(normal * rng.uniform(0.5, 8)), 0], axis=1)
+            volume = Image(image.array[:, None], Geometry((1, *made.shape), affine))
+            imageio.write_image(tmp_path / "slice.nii.gz", volume)
+            image = imageio.squeeze(imageio.read_image([tmp_path / "slice.nii.gz"]))
+            assert image.geometry.is_close(made, tolerance=0.02)
+        points = image.geometry.to_physical(voxels)
+        for grid in chain_of_grids(rng, image):
+            assert (grid.ndim, grid.physical_ndim) == (2, 3)
+            np.testing.assert_allclose(grid.to_physical(grid.to_voxels(points)), points, rtol=0, atol=1e-6)
+
+
 def chain_of_grids(rng: np.random.Generator, image: Image) -> list[Geometry]:
     """What preprocessing, augmentation and prediction do to an image's grid, one after the other."""
     canonical = image.canonical().geometry
     resampled = canonical.resampled(rng.uniform(0.3, 3, canonical.ndim))
     cropped = resampled.crop(rng.integers(-3, 3, canonical.ndim), rng.integers(2, 6, canonical.ndim))
-    turn = np.asarray(random_direction(rng, canonical.ndim)) * rng.uniform(0.7, 1.4)
+    turn = np.asarray(random_direction(rng, canonical.physical_ndim)) * rng.uniform(0.7, 1.4)
+    if canonical.ndim < canonical.physical_ndim:  # a slice stays in its plane
+        turn = np.eye(3) * rng.uniform(0.7, 1.4)
     window = cropped.window(random_points(rng, cropped, 1)[0], cropped.shape, turn)
     return [image.geometry, canonical, resampled, cropped, window, window.mirrored(0)]
 
@@ -124,6 +149,21 @@ def test_a_slice_of_a_volume_keeps_its_place_in_space() -> None:
     np.testing.assert_allclose(plane.to_voxels(inside + volume.direction[:, 0]), [1.25, 0.5], atol=1e-9)
     canonical = plane.canonical()
     np.testing.assert_allclose(canonical.to_physical(canonical.to_voxels(inside)), inside, atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 3), (2, 3)])
+def test_the_frame_is_a_rotation_along_the_axes_of_the_grid(sizes: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sizes)
+    for _ in range(300):
+        geometry = random_geometry(rng, *sizes)
+        frame = geometry.frame()
+        np.testing.assert_allclose(frame @ frame.T, np.eye(sizes[1]), atol=1e-12)
+        assert np.linalg.det(frame) > 0 and (sizes == (2, 3) or (np.diag(frame) > 0).all())
+        along = np.abs(geometry.direction.T @ frame)  # each axis of the grid is one of the frame
+        np.testing.assert_allclose(np.sort(along, axis=1)[:, -1], 1, atol=1e-12)
+    straight = Geometry.from_parts((5, 6, 7), (3.0, 1.0, 1.0))
+    np.testing.assert_array_equal(straight.frame(), np.eye(3))
+    np.testing.assert_array_equal(straight.permuted((2, 0, 1)).mirrored(1).frame(), np.eye(3))
 
 
 def test_geometry_agrees_with_simpleitk_and_nibabel(tmp_path: Path) -> None:

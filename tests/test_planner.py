@@ -18,8 +18,8 @@ from autolmk.cli import plan_experiment
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, Intensity, LandmarkStatistics, MirrorPlane, Pose
 from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
-from autolmk.planners.heatmap import HeatmapPlanner, first_true
-from autolmk.plans import Configuration, Plans
+from autolmk.planners.heatmap import HeatmapPlanner, Search, first_true
+from autolmk.plans import Configuration, Normalization, Plans
 from autolmk.registry import planner_class
 from autolmk.serialization import from_json, to_json
 from autolmk.testing import check_planner
@@ -141,6 +141,7 @@ def at(path: str) -> Callable[[Configuration], Any]:
 
 CT = brighter()
 LARGE = a_fingerprint(shape=(500.0, 500.0, 500.0))
+ON_A_GPU = {"preset": "S", "device": "cuda"}
 CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments before, after); None: BASE on XS
     "data_identifier": (None, a_fingerprint(spacing=(1.5, 1.5, 1.5))),
     "spacing": (None, a_fingerprint(spacing=(1.5, 1.5, 1.5))),
@@ -171,7 +172,7 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "schedule.iterations_per_epoch": (None, dataclasses.replace(BASE, n_cases=400)),
     "schedule.max_seconds": (None, {"preset": "S", "device": "cuda"}),
     "schedule.learning_rate": (None, {"preset": "S", "device": "cuda"}),
-    "schedule.ema_decay": (None, {"preset": "S", "device": "cuda"}),
+    "schedule.ema_decay": (None, ON_A_GPU),
 }
 THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "trainer",
@@ -279,6 +280,19 @@ def test_axes_that_rotation_exchanges_are_covered_alike() -> None:
     assert rules.extents_to_cover(flat, (180.0, 10.0, 10.0))[0] == (60.0, 60.0, 50.0)  # about x: y and z
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_single_slices_of_volumes_turn_in_their_plane_whichever_way_it_lies(axis: int) -> None:
+    rotation = tuple(180.0 if a == axis else 10.0 for a in range(3))
+    slices = a_fingerprint(
+        spacing=(1.0, 1.0), shape=(60.0, 30.0), physical_ndim=3, pose=Pose(40, rotation, 180.0, (1.0, 1.0), (9.0,) * 3)
+    )
+    assert rules.extents_to_cover(slices, rotation)[0] == (60.0, 60.0)
+    assert rules.extents_to_cover(slices, (10.0,) * 3)[0] == (60.0, 30.0)
+    planned = heatmap(slices)
+    assert planned.patch_size[0] == planned.patch_size[1]
+    assert not planned.shape_prior and "slices" in planned.why["shape_prior"]
+
+
 def test_spacing_takes_the_finer_percentile_on_a_strongly_anisotropic_axis() -> None:
     thick = a_fingerprint(spacing=(6.0, 1.0, 1.0), shape=(30.0, 200.0, 200.0), spacing_percentile_10=(3.0, 1.0, 1.0))
     assert rules.finest_spacing(thick)[0] == (3.0, 1.0, 1.0)
@@ -331,7 +345,15 @@ def test_mirroring_needs_a_complete_plane_near_an_image_axis() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme"), [("CT", "ct"), ("ct", "ct"), ("T1", "zscore"), ("noNorm", "none"), ("rgb_to_0_1", "rescale")]
+    ("name", "scheme"),
+    [
+        ("CT", "ct"),
+        ("ct", "ct"),
+        ("T1", "zscore"),
+        ("noNorm", "none"),
+        ("rescale_to_0_1", "rescale"),
+        ("rgb_to_0_1", "rgb"),
+    ],
 )
 def test_normalization_goes_by_channel_name(name: str, scheme: str) -> None:
     assert rules.normalizations(dataclasses.replace(BASE, channel_names=(name,)))[0][0].scheme == scheme
@@ -352,11 +374,60 @@ def test_tiles_overlap_by_half() -> None:
     assert rules.tiles((10.0,), (64.0,)) == 1
 
 
+def test_preprocessed_data_of_other_voxels_lies_in_another_folder() -> None:
+    spacing, zscore, ct = (0.5, 0.25, 0.25), Normalization("zscore"), Normalization("ct", 40.0, 10.0, 0.0, 90.0)
+    name = rules.data_identifier(spacing, (zscore,))
+    assert name == rules.data_identifier(spacing, (Normalization("zscore"),)) and name.startswith(
+        "spacing_0.5x0.25x0.25_"
+    )
+    others = [
+        rules.data_identifier((0.5001, 0.25, 0.25), (zscore,)),  # a difference that three digits do not show
+        rules.data_identifier(spacing, (ct,)),
+        rules.data_identifier(spacing, (dataclasses.replace(ct, high=91.0),)),
+        rules.data_identifier(spacing, (zscore, zscore)),
+    ]
+    assert len({name, *others}) == 5
+    assert heatmap(BASE).data_identifier != heatmap(CT).data_identifier
+
+
 def test_first_true() -> None:
     for count in range(6):
         for first in range(count + 1):
             expected = first if first < count else None
             assert first_true(count, lambda i, first=first: i >= first) == expected  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "preset", "device"), [(MOUSE, "XS", "cpu"), (WING, "XS", "cpu"), (BODY, "M", "cuda")]
+)
+def test_what_is_found_by_halving_is_what_trying_all_finds(
+    fingerprint: Fingerprint, preset: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+
+    def exhaustive(count: int, holds: Callable[[int], bool]) -> int | None:
+        searched.append(count)
+        if len(searched) > 3:  # one search of each kind: whole, random, and the largest window within it
+            return first_true(count, holds)
+        held = [holds(i) for i in range(count)]
+        assert held == sorted(held), "once a step fits or sees enough, all coarser or smaller ones do"
+        assert first_true(count, holds) == (held.index(True) if any(held) else None)
+        return first_true(count, holds)
+
+    monkeypatch.setattr("autolmk.planners.heatmap.first_true", exhaustive)
+    budget = usable_bytes(device, PRESETS[preset].memory_gb)
+    Search(fingerprint, PRESETS[preset], device, budget).best(None)
+    assert max(searched) > 20
+
+
+def test_the_average_of_weights_follows_the_length_of_training() -> None:
+    assert [rules.ema_decay(steps)[0] for steps in (300, 3000, 15000, 30000, 300000)] == [
+        *(0.99, 0.99, 0.998),
+        *(0.999, 0.999),  # at most 1000 steps: where S to XL are, whose epochs have a least length, with any dataset
+    ]
+    for name, preset in PRESETS.items():
+        assert (preset.max_seconds is None) == (name != "XS")
+        assert name == "XS" or preset.epochs * preset.iterations_least >= 30000
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ def test_normalization() -> None:
     assert rescaled.min() == 0
     assert abs(rescaled.max() - 1) < 1e-6
     assert normalize(channel, Normalization("none")) is channel
+    photograph = np.array([[0, 51], [102, 204]], dtype=np.float32)
+    assert np.allclose(normalize(photograph, Normalization("rgb")), photograph / 255, atol=1e-7)  # not its own range
     for scheme in ("zscore", "rescale", "ct"):
         result = normalize(np.full((5, 5), 7.0, dtype=np.float32), Normalization(scheme, std=0.0))
         assert np.isfinite(result).all()
@@ -183,6 +185,7 @@ def test_fill_is_the_border_median() -> None:
     channel[1:-1, 1:-1, 1:-1] = 100
     channel[0, 0, :3] = -1000
     assert border_median(channel) == 5.0
+    assert border_median(channel[4:5]) == border_median(channel[4]) == 5.0  # a single slice has edges
     image = Image(np.stack([channel, channel * 2]), Geometry.from_parts((9, 9, 9), (1.0, 1.0, 1.0)))
     configuration = make_plans((1.0, 1.0, 1.0), (8, 8, 8), 3, "none").configuration("c")
     configuration = dataclasses.replace(configuration, normalization=(Normalization("none"),) * 2)

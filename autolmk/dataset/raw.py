@@ -157,7 +157,7 @@ class Dataset:
             if self.ndim == 2 and image.geometry.ndim == 3:
                 image = imageio.squeeze(image)
         except AutolmkError as error:
-            raise _of_case(error, case) from None
+            raise error.of_case(case.identifier) from None
         if len(image.array) != len(self.channel_names) or image.geometry.ndim != self.ndim:
             raise AutolmkError(
                 "an image does not fit the dataset",
@@ -184,7 +184,7 @@ class Dataset:
                 return self._table(case.annotation)[case.identifier]
             return read(case.annotation, label=self.description.names_from)
         except AutolmkError as error:
-            raise _of_case(error, case) from None
+            raise error.of_case(case.identifier) from None
 
     def frame_of(self, case: Case, annotation: Annotation) -> Frame:
         """The frame of an annotation: its own, else `coordinates`, else LPS, which is not assumed of an .fcsv file."""
@@ -263,17 +263,6 @@ class Dataset:
                 "a dataset has no images", file=self.folder, expected="imagesTr/CASE_0000.ext", remedy="add the images"
             )
         return cases
-
-
-def _of_case(error: AutolmkError, case: Case) -> AutolmkError:
-    return AutolmkError(
-        error.problem,
-        file=error.file,
-        case=case.identifier,
-        found=error.found,
-        expected=error.expected,
-        remedy=error.remedy,
-    )
 
 
 def _missing_description(folder: Path) -> AutolmkError:
