@@ -278,6 +278,12 @@ def test_folds_of_different_plans_cannot_be_averaged(tmp_path: Path) -> None:
         Predictor(model, device="cpu", trust_code=True)
 
 
+def test_the_shape_prior_can_be_left_out(tmp_path: Path) -> None:
+    model = make_model(tmp_path)
+    assert Predictor(model, device="cpu", trust_code=True).configuration.shape_prior
+    assert not Predictor(model, device="cpu", trust_code=True, shape_prior=False).configuration.shape_prior
+
+
 def test_no_such_device_or_step(tmp_path: Path) -> None:
     model = make_model(tmp_path)
     with pytest.raises(AutolmkError, match="device"):
