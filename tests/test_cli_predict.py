@@ -151,6 +151,24 @@ def test_bad_cases_do_not_stop_the_others(tmp_path: Path, capsys: pytest.Capture
     assert not (out / "failures.json").exists()
 
 
+def test_an_error_of_a_plug_in_is_the_failure_of_its_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One image makes the network raise a plain ValueError, another makes reading do so."""
+    model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
+    truth = make_images(images, 3)
+    (source,) = model.rglob("*.py")
+    text = source.read_text()
+    source.write_text(
+        text.replace("        x = self.gain", "        if data.shape[2] and data.amax() < 0.5: raise ValueError('dim')\n        x = self.gain")
+    )
+    dark = read_image([images / "case01_0000.nii.gz"])
+    write_image(images / "case01_0000.nii.gz", type(dark)(np.minimum(dark.array, 0.1), dark.geometry))
+    assert predict("-i", images, "-o", out, "-m", model) == 3
+    (failure,) = json.loads((out / "failures.json").read_text())
+    assert failure["case"] == "case01" and "ValueError: dim" in failure["problem"]
+    assert {r["case"] for r in table(out)} == set(truth) - {"case01"}
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_continuing_predicts_only_what_is_left_and_only_in_the_same_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,7 +83,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
     plans.save(file)
     print(description(plans))
     for configuration_name, configuration in plans.configurations.items():
-        print(f"{configuration_name}: {duration(plans, configuration)}")
+        print(f"{configuration_name}: {expected_time(plans, configuration)}")
     print(f"plans and the reasons for every number: {folders.preprocessed.describe(file)}")
     return plans
 
@@ -123,19 +123,20 @@ def description(plans: Plans) -> str:
     return "\n".join(lines)
 
 
-def duration(plans: Plans, configuration: Configuration) -> str:
+def expected_time(plans: Plans, configuration: Configuration) -> str:
     """How long a fold will take, by steps measured here where the device is at hand."""
     from autolmk.planner import expected_seconds
+    from autolmk.runlog import duration
 
     schedule = configuration.schedule
     steps = f"{schedule.epochs} epochs of {schedule.iterations_per_epoch} steps"
     if schedule.max_seconds is not None:
-        steps = f"a time budget of {readable(schedule.max_seconds)}, at most {steps}"
+        steps = f"a time budget of {duration(schedule.max_seconds)}, at most {steps}"
     pace = seconds_per_step(plans, configuration)
     if pace is None:
         return f"training a fold: {steps}; the duration cannot be measured on this machine"
     return (
-        f"training a fold: about {readable(expected_seconds(configuration, pace))} ({steps}; {pace:.2g} s a step here)"
+        f"training a fold: about {duration(expected_seconds(configuration, pace))} ({steps}; {pace:.2g} s a step here)"
     )
 
 
@@ -155,40 +156,31 @@ def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None
 
 
 def _measured(trainer: Trainer) -> float:
-    """Seconds of the fastest of a few steps."""
+    """Seconds of the fastest of a few of training's own steps."""
+    from pathlib import Path
+
     import torch
 
-    from autolmk.precision import MixedPrecision, Precision
+    from autolmk.run import Run
+    from autolmk.schedule import Limits
 
     plans, configuration = trainer.plans, trainer.configuration
-    precision = Precision(torch.device(plans.device), training=True)
-    network, codec = trainer.build_network().to(plans.device), trainer.build_codec().to(plans.device)
-    forward = MixedPrecision(network, precision.device, precision.dtype)
-    optimizer = trainer.build_optimizer([*network.parameters(), *codec.parameters()])
+    device = torch.device(plans.device)
+    limits = Limits.of(configuration.schedule, epochs=None, max_seconds=None)
+    run = Run(trainer, Path(), device, 0, limits, 0)  # writes nothing unless it is told to save
     shape = (configuration.batch_size, len(plans.landmarks))
+    patch = torch.tensor(configuration.patch_size, dtype=torch.float64)
     batch = {
         "data": torch.randn(configuration.batch_size, len(plans.channel_names), *configuration.patch_size),
-        "voxels": torch.rand(*shape, len(configuration.patch_size), dtype=torch.float64)
-        * min(configuration.patch_size),
+        "voxels": torch.rand(*shape, len(patch), dtype=torch.float64) * (patch - 1),
         "status": torch.ones(shape, dtype=torch.int8),
+        "cases": ["random"] * configuration.batch_size,
     }
-    batch = {key: value.to(plans.device) for key, value in batch.items()}
     times: list[float] = []
     while len(times) <= MEASURED_STEPS and (not times or times[0] < LONG_STEP):
         start = time.perf_counter()
-        optimizer.zero_grad()
-        losses = trainer.training_step(forward, codec, batch)
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
-        optimizer.step()
-        if plans.device == "cuda":
+        run.step(batch)
+        if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def readable(seconds: float) -> str:
-    """Such as 40 seconds, 25 minutes, 3.5 hours, 2.1 days."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.0f} seconds"
