@@ -205,6 +205,13 @@ def fingerprint_of(
             expected="at least one case with at least one landmark",
             remedy="run autolmk_check, which names every fault",
         )
+    if len({geometry.physical_ndim for geometry in geometries}) > 1:
+        raise AutolmkError(
+            f"the dataset {dataset_name} mixes plane images and slices of volumes",
+            found=", ".join(f"{name}: {summaries[name].geometry.physical_ndim} axes" for name in sorted(summaries)),
+            expected="the same number of physical axes in all cases",
+            remedy="run autolmk_check, which names the cases to convert",
+        )
     names = landmarks[0].names
     shape = mean_shape(np.stack([case.points for case in landmarks]))
     deviations = shape_deviations(shape, np.stack([case.points for case in landmarks]))

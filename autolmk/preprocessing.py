@@ -121,7 +121,8 @@ def preprocess_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> list[Failure]:
-    """Make the store `folder` hold all `cases` for a configuration; cases whose digest is right already are left alone.
+    """Make the store `folder` hold `cases` for a configuration, and no others; cases whose digest is right already are
+    left alone.
 
     workers: processes, 0 for none; None for as many as processors and memory allow, measured by the largest case. Cases
     that fail are left out, returned, and listed in `folder`/failures.json, which is removed where none fails.
@@ -144,11 +145,21 @@ def preprocess_dataset(
     failures += [Failure(case, str(e.of_case(case))) for case, e in results if isinstance(e, AutolmkError)]
     for failure in failures:
         store.remove(failure.case)
+    _remove_others(store, {case.identifier for case in cases})
     if failures:
         write_json(folder / FAILURES, sorted(failures, key=lambda f: f.case))
     else:
         (folder / FAILURES).unlink(missing_ok=True)
     return failures
+
+
+def _remove_others(store: Store, wanted: set[str]) -> None:
+    """Cases that are gone or left out since the store was made: training takes all that it finds."""
+    others = [case for case in store.cases() if case not in wanted]
+    for case in others:
+        store.remove(case)
+    if others:
+        logger.warning("%s: removed %d cases that do not belong here: %s", store.folder, len(others), ", ".join(others))
 
 
 def _changed(

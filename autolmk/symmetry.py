@@ -81,9 +81,10 @@ def mirror(
 ) -> Mirror | None:
     """The mirror plane of `points` (L, P), usually a mean shape; NaN rows are left out.
 
-    pairs: known partners; default those that names show. With known pairs the plane follows from them, and the other
-    landmarks are matched about it. Without any, all bisectors of two landmarks are tried, and None is the answer unless
-    at least three quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size.
+    pairs: all that there are; default those that names show. The plane follows from the pairs. Given ones stay as they
+    are, and the other landmarks lie on the plane or have no partner; beside pairs by name, the others are matched
+    about it. Without any, all bisectors of two landmarks are tried, and None is the answer unless at least three
+    quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size.
     """
     x = np.asarray(points, dtype=np.float64)
     finite = np.asarray(np.isfinite(x).all(axis=1))
@@ -95,7 +96,7 @@ def mirror(
     if len(x) < 2:
         return None
     size = float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    by_pairs = _about(x, shown, _plane_of_pairs(x, fixed), fixed) if fixed else None
+    by_pairs = _about(x, shown, _plane_of_pairs(x, fixed), fixed, declared=pairs is not None) if fixed else None
     best = by_pairs
     if pairs is None:
         alone = _about(x, shown, _plane_search(x, TOLERANCE * size), ())
@@ -109,18 +110,24 @@ def mirror(
 
 
 def _about(
-    x: FloatArray, names: Sequence[str], plane: tuple[FloatArray, float] | None, fixed: Sequence[tuple[int, int]]
+    x: FloatArray,
+    names: Sequence[str],
+    plane: tuple[FloatArray, float] | None,
+    fixed: Sequence[tuple[int, int]],
+    *,
+    declared: bool = False,
 ) -> tuple[Mirror, float] | None:
-    """The mirror near `plane`, fitted and matched by turns, and the share of landmarks that are matched."""
+    """The mirror near `plane`, fitted and matched by turns, and the share of landmarks that are matched. declared:
+    `fixed` are all pairs that there are."""
     if plane is None:
         return None
     tolerance = TOLERANCE * float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    partner = _partners(x, plane, tolerance, fixed)
+    partner = _partners(x, plane, tolerance, fixed, declared)
     for _ in range(10):
         if not (partner >= 0).any():
             return None
         plane = _fitted_plane(x, partner)
-        before, partner = partner, _partners(x, plane, tolerance, fixed)
+        before, partner = partner, _partners(x, plane, tolerance, fixed, declared)
         if np.array_equal(before, partner):
             break
     return _result(x, names, plane, partner), float((partner >= 0).mean())
@@ -217,7 +224,11 @@ def _plane_search(x: FloatArray, tolerance: float) -> tuple[FloatArray, float] |
 
 
 def _partners(
-    x: FloatArray, plane: tuple[FloatArray, float], tolerance: float, fixed: Sequence[tuple[int, int]]
+    x: FloatArray,
+    plane: tuple[FloatArray, float],
+    tolerance: float,
+    fixed: Sequence[tuple[int, int]],
+    declared: bool,
 ) -> npt.NDArray[np.int_]:
     """(n,) index of each landmark's partner, its own on the plane, -1 where neither: the assignment of least cost."""
     apart = np.linalg.norm(_reflected(x, plane)[:, None] - x[None], axis=2)
@@ -225,6 +236,8 @@ def _partners(
     for i, j in fixed:
         apart[[i, j], :] = apart[:, [i, j]] = np.inf
     own = np.arange(len(x))
+    if declared:
+        apart[own[:, None] != own] = np.inf
     _, nearest = linear_sum_assignment(np.minimum(apart, 2 * tolerance))
     good = (nearest[nearest] == own) & (apart[own, nearest] <= tolerance)
     partner = np.where(good, nearest, -1)

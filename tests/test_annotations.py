@@ -103,6 +103,7 @@ def test_the_best_place_of_a_landmark_that_is_not_present_can_be_written_beside_
 
 
 def test_slicerio_reads_our_fcsv(tmp_path: Path) -> None:
+    """The only landmark files that it reads; it writes .mrk.json, but has no reader for them."""
     write(tmp_path / "case.fcsv", landmarks())
     markup = slicerio.read_markups_fcsv(str(tmp_path / "case.fcsv"))["markups"][0]
     assert markup["coordinateSystem"] == "LPS"

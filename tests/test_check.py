@@ -16,6 +16,9 @@ from autolmk import imageio
 from autolmk.annotations import write as write_annotation
 from autolmk.check import Fault, Report, check_dataset
 from autolmk.cli.check import main
+from autolmk.dataset import Dataset
+from autolmk.errors import AutolmkError
+from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
@@ -399,3 +402,79 @@ def test_test_cases_are_checked_and_may_lack_landmarks(folder: Path) -> None:
     (folder / "imagesTs" / "new_0000.nii.gz").write_bytes(b"")
     report = check(folder)
     assert only(report).case == "new" and report.exit_code == 3 and len(report.good_cases) == N
+
+
+# -- slices, planes, and test cases -----------------------------------------------------------------------------------
+
+
+def write_slice(folder: Path, i: int, *, planar: bool = False, off: float = 0.0) -> None:
+    """One axial slice, 4 mm thick, with five points on it; planar: as a plane image; off: mm above the slice."""
+    rng = np.random.default_rng(i)
+    array = rng.normal(0, 1, (1, 1, 40, 40)).astype(np.float32)
+    array[..., 8:-8, 8:-8] += 50
+    volume = Geometry.from_parts((1, 40, 40), (4.0, 1.0, 1.0), (5.0, -20.0, 70.0))
+    plane = Geometry.from_parts((40, 40), (1.0, 1.0), (5.0, -20.0))
+    points = np.array([[12, -10, 70], [38, -9, 70], [13, 11, 70], [37, 10, 70], [25, 2, 70.0]])
+    points[:, :2] += rng.normal(0, 0.3, (5, 2))
+    points[2, 2] += off
+    file = folder / "imagesTr" / f"s{i}_0000.nii.gz"
+    imageio.write_image(file, Image(array[:, 0], plane) if planar else Image(array, volume))
+    marks = folder / "landmarksTr" / f"s{i}.mrk.json"
+    shown = points[:, :2] if planar else points
+    write_annotation(marks, Landmarks(tuple("ABCDE"), shown, np.full(5, Status.PRESENT, dtype=np.int8)))
+
+
+def slices(tmp_path: Path, n: int) -> Path:
+    folder = tmp_path / "Dataset002_Slices"
+    for i in range(n):
+        write_slice(folder, i)
+    landmarks = {name: {"index": i} for i, name in enumerate("ABCDE")}
+    write_json(
+        folder / "dataset.json", {"channel_names": {"0": "MR"}, "landmarks": landmarks, "file_ending": ".nii.gz"}
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("off", "fault"), [(1.9, None), (70.0, "points lie outside the image")])
+def test_points_of_a_slice_lie_in_its_thickness(tmp_path: Path, off: float, fault: str | None) -> None:
+    folder = slices(tmp_path, 6)
+    write_slice(folder, 3, off=off)
+    faults = check(folder).of("case")
+    assert [f.problem for f in faults] == ([fault] if fault else [])
+    assert not faults or ("C by 17.0 voxels" in (faults[0].found or "") and faults[0].case == "s3")
+
+
+def test_a_plane_image_among_slices_is_a_fault_of_its_case(tmp_path: Path) -> None:
+    folder = slices(tmp_path, 7)
+    write_slice(folder, 6, planar=True)
+    report = check(folder)
+    (fault,) = report.of("case")
+    assert fault.case == "s6" and "another space" in fault.problem and report.exit_code == 3
+    assert report.bad_cases == ("s6",) and report.fingerprint().physical_ndim == 3
+    with pytest.raises(AutolmkError, match="mixes plane images and slices"):
+        extract_fingerprint(Dataset.open(folder), workers=0, progress=False)
+
+
+def add_test_case(folder: Path, name: str, points: FloatArray, i: int) -> None:
+    (folder / "landmarksTs").mkdir(exist_ok=True)
+    imageio.write_image(folder / "imagesTs" / f"{name}_0000.nii.gz", image(i))
+    file = folder / "landmarksTs" / f"{name}.mrk.json"
+    write_annotation(file, Landmarks(NAMES, points, np.full(len(NAMES), Status.PRESENT, dtype=np.int8)))
+
+
+def test_a_broken_test_case_leaves_its_namesake_in_training(folder: Path) -> None:
+    points = case_points(3)
+    points[6, 1] -= 12
+    add_test_case(folder, "case3", points, 60)
+    report = check(folder)
+    assert [(f.case, f.split) for f in report.of("case")] == [("case3", "Ts")]
+    assert report.bad_cases == () and len(report.good_cases) == N
+
+
+def test_test_cases_do_not_say_what_is_typical(folder: Path) -> None:
+    exchanged = [1, 0, *range(2, 10)]
+    for i in range(20, 32):  # more than there are training cases
+        add_test_case(folder, f"t{i}", case_points(i)[exchanged], i)
+    report = check(folder)
+    assert len(report.good_cases) == N and report.of("warning")
+    assert all(str(f.case).startswith("t") and "swapped" in f.problem for f in report.of("warning"))

@@ -20,6 +20,7 @@ from autolmk.augmentation import IntensityAugmentation
 from autolmk.cli.preprocess import main
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
+from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image
@@ -292,6 +293,18 @@ def test_one_bad_case_stops_nobody(tmp_path: Path, workers: int) -> None:
     assert Store(folder).cases() == ["c0", "c1", "c2", "c3"]
 
 
+def test_the_store_holds_no_case_that_is_gone_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset, plans = write_dataset(tmp_path / "Dataset001_Test"), make_plans((1.5, 1.5, 1.5), (8, 8, 8), 3)
+    folder = tmp_path / "store"
+    assert run(dataset, plans, folder) == []
+    before = stamps(folder)
+    (dataset.folder / "imagesTr" / "c2_0000.nrrd").unlink()
+    cases = [case for case in Dataset.open(dataset.folder).cases() if case.identifier != "c0"]
+    assert preprocess_dataset(dataset, cases, plans, "c", folder, workers=0, progress=False) == []
+    assert Store(folder).cases() == ["c1", "c3"] and not changed({c: before[c] for c in ("c1", "c3")}, stamps(folder))
+    assert "removed 2 cases that do not belong here: c0, c2" in caplog.text
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -365,11 +378,20 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "Dataset001_Test"
     dataset, plans = write_dataset(tmp_path / "raw" / name), make_plans((1.5, 1.5, 1.5), (8, 8, 8), 3)
     plans.save(tmp_path / "preprocessed" / name / "autolmkPlans.json")
+    file = tmp_path / "preprocessed" / name / "dataset_fingerprint.json"
+    fingerprint = extract_fingerprint(dataset, workers=0, progress=False)
+    fingerprint.save(file)
     arguments = ["-d", "1", "-np", "0", "--raw", str(tmp_path / "raw")]
     arguments += ["--preprocessed", str(tmp_path / "preprocessed")]
     assert main(arguments) == 0
     assert "4 of 4 cases" in capsys.readouterr().out
     assert Store(tmp_path / "preprocessed" / name / "data").cases() == ["c0", "c1", "c2", "c3"]
+    dataclasses.replace(fingerprint, failed=("c3",)).save(file)
+    assert main(arguments) == 3
+    captured = capsys.readouterr()
+    assert "3 of 3 cases" in captured.out and "left out" in captured.err and "c3" in captured.err
+    assert Store(tmp_path / "preprocessed" / name / "data").cases() == ["c0", "c1", "c2"]
+    fingerprint.save(file)
     (dataset.folder / "imagesTr" / "c1_0000.nrrd").write_bytes(b"NRRD0004\nnonsense")
     assert main(arguments) == 3
     captured = capsys.readouterr()

@@ -201,6 +201,16 @@ def test_names_show_pairs_where_geometry_is_too_sparse() -> None:
     assert declared is not None and declared.pairs == (("a", "b"),)
 
 
+def test_declared_pairs_are_all_pairs_that_there_are() -> None:
+    shape, _ = symmetric_head(np.random.default_rng(9))
+    names = [f"q{i}" for i in range(len(shape))]
+    free = mirror(shape, names)
+    assert free is not None and len(free.pairs) > 3 and free.midline
+    declared = mirror(shape, names, free.pairs[:2])
+    assert declared is not None and set(declared.pairs) == set(free.pairs[:2])
+    assert set(declared.midline) == set(free.midline) and not declared.complete
+
+
 def test_names_that_mean_something_else_do_not_win_over_geometry() -> None:
     rng = np.random.default_rng(8)
     shape, _ = symmetric_head(rng)

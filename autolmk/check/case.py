@@ -6,12 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
-from autolmk.check.report import Fault, Severity
+from autolmk.check.report import Fault, Severity, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
@@ -19,7 +20,6 @@ from autolmk.image import Image
 from autolmk.summary import CaseSummary, summarise
 
 T = TypeVar("T")
-Split = Literal["Tr", "Ts"]
 
 INSIDE_SHARE = 0.95  # of the points that another frame must bring into the image
 OUTSIDE_SHARE = 0.5  # of the points that must lie outside before other frames are tried
@@ -54,7 +54,7 @@ def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
         faults.append(_flat(case))
     findings = Findings(split, case, digest=None if image is None else _digest(image))
     if split == "Ts" and case.annotation is None:
-        return replace(findings, faults=tuple(faults))
+        return replace(findings, faults=_of_split(faults, split))
     annotation = _attempt(faults, case, lambda: dataset.read_annotation(case))
     if annotation is not None:
         faults += _file_faults(case, annotation, set(dataset.landmark_names))
@@ -63,7 +63,11 @@ def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
     if image is not None and annotation is not None and not any(fault.severity == "case" for fault in faults):
         findings = _placed(dataset, findings, image, annotation, faults)
     good = findings.other_frame is None and not any(fault.severity == "case" for fault in faults)
-    return replace(findings, faults=tuple(faults), summary=findings.summary if good else None)
+    return replace(findings, faults=_of_split(faults, split), summary=findings.summary if good else None)
+
+
+def _of_split(faults: list[Fault], split: Split) -> tuple[Fault, ...]:
+    return tuple(replace(fault, split=split) for fault in faults)
 
 
 def _placed(
@@ -75,10 +79,13 @@ def _placed(
     landmarks = None if frame is None else _attempt(faults, case, lambda: dataset.read_landmarks(case, image.geometry))
     if frame is None or landmarks is None:
         return findings
-    readings = _readings(dataset, annotation, frame, landmarks.points, image.geometry)
-    other = _better_frame(readings, frame, image.geometry)
+    whole = image.geometry
+    if whole.ndim < whole.physical_ndim:  # a single slice: points must be in it, not only above it
+        whole = imageio.read_geometry(case.images[0], spacing=dataset.spacing_of(case))
+    readings = _readings(dataset, annotation, frame, landmarks.points, whole)
+    other = _better_frame(readings, frame, whole)
     if other is None:
-        faults += _outside_faults(case, landmarks.names, landmarks.points, image.geometry)
+        faults += _outside_faults(case, landmarks.names, landmarks.points, whole)
     faults += _same_place(case, landmarks.names, landmarks.points, image.geometry)
     summary = summarise(image, landmarks, subject=case.subject, case=case.identifier)
     return replace(findings, frame=frame, other_frame=other, readings=readings, summary=summary)
@@ -109,7 +116,16 @@ def _flat(case: Case) -> Fault:
     )
 
 
-def frame_fault(case: Case, frame: Frame, other: Frame, own: bool, *, severity: Severity = "case", n: int = 1) -> Fault:
+def frame_fault(
+    case: Case,
+    frame: Frame,
+    other: Frame,
+    own: bool,
+    *,
+    severity: Severity = "case",
+    n: int = 1,
+    split: Split | None = None,
+) -> Fault:
     """The points of `n` cases, of which `case` is one, lie in the image only if read as `other`."""
     which = "the points of a case" if n == 1 else f"the points of {n} cases"
     remedy = (
@@ -117,7 +133,7 @@ def frame_fault(case: Case, frame: Frame, other: Frame, own: bool, *, severity: 
         if own
         else f'write "coordinates": "{other}" in dataset.json'
     )
-    return _fault(
+    fault = _fault(
         case,
         severity,
         f"{which} are in another frame than said",
@@ -126,6 +142,7 @@ def frame_fault(case: Case, frame: Frame, other: Frame, own: bool, *, severity: 
         expected=f"points in {FRAME_WORDS[frame]}",
         remedy=remedy,
     )
+    return replace(fault, split=split)
 
 
 def _fault(

@@ -40,19 +40,21 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
     for key, result in sorted(found, key=lambda pair: pair[0]):
         split, case = cases[key]
         if isinstance(result, AutolmkError):
-            result = Findings(split, case, (Fault.of(result, "case", case=case.identifier),))
+            result = Findings(split, case, (Fault.of(result, "case", case=case.identifier, split=split),))
         findings.append(result)
         faults += result.faults
-    faults += _frames(dataset, findings) + _names(dataset, findings) + _twins(findings)
+    faults += _dimensions(findings) + _frames(dataset, findings) + _names(dataset, findings) + _twins(findings)
     good = [f for f in findings if f.summary is not None and not faulty(f, faults)]
+    training = [f for f in good if f.split == "Tr"]
     faults += population_faults(good, dataset.landmark_names, dataset.pairs, dataset.unit)
-    faults += _never_seen(dataset, [f for f in good if f.split == "Tr"])
+    faults += _never_seen(dataset, training)
     return _report(dataset, faults, findings)
 
 
 def faulty(finding: Findings, faults: Sequence[Fault]) -> bool:
-    """Whether one of the faults leaves the case out."""
-    return any(fault.severity == "case" and fault.case == finding.case.identifier for fault in faults)
+    """Whether one of the faults leaves the case out. A test case may have the name of a training case."""
+    key = (finding.split, finding.case.identifier)
+    return any(fault.severity == "case" and (fault.split, fault.case) == key for fault in faults)
 
 
 def _report(dataset: Dataset, faults: Sequence[Fault], findings: Sequence[Findings]) -> Report:
@@ -187,18 +189,42 @@ def _data(file: Path) -> bool:
 # -- cases together ---------------------------------------------------------------------------------------------------
 
 
+def _dimensions(findings: Sequence[Findings]) -> list[Fault]:
+    """Plane images among single slices of volumes, or the other way round: their points cannot be compared."""
+    known = [(f, f.summary.geometry.physical_ndim) for f in findings if f.summary is not None]
+    counts = Counter(p for f, p in known if f.split == "Tr") or Counter(p for _, p in known)
+    if not counts:
+        return []
+    usual = max(counts, key=lambda p: (counts[p], p))
+    kinds = {2: "a plane image", 3: "a volume, or a slice of one"}
+    return [
+        Fault(
+            "case",
+            "an image lies in another space than those of the other cases",
+            str(f.case.images[0]),
+            f.case.identifier,
+            found=f"{p} physical axes ({kinds[p]})",
+            expected=f"{usual} physical axes ({kinds[usual]})",
+            remedy="convert it as the others are, or keep plane images and slices of volumes in separate datasets",
+            split=f.split,
+        )
+        for f, p in known
+        if p != usual
+    ]
+
+
 def _frames(dataset: Dataset, findings: Sequence[Findings]) -> list[Fault]:
     """Points in another frame than said, and files that name another frame than dataset.json."""
     faults = []
     placed = [f for f in findings if f.frame is not None]
     wrong = Counter((f.frame, f.other_frame, f.own_frame is not None) for f in placed if f.other_frame is not None)
     for (frame, other, own), count in wrong.items():
-        cases = [f.case for f in placed if (f.frame, f.other_frame, f.own_frame is not None) == (frame, other, own)]
+        members = [f for f in placed if (f.frame, f.other_frame, f.own_frame is not None) == (frame, other, own)]
         assert frame is not None and other is not None
         if count > 1 and count >= WHOLE_DATASET * len(placed):
-            faults.append(frame_fault(cases[0], frame, other, own, severity="dataset", n=count))
+            faults.append(frame_fault(members[0].case, frame, other, own, severity="dataset", n=count))
         else:
-            faults += [frame_fault(case, frame, other, own) for case in cases]
+            faults += [frame_fault(f.case, frame, other, own, split=f.split) for f in members]
     said = dataset.description.coordinates
     disagreeing = [f for f in findings if said is not None and f.own_frame not in (None, said)]
     for own_frame in sorted({str(f.own_frame) for f in disagreeing}):

@@ -25,19 +25,21 @@ FRAME_GAIN = 0.25  # distance from the typical place in another frame, over the 
 def population_faults(
     findings: Sequence[Findings], names: Sequence[str], pairs: Sequence[tuple[str, str]], unit: str
 ) -> list[Fault]:
-    """Warnings about cases that are unlike the others. findings: of good cases. pairs: that dataset.json declares."""
+    """Warnings about cases that are unlike the training cases. findings: of good cases, test cases too, which do not
+    say what is typical. pairs: that dataset.json declares."""
     findings = [f for f in findings if f.summary is not None]
-    if len(findings) < FEWEST_CASES:
+    training = np.array([f.split == "Tr" for f in findings], dtype=bool)
+    if training.sum() < FEWEST_CASES:
         return []
     points = np.stack([f.summary.landmarks.points for f in findings if f.summary is not None])
-    if points.shape[1] < points.shape[2] + 2 or np.isfinite(points).all(axis=2).sum() < 2 * FEWEST_CASES:
-        return _frame_faults(findings)
-    shape = mean_shape(points)
+    if points.shape[1] < points.shape[2] + 2 or np.isfinite(points[training]).all(axis=2).sum() < 2 * FEWEST_CASES:
+        return _frame_faults(findings, training)
+    shape = _posed(mean_shape(points[training]), points, training)
     found = mirror(shape.points, names, pairs or None)
     partner = {a: b for pair in (found.pairs if found else pairs) for a, b in (pair, pair[::-1])}
     deviations = shape_deviations(shape, points)
-    typical = _typical(deviations)
-    faults = _frame_faults(findings)
+    typical = _typical(deviations[training])
+    faults = _frame_faults(findings, training)
     for finding, case_points, deviation, pose in zip(findings, points, deviations, shape.poses, strict=True):
         mirrored = _mirrored_fault(finding, case_points, shape, partner, names)
         if mirrored is not None:
@@ -47,6 +49,19 @@ def population_faults(
                 finding, case_points, deviation, typical, pose.apply(shape.points), partner, names, unit
             )
     return faults
+
+
+def _posed(shape: MeanShape, points: FloatArray, training: npt.NDArray[np.bool_]) -> MeanShape:
+    """With the poses of all cases (N, L, P), those that did not shape the mean too."""
+    poses, p = iter(shape.poses), points.shape[2]
+    seen = np.isfinite(points).all(axis=2) & np.isfinite(shape.points).all(axis=1)
+    return MeanShape(
+        shape.points,
+        tuple(
+            next(poses) if shaped else fit_similarity(shape.points, case).similarity if shown.sum() >= p else None
+            for case, shown, shaped in zip(points, seen, training.tolist(), strict=True)
+        ),
+    )
 
 
 def _typical(deviations: FloatArray) -> FloatArray:
@@ -140,15 +155,15 @@ def _mirrored_fault(
     )
 
 
-def _frame_faults(findings: Sequence[Findings]) -> list[Fault]:
+def _frame_faults(findings: Sequence[Findings], training: npt.NDArray[np.bool_]) -> list[Fault]:
     """Cases whose points lie where the others' do only if they are read in another frame."""
     frames: set[Frame] = {f.frame for f in findings if f.frame is not None}
     placed = np.stack([_relative(f, f.readings[f.frame]) for f in findings if f.frame is not None])
     if len(placed) != len(findings) or not frames:
         return []
-    seen = np.isfinite(placed).all(axis=2).any(axis=0)
+    seen = np.isfinite(placed[training]).all(axis=2).any(axis=0)
     typical = np.full(placed.shape[1:], np.nan)
-    typical[seen] = np.nanmedian(placed[:, seen], axis=0)
+    typical[seen] = np.nanmedian(placed[training][:, seen], axis=0)
     faults = []
     for finding, place in zip(findings, placed, strict=True):
         here = _distance(place, typical)

@@ -14,6 +14,7 @@ from autolmk.serialization import to_json
 from autolmk.summary import CaseSummary
 
 Severity = Literal["dataset", "case", "warning"]
+Split = Literal["Tr", "Ts"]
 SEVERITIES: tuple[Severity, ...] = ("dataset", "case", "warning")
 MEANING = {
     "dataset": "faults of the dataset (nothing can be done before they are mended)",
@@ -24,7 +25,8 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Fault:
-    """severity: `dataset` stops before anything is written, `case` leaves the case out, `warning` changes nothing."""
+    """severity: `dataset` stops before anything is written, `case` leaves the case out, `warning` changes nothing.
+    split: of a case with a fault: Tr or Ts."""
 
     severity: Severity
     problem: str
@@ -33,12 +35,15 @@ class Fault:
     found: str | None = None
     expected: str | None = None
     remedy: str | None = None
+    split: Split | None = None
 
     @classmethod
-    def of(cls, error: AutolmkError, severity: Severity, *, case: str | None = None) -> Fault:
+    def of(
+        cls, error: AutolmkError, severity: Severity, *, case: str | None = None, split: Split | None = None
+    ) -> Fault:
         """The same as an error."""
         found, expected = (None if v is None else str(v) for v in (error.found, error.expected))
-        return cls(severity, error.problem, error.file, error.case or case, found, expected, error.remedy)
+        return cls(severity, error.problem, error.file, error.case or case, found, expected, error.remedy, split)
 
     def __str__(self) -> str:
         error = AutolmkError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name, plans_file
@@ -35,8 +36,9 @@ def _main(args: argparse.Namespace) -> int:
     folder = folders.preprocessed / name
     plans = Plans.load(plans_file(folders, name, args.plans_name))
     dataset = Dataset.open(folders.raw / name)
-    cases = dataset.cases("Tr")
-    failed, done = set(), set()
+    faulty = _faulty(folder)
+    cases = [case for case in dataset.cases("Tr") if case.identifier not in faulty]
+    failed, done = set(faulty), set()
     for configuration_name in args.configurations or plans.configurations:
         identifier = plans.configuration(configuration_name).data_identifier
         if identifier in done:
@@ -54,3 +56,17 @@ def _main(args: argparse.Namespace) -> int:
             see = folders.preprocessed.describe(folder / identifier / FAILURES)
             print(f"{len(failures)} failed, see {see}", file=sys.stderr)
     return SOME_FAILED if failed else OK
+
+
+def _faulty(folder: Path) -> set[str]:
+    """Cases in which the check found faults when the dataset was fingerprinted; says so."""
+    from autolmk.fingerprint import FILE_NAME, Fingerprint
+
+    faulty = Fingerprint.load(folder / FILE_NAME).failed
+    if faulty:
+        print(
+            f"{len(faulty)} cases are left out, because the check found faults in them: {', '.join(faulty)}\n"
+            "  what to do: mend them as autolmk_check says, then run autolmk_plan_and_preprocess",
+            file=sys.stderr,
+        )
+    return set(faulty)
