@@ -7,6 +7,7 @@ case's other files; so a run that was killed can go on.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import platform
 import re
@@ -19,20 +20,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import autolmk
 from autolmk.annotations import write
+from autolmk.annotations.csv import table_rows, write_rows
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.landmarks import Landmarks, Status
+from autolmk.landmarks import Landmarks
 from autolmk.preprocessing import Failure
-from autolmk.serialization import make_folder, read_json, write_bytes, write_json
+from autolmk.serialization import make_folder, read_json, write_json
 
 COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds")
 TABLE, RUN, FAILURES, CROPS, OVERLAYS = "landmarks.csv", "run.json", "failures.json", "heatmap_crops", "overlays"
+START_OVER = "predict without --continue_prediction, which starts over"
 TABLE_SHARE = 20  # the table is written again once this many times its last writing time has passed
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "dynamic-network-architectures", "acvl-utils", "blosc2")
 
@@ -47,32 +48,39 @@ class CaseOutput:
 
 
 class PredictionFolder:
-    """The output folder of one run. cases: all that the run is to predict, in order.
+    """The output folder of one run. cases: all that the run is to predict, in order, with what `fingerprints` says of
+    their files: a case whose files changed is predicted again.
 
-    identity: what results depend on (model digests, test-time options); a run may be continued only by one of the
-    same identity. `write` may be called from several threads.
+    identity: what results depend on (model digests, test-time options, device); a run may be continued only by one of
+    the same identity. `write` may be called from several threads.
     """
 
-    def __init__(self, folder: Path, cases: Sequence[str], identity: Mapping[str, Any], *, unit: str) -> None:
-        self.folder, self.cases, self.identity, self.unit = folder, tuple(cases), dict(identity), unit
+    def __init__(self, folder: Path, cases: Mapping[str, str], identity: Mapping[str, Any], *, unit: str) -> None:
+        self.folder, self.cases, self.identity, self.unit = folder, dict(cases), dict(identity), unit
         self._rows: dict[str, list[list[str]]] = {}
         self._written, self._cost, self._unwritten = 0.0, 0.0, False
         self._lock = threading.Lock()
 
     def begin(self, *, resume: bool) -> list[str]:
-        """Clean up after a killed run; the cases that are left to predict. AutolmkError where that run was another."""
+        """Clean up after an earlier run; the cases that are left to predict. AutolmkError where that run was another.
+
+        What it wrote of cases that are not to be kept is removed.
+        """
         make_folder(self.folder)
         self._clean()
+        earlier = self._earlier_cases(resume=resume)
         if resume:
-            self._same_run()
-            self._rows = {c: rows for c, rows in self._read_table().items() if self._has_points(c)}
+            self._rows = {c: rows for c, rows in self._read_table().items() if self._is_done(c, earlier)}
+        for case in earlier:
+            if case not in self._rows:
+                self._remove(case)
         self._write_table()
         return [case for case in self.cases if case not in self._rows]
 
     def write(self, case: str, output: CaseOutput) -> None:
         """The case's points, and from time to time the table."""
         write(self._points(case), output.landmarks, unit=self.unit)
-        rows = [_row(case, output, i) for i in range(len(output.landmarks.names))]
+        rows = table_rows(case, output.landmarks, COLUMNS, best=output.best, log_odds=output.log_odds)
         with self._lock:
             self._rows[case] = rows
             self._unwritten = True
@@ -103,22 +111,24 @@ class PredictionFolder:
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """run.json, which names the run; without `finished` it was broken off."""
-        write_json(self.folder / RUN, {**run, "identity": self.identity, "versions": versions()})
+        record = {**run, "identity": self.identity, "inputs": self.cases, "versions": versions()}
+        write_json(self.folder / RUN, record)
 
     def _points(self, case: str) -> Path:
         return self.folder / f"{case}.mrk.json"
 
-    def _has_points(self, case: str) -> bool:
-        return case in self.cases and self._points(case).is_file()
+    def _is_done(self, case: str, earlier: Mapping[str, str]) -> bool:
+        same = case in self.cases and earlier.get(case) == self.cases[case]
+        return same and self._points(case).is_file()
+
+    def _remove(self, case: str) -> None:
+        self._points(case).unlink(missing_ok=True)
+        self.overlay_file(case).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / CROPS / case, ignore_errors=True)
 
     def _write_table(self) -> None:
         start = time.monotonic()
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for case in self.cases:
-            writer.writerows(self._rows.get(case, ()))
-        write_bytes(self.folder / TABLE, buffer.getvalue().encode())
+        write_rows(self.folder / TABLE, COLUMNS, [row for case in self.cases for row in self._rows.get(case, ())])
         self._written, self._unwritten = time.monotonic(), False
         self._cost = self._written - start
 
@@ -139,19 +149,28 @@ class PredictionFolder:
             cases.setdefault(row[0], []).append(row)
         return cases
 
-    def _same_run(self) -> None:
+    def _earlier_cases(self, *, resume: bool) -> dict[str, str]:
+        """case -> what was known of its files, of the run that wrote into this folder before; empty where none did.
+
+        To resume, that run must have been the same; AutolmkError otherwise.
+        """
         file = self.folder / RUN
         if not file.is_file():
-            return
-        value = read_json(file, remedy="predict without --continue_prediction, which starts over")
-        before = value.get("identity") if isinstance(value, dict) else None
+            if resume and (self.folder / TABLE).is_file():
+                raise _no_record(file, "no run.json beside landmarks.csv")
+            return {}
+        value = read_json(file, remedy=START_OVER) if resume else _json_or_nothing(file)
+        if resume:
+            self._require_same(file, value.get("identity") if isinstance(value, dict) else None)
+        inputs = value.get("inputs") if isinstance(value, dict) else None
+        if resume and not isinstance(inputs, dict):
+            raise _no_record(file, "nothing that says which images it predicted")
+        own = inputs if isinstance(inputs, dict) else {}
+        return {case: str(known) for case, known in own.items() if Path(case).name == case}
+
+    def _require_same(self, file: Path, before: object) -> None:
         if not isinstance(before, dict):
-            raise AutolmkError(
-                "the record of an earlier run is damaged",
-                file=file,
-                found="nothing that says how it predicted",
-                remedy="predict without --continue_prediction, which starts over",
-            )
+            raise _no_record(file, "nothing that says how it predicted")
         differing = [k for k in self.identity if before.get(k) != self.identity[k]]
         if differing:
             raise AutolmkError(
@@ -169,6 +188,29 @@ class PredictionFolder:
                 leftover.unlink()
         for leftover in self.folder.rglob(".writing_*"):
             shutil.rmtree(leftover)
+
+
+def _json_or_nothing(file: Path) -> object:
+    """Of a run that is not to be continued: a damaged record tells nothing, and does not hinder."""
+    try:
+        return read_json(file)
+    except AutolmkError:
+        return None
+
+
+def _no_record(file: Path, found: str) -> AutolmkError:
+    return AutolmkError("the record of an earlier run is damaged", file=file, found=found, remedy=START_OVER)
+
+
+def fingerprints(cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+    """case -> digest of the names, sizes and times of change of its files (of a folder: of all files in it)."""
+    return {case: _fingerprint(files) for case, files in cases.items()}
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    each = [file for given in files for file in (sorted(given.iterdir()) if given.is_dir() else [given])]
+    states = [(file.name, (state := file.stat()).st_size, state.st_mtime_ns) for file in each]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -191,14 +233,3 @@ def versions() -> dict[str, str]:
 def now() -> str:
     """Local time with its offset, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _row(case: str, output: CaseOutput, i: int) -> list[str]:
-    point = [_text(x) for x in output.best[i]]
-    status = Status(output.landmarks.status[i]).name.lower()
-    numbers = [_text(output.landmarks.likelihood[i]), _text(output.log_odds[i])]
-    return [case, output.landmarks.names[i], *point, *[""] * (3 - len(point)), status, *numbers]
-
-
-def _text(value: float) -> str:
-    return repr(float(value)) if np.isfinite(value) else ""

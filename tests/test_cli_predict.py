@@ -152,17 +152,16 @@ def test_bad_cases_do_not_stop_the_others(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_an_error_of_a_plug_in_is_the_failure_of_its_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One image makes the network raise a plain ValueError, another makes reading do so."""
+    """One image makes the network raise a plain ValueError."""
     model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
     truth = make_images(images, 3)
-    (source,) = model.rglob("*.py")
-    text = source.read_text()
-    source.write_text(
-        text.replace("        x = self.gain", "        if data.shape[2] and data.amax() < 0.5: raise ValueError('dim')\n        x = self.gain")
-    )
+    bright_only = tmp_path / "bright_only.py"
+    line = "        x = self.gain"
+    check = "        if data.abs().amax() > 300: raise ValueError('dim')\n"
+    bright_only.write_text((tmp_path / "blob_trainer.py").read_text().replace(line, check + line))
     dark = read_image([images / "case01_0000.nii.gz"])
-    write_image(images / "case01_0000.nii.gz", type(dark)(np.minimum(dark.array, 0.1), dark.geometry))
-    assert predict("-i", images, "-o", out, "-m", model) == 3
+    write_image(images / "case01_0000.nii.gz", type(dark)(dark.array * 1000, dark.geometry))
+    assert predict("-i", images, "-o", out, "-m", model, "-tr", f"{bright_only}:BlobTrainer") == 3
     (failure,) = json.loads((out / "failures.json").read_text())
     assert failure["case"] == "case01" and "ValueError: dim" in failure["problem"]
     assert {r["case"] for r in table(out)} == set(truth) - {"case01"}
@@ -184,6 +183,39 @@ def test_continuing_predicts_only_what_is_left_and_only_in_the_same_way(
     assert predict("-i", images, "-o", out, "-m", model, "--continue_prediction") == 2
     assert "made in another way" in capsys.readouterr().err
     assert outputs(out) == first
+
+
+def test_a_replaced_image_is_predicted_again_and_nothing_stays_of_a_removed_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
+    make_images(images, 3)
+    arguments = ("-i", images, "-o", out, "-m", model)
+    assert predict(*arguments, "--continue_prediction") == 0  # nothing to continue: it begins
+    before = {r["x"] for r in table(out) if r["case"] == "case01"}
+    (images / "case01_0000.nii.gz").write_bytes((images / "case02_0000.nii.gz").read_bytes())
+    assert predict(*arguments, "--continue_prediction") == 0
+    assert list(json.loads((out / "run.json").read_text())["cases"]) == ["case01"]
+    rows = {case: {r["x"] for r in table(out) if r["case"] == case} for case in ("case01", "case02")}
+    assert rows["case01"] == rows["case02"] != before
+    (images / "case02_0000.nii.gz").unlink()
+    (out / "mine.mrk.json").write_text("{}")
+    assert predict(*arguments) == 0
+    assert sorted(p.name for p in out.glob("*.mrk.json")) == ["case00.mrk.json", "case01.mrk.json", "mine.mrk.json"]
+    run = json.loads((out / "run.json").read_text())
+    assert run["identity"]["device"] == "cpu" and set(run["inputs"]) == {"case00", "case01"}
+    (out / "run.json").unlink()
+    capsys.readouterr()
+    assert predict(*arguments, "--continue_prediction") == 2
+    assert "no run.json beside landmarks.csv" in capsys.readouterr().err
+
+
+def test_presence_without_calibration_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
+    make_images(images, 2)
+    assert predict("-i", images, "-o", out, "-m", model) == 0
+    assert capsys.readouterr().err.count("presence is not calibrated: fold 0") == 1
+    assert json.loads((out / "run.json").read_text())["presence_calibrated_on"] == {"0": 0}
 
 
 def test_the_model_is_found_by_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

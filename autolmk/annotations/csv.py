@@ -81,13 +81,33 @@ def write_table(
     columns = [c for c in TABLE_COLUMNS if c != "z" or third]
     rows: list[list[str]] = []
     for case, marks in points.items():
-        for i, name in enumerate(marks.names):
-            present = marks.status[i] == Status.PRESENT
-            point = marks.points[i] if present or best is None else best[case][i]
-            xyz = [_text(x) for x in point] + [""] * (len(columns) - 5 - len(point))
-            status = Status(marks.status[i]).name.lower()
-            rows.append([case, name, *xyz, status, _text(marks.likelihood[i]), _text(marks.error_radius[i])])
-    _write(file, columns, rows)
+        rows += table_rows(case, marks, columns, best=None if best is None else best[case])
+    write_rows(file, columns, rows)
+
+
+def table_rows(
+    case: str,
+    marks: Landmarks | Annotation,
+    columns: Sequence[str],
+    *,
+    best: FloatArray | None = None,
+    log_odds: FloatArray | None = None,
+) -> list[list[str]]:
+    """A row a landmark of one case, with those `columns` of a dataset's or a prediction's table.
+
+    best: (L, P), written where a landmark is not present. log_odds: (L,) for the column of that name.
+    """
+    rows = []
+    for i, name in enumerate(marks.names):
+        present = marks.status[i] == Status.PRESENT
+        point = marks.points[i] if present or best is None else best[i]
+        row = {"case": case, "landmark": name, "status": Status(marks.status[i]).name.lower()}
+        row |= {axis: _text(x) for axis, x in zip("xyz", point, strict=False)}
+        row |= {"likelihood": _text(marks.likelihood[i]), "error_radius": _text(marks.error_radius[i])}
+        if log_odds is not None:
+            row["log_odds"] = _text(log_odds[i])
+        rows.append([row.get(column, "") for column in columns])
+    return rows
 
 
 def write(file: Path, landmarks: Landmarks) -> None:
@@ -97,10 +117,11 @@ def write(file: Path, landmarks: Landmarks) -> None:
         present = status == Status.PRESENT
         xyz = [repr(float(x)) for x in point] + ["0.0"] * (3 - len(point)) if present else [""] * 3
         rows.append([name, *xyz, str(int(present)), "1", "1", "0", "", Status(status).name.lower()])
-    _write(file, SLICER_COLUMNS, rows)
+    write_rows(file, SLICER_COLUMNS, rows)
 
 
-def _write(file: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def write_rows(file: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table atomically, separated by tabs where the name ends with .tsv, else by commas."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t" if file.name.lower().endswith(".tsv") else ",", lineterminator="\n")
     writer.writerow(columns)

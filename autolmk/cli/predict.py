@@ -7,10 +7,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import autolmk
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
 from autolmk.paths import dataset_name
+
+if TYPE_CHECKING:
+    from autolmk.predictor import Predictor
 
 CHECKPOINTS = ("final", "best")
 logger = logging.getLogger(__name__)
@@ -68,7 +73,7 @@ def _add_model(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from autolmk.prediction_output import PredictionFolder
+    from autolmk.prediction_output import PredictionFolder, fingerprints
     from autolmk.prediction_run import Extras, predict_cases
     from autolmk.predictor import Predictor
 
@@ -105,8 +110,11 @@ def _predict(args: argparse.Namespace) -> int:
         "mirroring": predictor.mirror,
         "step_size": predictor.step,
         "shape_prior": predictor.configuration.shape_prior,
+        "device": predictor.device.type,
+        "autolmk": autolmk.__version__,
     }
-    output = PredictionFolder(Path(args.output).expanduser(), list(cases), identity, unit=predictor.plans.unit)
+    _say_uncalibrated(predictor)
+    output = PredictionFolder(Path(args.output).expanduser(), fingerprints(cases), identity, unit=predictor.plans.unit)
     report = predict_cases(
         predictor,
         cases,
@@ -124,6 +132,9 @@ def _predict(args: argparse.Namespace) -> int:
             "unit": predictor.plans.unit,
             "folds": predictor.folds,
             "checkpoint": args.chk,
+            "presence_calibrated_on": {
+                f: m.presence_cases for f, m in zip(predictor.folds, predictor.measured, strict=True)
+            },
             "device": describe_device(predictor.device),
         },
     )
@@ -131,6 +142,15 @@ def _predict(args: argparse.Namespace) -> int:
     if report.failures:
         print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
     return SOME_FAILED if report.failures else OK
+
+
+def _say_uncalibrated(predictor: Predictor) -> None:
+    """Where landmarks may be absent but no fold held cases out to calibrate on."""
+    if predictor.plans.sometimes_absent and not any(m.presence_cases for m in predictor.measured):
+        logger.warning(
+            "presence is not calibrated: fold %s held no cases out, so likelihoods are the network's own log-odds",
+            ", ".join(predictor.folds),
+        )
 
 
 def find_model(args: argparse.Namespace) -> Path:
