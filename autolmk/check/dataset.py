@@ -9,9 +9,9 @@ from pathlib import Path
 
 from autolmk import imageio
 from autolmk.annotations import ending_of
-from autolmk.check.case import Findings, Split, frame_fault, inspect_case, some
+from autolmk.check.case import Findings, frame_fault, inspect_case, some
 from autolmk.check.population import population_faults
-from autolmk.check.report import SEVERITIES, Fault, Report
+from autolmk.check.report import SEVERITIES, Fault, Report, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import largest_case_bytes

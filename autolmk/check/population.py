@@ -54,7 +54,7 @@ def population_faults(
 def _posed(shape: MeanShape, points: FloatArray, training: npt.NDArray[np.bool_]) -> MeanShape:
     """With the poses of all cases (N, L, P), those that did not shape the mean too."""
     poses, p = iter(shape.poses), points.shape[2]
-    seen = np.isfinite(points).all(axis=2) & np.isfinite(shape.points).all(axis=1)
+    seen = np.asarray(np.isfinite(points + shape.points).all(axis=2))
     return MeanShape(
         shape.points,
         tuple(
