@@ -597,14 +597,3 @@ def test_the_template_of_the_documentation_is_a_planner(tmp_path: Path) -> None:
     check_planner(found, ndims=(2,))
     made = plan_dataset(BASE, {"upright": found()}, plans_name="p", device="cpu")
     assert made.configurations["upright"].augmentation.rotation == (5.0, 5.0, 5.0)
-
-
-def test_the_page_on_plans_lists_the_presets() -> None:
-    page = (Path(__file__).resolve().parent.parent / "documentation" / "plans.md").read_text()
-    for name, preset in PRESETS.items():
-        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
-        assert f"| {preset.memory_gb:g} GiB |" in row
-        assert f"up to {preset.whole_coarsening:g} |" in row
-        assert ("residual" in row) == preset.residual
-        length = f"{preset.max_seconds / 60:g} minutes" if preset.max_seconds else f"{preset.epochs} epochs"
-        assert length in row
