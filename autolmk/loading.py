@@ -32,7 +32,7 @@ from autolmk.image import FloatImage
 from autolmk.parallel import die_with_parent
 from autolmk.plans import Configuration, Plans, preprocessing_digest
 from autolmk.sampling import Sample, draw_window, sample
-from autolmk.store import REMEDY, Store
+from autolmk.store import REMEDY, Store, StoredCase
 
 logger = logging.getLogger(__name__)
 
@@ -307,13 +307,17 @@ def check_stored(store: Store, cases: Sequence[str], plans: Plans, configuration
     """AutolmkError unless all the cases are there, whole, and were preprocessed by these plans."""
     digest = preprocessing_digest(plans, configuration)
     for name in cases:
-        case = store.load(name)
-        if case.plans_digest != digest or case.landmarks.names != plans.landmarks:
-            raise AutolmkError(
-                "a preprocessed case was made by other plans",
-                file=store.files(name)[0],
-                case=name,
-                found=case.plans_digest,
-                expected=digest,
-                remedy=REMEDY,
-            )
+        check_case(store, name, store.load(name), plans, digest)
+
+
+def check_case(store: Store, name: str, case: StoredCase, plans: Plans, digest: str) -> None:
+    """AutolmkError unless the stored case was preprocessed by these plans, whose preprocessing has that digest."""
+    if case.plans_digest != digest or case.landmarks.names != plans.landmarks:
+        raise AutolmkError(
+            "a preprocessed case was made by other plans",
+            file=store.files(name)[0],
+            case=name,
+            found=case.plans_digest,
+            expected=digest,
+            remedy=REMEDY,
+        )

@@ -16,15 +16,15 @@ import torch
 from autolmk.annotations import Annotation
 from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
-from autolmk.errors import AutolmkError
 from autolmk.evaluation import RADII, evaluate, penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.inference import Member, Prediction, landmarks_of, predict_image
 from autolmk.landmarks import Landmarks, Status
+from autolmk.loading import check_case
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, preprocessing_digest
 from autolmk.serialization import write_json
-from autolmk.store import REMEDY, Store
+from autolmk.store import Store
 
 
 class Interrupted(Exception):
@@ -113,10 +113,7 @@ def validate(
             if interrupted():
                 raise Interrupted
             stored = store.load(case)
-            if stored.plans_digest != expected or stored.landmarks.names != plans.landmarks:
-                raise AutolmkError(
-                    "a preprocessed case was made by other plans", file=store.files(case)[0], case=case, remedy=REMEDY
-                )
+            check_case(store, case, stored, plans, expected)
             prediction = predict_image(
                 stored.image(), stored.fill, [member], plans, configuration, [measured], device=device
             )

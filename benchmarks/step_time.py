@@ -2,11 +2,11 @@
 
     python benchmarks/step_time.py [--landmarks 8 64] [--steps 10] [--rounds 4] [--clock wall]
 
-Fixed 64^3 patch, XS network (8 to 96 features), output stride 1, batch 1, one thread to compute, one worker to load.
-The whole step is what training runs: wait for the batch (read, warp, intensities), encode, forward, loss, backward,
-optimizer, averaged weights. The bare step is forward and backward of the same network from a ready gradient. Both are
-timed in turn, so that a busy machine slows both; printed is the ratio of the medians. Exit code 1 where it exceeds 1.15
-at up to 8 landmarks, or 1.3.
+Fixed 64^3 patch, XS network (its widths, five stages), output stride 1, batch 1, one thread to compute, one worker to
+load. The whole step is what training runs: wait for the batch (read, warp, intensities), encode, forward, loss,
+backward, optimizer, averaged weights. The bare step is forward and backward of the same network, in the same precision,
+from a ready gradient. Both are timed in turn, so that a busy machine slows both; printed is the ratio of the medians.
+Exit code 1 where it exceeds 1.15 at up to 8 landmarks, or 1.3.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from autolmk.augmentation import IntensityAugmentation
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.loading import TrainingLoader
+from autolmk.planner import PRESETS
 from autolmk.plans import (
     Architecture,
     Augmentation,
@@ -46,7 +47,7 @@ from autolmk.schedule import Limits
 from autolmk.store import Store, StoredCase
 
 SIDE, CASE_SIDE, SPACING = 64, 128, 1.0
-FEATURES = (8, 16, 32, 64, 96)
+FEATURES = tuple(min(PRESETS["XS"].base_features[1] * 2**i, PRESETS["XS"].max_features[1]) for i in range(5))
 LIMITS = {8: 1.15, 64: 1.3}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -120,7 +121,7 @@ def measure(n_landmarks: int, steps: int, rounds: int, workers: int, clock: Call
         def bare() -> None:
             for parameter in run.network.parameters():
                 parameter.grad = None
-            torch.autograd.backward(run.network(data), gradient)
+            torch.autograd.backward(run.forward(data), gradient)
 
         loader = TrainingLoader(
             store, store.cases(), plans, configuration, IntensityAugmentation(1.0), seed=0, workers=workers

@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autolmk import annotations
+from autolmk.dataset import Dataset
 from autolmk.phantom import POINTS, write_phantom
 
 NAME = "Dataset001_Phantom"
@@ -49,6 +51,19 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
         assert set(single.names) == set(listed.names) == set(POINTS[ndim])
     said = command("evaluate", "-p", str(predictions), "-d", "1")
     assert "MRE" in said and ("mm" if ndim == 3 else "px") in said
+    summary = json.loads((predictions / "evaluation" / "summary.json").read_text())
+    assert summary["overall"]["missing"] == 0
+    assert summary["overall"]["mre"]["value"] < error_of_the_mean_position(raw)
+
+
+def error_of_the_mean_position(raw: Path) -> float:
+    """Mean distance of the test cases' points from the mean training position of each landmark: no image looked at."""
+    dataset = Dataset.open(raw)
+    marks = {}
+    for split in ("Tr", "Ts"):
+        cases = dataset.cases(split)
+        marks[split] = np.stack([dataset.read_landmarks(c, dataset.read_image(c).geometry).points for c in cases])
+    return float(np.nanmean(np.linalg.norm(marks["Ts"] - np.nanmean(marks["Tr"], axis=0), axis=2)))
 
 
 @pytest.mark.long

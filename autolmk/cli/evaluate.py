@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from autolmk.landmarks import Landmarks
 
 UNITS = ("mm", "px")
+RADII = (2.0, 2.5, 3.0, 4.0, 8.0)
+FINGERPRINT = "dataset_fingerprint.json"
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for summary.json, summary.csv and points.csv; else the folder evaluation in PRED",
     )  # fmt: skip
     option(
-        arguments, "--radii", type=float, nargs="+", default=[2.0, 2.5, 3.0, 4.0, 8.0],
+        arguments, "--radii", type=float, nargs="+", default=RADII,
         help="of the successful detection rate (<=), mm or px",
     )  # fmt: skip
     option(
@@ -76,7 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
         folders = folders_from(args)
         name = dataset_name(args.dataset, folders)
-        truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / "dataset_fingerprint.json"
+        truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / FINGERPRINT
         logger.info("annotations of %s", folders.raw.describe(truth_at))
     truth, pairs, diagonals, unit = _read_truth(truth_at, args.split, fingerprint)
     unit = unit or args.unit or _unit_of(predictions_at)

@@ -1,0 +1,13 @@
+"""Names that the command line repeats so that `--help` imports nothing heavy are those of the code behind it."""
+
+from __future__ import annotations
+
+from autolmk import evaluation, fingerprint, planner, predictor
+from autolmk.cli import evaluate, plan_experiment, predict, train
+
+
+def test_the_command_line_repeats_what_the_code_says() -> None:
+    assert tuple(planner.PRESETS) == plan_experiment.PRESETS
+    assert set(predict.CHECKPOINTS) < set(predictor.CHECKPOINTS)
+    assert tuple(evaluate.RADII) == evaluation.RADII
+    assert fingerprint.FILE_NAME in train.COPIED and fingerprint.FILE_NAME == evaluate.FINGERPRINT
