@@ -72,7 +72,9 @@ def test_a_network_that_minimises_the_loss_decodes_to_the_point() -> None:
     found = codec.decode(codec.scores(logits))
     assert float((found.voxels[:, :, 0] - voxels).abs().max()) < 0.05
     _, mass = sampled_gaussian(codec.encode(voxels, status).centres, codec.sigma, logits.shape[2:], status == 1)
-    expected = (mass.amax(-1) / (1 - mass.sum(-1))).log() + codec.log_volume  # the second point lies so near the border that it is < 0
+    expected = (
+        mass.amax(-1) / (1 - mass.sum(-1))
+    ).log() + codec.log_volume  # the second point lies so near the border that it is < 0
     torch.testing.assert_close(found.log_odds[0, 1, 0], expected[0, 1], rtol=0, atol=0.05)
     assert found.log_odds[0, 0, 0] > 2
 
