@@ -186,6 +186,8 @@ def kill_and_repeat(stage: Stage, share: float, runs: Runs, folder: Path) -> boo
         f"{stage.name}: killed at {share * 100:.0f} % of {runs.seconds[stage.name]:.1f} s, ended {seconds:.1f} s after "
         f"its second start; {went_on[0] if went_on else 'nothing was done before'}"
     )
+    if went_on is None:
+        runs.seconds[stage.name] = seconds  # of a whole run again: the machine may have become slower
     return went_on is not None
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -320,28 +319,12 @@ if __name__ == "__main__":
 """
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def workers_of(process: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[1]) == process and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_killed_and_run_again_equals_unbroken(tmp_path: Path) -> None:
+def test_killed_and_run_again_equals_unbroken(
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+    children_of: Callable[[int], list[int]],
+    alive: Callable[[Iterable[int]], list[int]],
+) -> None:
     dataset = write_dataset(tmp_path / "Dataset001_Test", n=12, side=40)
     plans = make_plans((0.7, 0.7, 0.7), (8, 8, 8), 3)
     plans.save(tmp_path / "plans.json")
@@ -351,20 +334,15 @@ def test_killed_and_run_again_equals_unbroken(tmp_path: Path) -> None:
     arguments = [sys.executable, str(program), str(dataset.folder), str(tmp_path / "plans.json"), str(folder), "2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-        deadline = time.monotonic() + 30
-        while len(stamps(folder)) < 3 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        children = workers_of(process.pid)
-        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: len(stamps(folder)) >= 3, process)
+        children = children_of(process.pid)
+        process.kill()
         process.communicate()
     assert len(children) >= 2
     begun = Store(folder).cases()
     assert 1 <= len(begun) < 12
     before = stamps(folder)
-    deadline = time.monotonic() + 5
-    while any(map(alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(alive, children))
+    wait_until(lambda: not alive(children), seconds=20)
     assert run(dataset, plans, folder) == []
     assert not changed({case: before[case] for case in begun}, stamps(folder))
     assert sorted(f.name for f in folder.iterdir()) == sorted(f.name for f in (tmp_path / "unbroken").iterdir())
