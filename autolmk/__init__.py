@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autolmk.geometry import Geometry
     from autolmk.image import Image
     from autolmk.landmarks import Landmarks, Status
-    from autolmk.predictor import Predictor
+    from autolmk.prediction.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["AutolmkError", "Geometry", "Image", "Landmarks", "Predictor", "Status", "__version__"]
@@ -26,7 +26,7 @@ _HOME = {
     "Geometry": "autolmk.geometry",
     "Image": "autolmk.image",
     "Landmarks": "autolmk.landmarks",
-    "Predictor": "autolmk.predictor",
+    "Predictor": "autolmk.prediction.predictor",
     "Status": "autolmk.landmarks",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from autolmk.plans import Augmentation, Normalization, digest
-from autolmk.shrinkage import FEWEST_POINTS, FEWEST_SHAPES
+from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint

@@ -16,6 +16,8 @@ from autolmk.geometry import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 
+FEWEST_POINTS = 8  # confident ones, that let a shape prior measure the errors of an image
+FEWEST_SHAPES = 10  # training cases, to know how far anatomy strays
 ANY_SCALE = (0.0, float("inf"))
 MEDIAN_TO_WIDTH = 1.5  # width of the Geman-McClure weights over the median residual
 WIDER = 2.0  # factor on it for annotated points, few of which are wrong: else a few landmarks become the anchors of all

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from autolmk.assignment import ShapePrior, assign
 from autolmk.geometry import FloatArray
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import measure_shape
-from autolmk.shrinkage import shrink
+from autolmk.prediction.assignment import ShapePrior, assign
+from autolmk.prediction.shrinkage import shrink
 from autolmk.symmetry import mirror
 
 K = 5  # candidates a channel

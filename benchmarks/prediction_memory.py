@@ -71,8 +71,8 @@ def measure(n_landmarks: int, args: argparse.Namespace) -> dict[str, float]:
     from autolmk.codecs import HeatmapCodec
     from autolmk.geometry import Geometry
     from autolmk.image import Image
-    from autolmk.inference import Member, predict_image
     from autolmk.networks.unet import build_unet
+    from autolmk.prediction.inference import Member, predict_image
 
     torch.set_num_threads(1)
     plans = plans_for(n_landmarks, args)

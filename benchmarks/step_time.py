@@ -42,9 +42,9 @@ from autolmk.plans import (
     preprocessing_digest,
 )
 from autolmk.registry import trainer_class
-from autolmk.run import Run
-from autolmk.schedule import Limits
 from autolmk.store import Store, StoredCase
+from autolmk.training.run import Run
+from autolmk.training.schedule import Limits
 
 SIDE, CASE_SIDE, SPACING = 64, 128, 1.0
 FEATURES = tuple(min(PRESETS["XS"].base_features[1] * 2**i, PRESETS["XS"].max_features[1]) for i in range(5))

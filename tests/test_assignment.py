@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from autolmk.assignment import ShapePrior, assign
 from autolmk.geometry import FloatArray
+from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.shape import Similarity
 
 K = 5

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from autolmk import evaluation, fingerprint, planner, predictor
+from autolmk import evaluation, fingerprint, planner
 from autolmk.cli import evaluate, plan_experiment, predict, train
+from autolmk.prediction import predictor
 
 
 def test_the_command_line_repeats_what_the_code_says() -> None:

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from autolmk.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.inference import Look, Member, heatmap_crops, likelihoods, predict_image
 from autolmk.landmarks import Status
 from autolmk.measured import Measured
 from autolmk.networks.unet import build_unet
@@ -40,6 +38,8 @@ from autolmk.plans import (
     Windows,
     replace_configuration,
 )
+from autolmk.prediction.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
+from autolmk.prediction.inference import Look, Member, heatmap_crops, likelihoods, predict_image
 
 PATCH = (24, 24, 24)
 SIGMA = 2.0  # mm

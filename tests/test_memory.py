@@ -18,9 +18,9 @@ from autolmk.memory import MemoryEstimate, saved_bytes, training_bytes
 from autolmk.networks.topology import topology
 from autolmk.networks.unet import build_unet
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.run import Run
-from autolmk.schedule import Limits
 from autolmk.trainer import Trainer
+from autolmk.training.run import Run
+from autolmk.training.schedule import Limits
 
 
 class UNetTrainer(Trainer):

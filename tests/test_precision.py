@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from autolmk.averaging import Averaged
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
 from autolmk.precision import MixedPrecision, Precision, choose_device, compiled, computes_in_bfloat16
+from autolmk.training.averaging import Averaged
 
 CPU = torch.device("cpu")
 

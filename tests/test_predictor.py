@@ -22,7 +22,7 @@ from autolmk.image import Image
 from autolmk.imageio import write_image
 from autolmk.measured import Measured
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.predictor import Predictor, trained_folds
+from autolmk.prediction.predictor import Predictor, trained_folds
 from autolmk.registry import keep_source, trainer_class
 from autolmk.serialization import write_json
 

@@ -10,8 +10,8 @@ import torch
 from autolmk import checkpoint
 from autolmk.errors import AutolmkError
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.pretrained import Taken, load_pretrained
 from autolmk.trainers.heatmap import HeatmapTrainer
+from autolmk.training.pretrained import Taken, load_pretrained
 
 
 def trainer(

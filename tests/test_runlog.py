@@ -14,7 +14,7 @@ import pytest
 from autolmk.errors import AutolmkError
 from autolmk.plans import Schedule
 from autolmk.runlog import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, duration, read_log, time_left
-from autolmk.schedule import Limits, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import Limits, ValidationBudget, learning_rate_factor
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from autolmk.assignment import ShapePrior
 from autolmk.geometry import FloatArray
-from autolmk.shrinkage import error_variance, shrink
+from autolmk.prediction.assignment import ShapePrior
+from autolmk.prediction.shrinkage import error_variance, shrink
 
 ANATOMY = 0.4  # mm an axis
 L = 24

@@ -22,7 +22,6 @@ from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.loop import Loop
 from autolmk.measured import Measured
 from autolmk.plans import (
     Architecture,
@@ -34,12 +33,13 @@ from autolmk.plans import (
     Windows,
     preprocessing_digest,
 )
-from autolmk.run import Run
 from autolmk.runlog import read_log
 from autolmk.serialization import read_json, write_json
 from autolmk.store import Store, StoredCase
 from autolmk.trainers.heatmap import HeatmapTrainer
-from autolmk.training import fit, is_finished
+from autolmk.training.fit import fit, is_finished
+from autolmk.training.loop import Loop
+from autolmk.training.run import Run
 
 NAMES = ("bright", "dark", "rare")
 TRAIN, VAL = [f"case{i}" for i in range(6)], ["case6", "case7"]

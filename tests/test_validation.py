@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autolmk.inference import Prediction
 from autolmk.landmarks import Landmarks, Status
-from autolmk.validation import CaseResult, Validation, write_results
+from autolmk.prediction.inference import Prediction
+from autolmk.training.validation import CaseResult, Validation, write_results
 
 TINY = runpy.run_path(str(Path(__file__).with_name("test_training.py")))
 NAMES = TINY["NAMES"]

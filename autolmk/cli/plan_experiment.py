@@ -161,8 +161,8 @@ def _measured(trainer: Trainer) -> float:
 
     import torch
 
-    from autolmk.run import Run
-    from autolmk.schedule import Limits
+    from autolmk.training.run import Run
+    from autolmk.training.schedule import Limits
 
     plans, configuration = trainer.plans, trainer.configuration
     device = torch.device(plans.device)

@@ -15,7 +15,7 @@ from autolmk.errors import AutolmkError
 from autolmk.paths import dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.predictor import Predictor
+    from autolmk.prediction.predictor import Predictor
 
 CHECKPOINTS = ("final", "best")
 logger = logging.getLogger(__name__)
@@ -73,9 +73,9 @@ def _add_model(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from autolmk.prediction_output import PredictionFolder, fingerprints
-    from autolmk.prediction_run import Extras, predict_cases
-    from autolmk.predictor import Predictor
+    from autolmk.prediction.output import PredictionFolder, fingerprints
+    from autolmk.prediction.predictor import Predictor
+    from autolmk.prediction.run import Extras, predict_cases
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(
@@ -191,7 +191,7 @@ def find_model(args: argparse.Namespace) -> Path:
 
 
 def _trained(folder: Path, checkpoint: str) -> list[Path]:
-    from autolmk.predictor import trained_folds
+    from autolmk.prediction.predictor import trained_folds
 
     models = [p for p in folder.iterdir() if p.name.count("__") == 2] if folder.is_dir() else []
     return [model for model in models if trained_folds(model, checkpoint)]

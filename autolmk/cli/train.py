@@ -80,7 +80,7 @@ def _main(args: argparse.Namespace) -> int:
     _check_environment(args, trainer)
     _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
     from autolmk.runlog import build_loggers
-    from autolmk.training import fit
+    from autolmk.training.fit import fit
 
     finished = fit(
         trainer,
@@ -299,8 +299,8 @@ def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans:
 
 
 def _validate(trainer: Trainer, store: Store, val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:
-    from autolmk.loop import sentence
-    from autolmk.training import validate_checkpoint
+    from autolmk.training.fit import validate_checkpoint
+    from autolmk.training.loop import sentence
 
     name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
     numbers = validate_checkpoint(trainer, store, val_cases, folder, name, folder / target, device=args.device)

@@ -15,15 +15,23 @@ from tqdm import tqdm
 
 from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
-from autolmk.inference import Member
 from autolmk.loading import TrainingLoader
 from autolmk.measured import Measured
-from autolmk.run import Run
+from autolmk.prediction.inference import Member
 from autolmk.runlog import Console, Logger, RunLog, duration, time_left
-from autolmk.signals import FINISH_FILE, Signals
 from autolmk.store import Store
 from autolmk.trainer import Trainer
-from autolmk.validation import Interrupted, Validation, calibrate, flat_numbers, subset, validate, write_results
+from autolmk.training.run import Run
+from autolmk.training.signals import FINISH_FILE, Signals
+from autolmk.training.validation import (
+    Interrupted,
+    Validation,
+    calibrate,
+    flat_numbers,
+    subset,
+    validate,
+    write_results,
+)
 
 SAVE_AFTER, SAVE_EVERY = 15.0, 300.0  # s between checkpoints: at least (but for epochs' ends), at most
 SAVE_SHARE = 0.02  # of the time, at most, is spent on writing them, as long as SAVE_EVERY holds

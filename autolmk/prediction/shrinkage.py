@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from autolmk.assignment import ShapePrior
 from autolmk.geometry import FloatArray
-from autolmk.shape import fit_similarity
+from autolmk.prediction.assignment import ShapePrior
+from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, fit_similarity
 
-FEWEST_POINTS = 8  # confident ones, to measure the errors of an image by
-FEWEST_SHAPES = 10  # training cases, to know how far anatomy strays
 GROSS = 6.0  # standard deviations (of anatomy and error) further than which a point's own error must be larger
 CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
 

@@ -22,19 +22,19 @@ import autolmk
 from autolmk import checkpoint
 from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
-from autolmk.inference import Member
-from autolmk.loop import Loop, Settings, Work
 from autolmk.measured import Measured, measure
 from autolmk.precision import Precision, choose_device
-from autolmk.pretrained import load_pretrained
-from autolmk.run import Run, run_digest
+from autolmk.prediction.inference import Member
 from autolmk.runlog import Console, Logger, RunLog
-from autolmk.schedule import Limits
 from autolmk.serialization import make_folder, read_json, to_json, write_json
-from autolmk.signals import LOCK_FILE, Signals, exclusive
 from autolmk.store import Store
 from autolmk.trainer import Trainer
-from autolmk.validation import validate, write_results
+from autolmk.training.loop import Loop, Settings, Work
+from autolmk.training.pretrained import load_pretrained
+from autolmk.training.run import Run, run_digest
+from autolmk.training.schedule import Limits
+from autolmk.training.signals import LOCK_FILE, Signals, exclusive
+from autolmk.training.validation import validate, write_results
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
 from autolmk.evaluation import RADII, evaluate, penalties, point_errors
 from autolmk.geometry import FloatArray
-from autolmk.inference import Member, Prediction, landmarks_of, predict_image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.loading import check_case
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, preprocessing_digest
+from autolmk.prediction.inference import Member, Prediction, landmarks_of, predict_image
 from autolmk.serialization import write_json
 from autolmk.store import Store
 

@@ -26,11 +26,11 @@ from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.imageio import has_physical_size, read_image, split_name, squeeze
-from autolmk.inference import Look, Member, Prediction, predict_image
 from autolmk.landmarks import Landmarks
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, digest
 from autolmk.precision import Precision, choose_device
+from autolmk.prediction.inference import Look, Member, Prediction, predict_image
 from autolmk.preprocessing import preprocess_image
 from autolmk.registry import model_trainer_class
 from autolmk.serialization import from_json, near, read_json

@@ -18,9 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from autolmk.assignment import ShapePrior, assign
 from autolmk.calibration import PresenceCalibration
-from autolmk.candidates import Pool, Ranked, centred_start, cover, tile_starts
 from autolmk.codecs import Codec
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
@@ -29,7 +27,9 @@ from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
-from autolmk.shrinkage import shrink
+from autolmk.prediction.assignment import ShapePrior, assign
+from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
+from autolmk.prediction.shrinkage import shrink
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import check_channels
-from autolmk.inference import Prediction, heatmap_crops
-from autolmk.overlays import write_overlay
-from autolmk.prediction_output import CaseOutput, PredictionFolder, now
-from autolmk.predictor import Predictor, Prepared
+from autolmk.prediction.inference import Prediction, heatmap_crops
+from autolmk.prediction.output import CaseOutput, PredictionFolder, now
+from autolmk.prediction.overlays import write_overlay
+from autolmk.prediction.predictor import Predictor, Prepared
 from autolmk.preprocessing import Failure
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap

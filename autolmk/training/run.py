@@ -13,14 +13,14 @@ from torch import Tensor
 
 import autolmk
 from autolmk import checkpoint
-from autolmk.averaging import Averaged
 from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
 from autolmk.errors import AutolmkError
 from autolmk.plans import digest
 from autolmk.precision import MixedPrecision, Precision, compiled
-from autolmk.schedule import Clock, Limits, ValidationBudget, learning_rate_factor
 from autolmk.serialization import from_json, to_json
 from autolmk.trainer import Trainer
+from autolmk.training.averaging import Averaged
+from autolmk.training.schedule import Clock, Limits, ValidationBudget, learning_rate_factor
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
 

@@ -1,0 +1,1 @@
+"""Prediction: windows to candidates to landmarks (`inference`), and whole folders of images (`run`)."""
