@@ -66,7 +66,7 @@ PREPROCESS = Stage(
 )
 TRAIN = Stage(
     "train",
-    "1 0 --epochs 6 --set schedule.iterations_per_epoch=10 --seed 7 -device cpu --threads 1 --workers 2",
+    "1 0 --epochs 12 --set schedule.iterations_per_epoch=5 --seed 7 -device cpu --threads 1 --workers 2",
     "results/*/*/fold_0",
     9,
     r"going on from iteration \d+|is finished",
