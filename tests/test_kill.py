@@ -29,7 +29,7 @@ from autolmk.phantom import write_phantom
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sessions, SIGKILL")
 
 NAME = "Dataset001_Phantom"
-N_TRAIN, N_TEST, SIZE = 160, 40, 48
+N_TRAIN, N_TEST, SIZE = 120, 30, 48
 KILLS, SEED = 10, 7
 LIMIT = 300.0  # s that a command may take
 TELL_OF_TIME = ("run.json", "training_log.jsonl", "progress.png", "checkpoint_best.safetensors")
@@ -141,7 +141,7 @@ class Runs:
 
     def _nothing_is_left(self, process: subprocess.Popen[str]) -> None:
         """Workers may take a moment to notice that they are alone."""
-        self._wait_until(lambda: not processes_of(process.pid), seconds=20)
+        self._wait_until(lambda: not processes_of(process.pid))
 
 
 def processes_of(session: int) -> list[int]:
