@@ -209,8 +209,15 @@ def fingerprints(cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
 
 def _fingerprint(files: Sequence[Path]) -> str:
     each = [file for given in files for file in (sorted(given.iterdir()) if given.is_dir() else [given])]
-    states = [(file.name, (state := file.stat()).st_size, state.st_mtime_ns) for file in each]
-    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr([_state(file) for file in each]).encode()).hexdigest()[:16]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    """Name, size and time of change; of a link to nothing, which reading the case will report, the name alone."""
+    if not file.exists():
+        return file.name, 0, 0
+    state = file.stat()
+    return file.name, state.st_size, state.st_mtime_ns
 
 
 def file_names(names: Sequence[str]) -> list[str]:
