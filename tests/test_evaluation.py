@@ -270,3 +270,7 @@ def test_command_on_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "swaps: 0 of 2" in capsys.readouterr().out
     summary = json.loads((tmp_path / "predictions" / "evaluation" / "summary.json").read_text())
     assert summary["overall"]["mre"]["value"] == pytest.approx(0.0, abs=1e-9)
+    table = raw / "landmarksTs" / "landmarks.csv"
+    table.write_text(table.read_text() + f"case77,{NAMES[0]},1,2,3,present\n")
+    assert main(arguments) == 2
+    assert "1 annotated cases have no image" in (said := capsys.readouterr().err) and "case77" in said

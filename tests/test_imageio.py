@@ -444,3 +444,18 @@ def test_incomplete_channels_are_refused(tmp_path: Path) -> None:
     assert len(imageio.list_cases(tmp_path, None, 3)["a"]) == 3
     with pytest.raises(AutolmkError, match="more channels"):
         imageio.list_cases(tmp_path, None, 2)
+
+
+def test_a_folder_of_several_kinds_gives_every_case(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a_0000.nii.gz", "b_0000.mha", "c_0000.nrrd", "a_0000.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "predictions").mkdir()
+    found = imageio.list_mixed_cases(tmp_path, ".nii.gz")
+    assert {case: files[0].name for case, files in found.items()} == {
+        "a": "a_0000.nii.gz",
+        "b": "b_0000.mha",
+        "c": "c_0000.nrrd",
+    }
+    assert "a_0000.png is left aside" in caplog.text
+    with pytest.raises(AutolmkError, match="images of two kinds"):
+        imageio.list_mixed_cases(tmp_path)

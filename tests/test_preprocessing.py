@@ -228,7 +228,8 @@ def write_points(folder: Path, i: int, x: float) -> None:
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    return {f.stem: f.stat().st_mtime_ns for f in folder.glob("*.b2nd")}
+    """Of whole cases; temporary files come and go."""
+    return {f.stem: f.stat().st_mtime_ns for f in folder.glob("[!.]*.b2nd")}
 
 
 def changed(before: dict[str, int], after: dict[str, int]) -> set[str]:

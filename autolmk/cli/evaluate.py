@@ -201,7 +201,17 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
     from autolmk.imageio import read_geometry
 
     truth, diagonals = {}, {}
-    for case in tqdm(dataset.cases(split), desc="reading annotations", delay=2, leave=False):
+    cases = dataset.cases(split)
+    without = sorted(set(dataset.annotation_files(split)) - {case.identifier for case in cases})
+    if without:
+        raise AutolmkError(
+            f"{len(without)} annotated cases have no image",
+            file=dataset.folder / f"images{split}",
+            found=", ".join(without[:10]) + " ..." * (len(without) > 10),
+            expected="an image of every annotated case, or the figures would look better than they are",
+            remedy="add the images, or remove these cases' annotations",
+        )
+    for case in tqdm(cases, desc="reading annotations", delay=2, leave=False):
         if case.annotation is not None:
             geometry = read_geometry(case.images[0], spacing=dataset.spacing_of(case))
             truth[case.identifier] = dataset.read_landmarks(case, geometry)

@@ -198,14 +198,13 @@ def _trained(folder: Path, checkpoint: str) -> list[Path]:
 
 
 def find_cases(place: Path, file_ending: str | None) -> dict[str, tuple[Path, ...]]:
-    """case -> files by channel, of a folder (where it holds several kinds, the training set's) or one image."""
-    from autolmk.imageio import DICOM, ending_of, list_cases, split_name
+    """case -> files by channel, of a folder or one image. file_ending: the training set's, see `list_mixed_cases`."""
+    from autolmk.imageio import DICOM, list_mixed_cases, split_name
 
     if place.is_file():
         return {split_name(place)[0]: (place,)}
-    kinds = {ending_of(p) for p in place.iterdir() if not p.name.startswith(".")} if place.is_dir() else set()
     wanted = None if file_ending is None else DICOM if file_ending.strip(".").lower() == DICOM else file_ending.lower()
-    cases = list_cases(place, wanted if wanted in kinds else None)
+    cases = list_mixed_cases(place, wanted)
     if not cases:
         raise AutolmkError(
             "there is no image to predict",

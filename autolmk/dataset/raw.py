@@ -98,12 +98,15 @@ class Dataset:
         return "mm" if imageio.has_physical_size(self._readable_case().images[0]) else "px"
 
     def cases(self, split: Split = "Tr") -> list[Case]:
-        """The cases that have an image, by name; none where there are no test cases. AutolmkError where imagesTr is
-        missing, a case has two annotations, or `groups` does not match."""
+        """The cases that have an image, by name; none where there are no test cases. Test images may be of any kind.
+
+        AutolmkError where imagesTr is missing, a case has two annotations, or `groups` does not match.
+        """
         folder = self.folder / f"images{split}"
         if split == "Ts" and not folder.is_dir():
             return []
-        files = imageio.list_cases(folder, self.description.file_ending)
+        ending = self.description.file_ending
+        files = imageio.list_mixed_cases(folder, ending) if split == "Ts" else imageio.list_cases(folder, ending)
         found = self.annotation_files(split)
         for case in files:
             if len(found.get(case, ())) > 1:

@@ -6,7 +6,16 @@ file, spreads unevenly spaced slices evenly and drops damaged slices, with a war
 
 from __future__ import annotations
 
-from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, check_channels, ending_of, list_cases, split_name
+from autolmk.imageio.files import (
+    DICOM,
+    ENDINGS,
+    SIZELESS,
+    check_channels,
+    ending_of,
+    list_cases,
+    list_mixed_cases,
+    split_name,
+)
 from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
 from autolmk.imageio.writing import write_image
 
@@ -18,6 +27,7 @@ __all__ = [
     "ending_of",
     "has_physical_size",
     "list_cases",
+    "list_mixed_cases",
     "metadata",
     "read_geometry",
     "read_image",

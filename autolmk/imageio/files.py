@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
+
+logger = logging.getLogger(__name__)
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
 DICOM = "dicom"  # instead of an ending: every case is a folder that holds one DICOM series
@@ -64,6 +67,35 @@ def list_cases(
         if n_channels is not None:
             check_channels(case, files, n_channels)
     return result
+
+
+def list_mixed_cases(folder: Path, preferred: str | None = None) -> dict[str, tuple[Path, ...]]:
+    """`list_cases` of a folder that may hold several kinds of images, as test images from elsewhere do.
+
+    preferred: kind whose image stands for a case that has several; without it, two kinds for one case are an
+    AutolmkError. What is left aside is said in a warning.
+    """
+    if not folder.is_dir():
+        return list_cases(folder)
+    kinds = {kind for p in folder.iterdir() if not p.name.startswith(".") and (kind := ending_of(p))}
+    if preferred != DICOM and kinds != {DICOM}:
+        kinds.discard(DICOM)  # a folder among images is some other folder
+    result: dict[str, tuple[Path, ...]] = {}
+    for kind in sorted(kinds, key=lambda k: (k != preferred, k)):
+        for case, files in list_cases(folder, kind).items():
+            if case not in result:
+                result[case] = files
+                continue
+            if ending_of(result[case][0]) != preferred:
+                raise AutolmkError(
+                    "a case has images of two kinds",
+                    file=folder,
+                    case=case,
+                    found=f"{result[case][0].name} and {files[0].name}",
+                    remedy="keep one of them",
+                )
+            logger.warning("%s: %s is used, %s is left aside", case, result[case][0].name, files[0].name)
+    return dict(sorted(result.items()))
 
 
 def check_channels(case: str, files: Sequence[Path], n_channels: int) -> None:

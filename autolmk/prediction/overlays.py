@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,9 @@ def _write(file: Path, picture: Picture, marks: list[Mark], *, pixels: float) ->
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing_") as folder:
             temporary = Path(folder) / "picture.png"
-            figure.savefig(temporary, format="png")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
+                figure.savefig(temporary, format="png")
             os.replace(temporary, file)
     except OSError as error:
         raise AutolmkError(
