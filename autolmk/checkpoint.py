@@ -56,11 +56,7 @@ def save(file: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -
 
 def load(file: Path) -> Checkpoint:
     """AutolmkError, naming the file and a remedy, where it is missing, damaged, foreign or of another version."""
-    header = _header(file)
-    try:
-        tensors = safetensors.torch.load_file(file, device="cpu")
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise damaged(file, str(error)) from None
+    header, tensors = _read(file, with_tensors=True)
     if _checksum(tensors) != header["crc32"]:
         raise damaged(file, "its checksum does not match its content")
     return Checkpoint(tensors, header["record"], file)
@@ -68,11 +64,12 @@ def load(file: Path) -> Checkpoint:
 
 def read_record(file: Path) -> dict[str, Any]:
     """The JSON part alone, without reading tensors; same errors as `load`, but damage in tensors goes unseen."""
-    record: dict[str, Any] = _header(file)["record"]
+    record: dict[str, Any] = _read(file, with_tensors=False)[0]["record"]
     return record
 
 
-def _header(file: Path) -> dict[str, Any]:
+def _read(file: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of one opening of the file: a trainer may replace it at any moment."""
     if not file.is_file():
         raise AutolmkError(
             "a checkpoint is missing", file=file, remedy="train this fold first, or choose another checkpoint"
@@ -80,6 +77,7 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(file, framework="pt", device="cpu") as stream:
             text = (stream.metadata() or {}).get(HEADER)
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()} if with_tensors else {}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise damaged(file, str(error)) from None
     if text is None:
@@ -97,8 +95,7 @@ def _header(file: Path) -> dict[str, Any]:
             expected=f"version {VERSION}",
             remedy="update autolmk, or train again",
         )
-    result: dict[str, Any] = header
-    return result
+    return header, tensors
 
 
 def damaged(file: Path, found: str) -> AutolmkError:

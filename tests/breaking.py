@@ -296,10 +296,10 @@ def other_plans(stored: Any) -> None:
 
 
 def two_kinds(place: Place) -> None:
-    """A folder of .tif and .jpg images, for a model that was trained on neither."""
+    """A .tif and a .jpg image of one case, for a model that was trained on neither."""
     drop("{images}")(place)
     image("{images}/a.tif", (9, 9))(place)
-    image("{images}/b.jpg", (9, 9))(place)
+    image("{images}/a.jpg", (9, 9))(place)
 
 
 def header(path: str, offset: int, form: str, *values: float) -> Damage:

@@ -302,7 +302,7 @@ CASES = [
     Broken("two models", "predict", "", both(drop("{model}/plans.json"), copy("{model}", "{results}/other")),
            ("no model folder",)),
     Broken("missing folder", "predict", "-i {folder}/nowhere", None, ("nowhere", "missing")),
-    Broken("two kinds of images", "predict", "", two_kinds, ("imagesTs", "several kinds")),
+    Broken("two kinds of images", "predict", "", two_kinds, ("imagesTs", "two kinds", "a.jpg")),
     Broken("wrong number", "predict", "-step_size 3", None, ("3.0", "0 < step <= 1")),
     Broken("another run's output", "predict", "-o {predictions} --disable_tta --continue_prediction -step_size 0.3",
            None, ("run.json", "--continue_prediction")),
