@@ -87,7 +87,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         beyond = (1.0 - mass.sum(-1).flatten()).to(z.dtype)  # absent: all of it
         loss = w * (log_sum - at_target.sum(1) - beyond * e)
         gradient.scatter_add_(1, cells, -w[:, None] * q)
-        of_elsewhere = (w * (torch.exp(e - log_sum) - beyond)).view(logits.shape[:2]).sum(0)
+        of_elsewhere = (w * (torch.exp(e - log_sum) - beyond)).view(logits.shape[:2]).sum_to_size(elsewhere.shape)
         ctx.save_for_backward(gradient.view(logits.shape).to(logits.dtype), of_elsewhere.to(elsewhere.dtype))
         return loss.sum()
 

@@ -1,22 +1,17 @@
-"""Codec: points -> what a network is trained against, and its output -> points. One object, testable without a network.
-
-Shapes: B batch, L landmarks, D image axes, *S the window's input voxels, *O its output cells (O = S / output stride),
-K candidates. All voxel coordinates are in array order, 0 = centre of the window's first input voxel. The centre of
-output cell i at stride s is input voxel s * i + (s - 1) / 2.
-"""
+"""The heatmap codec: a Gaussian a landmark, never built densely, and the decoder that inverts it; see `codec`."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from autolmk.codecs.codec import Candidates, Codec, Target, padded
 
 REACH = 1.5  # sigmas to each side of a peak that the decoder's fit sees
 MIN_SIGMA = 0.75  # output cells: below, a sampled Gaussian no longer determines its centre
@@ -26,56 +21,16 @@ WIDEST = 5.0  # times the encoder's sigma: a flatter peak is fitted as if it wer
 
 
 @dataclass(frozen=True)
-class Target:
-    """What `Codec.encode` hands to the trainer's loss; each codec has its own subclass."""
-
-
-@dataclass(frozen=True)
 class HeatmapTarget(Target):
     """A Gaussian a landmark, never built densely.
 
-    centres: (B, L, D) float64 output cells. sigma: (D,) output cells. elsewhere: (L,) logit of "not in this window".
+    centres: (B, L, D) float64 output cells. sigma: (D,) output cells. elsewhere: (L,) or (B, L) logit of "not in
+    this window".
     """
 
     centres: Tensor
     sigma: tuple[float, ...]
     elsewhere: Tensor
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Possible places of each landmark in a window, best first; on the CPU.
-
-    voxels: (B, L, K, D) float64 input voxels, NaN where there is none. log_odds: (B, L, K) float64 natural log-odds of
-    "here" against "elsewhere", -inf where there is none. spread: (B, L, K) float64 input voxels, the peak's width.
-    """
-
-    voxels: Tensor
-    log_odds: Tensor
-    spread: Tensor
-
-
-class Codec(nn.Module, ABC):
-    """encode for training; scores, mirror and decode for prediction. Its parameters are trained with the network's."""
-
-    @abstractmethod
-    def encode(self, voxels: Tensor, status: Tensor) -> Target:
-        """voxels: (B, L, D) float64 input voxels, anything where not present; status: (B, L) int8."""
-
-    @abstractmethod
-    def scores(self, output: Any) -> Tensor:
-        """Network output -> (B, L, ...) float32 that may be averaged over folds and mirrored views."""
-
-    @abstractmethod
-    def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """The scores of a window reversed along array axis `axis` -> those of the window itself.
-
-        partner: (L,) index of each landmark's left/right partner, its own where it has none.
-        """
-
-    @abstractmethod
-    def decode(self, scores: Tensor) -> Candidates:
-        """Scores of one window (B, L, ...) -> candidates, best first."""
 
 
 class HeatmapCodec(Codec):
@@ -111,16 +66,18 @@ class HeatmapCodec(Codec):
         self._fit = _QuadraticFit(self.cells, self.sigma)
         self.log_volume = sum(math.log(g * math.sqrt(2 * math.pi)) for g in self.sigma)  # of a Gaussian of height 1
 
-    def encode(self, voxels: Tensor, status: Tensor) -> HeatmapTarget:
+    def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> HeatmapTarget:
         """See Codec. A point outside the window is encoded like one inside: the loss gives its mass to elsewhere."""
         stride = torch.tensor(self.stride, dtype=torch.float64, device=voxels.device)
-        return HeatmapTarget((voxels.double() - (stride - 1) / 2) / stride, self.sigma, self.elsewhere)
+        elsewhere = self.elsewhere if landmarks is None else self.elsewhere[landmarks]
+        return HeatmapTarget((voxels.double() - (stride - 1) / 2) / stride, self.sigma, elsewhere)
 
-    def scores(self, output: Tensor) -> Tensor:
+    def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Logits (B, L, *O) -> log-odds against elsewhere, (B, L, *O) float32.
 
         In inference mode they take the logits' memory."""
-        elsewhere = self.elsewhere.float().view(-1, *(1,) * len(self.cells))
+        elsewhere = self.elsewhere.float() if landmarks is None else self.elsewhere.float()[landmarks]
+        elsewhere = elsewhere.view(*elsewhere.shape, *(1,) * len(self.cells))
         in_place = torch.is_inference_mode_enabled()
         return output.float().sub_(elsewhere) if in_place else output.float() - elsewhere
 
@@ -149,7 +106,7 @@ class HeatmapCodec(Codec):
         none = height.isneginf()
         voxels = (cells * stride + (stride - 1) / 2).masked_fill(none[..., None], math.nan)
         spread = (variance * stride**2).mean(-1).sqrt().masked_fill(none, math.nan)
-        return _padded(Candidates(voxels, height + self.log_volume, spread), self.n_candidates)
+        return padded(Candidates(voxels, height + self.log_volume, spread), self.n_candidates)
 
 
 def _local_maxima(scores: Tensor, sigma: Sequence[float], k: int) -> tuple[Tensor, Tensor]:
@@ -205,15 +162,6 @@ def _duplicates(cells: Tensor, height: Tensor, sigma: Sequence[float]) -> Tensor
     for k in range(1, height.shape[2]):
         stands[:, :, k] &= ~(near[:, :, k, :k] & stands[:, :, :k]).any(-1)
     return ~stands
-
-
-def _padded(found: Candidates, k: int) -> Candidates:
-    missing = k - found.log_odds.shape[2]
-    return Candidates(
-        F.pad(found.voxels, (0, 0, 0, missing), value=math.nan),
-        F.pad(found.log_odds, (0, missing), value=-math.inf),
-        F.pad(found.spread, (0, missing), value=math.nan),
-    )
 
 
 class _QuadraticFit:

@@ -1,0 +1,71 @@
+"""Codec: points -> what a network is trained against, and its output -> points. One object, testable without a network.
+
+Shapes: B batch, L landmarks, D image axes, *S the window's input voxels, *O its output cells (O = S / output stride),
+K candidates. All voxel coordinates are in array order, 0 = centre of the window's first input voxel. The centre of
+output cell i at stride s is input voxel s * i + (s - 1) / 2.
+
+Where each landmark has a window of its own, rows take the place of L: a batch says by `landmarks` (B, L) which landmark
+each row is; None: all landmarks in order.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Target:
+    """What `Codec.encode` hands to the trainer's loss; each codec has its own subclass."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Possible places of each landmark in a window, best first; on the CPU.
+
+    voxels: (B, L, K, D) float64 input voxels, NaN where there is none. log_odds: (B, L, K) float64 natural log-odds of
+    "here" against "elsewhere", -inf where there is none. spread: (B, L, K) float64 input voxels, the peak's width.
+    """
+
+    voxels: Tensor
+    log_odds: Tensor
+    spread: Tensor
+
+
+class Codec(nn.Module, ABC):
+    """encode for training; scores, mirror and decode for prediction. Its parameters are trained with the network's."""
+
+    @abstractmethod
+    def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> Target:
+        """voxels: (B, L, D) float64 input voxels, anything where not present; status: (B, L) int8."""
+
+    @abstractmethod
+    def scores(self, output: Any, landmarks: Tensor | None = None) -> Tensor:
+        """Network output -> (B, L, ...) float32 that may be averaged over folds and mirrored views."""
+
+    @abstractmethod
+    def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
+        """The scores of a window reversed along array axis `axis` -> those of the window itself.
+
+        partner: (L,) index of each landmark's left/right partner, its own where it has none.
+        """
+
+    @abstractmethod
+    def decode(self, scores: Tensor) -> Candidates:
+        """Scores of one window (B, L, ...) -> candidates, best first."""
+
+
+def padded(found: Candidates, k: int) -> Candidates:
+    """With k places a landmark: what is missing is NaN and -inf."""
+    missing = k - found.log_odds.shape[2]
+    return Candidates(
+        F.pad(found.voxels, (0, 0, 0, missing), value=math.nan),
+        F.pad(found.log_odds, (0, missing), value=-math.inf),
+        F.pad(found.spread, (0, missing), value=math.nan),
+    )
