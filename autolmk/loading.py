@@ -15,11 +15,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,9 @@ from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import FloatImage
 from autolmk.parallel import die_with_parent
+from autolmk.placement import Frame, Placement, Shape, frame_of
 from autolmk.plans import Configuration, Plans, preprocessing_digest
-from autolmk.sampling import Sample, draw_window, sample
+from autolmk.sampling import Sample, draw_window, sample, sample_landmarks
 from autolmk.store import REMEDY, Store, StoredCase
 
 logger = logging.getLogger(__name__)
@@ -42,12 +43,15 @@ LOSSES = 3  # workers that may be killed before training is stopped
 
 
 class Batch(TypedDict):
-    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8, see `sampling.Sample`. cases: B."""
+    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B. Where each landmark has a
+    window of its own: data (B, W, C, *patch), and W rows of voxels and status, of `landmarks` (B, W); see
+    `sampling.Sample`."""
 
     data: FloatImage
     voxels: FloatArray
     status: npt.NDArray[np.int8]
     cases: list[str]
+    landmarks: NotRequired[npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -60,29 +64,47 @@ class BatchSource:
     partners: tuple[int, ...]
     augmentation: Augmentation
     seed: int
+    placement: Placement | None = None
+    shape: Shape | None = None
+    frames: dict[str, Frame] = field(default_factory=dict, compare=False, repr=False)  # of the cases seen so far
 
     def batch(self, index: int) -> Batch:
         """Batch `index`. AutolmkError names the case that failed, with the traceback."""
         size = self.configuration.batch_size
         names = [self._case(index * size + row) for row in range(size)]
         samples = [self._sample(name, index, row) for row, name in enumerate(names)]
-        return {
+        batch: Batch = {
             "data": np.stack([s["data"] for s in samples]),
             "voxels": np.stack([s["voxels"] for s in samples]),
             "status": np.stack([s["status"] for s in samples]),
             "cases": names,
         }
+        if self.placement is not None:
+            batch["landmarks"] = np.stack([s["landmarks"] for s in samples])
+        return batch
 
     def _case(self, draw: int) -> str:
         """Cases come in rounds, each in a new order, so that all are seen equally often."""
         turn, place = divmod(draw, len(self.cases))
         return self.cases[int(_order(self.seed, turn, len(self.cases))[place])]
 
+    def _frame(self, name: str, case: StoredCase) -> Frame:
+        """In which the true points of a case lie."""
+        if name not in self.frames:
+            points = np.where(case.landmarks.present[:, None], case.landmarks.points, np.nan)
+            self.frames[name] = frame_of(points, case.geometry, self.configuration.windows, self.shape)
+        return self.frames[name]
+
     def _sample(self, name: str, index: int, row: int) -> Sample:
         rng = np.random.default_rng([self.seed, index, row])
         try:
             case = self.store.load(name)
             marks = case.landmarks
+            if self.placement is not None:
+                frame = self._frame(name, case)
+                result = sample_landmarks(rng, case, self.configuration, self.placement, frame, self.shape)
+                result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
+                return result
             window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration)
             result = sample(case, window, self.partners)
             result["data"] = self.augmentation(rng, result["data"])
@@ -123,12 +145,16 @@ class TrainingLoader(Iterator[Batch]):
         first_iteration: int = 0,
         iterations: int | None = None,
         workers: int = 0,
+        placement: Placement | None = None,
+        shape: Shape | None = None,
     ) -> None:
         self._pool: _Pool | None = None
         if not cases:
             raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
         check_stored(store, cases, plans, configuration)
-        self.source = BatchSource(store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed)
+        self.source = BatchSource(
+            store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed, placement, shape
+        )
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
         self.workers = workers

@@ -71,13 +71,12 @@ def saved_bytes(
     input_shape: (B, C, *S). dtype: of training; a copy of the module is cast to it: autocast does not act on meta.
     """
     network = copy.deepcopy(module).to(device=device, dtype=dtype)
-    return count_saved(network, input_shape, loss, dtype=dtype, device=device).total
+    data = torch.zeros(tuple(input_shape), dtype=dtype, device=device)
+    return count_saved(network, lambda: loss(network(data))).total
 
 
-def count_saved(
-    network: nn.Module, input_shape: Sequence[int], loss: Callable[[Any], Tensor], *, dtype: torch.dtype, device: str
-) -> Saved:
-    """As `saved_bytes`, for a module that already is on `device` in `dtype`.
+def count_saved(network: nn.Module, step: Callable[[], Tensor]) -> Saved:
+    """What `step`, a forward pass of `network` and its loss, keeps for backward.
 
     A meta tensor has no address: storages are told apart by their C++ object, which lives while the graph holds it.
     """
@@ -92,9 +91,8 @@ def count_saved(
             kept.append(tensor)
         return tensor
 
-    data = torch.zeros(tuple(input_shape), dtype=dtype, device=device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = loss(network(data))
+        value = step()
     if value.ndim != 0 or not value.requires_grad:
         raise ValueError(f"the loss must be a scalar that depends on the network, got shape {tuple(value.shape)}")
     return Saved(sum(storages.values()), max(storages.values(), default=0))
@@ -117,16 +115,22 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     network = network.to(dtype)
     casts = 0 if dtype == torch.float32 else sum(p.numel() * p.element_size() for p in network.parameters())
     patch = trainer.configuration.patch_size
-    landmarks = (batch_size, trainer.n_landmarks)
-    voxels = torch.zeros((*landmarks, len(patch)), dtype=torch.float64, device="meta")
-    status = torch.full(landmarks, int(Status.PRESENT), dtype=torch.int8, device="meta")
+    windows = trainer.configuration.windows
+    per_landmark = windows.kind == "landmark"
+    rows = (batch_size, (windows.per_sample if per_landmark else None) or trainer.n_landmarks)
+    batch = {
+        "voxels": torch.zeros((*rows, len(patch)), dtype=torch.float64, device="meta"),
+        "status": torch.full(rows, int(Status.PRESENT), dtype=torch.int8, device="meta"),
+    }
+    if per_landmark:
+        batch["landmarks"] = torch.zeros(rows, dtype=torch.int64, device="meta")
+    shape = (*rows, trainer.n_channels, *patch) if per_landmark else (batch_size, trainer.n_channels, *patch)
+    batch["data"] = torch.zeros(shape, dtype=dtype, device="meta")
 
-    def loss(output: Any) -> Tensor:
-        value = trainer.loss(output, codec.encode(voxels, status), status)
-        return value if isinstance(value, Tensor) else torch.stack([v.float() for v in value.values()]).sum()
+    def step() -> Tensor:
+        return torch.stack([loss.float() for loss in trainer.training_step(network, codec, batch).values()]).sum()
 
-    shape = (batch_size, trainer.n_channels, *patch)
-    saved = count_saved(network, shape, loss, dtype=dtype, device="meta")
+    saved = count_saved(network, step)
     return MemoryEstimate(
         saved=saved.total,
         parameters=size + buffers,

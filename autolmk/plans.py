@@ -50,18 +50,42 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class SliceGroup:
+    """Landmarks that annotators place on one slice. axis: array axis (0 = z) of the image in canonical orientation that
+    is perpendicular to the slice."""
+
+    axis: int
+    landmarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Windows:
-    """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles, random places.
+    """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles, random places;
+    `landmark`: a window a landmark, around where the previous stage found it, see `placement`.
 
     holding: share of random training windows that are placed to hold a random present landmark.
+    Of kind `landmark`: per_sample: windows of a case that make a training sample, of landmarks drawn at random; None:
+    one of every landmark, in order. pose: turned and scaled into the pose of the fitted mean shape; else as the image.
+    rounds: looks of prediction, each around the points of the one before. jitter: standard deviation an axis of the
+    previous stage's errors, as a share of the window's side, until training has measured them. least_side: shortest
+    side (voxels an axis) that the measured errors may choose; patch_size is the longest. groups: landmarks that were
+    annotated on one slice; their windows turn only within it and share their place across it.
     """
 
-    kind: Literal["whole", "random"]
+    kind: Literal["whole", "random", "landmark"]
     holding: float = 0.7
+    per_sample: int | None = None
+    pose: bool = False
+    rounds: int = 1
+    jitter: float = 1 / 6
+    least_side: tuple[int, ...] | None = None
+    groups: tuple[SliceGroup, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.holding <= 1:
             raise ValueError(f"holding must be a share between 0 and 1, got {self.holding}")
+        if self.rounds < 1 or (self.per_sample is not None and self.per_sample < 1) or not 0 < self.jitter < 1:
+            raise ValueError("rounds and per_sample must be 1 or more, and jitter a share between 0 and 1")
 
 
 @dataclass(frozen=True)

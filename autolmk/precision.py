@@ -62,12 +62,12 @@ class MixedPrecision(nn.Module):
         super().__init__()
         self.network, self.device, self.dtype = network, device, dtype
 
-    def forward(self, data: Tensor) -> Any:
-        """(B, C, *S) -> the network's output."""
+    def forward(self, *inputs: Tensor) -> Any:
+        """(B, C, *S), and what else the network takes -> the network's output."""
         if self.dtype is None:
-            return self.network(data)
+            return self.network(*inputs)
         with torch.autocast(self.device.type, dtype=self.dtype):
-            output = self.network(data)
+            output = self.network(*inputs)
         return _in_float32(output)
 
 

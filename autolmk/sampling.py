@@ -6,9 +6,10 @@ physical space, the image is interpolated on it once, and points follow exactly.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FWHM_TO_SIGMA, LOW_PASS_ABOVE, FloatImage, resample
 from autolmk.landmarks import Status
+from autolmk.placement import Frame, Placement, Shape, centres, frame_of, simulate
 from autolmk.plans import Augmentation, Configuration
 from autolmk.store import StoredCase
 
@@ -36,11 +38,13 @@ class Window:
 
 class Sample(TypedDict):
     """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8.
-    A present landmark may lie outside the window."""
+    A present landmark may lie outside the window. Where each landmark has a window of its own: data (W, C, *patch), and
+    landmarks (W,) says which landmark each window, and row of voxels and status, answers for."""
 
     data: FloatImage
     voxels: FloatArray
     status: npt.NDArray[np.int8]
+    landmarks: NotRequired[npt.NDArray[np.int64]]
 
 
 def draw_window(
@@ -148,3 +152,64 @@ def sample(case: StoredCase, window: Window, partners: Sequence[int]) -> Sample:
         "voxels": window.geometry.to_voxels(case.landmarks.points)[order],
         "status": case.landmarks.status[order],
     }
+
+
+def sample_landmarks(
+    rng: np.random.Generator,
+    case: StoredCase,
+    configuration: Configuration,
+    placement: Placement,
+    frame: Frame,
+    shape: Shape | None,
+) -> Sample:
+    """A window a landmark, cut around points as the stage before might have found them.
+
+    frame: in which the case's true points lie. Windows without a place (a landmark that is not present, where no mean
+    shape tells its place) show the image's middle and are marked unknown.
+    """
+    windows, marks = configuration.windows, case.landmarks
+    found = simulate(
+        rng, np.where(marks.present[:, None], marks.points, frame.expected), frame, configuration, placement
+    )
+    seen = frame_of(found, case.geometry, windows, shape, frame.pose)
+    middles = centres(found, seen, case.geometry, windows.groups, marks.names)
+    which = draw_landmarks(rng, marks.status, windows.per_sample)
+    turn = _turn(rng, case.geometry, seen, configuration)
+    data, voxels, status = [], [], []
+    for i in which:
+        placed = bool(np.isfinite(middles[i]).all())
+        middle = middles[i] if placed else case.geometry.centre
+        window = seen.window(middle, placement.side, configuration.spacing, turn)
+        data.append(cut(case, window))
+        voxels.append(window.to_voxels(marks.points[i]))
+        status.append(marks.status[i] if placed else Status.UNKNOWN)
+    return {
+        "data": np.stack(data),
+        "voxels": np.stack(voxels),
+        "status": np.array(status, dtype=np.int8),
+        "landmarks": which,
+    }
+
+
+def draw_landmarks(rng: np.random.Generator, status: npt.NDArray[np.int8], n: int | None) -> npt.NDArray[np.int64]:
+    """n landmarks whose state is known, in random order, again where there are fewer; None: all, in order."""
+    if n is None:
+        return np.arange(len(status))
+    known = np.flatnonzero(status != Status.UNKNOWN)
+    pool = known if len(known) else np.arange(len(status))
+    rounds = -(-n // len(pool))
+    return np.concatenate([rng.permutation(pool) for _ in range(rounds)])[:n]
+
+
+def _turn(rng: np.random.Generator, geometry: Geometry, frame: Frame, configuration: Configuration) -> FloatArray:
+    """(P, P): the augmentation's rotation and scale, about the frame's axes; of slice groups within their plane."""
+    augmentation, groups = configuration.augmentation, configuration.windows.groups
+    if groups and geometry.ndim == 3:
+        axes = {group.axis for group in groups}
+        free = [angle if axes == {2 - i} else 0.0 for i, angle in enumerate(augmentation.rotation)]
+        augmentation = dataclasses.replace(augmentation, rotation=tuple(free))
+    if geometry.ndim == 2 or not configuration.windows.pose:
+        return draw_transform(rng, geometry, augmentation)
+    rotation = frame.rotation @ draw_rotation(rng, augmentation.rotation) @ frame.rotation.T
+    low, high = augmentation.scale
+    return np.asarray(rotation / np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,14 @@ def build(trainer: Trainer) -> tuple[nn.Module, Codec]:
 class Trainer(ABC):
     """Describes a method: network, codec, loss. Constructing one is free: no file, no device, no weights.
 
-    Three methods are required, three have defaults; `training.fit` and `inference` run them all alike.
+    Three methods are required, four have defaults; `training.fit` and `prediction` run them all alike.
+
+    looks_at: "image" where the network sees windows that hold many landmarks; "landmarks" where it sees a window a
+    landmark, cut around what the previous stage found (`Windows.kind` "landmark"): it is then called with data
+    (B, W, C, *patch) and landmarks (B, W), which landmark each window answers for, and its output's second axis is W.
     """
+
+    looks_at: ClassVar[Literal["image", "landmarks"]] = "image"
 
     @dataclass(frozen=True)
     class Options:
@@ -48,6 +54,13 @@ class Trainer(ABC):
 
     def __init__(self, plans: Plans, configuration: Configuration, options: Mapping[str, Any] | None = None) -> None:
         self.plans, self.configuration = plans, configuration
+        if (configuration.windows.kind == "landmark") != (self.looks_at == "landmarks"):
+            raise AutolmkError(
+                f"the trainer {configuration.trainer} does not look at windows of this kind",
+                found=f"windows.kind {configuration.windows.kind!r}",
+                expected="landmark" if self.looks_at == "landmarks" else "whole or random",
+                remedy="correct the plans, or choose a configuration that this trainer suits",
+            )
         values = {**configuration.options, **(options or {})}
         self.options = from_json(type(self).Options, values, path="options")
 
@@ -86,9 +99,15 @@ class Trainer(ABC):
         """Intensity augmentation of a training window; spatial augmentation is a perturbed Geometry, see `sampling`."""
         return IntensityAugmentation(self.configuration.augmentation.intensity)
 
+    def prediction_network(self, network: nn.Module) -> nn.Module:
+        """The part of `build_network`'s module that prediction needs, sharing its weights: all of it by default."""
+        return network
+
     def training_step(self, network: nn.Module, codec: Codec, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named losses of one batch: `data` (B, C, *S), `voxels` (B, L, D), `status` (B, L), all on the device."""
-        output = network(batch["data"])
-        target = codec.encode(batch["voxels"], batch["status"])
+        """Named losses of one batch: `data` (B, C, *S), `voxels` (B, L, D), `status` (B, L), all on the device; see
+        `loading.Batch`."""
+        which = (batch["landmarks"],) if "landmarks" in batch else ()
+        output = network(batch["data"], *which)
+        target = codec.encode(batch["voxels"], batch["status"], *which)
         losses = self.loss(output, target, batch["status"])
         return losses if isinstance(losses, dict) else {"loss": losses}

@@ -82,7 +82,7 @@ class Run:
 
     def on_device(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The arrays of a batch as tensors; the cases' names stay behind."""
-        return {key: self.precision.tensor(batch[key]) for key in ("data", "voxels", "status")}
+        return {key: self.precision.tensor(value) for key, value in batch.items() if key != "cases"}
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One optimizer step on `loading`'s batch. AutolmkError where the loss is not finite."""
