@@ -15,6 +15,7 @@ import numpy as np
 
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks
+from autolmk.placement import Placement, Shape
 from autolmk.serialization import from_json, read_json, write_json
 from autolmk.shape import mean_shape
 
@@ -32,6 +33,7 @@ class Measured:
     presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept), calibrated on presence_cases
     held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
     untrained: landmarks that no training case shows, so that this fold's network knows nothing of them.
+    placement: of a later stage's windows, from the errors of the stage before.
     """
 
     mean_shape: dict[str, tuple[float, ...]] | None = None
@@ -43,6 +45,7 @@ class Measured:
     presence_intercept: float = 0.0
     presence_cases: int = 0
     untrained: tuple[str, ...] = ()
+    placement: Placement | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -66,6 +69,14 @@ class Measured:
                 remedy="update autolmk, or train again",
             )
         return from_json(cls, value, file=file)
+
+    def shape(self, names: Sequence[str]) -> Shape | None:
+        """The mean shape as (L, P) in the order of `names`; None where the training cases could not tell one."""
+        if not self.mean_shape:
+            return None
+        nowhere = (float("nan"),) * len(next(iter(self.mean_shape.values())))
+        points = np.array([self.mean_shape.get(name, nowhere) for name in names], dtype=np.float64)
+        return Shape(points, self.scale_bounds)
 
     def save(self, fold_folder: Path) -> None:
         """Write measured.json atomically."""

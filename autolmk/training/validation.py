@@ -23,6 +23,7 @@ from autolmk.loading import check_case
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, preprocessing_digest
 from autolmk.prediction.inference import Member, Prediction, landmarks_of, predict_image
+from autolmk.prediction.refinement import look_again
 from autolmk.serialization import write_json
 from autolmk.store import Store
 
@@ -97,12 +98,13 @@ def validate(
     measured: Measured,
     *,
     device: torch.device,
+    before: Callable[[str], Prediction] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     progress: Callable[[Sequence[str]], Any] = iter,
 ) -> Validation:
     """Predict each case as autolmk_predict would and compare with the truth.
 
-    interrupted: asked before each case; where true, raises Interrupted. progress: wraps the cases, such as tqdm.
+    before: what the previous stage says of a case, for a later stage. interrupted: asked before each case; where true, raises Interrupted. progress: wraps the cases, such as tqdm.
     The global random state is left as it was. AutolmkError where a case was preprocessed by other plans.
     """
     start = time.monotonic()
@@ -114,9 +116,11 @@ def validate(
                 raise Interrupted
             stored = store.load(case)
             check_case(store, case, stored, plans, expected)
-            prediction = predict_image(
-                stored.image(), stored.fill, [member], plans, configuration, [measured], device=device
-            )
+            image, fill, rest = stored.image(), stored.fill, ([member], plans, configuration, [measured])
+            if before is None:
+                prediction = predict_image(image, fill, *rest, device=device)
+            else:
+                prediction = look_again(image, fill, before(case), *rest, device=device)
             results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
     return Validation(results, time.monotonic() - start)
 

@@ -1,0 +1,233 @@
+"""Second looks: a window around each landmark that the stage before found, see `placement`; one decoder for validation
+and for autolmk_predict.
+
+Each member of an ensemble looks in the pose of its own mean shape; their points are fused. What a window answers with
+"elsewhere" is searched in its neighbourhood, once, and kept where the stage before saw it if that finds nothing.
+
+Shapes: L landmarks, K candidates, D image axes, P physical axes, W windows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.image import Image
+from autolmk.measured import Measured
+from autolmk.placement import Frame, centres, frame_of
+from autolmk.plans import Configuration, Plans
+from autolmk.precision import MixedPrecision, Precision
+from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, merge_radius, pooled_prior
+from autolmk.prediction.shrinkage import shrink
+
+N_CANDIDATES = 5
+CHUNK = 16  # windows seen at a time where the network takes any number
+NEIGHBOUR = 0.5  # of a window's side, between the windows of a search
+logger = logging.getLogger(__name__)
+
+
+def look_again(
+    image: Image,
+    fill: Sequence[float],
+    before: Prediction,
+    members: Sequence[Member],
+    plans: Plans,
+    configuration: Configuration,
+    measured: Sequence[Measured],
+    *,
+    device: torch.device | str,
+) -> Prediction:
+    """Landmarks of a preprocessed image from windows around `before`, what the previous stage says of this image.
+
+    Arguments as of `inference.predict_image`; measured: of each member's fold. AutolmkError where a fold measured no
+    placement, or a network's output is not finite.
+    """
+    looks = [
+        _Looks(image, fill, member, one, plans, configuration, torch.device(device))
+        for member, one in zip(members, measured, strict=True)
+    ]
+    found = [look.settle(before) for look in looks]
+    unknown = np.all([np.isin(plans.landmarks, member.untrained) for member in members], axis=0)
+    candidates, log_odds = fuse(found, merge_radius(configuration))
+    log_odds[unknown] = -np.inf
+    candidates = _keep(before, candidates, log_odds)
+    prior = pooled_prior(measured, plans, unknown)
+    if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
+        candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
+    landmarks = landmarks_of(candidates, log_odds, plans, measured, unknown)
+    return Prediction(landmarks, candidates, log_odds, before.looks + sum(look.seen for look in looks))
+
+
+class _Looks:
+    """One member's looks at one image; counts windows in `seen`."""
+
+    def __init__(
+        self,
+        image: Image,
+        fill: Sequence[float],
+        member: Member,
+        measured: Measured,
+        plans: Plans,
+        configuration: Configuration,
+        device: torch.device,
+    ) -> None:
+        if measured.placement is None:
+            raise AutolmkError(
+                "a fold of a later stage has not measured where its windows lie",
+                found="measured.json without a placement",
+                remedy="train this fold again",
+            )
+        self.image, self.fill, self.member, self.plans = image, tuple(fill), member, plans
+        self.configuration, self.windows, self.side = configuration, configuration.windows, measured.placement.side
+        self.shape = measured.shape(plans.landmarks)
+        self.precision = Precision(device)
+        self.network = MixedPrecision(member.network, device, self.precision.dtype)
+        self.seen = 0
+
+    def settle(self, before: Prediction) -> tuple[FloatArray, FloatArray]:
+        """Candidates (L, K, P) mm and log-odds (L, K), best first, after all rounds."""
+        points, candidates, log_odds = before.candidates[:, 0], before.candidates, before.log_odds
+        frame = self._frame(points, before.log_odds[:, 0])
+        for _ in range(self.windows.rounds):
+            middles = centres(points, frame, self.image.geometry, self.windows.groups, self.plans.landmarks)
+            candidates, log_odds = self._at(middles, frame)
+            here = log_odds[:, 0] > 0
+            points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
+            frame = self._frame(points, log_odds[:, 0])
+        return self._search(points, candidates, log_odds, frame)
+
+    def _frame(self, points: FloatArray, log_odds: FloatArray) -> Frame:
+        """From the points that are confident, or the better half where few are."""
+        known = np.isfinite(points).all(axis=1) & np.isfinite(log_odds)
+        threshold = min(0.0, float(np.median(log_odds[known]))) if known.any() else 0.0
+        trusted = np.where((known & (log_odds >= threshold))[:, None], points, np.nan)
+        return frame_of(trusted, self.image.geometry, self.windows, self.shape)
+
+    def _at(self, middles: FloatArray, frame: Frame) -> tuple[FloatArray, FloatArray]:
+        """Candidates and log-odds of all landmarks in windows at middles (L, P); NaN and -inf where there is none."""
+        placed = np.flatnonzero(np.isfinite(middles).all(axis=1))
+        return self._each([(int(i), self._window(middles[i], frame)) for i in placed], frame)
+
+    def _window(self, middle: FloatArray, frame: Frame) -> Geometry:
+        return frame.window(middle, self.side, self.configuration.spacing)
+
+    def _each(self, windows: Sequence[tuple[int, Geometry]], frame: Frame) -> tuple[FloatArray, FloatArray]:
+        """The best candidates (L, K, P) and log-odds (L, K) that (landmark, window) pairs show."""
+        n, p = len(self.plans.landmarks), self.image.geometry.physical_ndim
+        pools: list[list[tuple[float, FloatArray]]] = [[] for _ in range(n)]
+        for part in self._passes(windows, frame):
+            voxels, odds = self._see([w for _, w, _ in part], [i for i, _, _ in part])
+            for (landmark, window, counts), places, values in zip(part, voxels, odds, strict=True):
+                if counts:
+                    known = np.isfinite(values)
+                    points = window.to_physical(places[known])
+                    pools[landmark] += [(float(v), point) for v, point in zip(values[known], points, strict=True)]
+        candidates, log_odds = np.full((n, N_CANDIDATES, p), np.nan), np.full((n, N_CANDIDATES), -np.inf)
+        for i, pool in enumerate(pools):
+            for k, (value, point) in enumerate(sorted(pool, key=lambda row: -row[0])[:N_CANDIDATES]):
+                candidates[i, k], log_odds[i, k] = point, value
+        return candidates, log_odds
+
+    def _passes(self, windows: Sequence[tuple[int, Geometry]], frame: Frame) -> list[list[tuple[int, Geometry, bool]]]:
+        """Windows that are seen together: (landmark, window, whether it counts). A network that takes all landmarks in
+        order gets the image's middle for those without a window."""
+        if self.windows.per_sample is not None:
+            rows = [(landmark, window, True) for landmark, window in windows]
+            return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+        queues: dict[int, list[Geometry]] = {}
+        for landmark, window in windows:
+            queues.setdefault(landmark, []).append(window)
+        filler = self._window(self.image.geometry.centre, frame)
+        return [
+            [
+                (i, queues[i][turn], True) if turn < len(queues.get(i, ())) else (i, filler, False)
+                for i in range(len(self.plans.landmarks))
+            ]
+            for turn in range(max(map(len, queues.values()), default=0))
+        ]
+
+    def _see(self, windows: Sequence[Geometry], which: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Window voxels (W, K, D) and log-odds (W, K)."""
+        self.seen += len(windows)
+        data = np.stack([self.image.resample(window, fill=self.fill).array for window in windows])
+        landmarks = torch.as_tensor(np.array(which)[None], device=self.precision.device)
+        codec = self.member.codec
+        with torch.inference_mode(), evaluating([self.member]):
+            output = self.network(self.precision.tensor(data[None]), landmarks)
+            scores = codec.scores(output, landmarks)
+            if not np.isfinite(float(scores.amax())):
+                raise AutolmkError(
+                    "the network's output is not finite",
+                    found=f"scores up to {float(scores.amax())}",
+                    remedy="check the image's intensities; if other images fail too, train again",
+                )
+            found = codec.decode(scores)
+        return found.voxels[0].double().cpu().numpy(), found.log_odds[0].double().cpu().numpy()
+
+    def _search(
+        self, points: FloatArray, candidates: FloatArray, log_odds: FloatArray, frame: Frame
+    ) -> tuple[FloatArray, FloatArray]:
+        """For landmarks that their windows call elsewhere: the windows around their points and expected places too."""
+        lost = np.flatnonzero(~(log_odds[:, 0] > 0))
+        steps = list(itertools.product((-1, 0, 1), repeat=len(self.side)))
+        half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.configuration.spacing)
+        windows = []
+        for i in lost:
+            places = [place for place in (points[i], frame.expected[i]) if np.isfinite(place).all()]
+            middles = [place + frame.direction @ (half * step) for place in places for step in steps]
+            windows += [(int(i), self._window(middle, frame)) for middle in middles if self._holds(middle)]
+        if not windows:
+            return candidates, log_odds
+        around, odds = self._each(windows, frame)
+        better = odds[:, 0] > np.maximum(log_odds[:, 0], 0.0)
+        logger.info(
+            "%d landmarks were not where the stage before saw them: %d windows around, %d found",
+            len(lost),
+            len(windows),
+            int(better.sum()),
+        )
+        candidates, log_odds = candidates.copy(), log_odds.copy()
+        candidates[better], log_odds[better] = around[better], odds[better]
+        return candidates, log_odds
+
+    def _holds(self, middle: FloatArray) -> bool:
+        return bool(self.image.geometry.contains(self.image.geometry.to_voxels(middle)))
+
+
+def fuse(found: Sequence[tuple[FloatArray, FloatArray]], radius: float) -> tuple[FloatArray, FloatArray]:
+    """Members' candidates (L, K, P) and log-odds (L, K) as one.
+
+    A landmark's best places are averaged, weighted by their probability, over those within `radius` mm of the one that
+    has the most weight near it; log-odds are averaged. Further candidates are those of that member.
+    """
+    if len(found) == 1:
+        return found[0][0].copy(), found[0][1].copy()
+    best = np.stack([candidates[:, 0] for candidates, _ in found])  # (M, L, P)
+    odds = np.stack([log_odds[:, 0] for _, log_odds in found])
+    weight = np.where(np.isfinite(odds), 1 / (1 + np.exp(-np.clip(odds, -50, 50))), 0.0)
+    near = np.linalg.norm(best[:, None] - best[None], axis=3) <= radius  # (M, M, L), False for NaN
+    support = (near * weight[None]).sum(axis=1)
+    leader = support.argmax(axis=0)
+    candidates = np.stack([found[m][0][i] for i, m in enumerate(leader)])
+    log_odds = np.stack([found[m][1][i] for i, m in enumerate(leader)])
+    for i, m in enumerate(leader):
+        members = near[m, :, i] & (weight[:, i] > 0)
+        if members.any():
+            candidates[i, 0] = np.average(best[members, i], axis=0, weights=weight[members, i])
+            log_odds[i, 0] = odds[:, i][np.isfinite(odds[:, i])].mean()
+    return candidates, log_odds
+
+
+def _keep(before: Prediction, candidates: FloatArray, log_odds: FloatArray) -> FloatArray:
+    """Where a landmark is called elsewhere, its best position is still the one that the stage before saw."""
+    old = before.candidates[:, 0]
+    stays = ~(log_odds[:, 0] > 0) & np.isfinite(old).all(axis=1)
+    result = candidates.copy()
+    result[stays, 0] = old[stays]
+    return result
