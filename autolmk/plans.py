@@ -228,6 +228,13 @@ class Plans:
             )
         return self.configurations[name]
 
+    def chain(self, name: str) -> tuple[str, ...]:
+        """The stages of a configuration, first to last: those before it, and itself."""
+        names: list[str] = [name]
+        while (before := self.configuration(names[0]).previous_stage) is not None:
+            names.insert(0, before)
+        return tuple(names)
+
     def pair_indices(self) -> tuple[int, ...]:
         """For each landmark the index of its mirror partner, its own index where it has none."""
         partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
@@ -248,6 +255,14 @@ def _contradiction(plans: Plans) -> str | None:
             return (
                 f"configurations.{name}.normalization: {len(c.normalization)} for {len(plans.channel_names)} channels"
             )
+        if (c.previous_stage is None) == (c.windows.kind == "landmark"):
+            return f"configurations.{name}: windows a landmark need a previous_stage, and only they have one"
+        before, seen = c.previous_stage, {name}
+        while before is not None:
+            if before not in plans.configurations or before in seen:
+                return f"configurations.{name}.previous_stage: {before!r} is no other configuration of these plans"
+            seen.add(before)
+            before = plans.configurations[before].previous_stage
     if not plans.landmarks or len(set(plans.landmarks)) != len(plans.landmarks):
         return "landmarks: a name stands twice" if plans.landmarks else "landmarks: none"
     unknown = sorted({name for pair in plans.pairs for name in pair} - set(plans.landmarks))

@@ -120,12 +120,16 @@ class UNet(nn.Module):
 
     def forward(self, data: Tensor) -> Tensor:
         """(B, C, *S) -> (B, n_outputs, *S / output_stride) float32."""
+        output: Tensor = self.head(self.features(data))
+        return output
+
+    def features(self, data: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, features, *S / output_stride), what the head sees."""
         skips = self.encoder(data)
         x: Tensor = skips[-1]
         for stage, upsampling, block in zip(self.stage_indices, self.upsamplings, self.decoder, strict=True):
             x = block(torch.cat((upsampling(x), skips[stage]), 1))
-        output: Tensor = self.head(x)
-        return output
+        return x
 
 
 class Head(nn.Module):
