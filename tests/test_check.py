@@ -250,7 +250,7 @@ def nothing_readable(folder: Path) -> None:
 
 
 DATASET_FAULTS: list[tuple[Callable[[Path], None], str]] = [
-    (no_images, "missing"),
+    (no_images, "the folder of training images is missing"),
     (no_description, "dataset.json is missing"),
     (misspelt_key, "chanel_names"),
     (two_annotations, "two annotations"),

@@ -170,6 +170,14 @@ def test_a_missing_dataset_json_that_cannot_be_inferred_says_why(tmp_path: Path)
         Dataset.open(tmp_path / "nothing")
 
 
+def test_landmarks_of_other_names_than_the_images_are_named_beside_them(tmp_path: Path) -> None:
+    folder = raw(tmp_path, cases=("a",))
+    (folder / "landmarksTr" / "landmarks.csv").write_text("case,landmark,x,y,z\na_0000.nii.gz,tip,4,5,6\n")
+    (folder / "dataset.json").unlink()
+    with pytest.raises(AutolmkError, match=r"landmarks of a_0000\.nii\.gz; images of a"):
+        Dataset.open(folder)
+
+
 @pytest.mark.parametrize("frame", ["LPS", "RAS", "voxel"])
 def test_the_frame_of_points_is_inferred_by_trying(frame: str, tmp_path: Path) -> None:
     folder = raw(tmp_path)

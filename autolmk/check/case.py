@@ -226,6 +226,7 @@ def _better_frame(readings: dict[Frame, FloatArray], frame: Frame, geometry: Geo
 def _outside_faults(case: Case, names: tuple[str, ...], points: FloatArray, geometry: Geometry) -> list[Fault]:
     voxels = geometry.to_voxels(points)
     size = np.array(geometry.shape)
+    grid = f"{' x '.join(map(str, geometry.shape[::-1]))} voxels ({', '.join('xyz'[: geometry.ndim])})"
     beyond = np.maximum(-0.5 - voxels, voxels - (size - 0.5)).max(axis=1)
     faults = []
     for low, high, severity in ((0.0, 1.0, "warning"), (1.0, np.inf, "case")):
@@ -238,7 +239,7 @@ def _outside_faults(case: Case, names: tuple[str, ...], points: FloatArray, geom
                     severity,  # type: ignore[arg-type]
                     "points lie outside the image" if severity == "case" else "points lie just outside the image",
                     found=some(listed),
-                    expected=f"inside {' x '.join(map(str, geometry.shape[::-1]))} voxels (x, y, z)",
+                    expected=f"inside {grid}",
                     remedy="move the points, or call the landmarks absent; if all points are off, see to the frame"
                     if severity == "case"
                     else "nothing, or move the points",

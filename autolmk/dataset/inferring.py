@@ -13,7 +13,7 @@ import numpy as np
 from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -102,6 +102,16 @@ def _landmark_names(dataset: Dataset) -> list[str]:
         return list(names)
     if damaged is not None:
         raise damaged
+    images, points = [case.identifier for case in dataset.cases("Tr")], list(dataset.annotation_files("Tr"))
+    if points:
+        raise AutolmkError(
+            "none of a dataset's landmarks belong to a training image",
+            file=dataset.folder / "landmarksTr",
+            found=f"landmarks of {some(points)}; images of {some(images)}",
+            expected="the same names",
+            remedy="name landmark files, or the cases in landmarks.csv, as the images are without _0000 and ending; a "
+            "table of several cases must be called landmarks.csv",
+        )
     raise AutolmkError(
         "a dataset has no landmarks",
         file=dataset.folder / "landmarksTr",

@@ -111,6 +111,13 @@ class Dataset:
         folder = self.folder / f"images{split}"
         if split == "Ts" and not folder.is_dir():
             return []
+        if not folder.is_dir():
+            raise AutolmkError(
+                "the folder of training images is missing",
+                file=folder,
+                expected="imagesTr/CASE_0000.ext, and the points in landmarksTr",
+                remedy="put the images there, or correct the dataset's folder",
+            )
         ending = self.description.file_ending
         files = imageio.list_mixed_cases(folder, ending) if split == "Ts" else imageio.list_cases(folder, ending)
         found = self.annotation_files(split)
