@@ -1,7 +1,10 @@
-"""95 % studentised bootstrap intervals, resampling cases: the points of one case are not independent.
+"""95 % intervals over cases: the points of one case are not independent. None with fewer than 5 cases.
 
-Bootstrap-t of Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 12. On skewed errors it covers 94 % at
-15 cases where the percentile bootstrap covers 90 %.
+Means and medians: studentised bootstrap, resampling cases (bootstrap-t of Efron and Tibshirani, An Introduction to the
+Bootstrap, 1993, ch. 12). On skewed errors it covers 94 % at 15 cases where the percentile bootstrap covers 90 %.
+
+Shares (SDR): exact binomial, for as many points as the cases are worth (Korn and Graubard, Survey Methodology 24:193,
+1998). A bootstrap cannot tell how sure it is of cases that are all alike: of 100 %, or of 3 of 4 points in each.
 
 Shapes: N cases, R resamples, Q quantities estimated at once.
 """
@@ -13,11 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from autolmk.geometry import FloatArray
 
 LEVEL = 0.95
-MIN_CASES = 3  # with fewer, no interval is stated
+MIN_CASES = 5  # with fewer, an interval would be too wide to say anything, and none is stated
 CHUNK = 4_000_000  # numbers held at a time
 
 
@@ -36,34 +40,39 @@ def resample_cases(n_cases: int, n_resamples: int, seed: int) -> FloatArray:
     return rng.multinomial(n_cases, np.full(n_cases, 1 / max(n_cases, 1)), size=n_resamples).astype(np.float64)
 
 
-def ratios(sums: FloatArray, counts: FloatArray, draws: FloatArray, *, share: bool = False) -> list[Estimate]:
+def means(sums: FloatArray, counts: FloatArray, draws: FloatArray) -> list[Estimate]:
     """Means over all points: sum of `sums` (N, Q) over sum of `counts` (N, Q), with intervals; draws: (R, N).
 
-    The standard error is that of a ratio of totals over cases (linearised). share: the sums count successes. Then the
-    variance of half a point, times the design effect of points hanging together in cases, is added, so that resamples
-    without a failure have no infinite t; and where all succeed or all fail, the bound is exact (Clopper and Pearson,
-    1934) with the case as the unit, which is conservative.
+    The standard error is that of a ratio of totals over cases (linearised).
     """
-    value, variance, n = (a[0] for a in _ratio(sums, counts, np.ones((1, len(sums)))))
-    values, variances, ns = _ratio(sums, counts, draws)
-    if share:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            effect = np.nan_to_num(variance * n / (value * (1 - value)), posinf=1.0).clip(min=1.0)
-            variance, variances = variance + effect * (0.5 / n) ** 2, variances + effect * (0.5 / ns) ** 2
-    result = []
-    for q in range(sums.shape[1]):
-        n_cases = int((counts[:, q] > 0).sum())
-        if n_cases == 0:
-            result.append(Estimate(None))
-        elif share and value[q] in (0.0, 1.0):
-            bound = float(((1 - LEVEL) / 2) ** (1 / n_cases))
-            low, high = (bound, 1.0) if value[q] == 1.0 else (0.0, 1 - bound)
-            result.append(Estimate(float(value[q]), low, high))
-        else:
-            highest = 1.0 if share else np.inf
-            error, errors = np.sqrt(variance[q]), np.sqrt(variances[:, q])
-            result.append(_studentised(value[q], error, values[:, q], errors, n_cases, highest))
-    return result
+    value, variance, _ = (a[0] for a in _ratio(sums, counts, np.ones((1, len(sums)))))
+    values, variances, _ = _ratio(sums, counts, draws)
+    n_cases = (counts > 0).sum(axis=0)
+    return [
+        _studentised(value[q], float(np.sqrt(variance[q])), values[:, q], np.sqrt(variances[:, q]), int(n_cases[q]))
+        for q in range(sums.shape[1])
+    ]
+
+
+def shares(hits: FloatArray, counts: FloatArray) -> list[Estimate]:
+    """Successes among all points: sum of `hits` (N, Q) over sum of `counts` (N, Q), with intervals.
+
+    The interval of Clopper and Pearson (1934) for the effective number of points: their number over the design effect
+    of points hanging together in cases, at most their number, times the squared ratio of the t quantiles for points and
+    for cases, because the design effect is itself estimated from few cases. Where all succeed or all fail the design
+    effect is unknown, and the number of cases counts: then the bound holds however points hang together.
+    """
+    value, variance, n = (a[0] for a in _ratio(hits, counts, np.ones((1, len(hits)))))
+    n_cases = (counts > 0).sum(axis=0)
+    outside = (1 - LEVEL) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effect = variance * (n - 1) / (value * (1 - value))
+        ratio = stats.t.ppf(1 - outside, n - 1) / stats.t.ppf(1 - outside, n_cases - 1)
+        worth = np.where((value > 0) & (value < 1), n / effect.clip(min=1) * ratio**2, n_cases)
+    hit, missed = value * worth, (1 - value) * worth
+    low = np.where(hit > 0, stats.beta.ppf(outside, hit, missed + 1), 0.0)
+    high = np.where(missed > 0, stats.beta.ppf(1 - outside, hit + 1, missed), 1.0)
+    return [_estimate(value[q], low[q], high[q], int(n_cases[q])) for q in range(hits.shape[1])]
 
 
 def median(errors: Sequence[FloatArray], draws: FloatArray) -> Estimate:
@@ -84,7 +93,7 @@ def median(errors: Sequence[FloatArray], draws: FloatArray) -> Estimate:
     values, standard_errors = (
         np.concatenate(a) for a in zip(*(_median(pooled, owner, by_case, p) for p in parts), strict=True)
     )
-    return _studentised(value, error, values, standard_errors, n_cases, np.inf)
+    return _studentised(value, error, values, standard_errors, n_cases)
 
 
 def _ratio(sums: FloatArray, counts: FloatArray, draws: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -122,16 +131,21 @@ def _median(
     return np.where(total > 0, value, np.nan), np.where((total > 0) & (n > 1), error, np.nan)
 
 
-def _studentised(
-    value: float, error: float, values: FloatArray, errors: FloatArray, n_cases: int, highest: float
-) -> Estimate:
-    """value - quantiles of t = (values - value) / errors, times error; within [0, highest]."""
-    if not np.isfinite(value):
-        return Estimate(None)
+def _studentised(value: float, error: float, values: FloatArray, errors: FloatArray, n_cases: int) -> Estimate:
+    """value - quantiles of t = (values - value) / errors, times error; at least 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         t = (values - value) / errors
     t = t[np.isfinite(t)]
-    if n_cases < MIN_CASES or not np.isfinite(error) or error <= 0 or not t.size:
-        return Estimate(float(value))
+    if not np.isfinite(error) or error <= 0 or not t.size:
+        return _estimate(value, np.nan, np.nan, n_cases)
     low, high = np.quantile(t, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(value), float(max(value - high * error, 0.0)), float(min(value - low * error, highest)))
+    return _estimate(value, max(value - high * error, 0.0), value - low * error, n_cases)
+
+
+def _estimate(value: float, low: float, high: float, n_cases: int) -> Estimate:
+    """With the interval where there is one and the cases suffice for it."""
+    if not np.isfinite(value):
+        return Estimate(None)
+    if n_cases < MIN_CASES or not np.isfinite([low, high]).all():
+        return Estimate(float(value))
+    return Estimate(float(value), float(low), float(high))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+NAMED = 6  # things that a message names before it only counts
 
 
 class AutolmkError(Exception):
@@ -63,3 +66,13 @@ def _rebuild(
     remedy: str | None,
 ) -> AutolmkError:
     return cls(problem, file=file, case=case, found=found, expected=expected, remedy=remedy)
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """'1 case', '2 cases', for messages. plural: where it is more than the noun and an s."""
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def some(texts: Sequence[str]) -> str:
+    """The first few of a list and how many more there are, for messages."""
+    return ", ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from autolmk.annotations import Annotation
-from autolmk.bootstrap import Estimate, median, ratios, resample_cases
+from autolmk.bootstrap import Estimate, means, median, resample_cases, shares
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
@@ -82,8 +82,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """unit: mm or px. Intervals: 95 %, studentised bootstrap over cases. penalty: case -> what a point without any
-    predicted position counts as."""
+    """unit: mm or px. Intervals: 95 %, over cases, None where fewer than 5 show the landmark, see `bootstrap`. penalty:
+    case -> what a point without any predicted position counts as. seed, n_resamples: of the bootstrap."""
 
     unit: str
     penalty: dict[str, float]
@@ -236,11 +236,11 @@ def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], dra
     present = [np.isfinite(e) for e in parts]
     sums = np.stack([np.where(ok, e, 0.0).sum(1) for e, ok in zip(parts, present, strict=True)], axis=1)
     n = np.stack([ok.sum(1) for ok in present], axis=1).astype(float)
-    means = ratios(sums, n, draws)
+    mre = means(sums, n, draws)
     rates = {}
     for radius in radii:
         hits = np.stack([(e <= radius).sum(1) for e in parts], axis=1).astype(float)
-        rates[f"{radius:g}"] = ratios(hits, n, draws, share=True)
+        rates[f"{radius:g}"] = shares(hits, n)
     result = []
     for i, (column, errors) in enumerate(zip(columns, parts, strict=True)):
         finite = errors[present[i]]
@@ -248,7 +248,7 @@ def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], dra
             Scores(
                 n=int(present[i].sum()),
                 missing=int(table.missing[:, column].sum()),
-                mre=means[i],
+                mre=mre[i],
                 sd=float(finite.std(ddof=1)) if len(finite) > 1 else None,
                 median=median([row[np.isfinite(row)] for row in errors], draws),
                 sdr={radius: estimates[i] for radius, estimates in rates.items()},

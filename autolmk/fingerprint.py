@@ -21,6 +21,7 @@ from autolmk.landmark_statistics import (
     LandmarkStatistics,
     Pose,
     co_slice_groups,
+    in_grids,
     landmark_statistics,
     pose_spread,
 )
@@ -79,8 +80,9 @@ class Intensity:
 
 @dataclass(frozen=True)
 class MirrorPlane:
-    """Of the mean shape. normal: (P,) physical, unit length. residual: root mean square distance between reflected
-    landmarks and their partners. complete: every landmark has a partner or lies on the plane."""
+    """Of the landmarks. normal: (P,) unit length, as the images show it: x, y, z are their grids' axes in canonical
+    orientation, not the patient's, see `in_grids`. residual: root mean square distance between reflected landmarks of
+    the mean shape and their partners. complete: every landmark has a partner or lies on the plane."""
 
     normal: tuple[float, ...]
     residual: float
@@ -217,6 +219,7 @@ def fingerprint_of(
     deviations = shape_deviations(shape, np.stack([case.points for case in landmarks]))
     residual = float(np.sqrt(np.nanmean(deviations**2))) if np.isfinite(deviations).any() else 0.0
     symmetry = mirror(shape.points, names, pairs or None)
+    normal = in_grids(symmetry.normal, shape, geometries) if symmetry else None
     seen = np.asarray(np.isfinite(shape.points).all(axis=1))
     return Fingerprint(
         dataset_name=dataset_name,
@@ -232,7 +235,9 @@ def fingerprint_of(
         landmark_statistics=landmark_statistics(landmarks, geometries, deviations),
         pairs=symmetry.pairs if symmetry else tuple(pairs) or pairs_from_names(names),
         midline=symmetry.midline if symmetry else (),
-        mirror=MirrorPlane(_floats(symmetry.normal), symmetry.residual, symmetry.complete) if symmetry else None,
+        mirror=MirrorPlane(_floats(normal), symmetry.residual, symmetry.complete)
+        if symmetry and normal is not None
+        else None,
         pose=pose_spread(shape, geometries, residual),
         mean_shape={name: _floats(shape.points[i]) for i, name in enumerate(names) if seen[i]},
         shape_residual=residual,

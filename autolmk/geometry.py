@@ -239,6 +239,11 @@ class Geometry:
             strength[:, axis] = -1
         return nearest
 
+    def array_axis(self, physical: int) -> int | None:
+        """The array axis that canonical orientation takes for physical axis 0, 1, 2 (x, y, z); None where none is left,
+        for a slice across it. Under strong obliquity that need not be the axis nearest to it."""
+        return {place: axis for axis, place in self._nearest_axes().items()}.get(physical)
+
     def canonical(self) -> Geometry:
         """This grid in canonical orientation, see `canonical_axes`; the array follows with `image.canonical`."""
         permutation, flips = self.canonical_axes()

@@ -116,6 +116,21 @@ def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: floa
     )
 
 
+def in_grids(direction: FloatArray, shape: MeanShape, geometries: Sequence[Geometry]) -> FloatArray | None:
+    """(P,) unit length: a direction of the mean shape, up to its sign, as the images show it in canonical orientation;
+    x, y, z are the axes of their grids, see `Geometry.frame`. The principal axis over all cases that tell their pose,
+    None where none does.
+
+    Obliquity turns it, as it turns the anatomy that a network sees: the patient's axes do not matter to it.
+    """
+    known = [(pose, g) for pose, g in zip(shape.poses, geometries, strict=True) if pose is not None]
+    if not known:
+        return None
+    seen = np.stack([g.frame().T @ pose.rotation @ direction for pose, g in known])
+    axis = np.linalg.eigh(seen.T @ seen)[1][:, -1]
+    return np.asarray(axis * np.sign(axis[np.argmax(np.abs(axis))]))
+
+
 def mean_rotation(rotations: FloatArray) -> FloatArray:
     """Chordal mean of rotations (N, P, P): (P, P)."""
     u, _, vt = np.linalg.svd(rotations.sum(axis=0))

@@ -94,7 +94,7 @@ class Augmentation:
 
     rotation: half range in degrees about each physical axis x, y, z (2D: one number); 180 is any angle.
     scale: (low, high) factors. translation: half range in mm an axis.
-    mirror_axis: physical axis (0 = x) across which images may be mirrored, with pairs swapped; None forbids it.
+    mirror_axis: axis of canonical grids (0 = x) along which images may be mirrored, pairs swapped; None forbids it.
     """
 
     rotation: tuple[float, ...]

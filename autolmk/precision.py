@@ -89,7 +89,8 @@ class Precision:
         self.dtype: torch.dtype | None = None
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            with torch.cuda.device(device):  # the question is about the current device
+                native = torch.cuda.is_bf16_supported(including_emulation=False)
             self.dtype = torch.bfloat16 if native else torch.float16
         elif training and computes_in_bfloat16():
             self.dtype = torch.bfloat16

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.image import FloatImage, Image, border
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
@@ -134,10 +134,10 @@ def preprocess_dataset(
     if workers is None:
         workers = min(default_workers(PROCESS_BYTES + max(sizes, default=0)), max(1, len(jobs)))
     logger.info(
-        "configuration %s: %d of %d cases to preprocess, %s, with up to %.1f GB of memory each",
+        "configuration %s: %d of %s to preprocess, %s, with up to %.1f GB of memory each",
         configuration_name,
         len(jobs),
-        len(cases),
+        counted(len(cases), "case"),
         f"{workers} at a time" if workers else "in this process",
         (PROCESS_BYTES + max(sizes, default=0)) / 1e9,
     )
@@ -159,7 +159,8 @@ def _remove_others(store: Store, wanted: set[str]) -> None:
     for case in others:
         store.remove(case)
     if others:
-        logger.warning("%s: removed %d cases that do not belong here: %s", store.folder, len(others), ", ".join(others))
+        which = "case that does not belong here" if len(others) == 1 else "cases that do not belong here"
+        logger.warning("%s: removed %d %s: %s", store.folder, len(others), which, ", ".join(others))
 
 
 def _changed(

@@ -166,10 +166,11 @@ def physical(values: Sequence[float], n: int) -> tuple[float, ...]:
 
 
 def mirror_axis_of(fingerprint: Fingerprint, rotation: Sequence[float]) -> Because[int | None]:
-    """The physical axis across which windows may be mirrored, if every landmark has a partner or lies on the plane.
+    """The axis (0 = x) across which windows may be mirrored, if every landmark has a partner or lies on the plane.
 
-    None also where the plane is further off the axis than half of the rotation that is trained anyway: mirroring across
-    an axis that is off by an angle turns the anatomy by twice that angle.
+    It is an axis of the images' grids in canonical orientation. None also where the plane's normal, as the grids show
+    it, is further off the axis than half of the rotation that is trained anyway: mirroring across an axis that is off
+    by an angle turns the anatomy by twice that angle.
     """
     mirror = fingerprint.mirror
     if mirror is None:
@@ -180,8 +181,8 @@ def mirror_axis_of(fingerprint: Fingerprint, rotation: Sequence[float]) -> Becau
     axis = int(np.argmax(normal))
     off = math.degrees(math.acos(min(1.0, float(normal[axis] / np.linalg.norm(normal)))))
     if 2 * off > max(rotation):
-        return None, f"the mirror plane is {off:.0f} degrees off the image axes, more than half of the rotation range"
-    return axis, f"every landmark has a mirror partner or lies on the plane, which is {off:.0f} degrees off axis {axis}"
+        return None, f"the mirror plane is {off:.0f} degrees off the image grids, more than half of the rotation range"
+    return axis, f"every landmark has a mirror partner or lies on the plane, {off:.0f} degrees off grid axis {axis}"
 
 
 def intensity_strength(fingerprint: Fingerprint) -> Because[float]:

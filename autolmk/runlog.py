@@ -134,7 +134,7 @@ def _optional(module: str, extra: str) -> Any:
 class RunLog:
     """Writes a run's entries: one JSON object a line, kept in memory too for the picture.
 
-    An entry has `kind` (start, epoch, validation, end), `iteration`, `elapsed` (s) and numbers. After a resume, entries
+    An entry has `kind` (epoch, validation, end), `iteration`, `elapsed` (s) and numbers. After a resume, entries
     that the checkpoint has not seen are dropped, so that the log tells one unbroken story.
     """
 

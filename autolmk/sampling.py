@@ -75,8 +75,8 @@ def draw_window(
             low, high = np.minimum(half, shape - 1 - half), np.maximum(half, shape - 1 - half)
             centre = geometry.to_physical(rng.uniform(low, high))
     window = geometry.window(centre, configuration.patch_size, transform)
-    if augmentation.mirror_axis is not None and rng.random() < 0.5:
-        axis = int(np.argmax(np.abs(geometry.direction[augmentation.mirror_axis])))
+    axis = None if augmentation.mirror_axis is None else geometry.array_axis(augmentation.mirror_axis)
+    if axis is not None and rng.random() < 0.5:
         return Window(window.mirrored(axis), True)
     return Window(window, False)
 

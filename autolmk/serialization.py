@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 
 T = TypeVar("T")
 
@@ -51,16 +51,31 @@ def to_json(value: Any) -> Any:
 def read_json(file: Path, *, remedy: str | None = None) -> Any:
     """Parsed JSON of a UTF-8 file. AutolmkError, with this remedy, where it is missing, unreadable or not JSON."""
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise AutolmkError("a file is missing", file=file, remedy=remedy or "check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(file, remedy=remedy))
+    except json.JSONDecodeError as error:
         raise AutolmkError(
             "a file is not valid JSON",
             file=file,
             found=str(error),
             expected="JSON in UTF-8",
             remedy=remedy or "mend or remake it",
+        ) from None
+
+
+def read_text(file: Path, *, remedy: str | None = None) -> str:
+    """The content of a UTF-8 file, with or without a byte order mark. AutolmkError, with this remedy, where it cannot
+    be read."""
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise AutolmkError("a file is missing", file=file, remedy=remedy or "check the path") from None
+    except UnicodeDecodeError as error:
+        raise AutolmkError(
+            "a text file is not in UTF-8",
+            file=file,
+            found=str(error),
+            expected="text in UTF-8",
+            remedy=remedy or "save it as UTF-8",
         ) from None
     except OSError as error:
         raise AutolmkError(
@@ -210,7 +225,7 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, file:
         _fail(file, path, _kind(value), "a list [...]")
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         if len(value) != len(arguments):
-            _fail(file, path, f"{len(value)} values", f"{len(arguments)} values")
+            _fail(file, path, counted(len(value), "value"), counted(len(arguments), "value"))
         return tuple(
             _convert(a, v, file, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True))
         )

@@ -1,5 +1,7 @@
 """The mirror plane of a landmark configuration and the left/right pairs, from geometry and names.
 
+In the frame of the points; how images show the plane is said by `landmark_statistics.in_grids`.
+
 Legend: L landmarks, P physical axes. `shape.mean_shape` gives the points that this is meant for.
 """
 

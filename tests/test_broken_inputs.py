@@ -90,7 +90,7 @@ CASES = [
     # images
     Broken("truncated image", "check", "1", cut(PNG), ("phantom_001", "truncated"), 3),
     Broken("truncated image", "check", "2", cut(NII), ("v1_0001.nii.gz", "truncated"), 3),
-    Broken("truncated image", "plan_and_preprocess", "-d 1", cut(PNG), ("phantom_001", "1 cases were skipped"), 3,
+    Broken("truncated image", "plan_and_preprocess", "-d 1", cut(PNG), ("phantom_001", "1 case was skipped"), 3,
            PRE),
     Broken("truncated image", "extract_fingerprint", "-d 1", cut(PNG), ("phantom_001", "truncated"), 3, PRE),
     Broken("truncated image", "preprocess", "", cut(PNG), ("phantom_001", "failures.json"), 3, PRE),

@@ -217,7 +217,7 @@ def test_all_points_in_another_frame_are_one_fault_of_the_dataset(folder: Path, 
 def test_files_that_name_another_frame_than_dataset_json(folder: Path) -> None:
     change(folder, coordinates="RAS")
     fault = only(check(folder))
-    assert fault.severity == "dataset" and "LPS in 8 files" in (fault.found or "")
+    assert fault.severity == "dataset" and "LPS in 8 cases" in (fault.found or "")
 
 
 def no_images(folder: Path) -> None:
@@ -250,7 +250,7 @@ def nothing_readable(folder: Path) -> None:
 
 
 DATASET_FAULTS: list[tuple[Callable[[Path], None], str]] = [
-    (no_images, "missing"),
+    (no_images, "the folder of training images is missing"),
     (no_description, "dataset.json is missing"),
     (misspelt_key, "chanel_names"),
     (two_annotations, "two annotations"),
@@ -268,6 +268,24 @@ def test_faults_of_the_dataset_stop(folder: Path, plant: Callable[[Path], None],
 
 
 # -- warnings ---------------------------------------------------------------------------------------------------------
+
+
+def rewritten(folder: Path, name: str, status: str) -> None:
+    """All cases as tables, with a landmark more, of that status, which dataset.json lists."""
+    for i in range(N):
+        file = write_rows(folder, i, case_points(i))
+        first, *rows = file.read_text().splitlines()
+        stated = [f"{first},status", *(f"{row},present" for row in rows), f"{name},,,,{status}"]
+        file.write_text("\n".join(stated) + "\n")
+    change(folder, landmarks={n: {} for n in (*NAMES, name)})
+
+
+def never_present(folder: Path) -> None:
+    rewritten(folder, "Sella", "absent")
+
+
+def never_known(folder: Path) -> None:
+    rewritten(folder, "Sella", "unknown")
 
 
 def just_outside(folder: Path) -> None:
@@ -329,6 +347,8 @@ WARNINGS: list[tuple[Callable[[Path], None], str, str]] = [
     (unknown_name, "an unknown landmark name", "did you mean 'Nose'"),
     (same_place, "two landmarks are at the same place", "Nose and Crown"),
     (wrong_number, "numTraining", "40"),
+    (never_present, "never present in the training cases", "Sella (absent in 8, unknown in 0 of 8 cases)"),
+    (never_known, "never present in the training cases", "Sella (absent in 0, unknown in 8 of 8 cases)"),
     (stray_files, "files that nothing reads", "Thumbs.db"),
     (landmarks_without_image, "landmarks without an image", "case77"),
     (same_image_twice, "the same image is there under several names", "case3 (imagesTr), case4 (imagesTr)"),
@@ -383,6 +403,32 @@ def test_all_faults_are_reported_at_once_and_by_the_command(folder: Path, capsys
     assert "2 faults of cases (these cases are left out)" in text and "6 of 8 training cases are usable" in text
     for word in ("case3", "case6", "file:", "found:", "expected:", "what to do:"):
         assert word in text
+
+
+def test_without_dataset_json_the_cases_are_checked_as_their_files_say(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truncated(folder)
+    no_description(folder)
+    report = check(folder)
+    assert [(f.severity, f.case) for f in report.faults] == [("dataset", None), ("case", "case3")]
+    assert "dataset.json is missing" in report.faults[0].problem and '"Eye_L": {"index": 0}' in str(report.faults[0])
+    assert report.exit_code == 2 and len(report.good_cases) == N - 1
+    with pytest.raises(AutolmkError, match=r"dataset\.json is missing"):
+        report.fingerprint()
+    assert main([str(folder), "-np", "0", "--disable_progress_bar"]) == 2
+    printed = capsys.readouterr().out
+    assert "1 fault of the dataset (nothing can be done before it is mended)" in printed
+    assert "1 fault of a case (this case is left out)" in printed
+    assert "7 of 8 training cases are usable; 1 fault of the dataset, 1 fault of a case, 0 warnings" in printed
+
+
+def test_landmarks_that_are_present_nowhere_at_all_stop(folder: Path) -> None:
+    for i in range(N):
+        write_rows(folder, i, np.zeros((0, 3)), ())
+        with (folder / "landmarksTr" / f"case{i}.csv").open("a") as file:
+            file.writelines(f"{name},,,\n" for name in NAMES)
+    assert any("that no training case shows" in fault.problem for fault in check(folder).of("dataset"))
 
 
 def test_the_command_finds_a_dataset_by_its_number(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

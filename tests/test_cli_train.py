@@ -77,8 +77,14 @@ def test_a_fold_is_trained_validated_and_not_trained_again(folder: Path, capsys:
     assert config["val_cases"] == splits[0]["val"] and len(splits) == 5
     final = checkpoint_file(found / "fold_0", "final")
     before = final.read_bytes()
-    assert run(folder, "Dataset001_Tiny", "heatmap", "0", "--epochs", "9") == 0
-    assert "not trained again" in capsys.readouterr().err and final.read_bytes() == before
+    assert run(folder, "Dataset001_Tiny", "heatmap", "0", "--epochs", "1") == 0
+    assert "trained for 5 iterations: it is not trained again" in capsys.readouterr().err
+    for length, said in (("--epochs 9", "45 iterations"), ("--max-time 20m", "at most 20 min or 20 iterations")):
+        assert run(folder, "1", "0", *length.split()) == 2
+        error = complaint(capsys)
+        assert "finished, with another length" in error and "found: 5 iterations" in error
+        assert f"expected: {said}" in error and "remove the fold's folder" in error
+    assert final.read_bytes() == before
     summary = found / "fold_0" / "validation" / "summary.json"
     whole = summary.read_bytes()
     summary.unlink()
@@ -88,7 +94,9 @@ def test_a_fold_is_trained_validated_and_not_trained_again(folder: Path, capsys:
     assert (found / "fold_0" / "validation_best" / "landmarks.csv").is_file()
     assert "MRE" in capsys.readouterr().out
     assert run(folder, "1", "0", "--set", "schedule.learning_rate=0.5") == 2
-    assert "finished, with other plans or options" in capsys.readouterr().err
+    error = complaint(capsys)
+    assert "finished, with other plans or options" in error
+    assert "found: schedule.learning_rate was 0.01 and is now 0.5\n" in error
 
 
 def test_validating_cases_without_a_point_says_so() -> None:

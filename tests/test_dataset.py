@@ -170,6 +170,14 @@ def test_a_missing_dataset_json_that_cannot_be_inferred_says_why(tmp_path: Path)
         Dataset.open(tmp_path / "nothing")
 
 
+def test_landmarks_of_other_names_than_the_images_are_named_beside_them(tmp_path: Path) -> None:
+    folder = raw(tmp_path, cases=("a",))
+    (folder / "landmarksTr" / "landmarks.csv").write_text("case,landmark,x,y,z\na_0000.nii.gz,tip,4,5,6\n")
+    (folder / "dataset.json").unlink()
+    with pytest.raises(AutolmkError, match=r"landmarks of a_0000\.nii\.gz; images of a"):
+        Dataset.open(folder)
+
+
 @pytest.mark.parametrize("frame", ["LPS", "RAS", "voxel"])
 def test_the_frame_of_points_is_inferred_by_trying(frame: str, tmp_path: Path) -> None:
     folder = raw(tmp_path)
@@ -177,6 +185,26 @@ def test_the_frame_of_points_is_inferred_by_trying(frame: str, tmp_path: Path) -
     points = {"LPS": truth, "RAS": truth * [-1, -1, 1], "voxel": VOXELS[:, ::-1]}[frame]
     dataset = rewrite(folder, points)
     assert infer_description(dataset.folder).coordinates == frame
+
+
+def test_points_of_images_without_physical_size_are_taken_for_voxels(tmp_path: Path) -> None:
+    """So that they stay right once dataset.json says how large a pixel is."""
+    folder = raw(tmp_path, cases=("a",))
+    (folder / "imagesTr" / "a_0000.nii.gz").unlink()
+    plane = Geometry.from_parts((20, 30), (1, 1))
+    write_image(folder / "imagesTr" / "a_0000.png", Image(np.zeros((1, 20, 30), np.float32), plane))
+    (folder / "landmarksTr" / "landmarks.csv").write_text("case,landmark,x,y\na,tip,4,5\n")
+    assert infer_description(folder).coordinates == "voxel"
+
+
+def test_what_is_inferred_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = raw(tmp_path)
+    (folder / "dataset.json").write_text("{}")
+    with caplog.at_level("INFO", "autolmk"):
+        Dataset.open(folder)
+        Dataset.open(folder)
+    said = [message.partition(" ")[0] for message in caplog.messages]
+    assert said == ["channel_names", "landmarks"]
 
 
 @pytest.mark.parametrize(

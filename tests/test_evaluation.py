@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from autolmk.annotations import Annotation
-from autolmk.bootstrap import median, ratios, resample_cases
+from autolmk.bootstrap import means, median, resample_cases, shares
 from autolmk.cli.evaluate import main, table
 from autolmk.errors import AutolmkError
 from autolmk.evaluation import Evaluation, evaluate
@@ -143,7 +143,7 @@ def test_intervals_cover_skewed_errors_that_hang_together_in_cases() -> None:
     for seed in range(200):
         errors = study(15)
         draws = resample_cases(15, 400, seed)
-        (mean,) = ratios(errors.sum(1, keepdims=True), np.full((15, 1), 6.0), draws)
+        (mean,) = means(errors.sum(1, keepdims=True), np.full((15, 1), 6.0), draws)
         middle = median(list(errors), draws)
         covered += [mean.low <= many.mean() <= mean.high, middle.low <= np.median(many) <= middle.high]
     assert (covered / 200 >= 0.9).all()
@@ -165,14 +165,54 @@ def test_weighted_median_equals_the_median_of_the_resampled_points() -> None:
 
 
 def test_all_within_the_radius_still_has_an_honest_lower_bound() -> None:
-    (estimate,) = ratios(np.full((15, 1), 4.0), np.full((15, 1), 4.0), resample_cases(15, 100, 0), share=True)
+    (estimate,) = shares(np.full((15, 1), 4.0), np.full((15, 1), 4.0))
     assert (estimate.value, estimate.high) == (1.0, 1.0)
     assert estimate.low == pytest.approx(0.025 ** (1 / 15))
+    (none,) = shares(np.zeros((15, 1)), np.full((15, 1), 4.0))
+    assert (none.value, none.low) == (0.0, 0.0) and none.high == pytest.approx(1 - 0.025 ** (1 / 15))
+
+
+def test_one_point_a_case_is_a_plain_binomial() -> None:
+    (estimate,) = shares(np.array([[1.0]] * 12 + [[0.0]] * 3), np.ones((15, 1)))
+    exact = stats.binomtest(12, 15).proportion_ci(0.95, "exact")
+    assert (estimate.low, estimate.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_cases_that_are_all_alike_do_not_make_a_share_certain() -> None:
+    (alike,) = shares(np.full((6, 1), 3.0), np.full((6, 1), 4.0))
+    assert alike.value == 0.75 and alike.low < 0.55 and alike.high > 0.9
+    all_or_none = np.array([[4.0], [4.0], [4.0], [4.0], [0.0], [2.0]])
+    (apart,) = shares(all_or_none, np.full((6, 1), 4.0))
+    assert apart.value == 0.75 and apart.low < alike.low and apart.high > alike.high
+
+
+@pytest.mark.parametrize("n_cases", [5, 8, 15, 40])
+@pytest.mark.parametrize("points", [1, 12])
+@pytest.mark.parametrize("true", [0.6, 0.9, 0.97])
+def test_intervals_of_shares_cover(n_cases: int, points: int, true: float) -> None:
+    """4000 studies, points of a case correlated by 0 and by 0.2. With 20,000 a setting the least coverage is 93 %
+    (40 cases, 12 points, 97 %); the bound is 2.5 standard errors of 4000 studies below it."""
+    rng = np.random.default_rng(n_cases)
+    counts = np.full((n_cases, 4000), float(points))
+    for together in (0.0, 0.2):
+        of_case = np.full(counts.shape, true)
+        if together:
+            total = 1 / together - 1
+            of_case = rng.beta(true * total, (1 - true) * total, counts.shape)
+        estimates = shares(rng.binomial(points, of_case).astype(float), counts)
+        assert np.mean([e.low <= true <= e.high for e in estimates]) >= 0.92
 
 
 def test_too_few_cases_have_no_interval() -> None:
-    found = evaluate(truth((P, P, P), (P, P, P)), {f"case{i}": predicted(TRUTH_POINTS + i + 1) for i in range(2)})
-    assert found.overall.mre.value is not None and found.overall.mre.low is None
+    def found(n: int) -> Evaluation:
+        cases = truth(*[(P, P, P)] * n)
+        return evaluate(cases, {case: predicted(TRUTH_POINTS + i + 1) for i, case in enumerate(cases)})
+
+    four, five = found(4), found(5)
+    for estimate in (four.overall.mre, four.overall.median, four.overall.sdr["4"], four.landmarks["Nose"].sdr["8"]):
+        assert estimate.value is not None and estimate.low is None and estimate.high is None
+    assert five.overall.mre.low is not None and five.overall.sdr["4"].low is not None
+    assert f"{four.overall.mre.value:.2f} [-]" in table(four) and "[-]" not in table(five)
 
 
 def test_refusals() -> None:

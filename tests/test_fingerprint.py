@@ -21,6 +21,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.landmark_statistics import co_slice_groups
 from autolmk.landmarks import Landmarks, Status
+from autolmk.rules import mirror_axis_of, rotation_range
 from autolmk.serialization import read_json, write_json
 from autolmk.summary import CaseSummary, foreground, summarise
 
@@ -108,6 +109,34 @@ def test_any_rotation_is_seen_and_left_stays_left() -> None:
     found = fingerprint(cases)
     assert found.pose.rotation_max > 90 and found.shape_residual < 0.3
     assert found.mirror is not None and found.mirror.complete
+
+
+def tilted_head(i: int, image: float, anatomy: float) -> CaseSummary:
+    """The grid and the anatomy turned about z by these degrees."""
+    turn = Rotation.from_euler("z", image, degrees=True).as_matrix()
+    straight = grid()
+    direction = turn @ straight.direction
+    geometry = Geometry.from_parts(straight.shape, SPACING, turn @ straight.origin, direction)
+    return head(i, geometry=geometry, rotation=anatomy)
+
+
+@pytest.mark.parametrize(
+    ("image", "anatomy", "off", "axis"), [(25, 0, 25, None), (25, 25, 0, 0), (0, 25, 25, None), (0, 0, 0, 0)]
+)
+def test_mirroring_goes_by_the_grid_that_the_network_sees(
+    image: float, anatomy: float, off: float, axis: int | None
+) -> None:
+    """A tilt that all images share leaves no trace in the spread of poses, nor in the patient's frame."""
+    found = fingerprint([tilted_head(i, image, anatomy) for i in range(8)])
+    assert found.mirror is not None and found.mirror.complete
+    assert np.degrees(np.arccos(found.mirror.normal[0])) == pytest.approx(off, abs=2)
+    assert mirror_axis_of(found, rotation_range(found)[0])[0] == axis
+
+
+def test_tilts_to_both_sides_allow_mirroring() -> None:
+    found = fingerprint([tilted_head(i, 25 * (-1) ** i, 0) for i in range(8)])
+    assert max(found.pose.rotation) > 20
+    assert mirror_axis_of(found, rotation_range(found)[0])[0] == 0
 
 
 def test_rotation_about_a_line_of_landmarks_does_not_count() -> None:

@@ -278,3 +278,12 @@ def test_labels_are_never_mixed_and_low_pass_keeps_fine_patterns_from_turning_in
     smooth = resample(labels, source, source.resampled([2.3, 2.3]))[inner]
     raw = resample(labels, source, source.resampled([2.3, 2.3]), low_pass=False)[inner]
     assert smooth.std() < 0.2 < raw.std()
+
+
+def test_the_array_axis_of_a_canonical_grid_is_its_place_however_oblique() -> None:
+    for seed in range(300):
+        turn = Rotation.random(random_state=seed).as_matrix()
+        geometry = Geometry.from_parts((4, 5, 6), (1, 1, 1), (0, 0, 0), turn).canonical()
+        assert [geometry.array_axis(p) for p in range(3)] == [2, 1, 0]
+    coronal = Geometry.from_parts((4, 5), (1, 1), (0, 0, 0), np.array([[0, 1], [0, 0], [1, 0]]))
+    assert [coronal.array_axis(p) for p in range(3)] == [1, None, 0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -53,6 +56,22 @@ def test_a_cpu_trains_in_bfloat16_where_it_has_it_and_predicts_in_float32(monkey
         assert computes_in_bfloat16() == found
         assert Precision(CPU, training=True).describe() == ("bfloat16" if found else "float32")
         assert Precision(CPU).describe() == "float32"
+
+
+def test_the_chosen_card_is_asked_for_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where cards differ, the current one says nothing of the chosen one."""
+    current = [torch.device("cuda:0")]
+
+    @contextlib.contextmanager
+    def device(chosen: torch.device) -> Iterator[None]:
+        current.append(chosen)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1].index == 1)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    assert Precision(torch.device("cuda:1")).dtype == torch.bfloat16
 
 
 def test_an_update_clips_the_gradient() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -378,3 +379,34 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "c1" in captured.err
     assert main([*arguments, "-c", "d"]) == 2
     assert "no configuration 'd'" in capsys.readouterr().err
+
+
+def test_cases_that_came_after_the_fingerprint_are_not_preprocessed_unchecked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "Dataset001_Test"
+    dataset, plans = write_dataset(tmp_path / "raw" / name), make_plans((1.5, 1.5, 1.5), (8, 8, 8), 3)
+    folder = tmp_path / "preprocessed" / name
+    plans.save(folder / "autolmkPlans.json")
+    extract_fingerprint(dataset, workers=0, progress=False).save(folder / "dataset_fingerprint.json")
+    shutil.copy(dataset.folder / "imagesTr" / "c0_0000.nrrd", dataset.folder / "imagesTr" / "new_0000.nrrd")
+    shutil.copy(dataset.folder / "landmarksTr" / "c0.csv", dataset.folder / "landmarksTr" / "new.csv")
+    arguments = [
+        "-d",
+        "1",
+        "-np",
+        "0",
+        "--raw",
+        str(tmp_path / "raw"),
+        "--preprocessed",
+        str(tmp_path / "preprocessed"),
+    ]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "1 new case: new" in message and "autolmk_plan_and_preprocess -d Dataset001_Test" in message
+    assert not (folder / "data").exists()
+    extract_fingerprint(Dataset.open(dataset.folder), workers=0, progress=False).save(
+        folder / "dataset_fingerprint.json"
+    )
+    assert main(arguments) == 0
+    assert "preprocessed 5 of 5 cases" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import pytest
 from autolmk.errors import AutolmkError
 from autolmk.plans import Schedule
 from autolmk.runlog import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, duration, read_log, time_left
-from autolmk.training.schedule import Limits, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import Limits, StepRate, ValidationBudget, learning_rate_factor
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}
 
@@ -167,5 +167,38 @@ def test_time_is_kept_for_the_final_validation() -> None:
     budget.took(1, 0.5, 0.05)
     assert budget.reserve(limits) == pytest.approx(5)
     budget.took(1, 5.0, 0.1)
-    assert budget.reserve(limits) == pytest.approx(10)  # at most the whole share
+    assert budget.reserve(limits) == pytest.approx(50)  # all that it needs, at most half of the limit
+    budget.took(1, 3.0, 0.1)
+    assert budget.reserve(limits) == pytest.approx(30)  # though the share is a tenth
     assert budget.reserve(Limits(100, None)) == 0
+
+
+def test_a_first_case_is_timed_where_no_epoch_ends() -> None:
+    budget, limits = ValidationBudget(0.1, 10), Limits(10**9, 100.0)
+    assert not budget.must_time(0.04, limits) and budget.must_time(0.06, limits) and not budget.must_time(1.0, limits)
+    assert not budget.must_time(0.06, Limits(100, None)) and not ValidationBudget(0.1, 0).must_time(0.06, limits)
+    budget.took(1, 0.5, 0.06)
+    assert not budget.must_time(0.5, limits)
+
+
+def said_of(seconds_a_step: float, limits: Limits, first: float = 30.0, **seconds: float) -> list[tuple[int, str]]:
+    """What is said after which step; the very first step takes `first` seconds."""
+    rate, said = StepRate(), []
+    for step in range(1, 200):
+        sentence = rate.shortage(step, first + (step - 1) * seconds_a_step, limits, **seconds)
+        said += [(step, sentence)] if sentence is not None else []
+    return said
+
+
+def test_a_time_limit_of_few_steps_is_said_once_and_early() -> None:
+    ((step, sentence),) = said_of(10.0, Limits(10_000, 1000.0), reserve=70.0)
+    assert step == 3 and "about 91 steps of 10 s, fewer than 500" in sentence
+    assert "--max-time about 93 min or more" in sentence  # 1.1 * (30 + 499 * 10 + 70) s
+    ((step, sentence),) = said_of(0.3, Limits(10_000, 70.0), first=10.3)
+    assert step == 6 and "about 200 steps" in sentence  # at 2 % of the limit
+
+
+def test_enough_steps_or_no_time_limit_need_no_word() -> None:
+    assert not said_of(0.1, Limits(10_000, 100.0))
+    assert not said_of(10.0, Limits(10_000, None))
+    assert not said_of(10.0, Limits(80, 1000.0))  # the user asked for no more

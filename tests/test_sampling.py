@@ -187,6 +187,24 @@ def test_mirrored_windows_swap_pairs() -> None:
     assert min(seen[True], seen[False]) >= 4
 
 
+def test_strongly_oblique_grids_are_mirrored_along_their_own_axis() -> None:
+    """The row of z in the direction matrix has its largest entry elsewhere, and yet the first axis stands for z."""
+    turn = Rotation.random(random_state=1).as_matrix()
+    geometry = Geometry.from_parts((20, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), turn).canonical()
+    misled = [p for p in range(3) if int(np.abs(geometry.direction[p]).argmax()) != 2 - p]
+    assert misled
+    status = np.ones(1, dtype=np.int8)
+    for physical in range(3):
+        still = {"rotation": (0.0,) * 3, "scale": (1.0, 1.0), "translation": (0.0,) * 3, "mirror_axis": physical}
+        configuration = make_configuration((20, 20, 20), (1.0, 1.0, 1.0), Windows("whole"), **still)
+        drawn = (
+            draw_window(np.random.default_rng(i), geometry, np.zeros((1, 3)), status, configuration) for i in range(20)
+        )
+        window = next(w for w in drawn if w.mirrored)
+        signs = np.sign((window.geometry.direction * geometry.direction).sum(axis=0))
+        assert np.flatnonzero(signs < 0).tolist() == [2 - physical]
+
+
 def test_rotations_keep_to_their_ranges() -> None:
     rng = np.random.default_rng(0)
     rotations = Rotation.from_matrix([draw_rotation(rng, (10, 20, 30)) for _ in range(400)])

@@ -334,9 +334,82 @@ def test_max_time_adds_up_over_resumes(store: Store, tmp_path: Path) -> None:
     checkpoint.save(file, latest.tensors, {**latest.record, "elapsed": 2.0})
     assert train(store, tmp_path, plans, max_seconds=3.0)
     again = [e for e in read_log(tmp_path) if e["elapsed"] >= 2.0]
-    assert again[0]["kind"] == "epoch" and again[-1]["elapsed"] >= 3.0
+    assert again[-1]["kind"] == "end" and again[-1]["elapsed"] > 2.5
     rates = [e["learning_rate"] for e in again if e["kind"] == "epoch"]
     assert max(rates) < 0.01 * 0.5  # two thirds of the time were over
+
+
+def slow_validation(monkeypatch: pytest.MonkeyPatch, *seconds_a_case: float) -> None:
+    """A case takes so long in the first validation, in the second one, and as in the last of these in all others."""
+    predict, left = Loop._predict, list(seconds_a_case)
+
+    def slow(loop: Loop, cases: Any, description: str | None = None) -> Any:
+        validation = predict(loop, cases, description)
+        pause = len(cases) * (left.pop(0) if len(left) > 1 else left[0])
+        time.sleep(pause)
+        return dataclasses.replace(validation, seconds=validation.seconds + pause)
+
+    monkeypatch.setattr(Loop, "_predict", slow)
+
+
+def test_the_final_validation_fits_the_time_though_no_epoch_ended(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow_validation(monkeypatch, 1.0)  # 2 s for both cases: more than the share of the limit
+    assert train(store, tmp_path, tiny_plans(iterations_per_epoch=10**6, validation_share=0.1), max_seconds=8.0)
+    end = read_log(tmp_path)[-1]
+    assert end["kind"] == "end" and end["max_seconds"] == 8.0 and end["kept_for_it"] >= 2.0
+    assert end["overrun"] < 1.0 and end["elapsed"] > 6.0
+    assert "overrun" not in caplog.text
+
+
+def test_overrunning_the_time_limit_is_said(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow_validation(monkeypatch, 0.0, 2.0)  # the machine became busy
+    with caplog.at_level(logging.WARNING, "autolmk"):
+        assert train(store, tmp_path, tiny_plans(iterations_per_epoch=10**6), max_seconds=2.0)
+    end = read_log(tmp_path)[-1]
+    assert end["overrun"] >= 3.0 and end["final_validation"] >= 4.0
+    assert "the time limit of 2 s was overrun by" in caplog.text
+    assert "the final validation took" in caplog.text and "had been kept for it" in caplog.text
+
+
+def test_a_time_limit_of_few_steps_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plans = tiny_plans(iterations_per_epoch=10**6)
+    step = Run.step
+
+    def slow(run: Run, batch: Any) -> None:
+        step(run, batch)
+        time.sleep(0.1)
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "autolmk"):
+        patch.setattr(Run, "step", slow)
+        assert train(store, tmp_path, plans, max_seconds=4.0)
+    assert caplog.text.count("fewer than 500") == 1 and "--max-time about" in caplog.text
+
+
+def test_another_length_on_resuming_is_said_and_kept(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path, epochs=4)
+    with caplog.at_level(logging.WARNING, "autolmk"):
+        assert train(store, tmp_path, epochs=2)
+    assert "began with 20 iterations and goes on with 10 iterations" in caplog.text
+    assert read_json(tmp_path / "config.json")["iterations"] == 10
+    assert train(store, tmp_path, epochs=2)
+
+
+def test_a_resumed_run_is_compiled_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(Run, "compile", lambda run, batch: tried.append(run.iteration))
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path, epochs=2)
+    assert train(store, tmp_path, epochs=2)
+    assert tried == [0, 1]
+    assert train(store, tmp_path / "plain", epochs=1, compile=False)
+    assert tried == [0, 1]
 
 
 def test_fold_all_has_final_weights_only(store: Store, tmp_path: Path) -> None:
@@ -383,8 +456,15 @@ def test_another_seed_or_other_plans_cannot_go_on(store: Store, tmp_path: Path) 
     train(store, tmp_path, epochs=4, seed=3)
     with pytest.raises(AutolmkError, match="another seed"):
         train(store, tmp_path, epochs=4, seed=4)
-    with pytest.raises(AutolmkError, match="other plans or options"):
+    with pytest.raises(AutolmkError, match=r"(?s)other plans or options.*learning_rate was 0.01 and is now 0.02\n"):
         train(store, tmp_path, tiny_plans(learning_rate=0.02), epochs=4)
+    plans = dataclasses.replace(tiny_plans(), sometimes_absent=("dark",))
+    with pytest.raises(AutolmkError, match=r'found: plans.sometimes_absent was \["rare"\] and is now \["dark"\]\n'):
+        train(store, tmp_path, plans, epochs=4)
+    options = dataclasses.replace(plans.configurations["heatmap"], options={"n_candidates": 2})
+    plans = dataclasses.replace(tiny_plans(), configurations={"heatmap": options})
+    with pytest.raises(AutolmkError, match=r"found: options.n_candidates was 5 and is now 2\n"):
+        train(store, tmp_path, plans, epochs=4)
 
 
 def test_a_finished_fold_of_another_run_is_refused(unbroken: Path, store: Store) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from autolmk.annotations.annotation import Annotation
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.imageio import read_image
 from autolmk.landmarks import Status
 
@@ -28,7 +28,7 @@ def read(file: Path, labels: Mapping[str, int]) -> Annotation:
             "a label map holds unknown values",
             file=file,
             found=", ".join(map(str, strange[:20])),
-            expected=f"the values of {len(labels)} landmarks",
+            expected=f"the values of {counted(len(labels), 'landmark')}",
             remedy="correct name_to_label.json or the label map",
         )
     boxes = ndimage.find_objects(array)

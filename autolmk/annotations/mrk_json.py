@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autolmk.annotations.annotation import Annotation, Frame
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.serialization import near, read_json, write_json
@@ -169,7 +169,7 @@ def _measurement(markup: dict[str, Any], name: str, n: int, file: Path) -> list[
             continue
         values = measurement.get("controlPointValues")
         if not isinstance(values, list) or len(values) != n or not all(_is_number(v) for v in values):
-            raise _wrong(file, f"controlPointValues of the measurement {name!r}", values, f"{n} numbers")
+            raise _wrong(file, f"controlPointValues of the measurement {name!r}", values, counted(n, "number"))
         return [math.nan if v == NOT_KNOWN else float(v) for v in values]
     return [math.nan] * n
 

@@ -5,30 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from autolmk import serialization
 from autolmk.errors import AutolmkError
 
 
 def read_text(file: Path) -> str:
-    """The content of a UTF-8 file, with or without a byte order mark. AutolmkError where it cannot be read."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise AutolmkError("a file is missing", file=file, remedy="check the path") from None
-    except UnicodeDecodeError as error:
-        raise AutolmkError(
-            "a text file is not in UTF-8",
-            file=file,
-            found=str(error),
-            expected="text in UTF-8",
-            remedy="save it as UTF-8",
-        ) from None
-    except OSError as error:
-        raise AutolmkError(
-            "a file cannot be read",
-            file=file,
-            found=error.strerror or str(error),
-            remedy="check that it is a file and that you may read it",
-        ) from None
+    """The content of a UTF-8 file, with or without a byte order mark. AutolmkError where it cannot be read
+    or is no text."""
+    text = serialization.read_text(file)
     if "\0" in text:
         raise AutolmkError(
             "this is not a text file",

@@ -14,7 +14,7 @@ from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
 from autolmk.check.report import Fault, Severity, Split
 from autolmk.dataset import Case, Dataset
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.summary import CaseSummary, summarise
@@ -23,7 +23,6 @@ T = TypeVar("T")
 
 INSIDE_SHARE = 0.95  # of the points that another frame must bring into the image
 OUTSIDE_SHARE = 0.5  # of the points that must lie outside before other frames are tried
-NAMED = 6  # points that a message names
 FRAME_WORDS = {"LPS": "mm, LPS", "RAS": "mm, RAS", "voxel": "voxel indices (x, y, z from 0)"}
 
 
@@ -31,7 +30,8 @@ FRAME_WORDS = {"LPS": "mm, LPS", "RAS": "mm, RAS", "voxel": "voxel indices (x, y
 class Findings:
     """Of one case. summary: None where it has a fault of its own. readings: frame -> (L, P) mm, LPS, the points read in
     each frame that is possible; NaN where not present. frame: that counts; own_frame: that the file names.
-    other_frame: that brings the points into the image, where the one that counts does not. digest: of the image."""
+    other_frame: that brings the points into the image, where the one that counts does not. digest: of the image. names:
+    of all points in the file."""
 
     split: Split
     case: Case
@@ -41,7 +41,7 @@ class Findings:
     frame: Frame | None = None
     own_frame: Frame | None = None
     other_frame: Frame | None = None
-    unknown_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     readings: dict[Frame, FloatArray] = field(default_factory=dict)
 
 
@@ -58,8 +58,7 @@ def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
     annotation = _attempt(faults, case, lambda: dataset.read_annotation(case))
     if annotation is not None:
         faults += _file_faults(case, annotation, set(dataset.landmark_names))
-        unknown = tuple(name for name in annotation.names if name not in set(dataset.landmark_names))
-        findings = replace(findings, own_frame=annotation.frame, unknown_names=unknown)
+        findings = replace(findings, own_frame=annotation.frame, names=tuple(dict.fromkeys(annotation.names)))
     if image is not None and annotation is not None and not any(fault.severity == "case" for fault in faults):
         findings = _placed(dataset, findings, image, annotation, faults)
     good = findings.other_frame is None and not any(fault.severity == "case" for fault in faults)
@@ -227,6 +226,7 @@ def _better_frame(readings: dict[Frame, FloatArray], frame: Frame, geometry: Geo
 def _outside_faults(case: Case, names: tuple[str, ...], points: FloatArray, geometry: Geometry) -> list[Fault]:
     voxels = geometry.to_voxels(points)
     size = np.array(geometry.shape)
+    grid = f"{' x '.join(map(str, geometry.shape[::-1]))} voxels ({', '.join('xyz'[: geometry.ndim])})"
     beyond = np.maximum(-0.5 - voxels, voxels - (size - 0.5)).max(axis=1)
     faults = []
     for low, high, severity in ((0.0, 1.0, "warning"), (1.0, np.inf, "case")):
@@ -239,7 +239,7 @@ def _outside_faults(case: Case, names: tuple[str, ...], points: FloatArray, geom
                     severity,  # type: ignore[arg-type]
                     "points lie outside the image" if severity == "case" else "points lie just outside the image",
                     found=some(listed),
-                    expected=f"inside {' x '.join(map(str, geometry.shape[::-1]))} voxels (x, y, z)",
+                    expected=f"inside {grid}",
                     remedy="move the points, or call the landmarks absent; if all points are off, see to the frame"
                     if severity == "case"
                     else "nothing, or move the points",
@@ -264,8 +264,3 @@ def _same_place(case: Case, names: tuple[str, ...], points: FloatArray, geometry
             remedy="look whether one of them was forgotten",
         )
     ]
-
-
-def some(texts: list[str]) -> str:
-    """The first few, and how many more."""
-    return ", ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from autolmk import imageio
 from autolmk.annotations import ending_of
-from autolmk.check.case import Findings, frame_fault, inspect_case, some
+from autolmk.check.case import Findings, frame_fault, inspect_case
 from autolmk.check.population import population_faults
-from autolmk.check.report import SEVERITIES, Fault, Report, Split
-from autolmk.dataset import Case, Dataset
-from autolmk.errors import AutolmkError
+from autolmk.check.report import SEVERITIES, Fault, Report, Severity, Split
+from autolmk.dataset import Case, Dataset, missing_description
+from autolmk.errors import AutolmkError, counted, some
 from autolmk.fingerprint import largest_case_bytes
+from autolmk.landmarks import Status
 from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import near
 
@@ -24,12 +27,11 @@ WHOLE_DATASET = 0.5  # of the cases in the same wrong frame, from which the data
 def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = True) -> Report:
     """All faults of the raw dataset in `folder`. Each image is read once, in `workers` processes (default: as many as
     processors and memory allow; 0: in this one)."""
-    folder = Path(folder)
-    try:
-        dataset = Dataset.open(folder)
-    except AutolmkError as error:
-        return Report(folder.name, folder, (Fault.of(error, "dataset"),))
-    faults, cases = _listed(dataset)
+    dataset, opening = _opened(Path(folder))
+    if dataset is None:
+        return Report(Path(folder).name, Path(folder), opening)
+    listed, cases = _listed(dataset)
+    faults = [*opening, *listed]
     if not any(split == "Tr" for split, _ in cases.values()):
         return _report(dataset, faults, [])
     count = workers
@@ -49,6 +51,17 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
     faults += population_faults(good, dataset.landmark_names, dataset.pairs, dataset.unit)
     faults += _never_seen(dataset, training)
     return _report(dataset, faults, findings)
+
+
+def _opened(folder: Path) -> tuple[Dataset | None, tuple[Fault, ...]]:
+    """The dataset, as its files say where dataset.json is missing; None where it cannot be opened. With its faults."""
+    try:
+        if folder.is_dir() and not (folder / "dataset.json").exists():
+            error, inferred = missing_description(folder)
+            return inferred, (Fault.of(error, "dataset"),)
+        return Dataset.open(folder), ()
+    except AutolmkError as error:
+        return None, (Fault.of(error, "dataset"),)
 
 
 def faulty(finding: Findings, faults: Sequence[Fault]) -> bool:
@@ -230,12 +243,11 @@ def _frames(dataset: Dataset, findings: Sequence[Findings]) -> list[Fault]:
     for own_frame in sorted({str(f.own_frame) for f in disagreeing}):
         cases = [f.case for f in disagreeing if f.own_frame == own_frame]
         faults.append(
-            Fault(
+            _of_cases(
                 "dataset",
                 "landmark files name another frame than dataset.json",
-                str(cases[0].annotation),
-                cases[0].identifier,
-                found=f"{own_frame} in {len(cases)} files: {some([c.identifier for c in cases])}",
+                cases,
+                found=own_frame,
                 expected=f"{said}, as coordinates in dataset.json says",
                 remedy="remove coordinates from dataset.json if the files are right (they win), else export them again",
             )
@@ -243,49 +255,81 @@ def _frames(dataset: Dataset, findings: Sequence[Findings]) -> list[Fault]:
     return faults
 
 
+def _of_cases(
+    severity: Severity, problem: str, cases: Sequence[Case], *, found: str, hint: str = "", expected: str, remedy: str
+) -> Fault:
+    """One fault of several cases, which names the first one's file. hint: behind the names of the cases."""
+    where = f"{counted(len(cases), 'case')}: {some([case.identifier for case in cases])}{hint}"
+    first = cases[0]
+    return Fault(severity, problem, str(first.annotation), first.identifier, f"{found} in {where}", expected, remedy)
+
+
 def _names(dataset: Dataset, findings: Sequence[Findings]) -> list[Fault]:
     """Landmarks in the files that dataset.json does not list: they are ignored."""
     cases: dict[str, list[Case]] = {}
     for finding in findings:
-        for name in finding.unknown_names:
+        for name in finding.names:
             cases.setdefault(name, []).append(finding.case)
     known = dataset.landmark_names
     return [
-        Fault(
+        _of_cases(
             "warning",
             "an unknown landmark name",
-            str(where[0].annotation),
-            where[0].identifier,
-            found=f"{name!r} in {len(where)} cases: {some([c.identifier for c in where])}{near(name, known)}",
+            where,
+            found=repr(name),
+            hint=near(name, known),
             expected=f"one of {some(list(known))}",
             remedy="correct the name in the file, or add it to landmarks in dataset.json; else the point is ignored",
         )
         for name, where in sorted(cases.items())
+        if name not in known
     ]
 
 
 def _never_seen(dataset: Dataset, good: Sequence[Findings]) -> list[Fault]:
-    """Landmarks of dataset.json that no usable training case shows."""
-    seen = {
-        n
-        for f in good
-        if f.summary
-        for n, p in zip(f.summary.landmarks.names, f.summary.landmarks.present, strict=True)
-        if p
-    }
-    lacking = [name for name in dataset.landmark_names if name not in seen]
-    if not good or not lacking:
+    """Landmarks that no usable training case shows: in no file, they are taken for misspelt; else they may be rare,
+    and training goes on without them."""
+    summaries = [f.summary for f in good if f.summary is not None]
+    if not summaries:
         return []
-    return [
-        Fault(
-            "dataset",
-            "landmarks that no training case shows",
-            str(dataset.folder / "dataset.json"),
-            found=some(lacking),
-            expected="each landmark present in at least one training case",
-            remedy="correct their names (see warnings about unknown ones), or remove them from dataset.json",
+    status = np.stack([summary.landmarks.status for summary in summaries])
+    shown = (status == Status.PRESENT).any(axis=0).tolist()
+    lacking = [name for name, seen in zip(dataset.landmark_names, shown, strict=True) if not seen]
+    named = {name for f in good for name in f.names}
+    listed = dataset.folder / "dataset.json"
+    unheard = lacking if not any(shown) else [name for name in lacking if name not in named]
+    faults = []
+    if unheard:
+        faults.append(
+            Fault(
+                "dataset",
+                "landmarks that no training case shows",
+                str(listed),
+                found=some(unheard),
+                expected="each landmark in the file of at least one usable training case",
+                remedy="place their points; or correct their names, see warnings about unknown ones; or remove them "
+                "from landmarks in dataset.json",
+            )
         )
+    counts = zip(dataset.landmark_names, (status == Status.ABSENT).sum(axis=0).tolist(), strict=True)
+    rare = [
+        f"{name} (absent in {absent}, unknown in {len(status) - absent} of {counted(len(status), 'case')})"
+        for name, absent in counts
+        if name in lacking and name not in unheard
     ]
+    if rare:
+        faults.append(
+            Fault(
+                "warning",
+                "landmarks that are never present in the training cases",
+                str(listed),
+                found=some(rare),
+                expected="each landmark present in some training cases",
+                remedy="nothing, then they are predicted as unknown; or add cases that show them; or list under "
+                "landmarks in dataset.json only the others",
+            )
+        )
+    return faults
 
 
 def _twins(findings: Sequence[Findings]) -> list[Fault]:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from autolmk.annotations import Frame
-from autolmk.check.case import FRAME_WORDS, Findings, some
+from autolmk.check.case import FRAME_WORDS, Findings
 from autolmk.check.report import Fault
+from autolmk.errors import some
 from autolmk.geometry import FloatArray
 from autolmk.shape import MeanShape, fit_similarity, mean_shape, shape_deviations
 from autolmk.symmetry import mirror

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autolmk.dataset import Dataset
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.fingerprint import Fingerprint, fingerprint_of
 from autolmk.serialization import to_json
 from autolmk.summary import CaseSummary
@@ -16,10 +16,15 @@ from autolmk.summary import CaseSummary
 Severity = Literal["dataset", "case", "warning"]
 Split = Literal["Tr", "Ts"]
 SEVERITIES: tuple[Severity, ...] = ("dataset", "case", "warning")
+NOUNS = {
+    "dataset": ("fault of the dataset", "faults of the dataset"),
+    "case": ("fault of a case", "faults of cases"),
+    "warning": ("warning", "warnings"),
+}
 MEANING = {
-    "dataset": "faults of the dataset (nothing can be done before they are mended)",
-    "case": "faults of cases (these cases are left out)",
-    "warning": "warnings (everything goes on)",
+    "dataset": ("nothing can be done before it is mended", "nothing can be done before they are mended"),
+    "case": ("this case is left out", "these cases are left out"),
+    "warning": ("everything goes on", "everything goes on"),
 }
 
 
@@ -90,7 +95,7 @@ class Report:
             )
         if faults:
             raise AutolmkError(
-                f"the dataset has {len(faults)} faults\n" + "\n".join(_indented(f) for f in faults),
+                f"the dataset has {counted(len(faults), 'fault')}\n" + "\n".join(_indented(f) for f in faults),
                 remedy="mend them, then run autolmk_check again",
             )
 
@@ -127,13 +132,13 @@ class Report:
         for severity in SEVERITIES:
             faults = self.of(severity)
             if faults:
-                lines += [f"{len(faults)} {MEANING[severity]}:", *(_indented(fault) for fault in faults), ""]
-        counts = ", ".join(f"{len(self.of(s))} {n}" for s, n in zip(SEVERITIES, NOUNS, strict=True))
-        lines.append(f"{self.name}: {len(self.good_cases)} of {self.n_cases} training cases are usable; {counts}")
+                meaning = MEANING[severity][len(faults) > 1]
+                heading = f"{counted(len(faults), *NOUNS[severity])} ({meaning}):"
+                lines += [heading, *(_indented(fault) for fault in faults), ""]
+        counts = ", ".join(counted(len(self.of(s)), *NOUNS[s]) for s in SEVERITIES)
+        cases, verb = counted(self.n_cases, "training case"), "is" if len(self.good_cases) == 1 else "are"
+        lines.append(f"{self.name}: {len(self.good_cases)} of {cases} {verb} usable; {counts}")
         return "\n".join(lines)
-
-
-NOUNS = ("faults of the dataset", "faults of cases", "warnings")
 
 
 def _indented(fault: Fault) -> str:

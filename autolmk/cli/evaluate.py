@@ -254,12 +254,15 @@ def table(result: Evaluation) -> str:
 
 
 def _notes(result: Evaluation) -> list[str]:
+    from autolmk.bootstrap import MIN_CASES
+
     scores, p = result.overall, result.overall.presence
     where = "pixels (the images have no physical size)" if result.unit == "px" else "millimetres"
     notes = [
         f"{result.n_cases} cases; errors in {where}; SDR counts errors <= the radius;",
         "every point annotated as present counts at its best candidate, even if it was predicted absent;",
-        f"[95 % studentised bootstrap intervals over cases, {result.n_resamples} resamples, seed {result.seed}]",
+        f"[95 % intervals over cases: of MRE and median studentised bootstrap, {result.n_resamples} resamples, seed "
+        f"{result.seed}; of SDR exact binomial, with the design effect of cases; - with fewer than {MIN_CASES} cases]",
         f"presence: {p.true_present} present found, {p.missed} missed, {p.true_absent} absent seen as absent, "
         f"{p.false_present} absent called present; accuracy {_percent(p.accuracy)}, sensitivity "
         f"{_percent(p.sensitivity)}, specificity {_percent(p.specificity)}, AUC {_number(p.auc, 3)}",
@@ -289,7 +292,7 @@ def _interval(estimate: Estimate, *, percent: bool = False) -> str:
         return "-"
     text = f"{factor * estimate.value:.{digits}f}"
     if estimate.low is None or estimate.high is None:
-        return text
+        return f"{text} [-]"
     return f"{text} [{factor * estimate.low:.{digits}f}, {factor * estimate.high:.{digits}f}]"
 
 

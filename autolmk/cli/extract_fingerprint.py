@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, SOME_FAILED, USER, Parser, add_folders, folders_from, option, parser, run
+from autolmk.errors import counted
 from autolmk.paths import Folders, dataset_name
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _extract(name: str, args: argparse.Namespace, folders: Folders) -> int:
     if report.exit_code == USER:
         return USER
     file = write_fingerprint(report, folders)
-    print(f"fingerprint of {len(report.good_cases)} cases: {file}")
+    print(f"fingerprint of {counted(len(report.good_cases), 'case')}: {file}")
     return SOME_FAILED if report.bad_cases else OK
 
 

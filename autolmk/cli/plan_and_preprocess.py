@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from autolmk.cli.common import OK, SOME_FAILED, USER, add_folders, folders_from, option, parser, run
 from autolmk.cli.extract_fingerprint import checked, write_fingerprint
 from autolmk.cli.plan_experiment import add_dataset, add_planning, plan
+from autolmk.errors import counted
 from autolmk.paths import Folders, dataset_name
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
         assert report.dataset is not None
         skipped |= _preprocess(report.dataset, set(report.good_cases), plans, args, folders)
     if skipped:
-        print(f"{name}: {len(skipped)} cases were skipped: {', '.join(sorted(skipped))}", file=sys.stderr)
+        count = counted(len(skipped), "case was", "cases were")
+        print(f"{name}: {count} skipped: {', '.join(sorted(skipped))}", file=sys.stderr)
     return SOME_FAILED if skipped else OK
 
 
@@ -71,5 +73,5 @@ def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.N
             print(failure.problem, file=sys.stderr)
         failed |= {failure.case for failure in failures}
         place = folders.preprocessed.describe(target)
-        print(f"{len(cases) - len(failures)} of {len(cases)} cases are preprocessed in {place}")
+        print(f"preprocessed {len(cases) - len(failures)} of {counted(len(cases), 'case')} in {place}")
     return failed

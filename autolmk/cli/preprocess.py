@@ -6,9 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name, plans_file
+
+if TYPE_CHECKING:
+    from autolmk.dataset import Case
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +41,9 @@ def _main(args: argparse.Namespace) -> int:
     folder = folders.preprocessed / name
     plans = Plans.load(plans_file(folders, name, args.plans_name))
     dataset = Dataset.open(folders.raw / name)
-    faulty = _faulty(folder)
-    cases = [case for case in dataset.cases("Tr") if case.identifier not in faulty]
+    listed = dataset.cases("Tr")
+    faulty = _faulty(name, folder, listed)
+    cases = [case for case in listed if case.identifier not in faulty]
     failed, done = set(faulty), set()
     for configuration_name in args.configurations or plans.configurations:
         identifier = plans.configuration(configuration_name).data_identifier
@@ -51,21 +57,33 @@ def _main(args: argparse.Namespace) -> int:
             print(failure.problem, file=sys.stderr)
         failed |= {f.case for f in failures}
         place = folders.preprocessed.describe(folder / identifier)
-        print(f"{len(cases) - len(failures)} of {len(cases)} cases are in {place}")
+        print(f"preprocessed {len(cases) - len(failures)} of {counted(len(cases), 'case')} in {place}")
         if failures:
             see = folders.preprocessed.describe(folder / identifier / FAILURES)
             print(f"{len(failures)} failed, see {see}", file=sys.stderr)
     return SOME_FAILED if failed else OK
 
 
-def _faulty(folder: Path) -> set[str]:
-    """Cases in which the check found faults when the dataset was fingerprinted; says so."""
+def _faulty(name: str, folder: Path, cases: Sequence[Case]) -> set[str]:
+    """Cases in which the check found faults when the dataset was fingerprinted; says so. AutolmkError where there are
+    cases that it has not seen."""
     from autolmk.fingerprint import FILE_NAME, Fingerprint
 
-    faulty = Fingerprint.load(folder / FILE_NAME).failed
+    fingerprint = Fingerprint.load(folder / FILE_NAME)
+    faulty = fingerprint.failed
+    unseen = [case.identifier for case in cases if case.identifier not in {*fingerprint.cases, *faulty}]
+    if unseen:
+        raise AutolmkError(
+            "the raw dataset has cases that were never checked: they came after the fingerprint",
+            file=folder / FILE_NAME,
+            found=f"{counted(len(unseen), 'new case')}: {some(unseen)}",
+            expected="the cases that the fingerprint was extracted from, or fewer",
+            remedy=f"run autolmk_plan_and_preprocess -d {name}; or autolmk_extract_fingerprint -d {name} and then this "
+            "again, to keep the plans",
+        )
     if faulty:
         print(
-            f"{len(faulty)} cases are left out, because the check found faults in them: {', '.join(faulty)}\n"
+            f"left out {counted(len(faulty), 'case')} in which the check found faults: {some(faulty)}\n"
             "  what to do: mend them as autolmk_check says, then run autolmk_plan_and_preprocess",
             file=sys.stderr,
         )

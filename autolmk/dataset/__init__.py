@@ -11,6 +11,15 @@ Nothing here needs torch.
 from __future__ import annotations
 
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription, Measurement
-from autolmk.dataset.raw import TABLE, Case, Dataset, infer_description
+from autolmk.dataset.raw import TABLE, Case, Dataset, infer_description, missing_description
 
-__all__ = ["TABLE", "Case", "Dataset", "DatasetDescription", "LandmarkDescription", "Measurement", "infer_description"]
+__all__ = [
+    "TABLE",
+    "Case",
+    "Dataset",
+    "DatasetDescription",
+    "LandmarkDescription",
+    "Measurement",
+    "infer_description",
+    "missing_description",
+]

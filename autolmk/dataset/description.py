@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autolmk.annotations import Frame
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.serialization import from_json, near, read_json, to_json
 
 
@@ -169,7 +169,9 @@ def _check_landmarks(landmarks: Mapping[str, LandmarkDescription]) -> None:
         raise ValueError("landmarks lists none")
     given = [d.index for d in landmarks.values()]
     if any(i is not None for i in given) and sorted(i for i in given if i is not None) != list(range(len(given))):
-        raise ValueError(f"the indices of {len(given)} landmarks must be 0 to {len(given) - 1}, each once, got {given}")
+        raise ValueError(
+            f"the indices of {counted(len(given), 'landmark')} must be 0 to {len(given) - 1}, each once, got {given}"
+        )
     for name, description in landmarks.items():
         partner = description.pair
         if partner is None:

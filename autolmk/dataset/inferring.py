@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -32,13 +34,17 @@ def complete(dataset: Dataset) -> DatasetDescription:
         description = replace(description, file_ending=ending)
     if description.channel_names is None:
         names = _channel_names(_some_cases(dataset))
-        logger.info("channel_names is not in dataset.json; inferred: %s", ", ".join(names))
         description = replace(description, channel_names={str(i): name for i, name in enumerate(names)})
     if description.names is None:
         found = {name: LandmarkDescription(i) for i, name in enumerate(_landmark_names(dataset))}
-        logger.info("landmarks is not in dataset.json; inferred from the files: %s", ", ".join(found))
         description = replace(description, landmarks=found)
     return description
+
+
+@cache
+def say_inferred(file: Path, key: str, names: tuple[str, ...]) -> None:
+    """That dataset.json leaves out a list of names; once a process, however often the dataset is opened."""
+    logger.info("%s is not in %s; inferred from the files: %s", key, file.name, ", ".join(names))
 
 
 def offer(dataset: Dataset) -> DatasetDescription:
@@ -96,6 +102,16 @@ def _landmark_names(dataset: Dataset) -> list[str]:
         return list(names)
     if damaged is not None:
         raise damaged
+    images, points = [case.identifier for case in dataset.cases("Tr")], list(dataset.annotation_files("Tr"))
+    if points:
+        raise AutolmkError(
+            "none of a dataset's landmarks belong to a training image",
+            file=dataset.folder / "landmarksTr",
+            found=f"landmarks of {some(points)}; images of {some(images)}",
+            expected="the same names",
+            remedy="name landmark files, or the cases in landmarks.csv, as the images are without _0000 and ending; a "
+            "table of several cases must be called landmarks.csv",
+        )
     raise AutolmkError(
         "a dataset has no landmarks",
         file=dataset.folder / "landmarksTr",
@@ -105,8 +121,12 @@ def _landmark_names(dataset: Dataset) -> list[str]:
 
 
 def _frame(dataset: Dataset, cases: list[Case]) -> Frame | None:
-    """The reading under which most points lie inside their images, LPS where readings agree; None where files say."""
-    inside = dict.fromkeys(FRAMES, 0)
+    """The reading under which most points lie inside their images; None where files say.
+
+    Where readings agree: voxel for images without physical size, which stays right once a spacing is given, else LPS.
+    """
+    frames: tuple[Frame, ...] = ("voxel", "LPS", "RAS") if dataset.unit == "px" else FRAMES
+    inside = dict.fromkeys(frames, 0)
     for case in cases:
         try:
             annotation = dataset.read_annotation(case)
@@ -115,9 +135,9 @@ def _frame(dataset: Dataset, cases: list[Case]) -> Frame | None:
             continue  # a damaged case tells nothing of the frame
         if annotation.frame is not None:
             return None
-        for frame in FRAMES:
+        for frame in frames:
             inside[frame] += _count_inside(annotation, frame, geometry)
-    best: Frame = max(FRAMES, key=inside.__getitem__)
+    best: Frame = max(frames, key=inside.__getitem__)
     return best if cases else None
 
 

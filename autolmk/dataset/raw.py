@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,8 @@ import numpy as np
 from autolmk import imageio
 from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
 from autolmk.dataset.description import DatasetDescription
-from autolmk.dataset.inferring import complete, offer
-from autolmk.errors import AutolmkError
+from autolmk.dataset.inferring import complete, offer, say_inferred
+from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
@@ -55,9 +56,14 @@ class Dataset:
         if description is None:
             file = folder / "dataset.json"
             if not file.exists():
-                raise _missing_description(folder)
+                raise missing_description(folder)[0]
             description = DatasetDescription.load(file)
-        return cls(folder, complete(cls(folder, description)))
+        dataset = cls(folder, complete(cls(folder, description)))
+        if description.channel_names is None:
+            say_inferred(folder / "dataset.json", "channel_names", dataset.channel_names)
+        if description.names is None:
+            say_inferred(folder / "dataset.json", "landmarks", dataset.landmark_names)
+        return dataset
 
     @property
     def name(self) -> str:
@@ -105,6 +111,13 @@ class Dataset:
         folder = self.folder / f"images{split}"
         if split == "Ts" and not folder.is_dir():
             return []
+        if not folder.is_dir():
+            raise AutolmkError(
+                "the folder of training images is missing",
+                file=folder,
+                expected="imagesTr/CASE_0000.ext, and the points in landmarksTr",
+                remedy="put the images there, or correct the dataset's folder",
+            )
         ending = self.description.file_ending
         files = imageio.list_mixed_cases(folder, ending) if split == "Ts" else imageio.list_cases(folder, ending)
         found = self.annotation_files(split)
@@ -166,8 +179,10 @@ class Dataset:
                 "an image does not fit the dataset",
                 file=case.images[0],
                 case=case.identifier,
-                found=f"{len(image.array)} channels, {image.geometry.ndim} axes of {image.geometry.shape[::-1]} voxels",
-                expected=f"{len(self.channel_names)} channels ({', '.join(self.channel_names)}), {self.ndim} axes",
+                found=f"{counted(len(image.array), 'channel')}, {image.geometry.ndim} axes of "
+                f"{image.geometry.shape[::-1]} voxels",
+                expected=f"{counted(len(self.channel_names), 'channel')} ({', '.join(self.channel_names)}), "
+                f"{self.ndim} axes",
                 remedy="add the missing channels (CASE_0001, ...), or convert or remove the image, or correct "
                 "channel_names in dataset.json",
             )
@@ -268,21 +283,27 @@ class Dataset:
         return cases
 
 
-def _missing_description(folder: Path) -> AutolmkError:
+def missing_description(folder: Path) -> tuple[AutolmkError, Dataset | None]:
+    """The error that offers what dataset.json would say, and the dataset read so; None where the files do not tell."""
+    file = folder / "dataset.json"
     try:
-        inferred = json.dumps(infer_description(folder).to_json(), indent=2, ensure_ascii=False)
+        inferred = infer_description(folder)
     except AutolmkError as error:
-        return AutolmkError(
+        problem = AutolmkError(
             "dataset.json is missing, and cannot be inferred from the files",
-            file=folder / "dataset.json",
+            file=file,
             found=str(error).replace("\n", "\n    "),
             remedy="mend that first, or write dataset.json",
         )
-    return AutolmkError(
+        return problem, None
+    text = json.dumps(inferred.to_json(), indent=2, ensure_ascii=False)
+    text = re.sub(r"\{\s*([^{}]*?)\s*\}", lambda found: "{" + re.sub(r"\n\s*", " ", found[1]) + "}", text)
+    problem = AutolmkError(
         "dataset.json is missing",
-        file=folder / "dataset.json",
-        remedy=f"this is what the files say: check it, above all coordinates, and save it under that name\n{inferred}",
+        file=file,
+        remedy=f"this is what the files say: check it, above all coordinates, and save it under that name\n{text}",
     )
+    return problem, Dataset(folder, inferred)
 
 
 def infer_description(folder: Path) -> DatasetDescription:

@@ -123,8 +123,9 @@ class Look:
         partner = plans.pair_indices()
         physical = configuration.augmentation.mirror_axis
         self.views = [View(None, partner)]
-        if mirror and physical is not None:
-            self.views.insert(0, View(int(np.abs(image.geometry.direction[physical]).argmax()), partner))
+        axis = None if physical is None else image.geometry.array_axis(physical)
+        if mirror and axis is not None:
+            self.views.insert(0, View(axis, partner))
 
     def scores(self, start: Sequence[int]) -> Tensor:
         """(1, L, *output) averaged over members and views, of the window whose first voxel is `start`."""

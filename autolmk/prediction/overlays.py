@@ -1,11 +1,16 @@
-"""Pictures of a prediction: for each landmark the slices through it, with a cross; for a 2D image all of them on it."""
+"""Pictures of a prediction: for each landmark the slices through it, with a cross; for a 2D image all of them on it.
+
+The case stands on top; each landmark's name, status and likelihood stand over its slices, or beside the image.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,62 +21,123 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 
 TILE = 160  # pixels
-COLUMNS = 4  # landmarks side by side
+TITLE, HEADING, GAP, SEAM = 28, 18, 12, 2  # pixels: the case on top, a line of text, between landmarks, slices
+COLUMNS = 3  # landmarks side by side
+LIST = 360  # pixels: the width of the list beside a 2D image
+LARGEST = 800  # pixels of a 2D image's longer side
+LONGEST = 30  # letters of a name; its middle is left out beyond
 DPI = 100
-PRESENT, ABSENT = "#35e05a", "#ff7a3c"
+LARGE, SMALL = 11, 9  # points
+WHITE, PRESENT, ABSENT, UNKNOWN = "#ffffff", "#35e05a", "#ff7a3c", "#c8c8c8"
+VIEWS = ("axial", "coronal", "sagittal")
 
 Picture = npt.NDArray[np.float32]
 
 
-def write_overlay(file: Path, image: Image, landmarks: Landmarks, best: FloatArray) -> None:
+@dataclass(frozen=True)
+class Text:
+    """Starting at pixel (x, y), its middle line; size: points."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+    size: float = SMALL
+
+
+@dataclass(frozen=True)
+class Cross:
+    """At pixel (x, y), with a name beside it where it has one."""
+
+    x: float
+    y: float
+    colour: str
+    name: str = ""
+
+
+def write_overlay(file: Path, case: str, image: Image, landmarks: Landmarks, best: FloatArray) -> None:
     """A PNG of one case. image: canonical, the first channel is shown. best: (L, P) mm; absent landmarks are
     marked at their best candidate, in another colour.
 
-    In 3D a row of axial, coronal and sagittal slice a landmark, in radiological display. AutolmkError where the disk
+    In 3D axial, coronal and sagittal slice of each landmark, in radiological display. AutolmkError where the disk
     refuses.
     """
     grey = _grey(image.array[0])
     voxels = image.geometry.to_voxels(best)
-    if image.geometry.ndim == 2:
-        _write(file, grey, _marks_2d(landmarks, voxels), pixels=max(1.0, 800 / max(grey.shape)))
-        return
+    draw = _plane if image.geometry.ndim == 2 else _volume
+    canvas, texts, crosses = draw(grey, image.geometry.spacing, landmarks, voxels)
+    shown = sum(bool(s == Status.PRESENT) for s in landmarks.status)
+    letters = max(LONGEST, (canvas.shape[1] - LIST) // LARGE)
+    title = f"{_short(case, letters)}   {shown} of {len(landmarks.names)} landmarks present"
+    _write(file, canvas, [Text(GAP, TITLE / 2, title, WHITE, LARGE), *texts], crosses)
+
+
+Drawing = tuple[Picture, list[Text], list[Cross]]
+
+
+def _volume(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, voxels: FloatArray) -> Drawing:
+    """Three slices a landmark, `COLUMNS` landmarks side by side, each under a heading."""
+    columns = min(COLUMNS, len(landmarks.names))
     rows = -(-len(landmarks.names) // COLUMNS)
-    canvas = np.zeros((rows * TILE, min(COLUMNS, len(landmarks.names)) * 3 * TILE), dtype=np.float32)
-    marks = []
-    for i, name in enumerate(landmarks.names):
-        top, left = i // COLUMNS * TILE, i % COLUMNS * 3 * TILE
-        colour = _colour(landmarks, i)
+    height, width = HEADING + TILE + GAP, 3 * TILE + 2 * SEAM + GAP
+    canvas = np.zeros((TITLE + rows * height, GAP + columns * width), dtype=np.float32)
+    texts, crosses = [], []
+    for i in range(len(landmarks.names)):
+        top, left = TITLE + i // COLUMNS * height, GAP + i % COLUMNS * width
+        colour, heading = _colour(landmarks, i), _heading(landmarks, i)
         if not np.isfinite(voxels[i]).all():
-            marks.append(Mark(left + 4.0, top + 4.0, f"{name}: no candidate", colour, cross=False))
+            texts.append(Text(left, top + HEADING / 2, f"{heading}, no candidate", colour))
             continue
-        for axis in range(3):
-            tile, y, x = _slice(grey, image.geometry.spacing, voxels[i], axis)
-            canvas[top : top + TILE, left + axis * TILE : left + (axis + 1) * TILE] = tile
-            text = f"{name} {landmarks.likelihood[i]:.2f}" if axis == 0 else ""
-            marks.append(Mark(left + axis * TILE + x, top + y, text, colour, cross=True, label=(left + 4.0, top + 4.0)))
-    _write(file, canvas, marks, pixels=1.0)
+        texts.append(Text(left, top + HEADING / 2, heading, colour))
+        for axis, view in enumerate(VIEWS):
+            tile, y, x = _slice(grey, spacing, voxels[i], axis)
+            corner, edge = top + HEADING, left + axis * (TILE + SEAM)
+            canvas[corner : corner + TILE, edge : edge + TILE] = tile
+            crosses.append(Cross(edge + x, corner + y, colour))
+            if i < COLUMNS:
+                texts.append(Text(edge + 3, corner + TILE - 8, view, UNKNOWN, SMALL - 2))
+    return canvas, texts, crosses
 
 
-class Mark:
-    """A cross at pixel (x, y) and a text at `label`, by default beside it."""
-
-    def __init__(
-        self, x: float, y: float, text: str, colour: str, *, cross: bool, label: tuple[float, float] | None = None
-    ) -> None:
-        self.x, self.y, self.text, self.colour, self.cross = x, y, text, colour, cross
-        self.label = label or (x + 2, y)
-
-
-def _marks_2d(landmarks: Landmarks, voxels: FloatArray) -> list[Mark]:
-    return [
-        Mark(float(v[1]), float(v[0]), name, _colour(landmarks, i), cross=True)
-        for i, (name, v) in enumerate(zip(landmarks.names, voxels, strict=True))
-        if np.isfinite(v).all()
+def _plane(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, voxels: FloatArray) -> Drawing:
+    """The image with all landmarks, in their physical proportions, and the list of them on its right."""
+    size = np.array(grey.shape) * spacing
+    pixels = np.maximum(1, np.round(size / size.max() * LARGEST)).astype(int)
+    per_voxel = pixels / np.array(grey.shape)
+    where = [
+        np.minimum((np.arange(n) / f).astype(int), m - 1) for n, f, m in zip(pixels, per_voxel, grey.shape, strict=True)
     ]
+    height = max(int(pixels[0]), HEADING * len(landmarks.names) + GAP)
+    canvas = np.zeros((TITLE + height, int(pixels[1]) + LIST), dtype=np.float32)
+    canvas[TITLE : TITLE + pixels[0], : pixels[1]] = grey[np.ix_(*where)]
+    texts, crosses = [], []
+    for i, name in enumerate(landmarks.names):
+        colour, heading = _colour(landmarks, i), _heading(landmarks, i)
+        found = bool(np.isfinite(voxels[i]).all())
+        place = float(pixels[1]) + GAP, TITLE + (i + 0.5) * HEADING
+        texts.append(Text(*place, heading if found else f"{heading}, no candidate", colour))
+        if found:
+            y, x = ((voxels[i] + 0.5) * per_voxel - 0.5).tolist()
+            crosses.append(Cross(x, TITLE + y, colour, _short(name)))
+    return canvas, texts, crosses
+
+
+def _heading(landmarks: Landmarks, i: int) -> str:
+    """Name, status and likelihood, where it is known."""
+    status, likelihood = Status(landmarks.status[i]).name.lower(), float(landmarks.likelihood[i])
+    return f"{_short(landmarks.names[i])}: {status}" + (
+        f", {100 * likelihood:.0f} %" if np.isfinite(likelihood) else ""
+    )
+
+
+def _short(text: str, longest: int = LONGEST) -> str:
+    """The text, its middle left out where it is longer."""
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 
 def _colour(landmarks: Landmarks, i: int) -> str:
-    return PRESENT if landmarks.status[i] == Status.PRESENT else ABSENT
+    return {Status.PRESENT: PRESENT, Status.ABSENT: ABSENT}.get(Status(landmarks.status[i]), UNKNOWN)
 
 
 def _grey(channel: npt.NDArray[np.float32]) -> Picture:
@@ -102,22 +168,29 @@ def _slice(grey: Picture, spacing: tuple[float, ...], voxel: FloatArray, axis: i
     return tile, float(y), float(x)
 
 
-def _write(file: Path, picture: Picture, marks: list[Mark], *, pixels: float) -> None:
-    """The picture enlarged by `pixels`, with marks, as PNG, atomically."""
+def _write(file: Path, picture: Picture, texts: list[Text], crosses: list[Cross]) -> None:
+    """As PNG, a pixel each, atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     height, width = picture.shape
-    figure = Figure(figsize=(width * pixels / DPI, height * pixels / DPI), dpi=DPI)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    for mark in marks:
-        if mark.cross:
-            axes.plot([mark.x], [mark.y], "+", color=mark.colour, markersize=9, markeredgewidth=1)
-        if mark.text:
-            axes.text(*mark.label, mark.text, color=mark.colour, fontsize=7, va="top", clip_on=True, parse_math=False)
+    outline = [withStroke(linewidth=2.5, foreground="black")]
+    style: dict[str, Any] = {"path_effects": outline, "clip_on": True, "parse_math": False, "va": "center"}
+    for cross in crosses:
+        x, y = [cross.x], [cross.y]
+        axes.plot(x, y, "+", color=cross.colour, markersize=10, markeredgewidth=1.2, path_effects=outline)
+        if cross.name:
+            beyond = cross.x > width - LIST - 8 * len(cross.name)  # or it would be written over the list
+            side, place = ("right", cross.x - 6) if beyond else ("left", cross.x + 6)
+            axes.text(place, cross.y - 6, cross.name, color=cross.colour, fontsize=SMALL, ha=side, **style)
+    for text in texts:
+        axes.text(text.x, text.y, text.text, color=text.colour, fontsize=text.size, **style)
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     try:

@@ -126,7 +126,7 @@ def _write(
     best = prediction.candidates[:, 0]
     output.write_crops(case, crops, prediction.landmarks.names)
     if image is not None:
-        write_overlay(output.overlay_file(case), image, prediction.landmarks, best)
+        write_overlay(output.overlay_file(case), case, image, prediction.landmarks, best)
     output.write(case, CaseOutput(prediction.landmarks, best, prediction.log_odds[:, 0]))
 
 

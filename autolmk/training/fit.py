@@ -9,7 +9,7 @@ Two files that a user may put there: `stop` (save and stop; the same command goe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,12 @@ from autolmk.measured import Measured, measure
 from autolmk.precision import Precision, choose_device
 from autolmk.prediction.inference import Member
 from autolmk.runlog import Console, Logger, RunLog
-from autolmk.serialization import make_folder, read_json, to_json, write_json
+from autolmk.serialization import from_json, make_folder, read_json, to_json, write_json
 from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.training.loop import Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
-from autolmk.training.run import Run, run_digest
+from autolmk.training.run import Run, changes, run_content, run_digest
 from autolmk.training.schedule import Limits
 from autolmk.training.signals import LOCK_FILE, Signals, exclusive
 from autolmk.training.validation import validate, write_results
@@ -61,7 +61,8 @@ def fit(
     processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA).
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans or seed than
-    those of the run in the folder, data of other plans, a loss that is not finite, memory that does not suffice.
+    those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is not
+    finite, memory that does not suffice.
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings)
@@ -71,7 +72,6 @@ def fit(
             _remove_leftovers(work.folder)
             if is_finished(work.folder):
                 _require_same_run(work)
-                logger.info("%s is finished: it is not trained again (remove the folder to start over)", work.folder)
                 return True
             with Signals(work.folder) as signals, _memory_errors(work):
                 return _fit(work, signals)
@@ -85,21 +85,43 @@ def is_finished(folder: Path) -> bool:
 
 
 def _require_same_run(work: Work) -> None:
-    """AutolmkError where the finished fold was trained with other plans, options or seed than are asked for now."""
-    file = work.folder / "config.json"
+    """AutolmkError where the finished fold was trained with other plans, options, seed or length than are asked for
+    now; says what it was trained with otherwise."""
+    settings, file = work.settings, work.folder / "config.json"
     before = read_json(file, remedy="remove the fold's folder to train it again")
-    asked: dict[str, object] = {"plans_digest": run_digest(work.trainer)}
-    if work.settings.seed is not None:
-        asked["seed"] = work.settings.seed
-    for key, ours in asked.items():
-        if not isinstance(before, dict) or before.get(key) != ours:
-            raise AutolmkError(
-                f"this fold is finished, with {'another seed' if key == 'seed' else 'other plans or options'}",
-                file=file,
-                found=before.get(key) if isinstance(before, dict) else "no record of a run",
-                expected=ours,
-                remedy="train in another model folder (plans of another name: -p), or remove the fold's folder",
-            )
+
+    def refuse(what: str, found: object, asked: object = None) -> AutolmkError:
+        return AutolmkError(
+            f"this fold is finished, with {what}",
+            file=file,
+            found=found,
+            expected=asked,
+            remedy="train in another model folder (plans of another name: -p; -pretrained_weights starts from this "
+            "fold's checkpoint_final), or remove the fold's folder to train it anew",
+        )
+
+    if not isinstance(before, dict) or before.get("plans_digest") != run_digest(work.trainer):
+        raise refuse("other plans or options", changes(before, work.trainer))
+    if settings.seed is not None and before.get("seed") != settings.seed:
+        raise refuse("another seed", before.get("seed"), settings.seed)
+    trained = _recorded_limits(before, file)
+    if settings.epochs is not None or settings.max_seconds is not None:
+        asked = _limits(work)
+        if asked != trained:
+            raise refuse("another length", trained.describe(), f"{asked.describe()}, as asked for now")
+    logger.info(
+        "%s is finished, trained for %s: it is not trained again (remove the folder to start over)",
+        *(work.folder, trained.describe()),
+    )
+
+
+def _recorded_limits(config: Mapping[str, Any], file: Path) -> Limits:
+    return from_json(Limits, {key: config.get(key) for key in ("iterations", "max_seconds")}, file=file)
+
+
+def _limits(work: Work) -> Limits:
+    schedule = work.trainer.configuration.schedule
+    return Limits.of(schedule, epochs=work.settings.epochs, max_seconds=work.settings.max_seconds)
 
 
 def _fit(work: Work, signals: Signals) -> bool:
@@ -134,8 +156,7 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     seed = settings.seed
     if seed is None:
         seed = 0 if resumed is None else int(resumed.record["seed"])
-    limits = Limits.of(trainer.configuration.schedule, epochs=settings.epochs, max_seconds=settings.max_seconds)
-    run = Run(trainer, work.folder, choose_device(settings.device), seed, limits, len(work.val_cases))
+    run = Run(trainer, work.folder, choose_device(settings.device), seed, _limits(work), len(work.val_cases))
     measured = measure([work.store.load(case).landmarks for case in work.train_cases])
     if measured.untrained:
         logger.warning(
@@ -145,7 +166,7 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     taken = None
     if resumed is not None:
         run.restore(resumed)
-        _compare_precision(work.folder, run.precision.describe())
+        _compare_with_config(run)
     elif settings.pretrained is not None:
         taken = load_pretrained(settings.pretrained, trainer, run.network, run.codec)
         run.averaged.copy()
@@ -156,8 +177,11 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     return run, measured
 
 
-def _compare_precision(folder: Path, now: str) -> None:
-    before = read_json(folder / "config.json", remedy="remove the fold's folder to start over").get("precision")
+def _compare_with_config(run: Run) -> None:
+    """Say what a resumed run goes on with that it did not begin with; config.json gets a changed length."""
+    file, limits = run.folder / "config.json", run.limits
+    config = read_json(file, remedy="remove the fold's folder to start over")
+    before, now = config.get("precision"), run.precision.describe()
     if before != now:
         logger.warning(
             "this run began in %s and goes on in %s, as this device computes: its weights will not be those of an "
@@ -165,6 +189,10 @@ def _compare_precision(folder: Path, now: str) -> None:
             before,
             now,
         )
+    length = _recorded_limits(config, file)
+    if length != limits:
+        logger.warning("this run began with %s and goes on with %s", length.describe(), limits.describe())
+        write_json(file, {**config, "iterations": limits.iterations, "max_seconds": limits.max_seconds})
 
 
 def _write_config(work: Work, run: Run, taken: object) -> None:
@@ -173,8 +201,7 @@ def _write_config(work: Work, run: Run, taken: object) -> None:
         work.folder / "config.json",
         {
             "trainer": trainer.configuration.trainer,
-            "options": trainer.options,
-            "configuration": trainer.configuration,
+            **run_content(trainer),
             "plans_digest": run.digest,
             "seed": run.seed,
             "device": str(run.device),

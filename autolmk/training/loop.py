@@ -22,6 +22,7 @@ from autolmk.runlog import Console, Logger, RunLog, duration, time_left
 from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.training.run import Run
+from autolmk.training.schedule import StepRate
 from autolmk.training.signals import FINISH_FILE, Signals
 from autolmk.training.validation import (
     Interrupted,
@@ -35,6 +36,7 @@ from autolmk.training.validation import (
 
 SAVE_AFTER, SAVE_EVERY = 15.0, 300.0  # s between checkpoints: at least (but for epochs' ends), at most
 SAVE_SHARE = 0.02  # of the time, at most, is spent on writing them, as long as SAVE_EVERY holds
+OVERRUN_SAID = 1.0  # s beyond the time limit, from which on it is said
 logger = logging.getLogger(__name__)
 
 
@@ -75,13 +77,12 @@ class Loop:
         self._saved = time.monotonic()
         self._save_seconds = 0.0
         self._waited = 0.0
+        self._rate, self._spent_before = StepRate(), run.budget.spent
+        self._compiled = not work.settings.compile
 
     def announce(self) -> None:
         """Say what is about to happen."""
         run, limits = self.run, self.run.limits
-        length = f"{limits.iterations} iterations"
-        if limits.max_seconds is not None:
-            length = f"at most {duration(limits.max_seconds)} or {length}"
         start = f"going on from iteration {run.iteration}" if run.iteration else "starting"
         logger.info(
             "%s: %s on %s (%s), %d training and %d held-out cases, %s",
@@ -91,7 +92,7 @@ class Loop:
             run.precision.describe(),
             len(self.work.train_cases),
             len(self.work.val_cases),
-            length,
+            limits.describe(),
         )
         for other in self.log.loggers:
             other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
@@ -104,11 +105,15 @@ class Loop:
             return True
         with self._loader() as loader:
             for batch in self._timed(loader):
-                if self.run.iteration == 0 and self.work.settings.compile:
+                if not self._compiled:  # in a resumed run too
+                    self._compiled = True
                     self.run.compile(batch)
                 self.run.step(batch)
+                self._warn_of_few_steps()
                 self.console.show(self.run.progress(), self.run.clock.elapsed(), self.run.last_loss)
                 if self.run.at_epoch_end() and not self._close_epoch():
+                    return False
+                if not self._time_a_case():
                     return False
                 if self.signals.stop():
                     return False
@@ -194,6 +199,29 @@ class Loop:
             self._save()
         return True
 
+    def _warn_of_few_steps(self) -> None:
+        run, budget = self.run, self.run.budget
+        shortage = self._rate.shortage(
+            run.iteration,
+            run.clock.elapsed(),
+            run.limits,
+            reserve=budget.reserve(run.limits),
+            validating=budget.spent - self._spent_before,
+        )
+        if shortage is not None:
+            logger.warning(shortage)
+
+    def _time_a_case(self) -> bool:
+        """Amid an epoch too, so that time is kept for the final validation of a slow run; False where interrupted."""
+        run = self.run
+        progress = run.progress()
+        if run.budget.must_time(progress, run.limits):
+            try:
+                self._validate(subset(self.work.val_cases, 1), progress)
+            except Interrupted:
+                return False
+        return True
+
     def _predict(self, cases: Sequence[str], description: str | None = None) -> Validation:
         trainer, average = self.work.trainer, self.run.averaged
         bar = partial(tqdm, desc=description, leave=False, disable=None if description else True)
@@ -242,7 +270,7 @@ class Loop:
 
         checkpoint_final comes last: whoever sees it sees all the rest.
         """
-        run, work = self.run, self.work
+        run, work, took = self.run, self.work, 0.0
         if run.iteration == 0:
             raise AutolmkError(
                 "training ended before its first step", remedy="give it more time: --max-time or --epochs"
@@ -256,17 +284,32 @@ class Loop:
                 validation = self._predict(work.val_cases, "final validation")
             except Interrupted:
                 return False
+            took = validation.seconds
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, "final weights, all held-out cases", keep=comparable)
             self.measured, validation = calibrate(self.measured, validation, work.trainer.plans)
             write_results(work.folder / "validation", validation, work.trainer.plans)
         self.measured.save(work.folder)
+        self._end(took)
         self.log.draw()
         run.save_weights("final")
         checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
         (work.folder / FINISH_FILE).unlink(missing_ok=True)
         logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
         return True
+
+    def _end(self, took: float) -> None:
+        """Log the end, and say by how much the time limit was overrun. took: seconds of the final validation."""
+        run, limit = self.run, self.run.limits.max_seconds
+        elapsed, kept = run.clock.elapsed(), run.budget.reserve(run.limits)
+        over = 0.0 if limit is None else max(0.0, elapsed - limit)
+        values = {"max_seconds": limit, "overrun": over, "final_validation": took, "kept_for_it": kept}
+        self.log.add("end", run.iteration, elapsed, values)
+        if limit is not None and over >= OVERRUN_SAID:
+            cause = f"the final validation took {duration(took)}, {duration(kept)} had been kept for it"
+            logger.warning(
+                "the time limit of %s was overrun by %s%s", duration(limit), duration(over), f": {cause}" * (took > 0)
+            )
 
 
 def sentence(numbers: Mapping[str, Any], unit: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +18,14 @@ from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, rest
 from autolmk.errors import AutolmkError
 from autolmk.plans import digest
 from autolmk.precision import MixedPrecision, Precision, compiled
-from autolmk.serialization import from_json, to_json
+from autolmk.serialization import from_json, read_json, to_json
 from autolmk.trainer import Trainer
 from autolmk.training.averaging import Averaged
 from autolmk.training.schedule import Clock, Limits, ValidationBudget, learning_rate_factor
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
+KEYS_SAID = 5  # of those that differ
+NO_KEY = "nothing"
 
 
 class Run:
@@ -200,19 +203,22 @@ class Run:
     def restore(self, latest: Checkpoint) -> None:
         """Go on exactly where `latest` was saved. AutolmkError where it belongs to another run."""
         record = latest.record
-        for key, ours, remedy in (
-            ("digest", self.digest, "restore the plans that the run began with, or remove the fold's folder"),
-            ("seed", self.seed, f"give --seed {record.get('seed')} or none, or remove the fold's folder to start over"),
-        ):
-            if record.get(key) != ours:
-                what = "other plans or options" if key == "digest" else "another seed"
-                raise AutolmkError(
-                    f"the unfinished run in this folder has {what}",
-                    file=latest.file,
-                    found=record.get(key),
-                    expected=ours,
-                    remedy=remedy,
-                )
+        if record.get("digest") != self.digest:
+            before = read_json(self.folder / "config.json", remedy="remove the fold's folder to start over")
+            raise AutolmkError(
+                "the unfinished run in this folder has other plans or options",
+                file=latest.file,
+                found=changes(before, self.trainer),
+                remedy="give the same --set as at first, restore the plans, or remove the fold's folder to start over",
+            )
+        if record.get("seed") != self.seed:
+            raise AutolmkError(
+                "the unfinished run in this folder has another seed",
+                file=latest.file,
+                found=record.get("seed"),
+                expected=self.seed,
+                remedy=f"give --seed {record.get('seed')} or none, or remove the fold's folder to start over",
+            )
         restore_module(self.averaged.network, latest, "network")
         restore_module(self.averaged.codec, latest, "codec")
         restore_module(self.network, latest, "training.network")
@@ -238,7 +244,42 @@ class Run:
 
 def run_digest(trainer: Trainer) -> str:
     """Of all that decides what is trained: plans of this configuration, and the trainer's options."""
-    plans = {k: v for k, v in to_json(trainer.plans).items() if k != "configurations"}
-    return digest(
-        {"plans": plans, "configuration": to_json(trainer.configuration), "options": to_json(trainer.options)}
-    )
+    return digest(run_content(trainer))
+
+
+def run_content(trainer: Trainer) -> dict[str, Any]:
+    """What `run_digest` is of; config.json keeps it, so that `changes` can name what differs."""
+    plans = {k: v for k, v in to_json(trainer.plans).items() if k not in ("configurations", "why")}
+    return {"plans": plans, "configuration": to_json(trainer.configuration), "options": to_json(trainer.options)}
+
+
+def changes(config: object, trainer: Trainer) -> str:
+    """Each key whose value in a fold's config.json is not that of `trainer`, with both values, in words."""
+    if not isinstance(config, dict):
+        return "no record of a run"
+    now = run_content(trainer)
+    before = _flat({name: config.get(name) for name in now})
+    after = _flat(now)
+    keys = [key for key in {**after, **before} if before.get(key, NO_KEY) != after.get(key, NO_KEY)]
+    if not keys:
+        return f"plans of digest {config.get('plans_digest')} instead of {run_digest(trainer)}"
+    said = [f"{key} was {before.get(key, NO_KEY)} and is now {after.get(key, NO_KEY)}" for key in keys[:KEYS_SAID]]
+    return "; ".join(said) + (f"; and {len(keys) - KEYS_SAID} more" if len(keys) > KEYS_SAID else "")
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, str]:
+    """`run_content` as dotted key -> JSON; keys of the configuration as --set names them."""
+    result: dict[str, str] = {}
+
+    def walk(value: Any, path: tuple[str, ...]) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if key != "why":
+                    walk(item, (*path, key))
+        else:
+            result[".".join(path)] = json.dumps(value, ensure_ascii=False)
+
+    configuration = {k: v for k, v in (content.get("configuration") or {}).items() if k != "options"}
+    walk(configuration, ())
+    walk({name: content.get(name) or {} for name in ("options", "plans")}, ())
+    return result

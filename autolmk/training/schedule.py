@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass
 
 from autolmk.plans import Schedule
+from autolmk.runlog import duration
 
 WARM_UP_ITERATIONS = 50  # at most; a tenth of a very short run
+FEW_STEPS = 10 * WARM_UP_ITERATIONS  # in a shorter run the warm-up takes more than a tenth of all steps
 POWER = 0.9  # of the polynomial decay, as nnU-Net's (Isensee et al., Nature Methods 2021)
 
 
@@ -24,6 +26,11 @@ class Limits:
         function of its seed; `max_seconds` leaves the plan's epochs as the other limit."""
         time_limit = max_seconds if max_seconds is not None or epochs is not None else schedule.max_seconds
         return cls((schedule.epochs if epochs is None else epochs) * schedule.iterations_per_epoch, time_limit)
+
+    def describe(self) -> str:
+        """Such as `at most 25 min or 50000 iterations`."""
+        length = f"{self.iterations} iterations"
+        return length if self.max_seconds is None else f"at most {duration(self.max_seconds)} or {length}"
 
     def progress(self, iteration: int, elapsed: float, reserve: float = 0.0) -> float:
         """Share of the run that is over, 0 to 1: by iterations or by time, whichever is further on.
@@ -52,6 +59,46 @@ class Clock:
         return self._before + time.monotonic() - self._start
 
 
+class StepRate:
+    """How many steps fit the time limit, from the first measured ones. The very first step is left out: workers start
+    and networks are compiled in it."""
+
+    LEAST_STEPS, ENOUGH_STEPS = 2, 50  # measured: at least, and enough in any case
+    LEAST_SECONDS, LEAST_SHARE = 1.0, 0.02  # measured at least: so long, and this share of the time limit
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+        self._said = False
+
+    def shortage(
+        self, iteration: int, elapsed: float, limits: Limits, *, reserve: float = 0.0, validating: float = 0.0
+    ) -> str | None:
+        """After each step: once, where fewer than FEW_STEPS are to be expected, a sentence that says so.
+
+        elapsed: seconds so far, of them `validating` in validation. reserve: kept for the final validation.
+        """
+        if limits.max_seconds is None or self._said:
+            return None
+        if self._first is None:
+            self._first = iteration, elapsed - validating
+            return None
+        steps, seconds = iteration - self._first[0], elapsed - validating - self._first[1]
+        enough = max(self.LEAST_SECONDS, self.LEAST_SHARE * limits.max_seconds)
+        if steps < self.LEAST_STEPS or (steps < self.ENOUGH_STEPS and seconds < enough):
+            return None
+        self._said = True
+        each = max(seconds, 1e-9) / steps
+        expected = iteration + int(max(0.0, limits.max_seconds - reserve - elapsed) / each)
+        if expected >= min(FEW_STEPS, limits.iterations):
+            return None
+        better = duration(1.1 * (elapsed + (FEW_STEPS - iteration) * each + reserve))
+        return (
+            f"{duration(limits.max_seconds)} allow about {expected} steps of {each:.2g} s, fewer than {FEW_STEPS}: "
+            f"expect poor points. Give --max-time about {better} or more, end other programs, train on a GPU, or plan "
+            "with a smaller --preset"
+        )
+
+
 @dataclass
 class ValidationBudget:
     """Keeps validation during training within a share of the run's time, the final validation of all cases included.
@@ -68,12 +115,18 @@ class ValidationBudget:
     last_progress: float = 0.0
 
     TIMES = 20
+    AT_MOST = 0.5  # of a time limit is kept for the final validation
 
     def reserve(self, limits: Limits) -> float:
-        """Seconds of the time limit to keep for the final validation: its expected length, at most the whole share."""
+        """Seconds of the time limit to keep for the final validation: its expected length, at most half of it."""
         if limits.max_seconds is None or self.n_cases == 0:
             return 0.0
-        return min(self.share * limits.max_seconds, (self.seconds_per_case or 0.0) * self.n_cases)
+        return min(self.AT_MOST * limits.max_seconds, (self.seconds_per_case or 0.0) * self.n_cases)
+
+    def must_time(self, progress: float, limits: Limits) -> bool:
+        """Whether a first case has to be timed now, though no epoch ends, so that `reserve` knows what to keep."""
+        unknown = limits.max_seconds is not None and self.n_cases > 0 and self.seconds_per_case is None
+        return unknown and 1 / self.TIMES <= progress < 1
 
     def due(self, progress: float) -> bool:
         """Whether a twentieth of the run has been completed since the last validation."""

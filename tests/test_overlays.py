@@ -1,0 +1,71 @@
+"""Overlay pictures: what they say, and that it lies on the picture and beside no other text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autolmk.geometry import FloatArray
+from autolmk.imageio import read_image
+from autolmk.landmarks import Landmarks, Status
+from autolmk.prediction import overlays
+from autolmk.testing import make_phantom
+
+
+def predicted(ndim: int) -> tuple[overlays.Image, Landmarks, FloatArray]:
+    """A phantom's landmarks; the first without a candidate, the second unknown, the third absent."""
+    phantom = make_phantom(3, ndim=ndim, size=40)
+    best = phantom.landmarks.points.copy()
+    best[0] = np.nan
+    status = phantom.landmarks.status.copy()
+    status[:3] = Status.ABSENT, Status.UNKNOWN, Status.ABSENT
+    likelihood = np.full(len(status), 0.97)
+    likelihood[:3] = 0.0, np.nan, 0.07
+    points = np.where((status == Status.PRESENT)[:, None], best, np.nan)
+    return phantom.image.canonical(), Landmarks(phantom.landmarks.names, points, status, likelihood), best
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_case_names_status_and_likelihood_are_written(
+    ndim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, landmarks, best = predicted(ndim)
+    shown: list[overlays.Text] = []
+    write, sides = overlays._write, []
+
+    def watch(file: Path, picture: overlays.Picture, texts: list[overlays.Text], crosses: list[overlays.Cross]) -> None:
+        shown.extend(texts)
+        sides.extend([picture.shape, len(crosses)])
+        write(file, picture, texts, crosses)
+
+    monkeypatch.setattr(overlays, "_write", watch)
+    overlays.write_overlay(tmp_path / "a.png", "case_007", image, landmarks, best)
+    n, names = len(landmarks.names), landmarks.names
+    said = [text.text for text in shown]
+    assert said[0] == f"case_007   {n - 3} of {n} landmarks present"
+    assert f"{names[0]}: absent, 0 %, no candidate" in said and f"{names[1]}: unknown" in said
+    assert f"{names[2]}: absent, 7 %" in said and all(f"{name}: present, 97 %" in said for name in names[3:])
+    (height, width), crosses = sides
+    assert all(0 <= text.x < width and 0 <= text.y < height for text in shown)
+    assert len({(text.x, text.y) for text in shown}) == len(shown)
+    assert crosses == (n - 1) * (1 if ndim == 2 else 3)
+    picture = read_image([tmp_path / "a.png"]).array
+    assert picture.shape[-2:] == (height, width)
+    assert (picture[:3, : overlays.TITLE] > 200).all(axis=0).sum() > 100  # the title, white on black
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_long_names_are_shortened_in_their_middle(ndim: int, tmp_path: Path) -> None:
+    image, landmarks, best = predicted(ndim)
+    names = tuple(f"{'long' * 20}{name}" for name in landmarks.names)
+    long = Landmarks(names, landmarks.points, landmarks.status, landmarks.likelihood)
+    draw = overlays._plane if ndim == 2 else overlays._volume
+    grey = overlays._grey(image.array[0])
+    _, texts, _ = draw(grey, image.geometry.spacing, long, image.geometry.to_voxels(best))
+    headings = [text.text for text in texts if ":" in text.text]
+    assert len(headings) == len(names)
+    for heading, name in zip(headings, names, strict=True):
+        shown = heading.split(":")[0]
+        assert len(shown) <= overlays.LONGEST and name.endswith(shown.split("...")[1])
