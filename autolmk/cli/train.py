@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autolmk.plans import Plans
     from autolmk.store import Store
     from autolmk.trainer import Trainer
+    from autolmk.training.stages import StageWork
 
 MAX_WORKERS = 12
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -69,25 +70,26 @@ def _main(args: argparse.Namespace) -> int:
     plans, name = _plans(folders, dataset, args.p, configuration_name)
     workers = _set_up_threads(args.workers, args.threads)
     trainer = _trainer(plans, name, args.tr, args.set or [])
-    store, train_cases, val_cases = _cases(folders, dataset, trainer, fold)
+    trainers = {stage: _trainer(plans, stage, None, []) for stage in plans.chain(name)[:-1]} | {name: trainer}
+    stages, subjects, train_cases, val_cases = _cases(folders, dataset, trainers, fold)
     from autolmk import registry
 
     specification = trainer.configuration.trainer
     model = model_folder(folders.results.path, dataset, registry.label(specification), args.p, name)
     folder = model / f"fold_{fold}"
     if args.val or args.val_best:
-        return _validate(trainer, store, val_cases, folder, args)
-    _check_environment(args, trainer)
+        return _validate(stages, val_cases, folder, args)
+    _check_environment(args, trainers.values())
     _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
     from autolmk.runlog import build_loggers
-    from autolmk.training.fit import fit
+    from autolmk.training.stages import train_stages
 
-    finished = fit(
-        trainer,
-        store,
+    finished = train_stages(
+        stages,
         train_cases,
         val_cases,
         folder,
+        subjects=subjects,
         device=args.device,
         seed=args.seed,
         workers=workers,
@@ -118,7 +120,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise AutolmkError(f"--{name} must be {least} or more", found=value, remedy="correct it, or leave it out")
 
 
-def _check_environment(args: argparse.Namespace, trainer: Trainer) -> None:
+def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) -> None:
     """What can be refused is refused before anything is written."""
     from autolmk import checkpoint
     from autolmk.precision import choose_device
@@ -129,7 +131,8 @@ def _check_environment(args: argparse.Namespace, trainer: Trainer) -> None:
     check_loggers(args.logger or [])
     if args.pretrained_weights is not None:
         checkpoint.read_record(args.pretrained_weights)
-    build(trainer)
+    for trainer in trainers:
+        build(trainer)
 
 
 def seconds_of(text: str) -> float:
@@ -245,16 +248,40 @@ def _apply(configuration: dict[str, Any], setting: str) -> None:
 # -- data and folders -------------------------------------------------------------------------------------------------
 
 
-def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) -> tuple[Store, list[str], list[str]]:
-    """(preprocessed cases, training cases, held-out cases)."""
-    from tqdm import tqdm
-
+def _cases(
+    folders: Folders, dataset: str, trainers: Mapping[str, Trainer], fold: int | str
+) -> tuple[list[StageWork], dict[str, str], list[str], list[str]]:
+    """(stages with their preprocessed cases, subject of each case, training cases, held-out cases)."""
     from autolmk import splits
-    from autolmk.loading import check_stored
     from autolmk.store import Store
+    from autolmk.training.stages import StageWork
 
     folder = folders.preprocessed / dataset
-    store = Store(folder / trainer.configuration.data_identifier)
+    subjects: dict[str, str] = {}
+    presence: dict[str, set[str]] = {}
+    stages: list[StageWork] = []
+    checked: set[Path] = set()
+    for name, trainer in trainers.items():
+        store = Store(folder / trainer.configuration.data_identifier)
+        stages.append(StageWork(name, trainer, store))
+        if store.folder not in checked:
+            found = _verified(store, folders, dataset, trainer)
+            subjects, presence = found if not checked else _shared(subjects, presence, found[0])
+            checked.add(store.folder)
+    if fold == "all":
+        return stages, subjects, sorted(subjects), []
+    found_splits = splits.load_or_make_splits(folder / splits.FILE_NAME, subjects, presence)
+    return stages, subjects, *splits.fold(found_splits, int(fold))
+
+
+def _verified(
+    store: Store, folders: Folders, dataset: str, trainer: Trainer
+) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """(subject, landmarks that are present) of each preprocessed case, all of them whole and of these plans."""
+    from tqdm import tqdm
+
+    from autolmk.loading import check_stored
+
     names = store.cases()
     if not names:
         raise AutolmkError(
@@ -264,17 +291,28 @@ def _cases(folders: Folders, dataset: str, trainer: Trainer, fold: int | str) ->
             remedy=f"run autolmk_plan_and_preprocess -d {dataset}",
         )
     check_stored(store, names, trainer.plans, trainer.configuration)
-    subjects, presence = {}, {}
+    subjects: dict[str, str] = {}
+    presence: dict[str, set[str]] = {}
     for name in tqdm(names, "checking the preprocessed cases", unit="case", delay=2, leave=False):
         stored = store.verify(name)
         subjects[name] = stored.subject
         marks = stored.landmarks
         presence[name] = {mark for mark, present in zip(marks.names, marks.present, strict=True) if present}
-    if fold == "all":
-        return store, names, []
-    found = splits.load_or_make_splits(folder / splits.FILE_NAME, subjects, presence)
-    train_cases, val_cases = splits.fold(found, int(fold))
-    return store, train_cases, val_cases
+    return subjects, presence
+
+
+def _shared(
+    subjects: dict[str, str], presence: dict[str, set[str]], other: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """The cases that are preprocessed for every stage. AutolmkError where some are missing in one of them."""
+    missing = sorted(set(subjects) ^ set(other))
+    if missing:
+        raise AutolmkError(
+            "some cases are not preprocessed for every stage of this configuration",
+            found=", ".join(missing),
+            remedy="run autolmk_preprocess again, for all configurations",
+        )
+    return subjects, presence
 
 
 def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans: Plans, specification: str) -> None:
@@ -298,12 +336,12 @@ def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans:
     write_bytes(kept, (preprocessed / f"{plans_name}.json").read_bytes())
 
 
-def _validate(trainer: Trainer, store: Store, val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:
-    from autolmk.training.fit import validate_checkpoint
+def _validate(stages: Sequence[StageWork], val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:
     from autolmk.training.loop import sentence
+    from autolmk.training.stages import validate_stages
 
     name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
-    numbers = validate_checkpoint(trainer, store, val_cases, folder, name, folder / target, device=args.device)
-    unit, place = trainer.plans.unit, folders_from(args).results.describe(folder / target)
+    numbers = validate_stages(stages, val_cases, folder, name, folder / target, device=args.device)
+    unit, place = stages[-1].trainer.plans.unit, folders_from(args).results.describe(folder / target)
     print(f"{sentence(numbers, unit)}: {place}")
     return OK

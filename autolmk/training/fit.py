@@ -8,8 +8,9 @@ Two files that a user may put there: `stop` (save and stop; the same command goe
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,13 +24,14 @@ from autolmk import checkpoint
 from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
 from autolmk.measured import Measured, measure
-from autolmk.precision import Precision, choose_device
-from autolmk.prediction.inference import Member
+from autolmk.precision import choose_device
+from autolmk.prediction.inference import Prediction
+from autolmk.prediction.stages import load_stage
 from autolmk.runlog import Console, Logger, RunLog
 from autolmk.serialization import from_json, make_folder, read_json, to_json, write_json
 from autolmk.store import Store
 from autolmk.trainer import Trainer
-from autolmk.training.loop import Loop, Settings, Work
+from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.run import Run, changes, run_content, run_digest
 from autolmk.training.schedule import Limits
@@ -54,18 +56,20 @@ def fit(
     pretrained: Path | None = None,
     compile: bool = True,
     loggers: Sequence[Logger] = (),
+    earlier: Earlier | None = None,
 ) -> bool:
     """Train one fold into `folder`, going on from where an earlier run of it was broken off.
 
     seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
-    processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA).
+    processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). earlier: what a
+    later stage builds on, see `stages`.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans or seed than
     those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is not
     finite, memory that does not suffice.
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
-    work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings)
+    work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier)
     make_folder(work.folder)
     try:
         with exclusive(work.folder):
@@ -158,6 +162,8 @@ def _begin(work: Work) -> tuple[Run, Measured]:
         seed = 0 if resumed is None else int(resumed.record["seed"])
     run = Run(trainer, work.folder, choose_device(settings.device), seed, _limits(work), len(work.val_cases))
     measured = measure([work.store.load(case).landmarks for case in work.train_cases])
+    if work.earlier is not None:
+        measured = dataclasses.replace(measured, placement=work.earlier.placement)
     if measured.untrained:
         logger.warning(
             "no training case of this fold shows %s: its network cannot learn that, and its prediction will be unknown",
@@ -256,9 +262,11 @@ def validate_checkpoint(
     target: Path,
     *,
     device: str = "auto",
+    before: Callable[[str], Prediction] | None = None,
 ) -> dict[str, Any]:
     """Validate a fold's checkpoint (best, final) on whole cases and write the results to `target`; gives the numbers of
-    `Validation.numbers`. AutolmkError without cases or without that checkpoint."""
+    `Validation.numbers`. before: what the previous stage says of a case. AutolmkError without cases or without that
+    checkpoint."""
     if not cases:
         raise AutolmkError(
             "this fold holds no cases out, so there is nothing to validate",
@@ -266,19 +274,16 @@ def validate_checkpoint(
             remedy="validate a numbered fold; fold `all` trains on every case",
         )
     where = choose_device(device)
-    precision = Precision(where)
-    network, codec = trainer.build_network(), trainer.build_codec()
-    checkpoint.load_weights(checkpoint_file(folder, name), network, codec)
-    measured = Measured.load(folder)
-    member = Member(precision.place(network).eval(), codec.to(where).eval(), measured.untrained)
+    stage = load_stage([trainer], [folder], name, where)
     validation = validate(
-        member,
+        stage.members[0],
         store,
         cases,
         trainer.plans,
         trainer.configuration,
-        measured,
+        stage.measured[0],
         device=where,
+        before=before,
         progress=partial(tqdm, desc="validation", leave=False, delay=2),
     )
     write_results(target, validation, trainer.plans)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
 from autolmk.loading import TrainingLoader
 from autolmk.measured import Measured
-from autolmk.prediction.inference import Member
+from autolmk.placement import Placement
+from autolmk.prediction.inference import Member, Prediction
 from autolmk.runlog import Console, Logger, RunLog, duration, time_left
 from autolmk.store import Store
 from autolmk.trainer import Trainer
@@ -54,9 +55,18 @@ class Settings:
     loggers: tuple[Logger, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What a later stage's training knows of those before it. placement: of its windows, from their errors on cases
+    that they had not seen. predict: case -> what they say of it."""
+
+    placement: Placement
+    predict: Callable[[str], Prediction]
+
+
 @dataclass(frozen=True)
 class Work:
-    """What fit works on."""
+    """What fit works on. earlier: for a later stage."""
 
     trainer: Trainer
     store: Store
@@ -64,6 +74,7 @@ class Work:
     val_cases: tuple[str, ...]
     folder: Path
     settings: Settings
+    earlier: Earlier | None = None
 
 
 class Loop:
@@ -135,6 +146,8 @@ class Loop:
             first_iteration=run.iteration,
             iterations=max(0, run.limits.iterations - run.iteration),
             workers=self.work.settings.workers,
+            placement=self.measured.placement,
+            shape=self.measured.shape(trainer.plans.landmarks),
         )
 
     def _timed(self, loader: TrainingLoader) -> Iterator[Any]:
@@ -226,13 +239,14 @@ class Loop:
         trainer, average = self.work.trainer, self.run.averaged
         bar = partial(tqdm, desc=description, leave=False, disable=None if description else True)
         return validate(
-            Member(average.network, average.codec, self.measured.untrained),
+            Member(trainer.prediction_network(average.network), average.codec, self.measured.untrained),
             self.work.store,
             cases,
             trainer.plans,
             trainer.configuration,
             self.measured,
             device=self.run.device,
+            before=None if self.work.earlier is None else self.work.earlier.predict,
             interrupted=self.signals.stop,
             progress=bar,
         )

@@ -1,0 +1,222 @@
+"""Training of a method's stages, in order, each resumable by itself.
+
+A stage before another one trains on most of the fold's training cases and is held against the rest of them: its errors
+there, which are those of a network that has not seen the cases, say where the next stage's windows must lie. The fold's
+own held-out cases take no part in it. A fold's folder holds the last stage; the one before it lies in a folder of its
+name inside, and so on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autolmk.errors import AutolmkError
+from autolmk.loading import check_stored
+from autolmk.measured import Measured, measure
+from autolmk.networks.unet import cumulative_strides
+from autolmk.placement import FEWEST, Placement, measure_placement
+from autolmk.plans import Configuration
+from autolmk.precision import choose_device
+from autolmk.prediction.inference import Prediction
+from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
+from autolmk.store import Store
+from autolmk.trainer import Trainer
+from autolmk.training.fit import fit, validate_checkpoint
+from autolmk.training.loop import Earlier
+
+HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class StageWork:
+    """One stage of the plans: its name, its trainer and the cases preprocessed for it."""
+
+    name: str
+    trainer: Trainer
+    store: Store
+
+
+def train_stages(
+    stages: Sequence[StageWork],
+    train_cases: Sequence[str],
+    val_cases: Sequence[str],
+    folder: Path,
+    *,
+    subjects: Mapping[str, str],
+    max_seconds: float | None = None,
+    pretrained: Path | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> bool:
+    """Train `stages`, first to last, into a fold's folder; arguments and result as of `fit`.
+
+    subjects: case -> whom it shows; the cases of one subject stay on one side. max_seconds: of all stages together,
+    shared as their plans say. pretrained: for the last stage.
+    """
+    *before, last = stages
+    seconds = shares([s.trainer.configuration for s in stages], max_seconds)
+    if not before:
+        return fit(
+            last.trainer, last.store, train_cases, val_cases, folder,
+            device=device, max_seconds=max_seconds, pretrained=pretrained, **settings,
+        )  # fmt: skip
+    inner, held_out = hold_out(train_cases, subjects)
+    place = stage_folder(folder, before[-1].name)
+    logger.info(
+        "stage %s: trained on %d of the %d training cases, measured on the others",
+        before[-1].name,
+        len(inner),
+        len(train_cases),
+    )
+    earlier_seconds = None if max_seconds is None else sum(seconds[:-1])
+    if not train_stages(
+        before, inner, held_out, place, subjects=subjects, max_seconds=earlier_seconds, device=device, **settings
+    ):
+        return False
+    earlier, trainer = prepare(stages, train_cases, held_out, folder, choose_device(device))
+    return fit(
+        trainer, last.store, train_cases, val_cases, folder,
+        device=device, max_seconds=None if max_seconds is None else seconds[-1], pretrained=pretrained,
+        earlier=earlier, **settings,
+    )  # fmt: skip
+
+
+def stage_folder(folder: Path, name: str) -> Path:
+    """Of the stage before the one that `folder` holds."""
+    return folder / name
+
+
+def shares(configurations: Sequence[Configuration], max_seconds: float | None) -> list[float]:
+    """Seconds for each stage: `max_seconds` in proportion to the time, or else the steps, that their plans say."""
+    schedules = [c.schedule for c in configurations]
+    planned = [s.max_seconds for s in schedules]
+    if all(seconds is not None for seconds in planned):
+        weights = np.array(planned, dtype=np.float64)
+    else:
+        weights = np.array([s.epochs * s.iterations_per_epoch for s in schedules], dtype=np.float64)
+    return [float(s) for s in (max_seconds or 0.0) * weights / weights.sum()]
+
+
+def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """(cases to train an earlier stage on, cases to measure it on): a fifth of them, at least 4 where that leaves more
+    than it takes, by whole subjects, always the same ones. AutolmkError with a single subject."""
+    names = sorted(set(cases))
+    people = sorted({subjects[case] for case in names})
+    if len(people) < 2:
+        raise AutolmkError(
+            "a method of several stages needs cases that its first stage has not seen",
+            found=f"{len(names)} training cases of {len(people)} subject",
+            expected="at least 2 subjects",
+            remedy="add cases, or train configuration heatmap, which has one stage",
+        )
+    order = [people[i] for i in np.random.default_rng([0, len(people)]).permutation(len(people))]
+    wanted = max(HELD_OUT * len(names), min(FEWEST, len(names) / 3), 1)
+    held: set[str] = set()
+    for person in order[:-1]:
+        if sum(subjects[case] in held for case in names) >= wanted:
+            break
+        held.add(person)
+    return [c for c in names if subjects[c] not in held], [c for c in names if subjects[c] in held]
+
+
+def prepare(
+    stages: Sequence[StageWork], train_cases: Sequence[str], held_out: Sequence[str], folder: Path, device: torch.device
+) -> tuple[Earlier, Trainer]:
+    """(what the last stage's training knows of those before it, its trainer with windows of the measured side)."""
+    *before, last = stages
+    predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
+    file = folder / "measured.json"
+    known = Measured.load(folder).placement if file.is_file() else None
+    placement = known or _measure(last, train_cases, held_out, predict)
+    return Earlier(placement, predict), with_side(last.trainer, placement)
+
+
+def with_side(trainer: Trainer, placement: Placement) -> Trainer:
+    """The trainer for windows of the measured side."""
+    configuration = dataclasses.replace(trainer.configuration, patch_size=placement.side)
+    return type(trainer)(trainer.plans, configuration, dataclasses.asdict(trainer.options))
+
+
+def _measure(
+    last: StageWork, train_cases: Sequence[str], held_out: Sequence[str], predict: Callable[[str], Prediction]
+) -> Placement:
+    """Where the last stage's windows must lie, from the earlier stages' predictions of the held-out cases."""
+    trainer, configuration = last.trainer, last.trainer.configuration
+    check_stored(last.store, held_out, trainer.plans, configuration)
+    shape = measure([last.store.load(case).landmarks for case in train_cases]).shape(trainer.plans.landmarks)
+    found, truth, geometries = [], [], []
+    for case in held_out:
+        stored = last.store.load(case)
+        marks = stored.landmarks
+        found.append(predict(case).candidates[:, 0])
+        truth.append(np.where(marks.present[:, None], marks.points, np.nan))
+        geometries.append(stored.geometry)
+    multiple = cumulative_strides(configuration.architecture.strides)[-1]
+    placement = measure_placement(held_out, found, truth, geometries, configuration, shape, multiple)
+    logger.info(
+        "windows of %s voxels (%s); typical error of the stage before %.3g %s",
+        "x".join(map(str, placement.side)),
+        placement.why["side"],
+        placement.spread,
+        trainer.plans.unit,
+    )
+    return placement
+
+
+def predictor_of(stages: Sequence[StageWork], folder: Path, device: torch.device) -> Callable[[str], Prediction]:
+    """case -> what the trained stages, the last of which lies in `folder`, say of a preprocessed case; remembered."""
+    loaded: list[Stage] = []
+    known: dict[str, Prediction] = {}
+    plans = stages[-1].trainer.plans
+
+    def predict(case: str) -> Prediction:
+        if case not in known:
+            if not loaded:
+                loaded.extend(load_chain(stages, folder, device))
+            images = []
+            for stage in stages:
+                stored = stage.store.load(case)
+                images.append(Prepared(stored.image(), stored.fill))
+            known[case] = predict_stages(images, loaded, plans, device=device)
+        return known[case]
+
+    return predict
+
+
+def load_chain(stages: Sequence[StageWork], folder: Path, device: torch.device) -> list[Stage]:
+    """All the stages of one fold, first to last, of which `folder` holds the last."""
+    *before, last = stages
+    trainer = last.trainer
+    if before:
+        placement = Measured.load(folder).placement
+        assert placement is not None
+        trainer = with_side(trainer, placement)
+    earlier = load_chain(before, stage_folder(folder, before[-1].name), device) if before else []
+    return [*earlier, load_stage([trainer], [folder], "final", device)]
+
+
+def validate_stages(
+    stages: Sequence[StageWork],
+    cases: Sequence[str],
+    folder: Path,
+    checkpoint: str,
+    target: Path,
+    *,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """`fit.validate_checkpoint` of the last stage, after those before it."""
+    *before, last = stages
+    trainer, predict = last.trainer, None
+    if before:
+        earlier, trainer = prepare(stages, (), (), folder, choose_device(device))
+        predict = earlier.predict
+    return validate_checkpoint(trainer, last.store, cases, folder, checkpoint, target, device=device, before=predict)
