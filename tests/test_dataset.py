@@ -164,7 +164,10 @@ def test_a_missing_dataset_json_that_cannot_be_inferred_says_why(tmp_path: Path)
     folder = raw(tmp_path)
     (folder / "dataset.json").unlink()
     (folder / "landmarksTr" / "landmarks.csv").unlink()
-    with pytest.raises(AutolmkError, match="a dataset has no landmarks"):
+    with pytest.raises(AutolmkError, match=r"a dataset has no landmarks(.|\n)*found: an empty folder"):
+        Dataset.open(folder)
+    (folder / "landmarksTr" / "a.json").write_text("{}")
+    with pytest.raises(AutolmkError, match=r"a dataset has no landmarks(.|\n)*found: a\.json\n"):
         Dataset.open(folder)
     with pytest.raises(AutolmkError, match="folder is missing"):
         Dataset.open(tmp_path / "nothing")

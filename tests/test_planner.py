@@ -577,6 +577,19 @@ def test_the_pace_is_that_of_trainings_own_step(monkeypatch: pytest.MonkeyPatch)
     assert batches[0]["data"].shape[2:] == next(iter(plans.configurations.values())).patch_size
 
 
+def test_a_gpu_without_room_leaves_the_duration_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may use it; planning needs none."""
+
+    import torch
+
+    def full(trainer: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(plan_experiment, "_measured", full)
+    plans = plan_once(a_fingerprint(shape=(24.0, 24.0, 24.0), spacing=(1.0, 1.0, 1.0)), device="cpu")
+    assert plan_experiment.seconds_per_step(plans, next(iter(plans.configurations.values()))) is None
+
+
 def test_help_needs_no_torch() -> None:
     code = (
         "import contextlib, sys\n"

@@ -409,4 +409,4 @@ def test_cases_that_came_after_the_fingerprint_are_not_preprocessed_unchecked(
         folder / "dataset_fingerprint.json"
     )
     assert main(arguments) == 0
-    assert "preprocessed 5 of 5 cases" in capsys.readouterr().out
+    assert "5 of 5 cases are in" in capsys.readouterr().out

@@ -136,8 +136,8 @@ class Report:
                 heading = f"{counted(len(faults), *NOUNS[severity])} ({meaning}):"
                 lines += [heading, *(_indented(fault) for fault in faults), ""]
         counts = ", ".join(counted(len(self.of(s)), *NOUNS[s]) for s in SEVERITIES)
-        cases, verb = counted(self.n_cases, "training case"), "is" if len(self.good_cases) == 1 else "are"
-        lines.append(f"{self.name}: {len(self.good_cases)} of {cases} {verb} usable; {counts}")
+        cases = counted(self.n_cases, "training case is", "training cases are")
+        lines.append(f"{self.name}: {len(self.good_cases)} of {cases} usable; {counts}")
         return "\n".join(lines)
 
 

@@ -73,5 +73,5 @@ def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.N
             print(failure.problem, file=sys.stderr)
         failed |= {failure.case for failure in failures}
         place = folders.preprocessed.describe(target)
-        print(f"preprocessed {len(cases) - len(failures)} of {counted(len(cases), 'case')} in {place}")
+        print(f"{len(cases) - len(failures)} of {counted(len(cases), 'case is', 'cases are')} preprocessed in {place}")
     return failed

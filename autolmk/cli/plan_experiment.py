@@ -152,7 +152,13 @@ def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None
         return None
     if plans.device == "cpu" and plans.memory_target_gb * GIB > psutil.virtual_memory().available:
         return None
-    return _measured(trainer_class(configuration.trainer)(plans, configuration))
+    try:
+        return _measured(trainer_class(configuration.trainer)(plans, configuration))
+    except torch.OutOfMemoryError:  # of the GPU: a smaller one than was planned for, or others use it
+        return None
+    finally:
+        if plans.device == "cuda":
+            torch.cuda.empty_cache()  # preprocessing, which may follow, needs none of it
 
 
 def _measured(trainer: Trainer) -> float:

@@ -57,7 +57,7 @@ def _main(args: argparse.Namespace) -> int:
             print(failure.problem, file=sys.stderr)
         failed |= {f.case for f in failures}
         place = folders.preprocessed.describe(folder / identifier)
-        print(f"preprocessed {len(cases) - len(failures)} of {counted(len(cases), 'case')} in {place}")
+        print(f"{len(cases) - len(failures)} of {counted(len(cases), 'case is', 'cases are')} in {place}")
         if failures:
             see = folders.preprocessed.describe(folder / identifier / FAILURES)
             print(f"{len(failures)} failed, see {see}", file=sys.stderr)
@@ -84,7 +84,7 @@ def _faulty(name: str, folder: Path, cases: Sequence[Case]) -> set[str]:
     if faulty:
         print(
             f"left out {counted(len(faulty), 'case')} in which the check found faults: {some(faulty)}\n"
-            "  what to do: mend them as autolmk_check says, then run autolmk_plan_and_preprocess",
+            "  what to do: mend what autolmk_check says, then run autolmk_plan_and_preprocess",
             file=sys.stderr,
         )
     return set(faulty)

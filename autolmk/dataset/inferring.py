@@ -97,14 +97,19 @@ def _landmark_names(dataset: Dataset) -> list[str]:
         try:
             names.update(dict.fromkeys(dataset.read_annotation(case).names))
         except AutolmkError as error:
-            damaged = error
+            damaged = damaged or error
     if names:
         return list(names)
     if damaged is not None:
         raise damaged
+    raise _no_landmarks(dataset)
+
+
+def _no_landmarks(dataset: Dataset) -> AutolmkError:
+    """What is in landmarksTr instead."""
     images, points = [case.identifier for case in dataset.cases("Tr")], list(dataset.annotation_files("Tr"))
     if points:
-        raise AutolmkError(
+        return AutolmkError(
             "none of a dataset's landmarks belong to a training image",
             file=dataset.folder / "landmarksTr",
             found=f"landmarks of {some(points)}; images of {some(images)}",
@@ -112,9 +117,12 @@ def _landmark_names(dataset: Dataset) -> list[str]:
             remedy="name landmark files, or the cases in landmarks.csv, as the images are without _0000 and ending; a "
             "table of several cases must be called landmarks.csv",
         )
-    raise AutolmkError(
+    folder = dataset.folder / "landmarksTr"
+    others = sorted(f.name for f in folder.iterdir() if not f.name.startswith(".")) if folder.is_dir() else []
+    return AutolmkError(
         "a dataset has no landmarks",
-        file=dataset.folder / "landmarksTr",
+        file=folder,
+        found=some(others) or ("an empty folder" if folder.is_dir() else "no such folder"),
         expected="CASE.mrk.json, CASE.fcsv or CASE.csv a case, or landmarks.csv for all",
         remedy="add the files, named as the images are without _0000 and ending",
     )
