@@ -47,7 +47,7 @@ __all__ = [
     "summarise_case",
 ]
 
-VERSION = 1
+VERSION = 2
 FILE_NAME = "dataset_fingerprint.json"
 BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression, float32, working copies
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import FloatArray
 from autolmk.serialization import from_json, read_json, write_json
 
@@ -35,7 +35,7 @@ def make_splits(
     if len(subjects) < 2:
         raise AutolmkError(
             "too few cases to hold some out",
-            found=f"{len(subject_of)} cases of {len(subjects)} subjects",
+            found=f"{counted(len(subject_of), 'case')} of {counted(len(subjects), 'subject')}",
             expected="at least two subjects",
             remedy="annotate more cases, or train on all of them with fold `all`",
         )

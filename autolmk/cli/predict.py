@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import autolmk
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import dataset_name
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ def _predict(args: argparse.Namespace) -> int:
     ending = None if predictor.description is None else predictor.description.file_ending
     cases = find_cases(Path(args.input).expanduser(), ending)
     logger.info(
-        "%s, fold%s %s (%s): %d cases on %s",
+        "%s, fold%s %s (%s): %s on %s",
         f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model),
         "s" * (len(predictor.folds) > 1),
         ", ".join(predictor.folds),
         args.chk,
-        len(cases),
+        counted(len(cases), "case"),
         predictor.device,
     )
     identity = {
@@ -138,18 +138,19 @@ def _predict(args: argparse.Namespace) -> int:
             "device": describe_device(predictor.device),
         },
     )
-    print(f"{len(cases) - len(report.failures)} of {len(cases)} cases are predicted: {output.folder}")
+    print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
     if report.failures:
         print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
     return SOME_FAILED if report.failures else OK
 
 
 def _say_uncalibrated(predictor: Predictor) -> None:
-    """Where landmarks may be absent but no fold held cases out to calibrate on."""
+    """Where landmarks may be absent but no fold's held-out cases told how to calibrate."""
     if predictor.plans.sometimes_absent and not any(m.presence_cases for m in predictor.measured):
         logger.warning(
-            "presence is not calibrated: fold %s held no cases out, so likelihoods are the network's own log-odds",
-            ", ".join(predictor.folds),
+            "presence is not calibrated, so likelihoods are the network's own log-odds: fold %s held no case out that "
+            "says whether %s is there",
+            *(", ".join(predictor.folds), some(predictor.plans.sometimes_absent)),
         )
 
 
