@@ -218,7 +218,7 @@ def test_folds_default_to_what_was_trained(tmp_path: Path) -> None:
     assert trained_folds(model, "final") == ["2", "10", "all"]
     predictor = Predictor(model, device="cpu", trust_code=True)
     assert predictor.folds == ["2", "10"]
-    assert len(predictor.members) == len(predictor.measured) == 2
+    assert len(predictor.stages[-1].members) == len(predictor.measured) == 2
     assert Predictor(model, ["all"], device="cpu", trust_code=True).folds == ["all"]
     with pytest.raises(AutolmkError, match=r"fold 3 .* has no checkpoint_final"):
         Predictor(model, [3], device="cpu", trust_code=True)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autolmk.checkpoint import checkpoint_file, load_weights
+from autolmk.checkpoint import checkpoint_file
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
@@ -29,23 +28,15 @@ from autolmk.imageio import has_physical_size, read_image, split_name, squeeze
 from autolmk.landmarks import Landmarks
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans, digest
-from autolmk.precision import Precision, choose_device
-from autolmk.prediction.inference import Look, Member, Prediction, predict_image
+from autolmk.precision import choose_device
+from autolmk.prediction.inference import Look, Prediction
+from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
 from autolmk.preprocessing import preprocess_image
 from autolmk.registry import model_trainer_class
 from autolmk.serialization import from_json, near, read_json
-from autolmk.trainer import build
 
 CHECKPOINTS = ("final", "best", "latest")
 NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A preprocessed image (canonical, at the plans' spacing, normalised) and the value outside it, a channel."""
-
-    image: Image
-    fill: tuple[float, ...]
 
 
 class Predictor:
@@ -84,26 +75,36 @@ class Predictor:
         self.description = DatasetDescription.load(description) if description.is_file() else None
         self.folds = chosen_folds(self.model_folder, folds, checkpoint)
         self.checkpoint, self.device, self.mirror, self.step = checkpoint, choose_device(device), mirror, step
-        precision = Precision(self.device)
-        self.members: list[Member] = []
-        self.measured: list[Measured] = []
-        self.digests: dict[str, str] = {}  # SHA-256 of each fold's checkpoint
-        configurations = []
-        for fold in self.folds:
-            folder = self.model_folder / f"fold_{fold}"
+        self.digests: dict[str, str] = {}  # SHA-256 of each fold's checkpoints, by fold or fold/stage
+        self.stages: list[Stage] = []  # first to last
+        folders = {fold: self.model_folder / f"fold_{fold}" for fold in self.folds}
+        kind, given = checkpoint, trainer
+        while folders:
+            self.stages.insert(0, self._stage(folders, kind, given, trust_code))
+            for folder in folders.values():
+                place = folder.relative_to(self.model_folder).as_posix().removeprefix("fold_")
+                self.digests[place] = hashlib.sha256(checkpoint_file(folder, kind).read_bytes()).hexdigest()
+            before = self.stages[0].configuration.previous_stage
+            folders = {} if before is None else {fold: folder / before for fold, folder in folders.items()}
+            kind, given = "final", None  # what a later stage was trained on
+        last = self.stages[-1].configuration
+        self.configuration = dataclasses.replace(last, shape_prior=last.shape_prior and shape_prior)
+        self.stages[-1] = dataclasses.replace(self.stages[-1], configuration=self.configuration)
+
+    def _stage(self, folders: Mapping[str, Path], checkpoint: str, given: str | None, trust_code: bool) -> Stage:
+        trainers, configurations = [], []
+        for folder in folders.values():
             configuration, options, specification = _fold_config(folder)
+            cls = model_trainer_class(specification, self.model_folder, trust_code=trust_code, given=given)
             configurations.append(configuration)
-            cls = model_trainer_class(specification, self.model_folder, trust_code=trust_code, given=trainer)
-            method = cls(self.plans, configuration, options)
-            network, codec = build(method)
-            file = checkpoint_file(folder, checkpoint)
-            load_weights(file, network, codec)
-            self.measured.append(Measured.load(folder))
-            untrained = self.measured[-1].untrained
-            self.members.append(Member(precision.place(network.eval()), codec.eval().to(self.device), untrained))
-            self.digests[fold] = hashlib.sha256(file.read_bytes()).hexdigest()
-        common = _common(configurations, self.folds, self.model_folder)
-        self.configuration = dataclasses.replace(common, shape_prior=common.shape_prior and shape_prior)
+            trainers.append(cls(self.plans, configuration, options))
+        stage = load_stage(trainers, list(folders.values()), checkpoint, self.device)
+        return dataclasses.replace(stage, configuration=_common(configurations, self.folds, self.model_folder))
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """What the folds of the last stage measured."""
+        return self.stages[-1].measured
 
     # -- for everybody ------------------------------------------------------------------------------------------------
 
@@ -157,25 +158,17 @@ class Predictor:
             )
         return read_image(files, spacing=spacing)
 
-    def prepare(self, image: Image) -> Prepared:
-        """Preprocess as training did. AutolmkError where the image does not suit the plans."""
+    def prepare(self, image: Image) -> list[Prepared]:
+        """Preprocess for each stage, as training did. AutolmkError where the image does not suit the plans."""
         if self.plans.ndim == 2 and image.geometry.ndim == 3:
             image = squeeze(image)
-        return Prepared(*preprocess_image(image, self.configuration))
+        return [Prepared(*preprocess_image(image, stage.configuration)) for stage in self.stages]
 
-    def compute(self, prepared: Prepared) -> Prediction:
-        """All that the network says of a prepared image."""
+    def compute(self, prepared: Sequence[Prepared]) -> Prediction:
+        """All that the networks say of a prepared image."""
         try:
-            return predict_image(
-                prepared.image,
-                prepared.fill,
-                self.members,
-                self.plans,
-                self.configuration,
-                self.measured,
-                device=self.device,
-                mirror=self.mirror,
-                step=self.step,
+            return predict_stages(
+                prepared, self.stages, self.plans, device=self.device, mirror=self.mirror, step=self.step
             )
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
@@ -185,11 +178,11 @@ class Predictor:
                 remedy="free the device of other programs, or predict with -device cpu",
             ) from None
 
-    def look(self, prepared: Prepared) -> Look:
-        """For those who want a window's scores, such as `inference.heatmap_crops`."""
-        return Look(
-            prepared.image, prepared.fill, self.members, self.plans, self.configuration, self.device, self.mirror
-        )
+    def look(self, prepared: Sequence[Prepared]) -> Look:
+        """For those who want a window's scores, such as `inference.heatmap_crops`: of the first stage, which sees
+        windows that hold many landmarks."""
+        first, stage = prepared[0], self.stages[0]
+        return Look(first.image, first.fill, stage.members, self.plans, stage.configuration, self.device, self.mirror)
 
 
 def trained_folds(model_folder: Path, checkpoint: str) -> list[str]:
@@ -254,7 +247,8 @@ def _common(configurations: Sequence[Configuration], folds: Sequence[str], model
     """The configuration that all folds share, as far as prediction can see it."""
 
     def seen(configuration: Configuration) -> str:
-        return digest({k: v for k, v in vars(configuration).items() if k not in NOT_SEEN})
+        measured = ("patch_size",) if configuration.windows.kind == "landmark" else ()  # which each fold has its own
+        return digest({k: v for k, v in vars(configuration).items() if k not in (*NOT_SEEN, *measured)})
 
     for fold, configuration in zip(folds, configurations, strict=True):
         if seen(configuration) != seen(configurations[0]):

@@ -20,7 +20,8 @@ from autolmk.imageio import check_channels
 from autolmk.prediction.inference import Prediction, heatmap_crops
 from autolmk.prediction.output import CaseOutput, PredictionFolder, now
 from autolmk.prediction.overlays import write_overlay
-from autolmk.prediction.predictor import Predictor, Prepared
+from autolmk.prediction.predictor import Predictor
+from autolmk.prediction.stages import Prepared
 from autolmk.preprocessing import Failure
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
@@ -87,7 +88,7 @@ def predict_cases(
 def _predict_one(
     predictor: Predictor,
     case: str,
-    prepared: Prepared,
+    prepared: Sequence[Prepared],
     seconds: float,
     output: PredictionFolder,
     extras: Extras,
@@ -104,15 +105,15 @@ def _predict_one(
     report.cases[case] = {
         "seconds": {"read": round(seconds, 3), "predict": round(time.monotonic() - start, 3)},
         "windows": prediction.looks,
-        "shape": list(prepared.image.geometry.shape),
+        "shape": list(prepared[-1].image.geometry.shape),
     }
-    image = prepared.image if extras.overlays else None
+    image = prepared[-1].image if extras.overlays else None
     writing.submit(output, case, prediction, crops, image)
 
 
-def _crops(predictor: Predictor, prepared: Prepared, prediction: Prediction) -> list[tuple[str, Image]]:
-    half = CROP_SIGMAS * np.array(predictor.configuration.sigma)
-    return list(heatmap_crops(predictor.look(prepared), prediction, predictor.configuration, half))
+def _crops(predictor: Predictor, prepared: Sequence[Prepared], prediction: Prediction) -> list[tuple[str, Image]]:
+    half = CROP_SIGMAS * np.array(predictor.stages[0].configuration.sigma)
+    return list(heatmap_crops(predictor.look(prepared), prediction, predictor.stages[0].configuration, half))
 
 
 def _write(
@@ -157,7 +158,7 @@ class _Writing:
 
 def _ahead(
     predictor: Predictor, cases: Mapping[str, Sequence[Path]], readers: int
-) -> Iterator[tuple[str, Prepared | AutolmkError, float]]:
+) -> Iterator[tuple[str, Sequence[Prepared] | AutolmkError, float]]:
     """(case, prepared image or why there is none, seconds), in order, `readers` threads working ahead."""
     if readers < 1:
         for case, files in cases.items():
@@ -166,7 +167,7 @@ def _ahead(
     waiting = iter(cases.items())
     pool = ThreadPoolExecutor(readers, "read")
     try:
-        pending: deque[tuple[str, Future[tuple[Prepared | AutolmkError, float]]]] = deque()
+        pending: deque[tuple[str, Future[tuple[Sequence[Prepared] | AutolmkError, float]]]] = deque()
         while True:
             while len(pending) <= readers and (following := next(waiting, None)) is not None:
                 pending.append((following[0], pool.submit(_prepare, predictor, *following)))
@@ -178,9 +179,9 @@ def _ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Prepared | AutolmkError, float]:
+def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Sequence[Prepared] | AutolmkError, float]:
     start = time.monotonic()
-    result: Prepared | AutolmkError
+    result: Sequence[Prepared] | AutolmkError
     try:
         channels = len(predictor.plans.channel_names)
         if len(files) != 1:
