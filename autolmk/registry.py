@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from autolmk.planner import Planner
     from autolmk.trainer import Trainer
 
-TRAINERS = {"heatmap": "autolmk.trainers.heatmap:HeatmapTrainer"}
-PLANNERS = {"heatmap": "autolmk.planners.heatmap:HeatmapPlanner"}
+TRAINERS = {
+    "fine": "autolmk.trainers.coarse_to_fine:FineTrainer",
+    "heatmap": "autolmk.trainers.heatmap:HeatmapTrainer",
+}
+PLANNERS = {
+    "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",
+    "coarse_to_fine": "autolmk.planners.coarse_to_fine:CoarseToFinePlanner",
+}
 SHIPPED = {"trainer": TRAINERS, "planner": PLANNERS}
 GROUPS = {"trainer": "autolmk.trainers", "planner": "autolmk.planners"}
 PLUGIN = "autolmk_plugin_"  # begins the names of modules that are loaded from files

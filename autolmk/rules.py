@@ -30,6 +30,9 @@ SIGMA_APART = 0.75  # of the distance between nearest landmarks, at most
 OUTPUT_APART = 1.0  # output voxels between nearest landmarks that the output stride must leave: each has its channel
 APART = 2.0  # output voxels between nearest landmarks that coarsening must leave
 TRANSLATION_FLOOR = 2.0  # voxels
+POSE_TELLS = 2.0  # times its residual that a shape must extend across its longest axis to tell a pose
+POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow the pose
+POSE_FLOOR = 7.0  # degrees
 UNNAMED_NORMALIZATION = "zscore"
 SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
 
@@ -258,3 +261,45 @@ def data_identifier(spacing: Sequence[float], normalization: Sequence[Normalizat
 def rounded(spacing: Sequence[float]) -> tuple[float, ...]:
     """To 6 significant digits, so that plans read well and digests do not hang on the last bit."""
     return tuple(float(f"{s:.6g}") for s in spacing)
+
+
+# -- later stages, which look at a window a landmark ------------------------------------------------------------------
+
+
+def pose_windows(fingerprint: Fingerprint) -> Because[bool]:
+    """Whether windows turn and scale with the fitted mean shape: where enough landmarks, not on a line (in 3D: nor
+    nearly), and enough cases tell it, where poses differ, and no landmarks share a slice of the image."""
+    if fingerprint.ndim < fingerprint.physical_ndim:
+        return False, "single slices of volumes do not show the shape in space"
+    if fingerprint.co_slice_groups:
+        return False, "landmarks were annotated slice by slice, and slices turn only within themselves"
+    points, cases = len(fingerprint.landmarks), fingerprint.n_cases
+    if points < FEWEST_POINTS or cases < FEWEST_SHAPES:
+        return False, (
+            f"{points} landmarks (at least {FEWEST_POINTS}) and {cases} cases (at least {FEWEST_SHAPES}) would tell "
+            "the mean shape's pose"
+        )
+    shape = np.array([p for p in fingerprint.mean_shape.values() if np.isfinite(p).all()], dtype=np.float64)
+    extent = np.linalg.svd(shape - shape.mean(axis=0), compute_uv=False) / math.sqrt(max(1, len(shape)))
+    arranged = float(extent[1]) if len(extent) > 1 else 0.0
+    if arranged < POSE_TELLS * fingerprint.shape_residual:
+        return False, f"landmarks lie within {arranged:.3g} {fingerprint.unit} of a line: they do not tell a pose"
+    turn, (low, high) = fingerprint.pose.rotation_max, fingerprint.pose.scale
+    if turn < POSE_DIFFERS and high / low < 1 + POSE_DIFFERS / 100:
+        return False, f"poses differ by {turn:.0f} degrees and {high / low - 1:.0%} in size at most: position is enough"
+    return True, (
+        f"{points} landmarks of {cases} cases tell the pose, which differs by up to {turn:.0f} degrees and "
+        f"{high / low - 1:.0%} in size"
+    )
+
+
+def pose_error(fingerprint: Fingerprint) -> Because[float]:
+    """Degrees by which the fit of the mean shape may be turned off: three standard errors, which are the shape's
+    residual an axis over the root of its moment about the narrowest axis, at least 7."""
+    shape = np.array([p for p in fingerprint.mean_shape.values() if np.isfinite(p).all()], dtype=np.float64)
+    moments = np.sort(np.linalg.svd(shape - shape.mean(axis=0), compute_uv=False))
+    narrow = float(np.linalg.norm(moments[:2]) if len(moments) == 3 else np.linalg.norm(moments))
+    error = math.degrees(fingerprint.shape_residual / math.sqrt(shape.shape[1]) / max(narrow, 1e-9))
+    return min(30.0, max(POSE_FLOOR, round(3 * error, 1))), (
+        f"the fit of the mean shape is good to {error:.2g} degrees; three times that, at least {POSE_FLOOR:g}"
+    )

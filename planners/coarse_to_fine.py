@@ -1,0 +1,200 @@
+"""Plans for `coarse_to_fine`: a coarse stage that sees the image, a fine stage that sees a window a landmark.
+
+The fine stage works at the finest spacing. Its windows lie around the coarse stage's points, in the pose of the mean
+shape where that can be told; how large they are and how far off they lie in training follows from the coarse stage's
+errors on cases that it has not seen, within the bounds given here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autolmk import rules
+from autolmk.design import Search
+from autolmk.networks.topology import topology
+from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.plans import Architecture, Augmentation, Configuration, Schedule, Windows
+
+if TYPE_CHECKING:
+    from autolmk.fingerprint import Fingerprint
+
+NAME, COARSE = "coarse_to_fine", "coarse_to_fine_coarse"
+COARSE_TIME = 0.55  # share of the training time that the coarse stage takes
+LEAST, MOST = (48, 24), (96, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
+WINDOWS = (16, 16)  # a training step (2D, 3D)
+STAGES = 3  # of the fine network: its windows are small
+ROUNDS = 2  # looks, the second around the points of the first
+SCALE = 0.05  # by which sizes differ beyond what the fit tells
+
+
+class CoarseToFinePlanner(Planner):
+    """Two configurations: `coarse_to_fine_coarse` and, after it, `coarse_to_fine`."""
+
+    def plan(
+        self,
+        fingerprint: Fingerprint,
+        *,
+        preset: str,
+        device: str,
+        memory_target_gb: float,
+        spacing: Sequence[float] | None = None,
+    ) -> dict[str, Configuration]:
+        """See Planner. spacing: of the fine stage."""
+        chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
+        coarse = Search("heatmap", fingerprint, chosen, device, budget).configuration(None)
+        fine = _fine(fingerprint, chosen, device, budget, spacing)
+        return {
+            COARSE: dataclasses.replace(coarse, schedule=_part(coarse.schedule, COARSE_TIME), why=_why(coarse, True)),
+            NAME: dataclasses.replace(fine, schedule=_part(fine.schedule, 1 - COARSE_TIME), why=_why(fine, False)),
+        }
+
+
+def _part(schedule: Schedule, share: float) -> Schedule:
+    """A stage's part of the preset's length."""
+    seconds = schedule.max_seconds
+    return dataclasses.replace(
+        schedule,
+        epochs=max(1, round(share * schedule.epochs)) if seconds is None else schedule.epochs,
+        max_seconds=None if seconds is None else share * seconds,
+    )
+
+
+def _why(configuration: Configuration, coarse: bool) -> dict[str, str]:
+    part = f"{COARSE_TIME if coarse else 1 - COARSE_TIME:.0%} of the preset's time is this stage's"
+    return {**configuration.why, "schedule.max_seconds": part, "schedule.epochs": part}
+
+
+def _fine(
+    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None
+) -> Configuration:
+    three_d = int(fingerprint.ndim == 3)
+    finest, why_spacing = rules.finest_spacing(fingerprint)
+    spacing = rules.rounded(finest if given is None else given)
+    normalization, why_normalization = rules.normalizations(fingerprint)
+    sigma, why_sigma = rules.heatmap_sigma(fingerprint, spacing, spacing)
+    windows, why_windows = _windows(fingerprint, three_d)
+    augmentation, why_augmentation = _augmentation(fingerprint, spacing, windows)
+    prior, why_prior = rules.shape_prior(fingerprint)
+    iterations, why_iterations = rules.iterations_per_epoch(
+        fingerprint, len(fingerprint.landmarks) * ROUNDS, WINDOWS[three_d], False,
+        preset.validation_share, preset.iterations_least,
+    )  # fmt: skip
+    steps = preset.epochs * iterations if preset.max_seconds is None else preset.max_seconds / preset.seconds_per_step
+    decay, why_decay = rules.ema_decay(steps * (1 - COARSE_TIME))
+    draft = Configuration(
+        trainer="fine",
+        data_identifier=rules.data_identifier(spacing, normalization),
+        spacing=spacing,
+        patch_size=(LEAST[three_d],) * fingerprint.ndim,
+        batch_size=1,
+        normalization=normalization,
+        windows=windows,
+        architecture=_architecture(preset, spacing, LEAST[three_d], three_d),
+        sigma=rules.rounded(sigma),
+        augmentation=augmentation,
+        schedule=Schedule(
+            preset.epochs, iterations, preset.max_seconds, preset.learning_rate, preset.weight_decay, decay,
+            preset.validation_share,
+        ),
+        shape_prior=prior,
+        previous_stage=COARSE,
+    )  # fmt: skip
+    fitted, why_patch = _largest(fingerprint, draft, preset, device, budget, three_d)
+    fitted, why_batch = _batch(fingerprint, fitted, preset, device, budget)
+    return dataclasses.replace(
+        fitted,
+        why={
+            "spacing": why_spacing if given is None else "as demanded",
+            "normalization": why_normalization,
+            "sigma": why_sigma,
+            "shape_prior": why_prior,
+            "patch_size": why_patch,
+            "batch_size": why_batch,
+            "architecture": f"nnU-Net's rule on the window, at most {STAGES} stages; the preset's widths",
+            "schedule.iterations_per_epoch": why_iterations,
+            "schedule.ema_decay": why_decay,
+            "schedule.learning_rate": "the preset's, for AdamW",
+            "schedule.weight_decay": "the preset's, for AdamW",
+            "schedule.validation_share": "the preset's",
+            **why_windows,
+            **why_augmentation,
+        },
+    )
+
+
+def _windows(fingerprint: Fingerprint, three_d: int) -> tuple[Windows, dict[str, str]]:
+    pose, why_pose = rules.pose_windows(fingerprint)
+    least = (LEAST[three_d],) * fingerprint.ndim
+    return Windows("landmark", 1.0, WINDOWS[three_d], pose, ROUNDS, least_side=least), {
+        "windows": "a window a landmark, around the coarse stage's points",
+        "windows.pose": why_pose,
+        "windows.per_sample": f"{WINDOWS[three_d]} landmarks of a case a step: one network serves all of them",
+        "windows.rounds": "the second look is around the points of the first",
+        "windows.least_side": "what shows a landmark's surroundings; the coarse stage's errors may ask for more",
+        "windows.jitter": "a sixth of the side (three standard deviations are half of it) until errors are measured",
+    }
+
+
+def _augmentation(
+    fingerprint: Fingerprint, spacing: Sequence[float], windows: Windows
+) -> tuple[Augmentation, dict[str, str]]:
+    """In the pose's frame what its fit may be off by, else the ranges of the image's poses; never mirrored: a window is
+    one landmark's."""
+    window = [n * s for n, s in zip(windows.least_side or (), spacing, strict=True)]
+    image, why = rules.augmentation(fingerprint, spacing, window)
+    if not windows.pose:
+        return dataclasses.replace(image, mirror_axis=None), {
+            **why,
+            "augmentation.mirror_axis": "windows are one side's",
+        }
+    turn, why_turn = rules.pose_error(fingerprint)
+    return dataclasses.replace(
+        image, rotation=(turn,) * len(image.rotation), scale=(1 - SCALE, 1 + SCALE), mirror_axis=None
+    ), {
+        **why,
+        "augmentation.rotation": why_turn,
+        "augmentation.scale": f"the fit of the mean shape takes the size away; {SCALE:.0%} are left",
+        "augmentation.mirror_axis": "windows are one side's",
+    }
+
+
+def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int) -> Architecture:
+    shape = topology((side,) * len(spacing), spacing, STAGES)
+    base, n = preset.base_features[three_d], len(shape.strides)
+    return Architecture(
+        features_per_stage=tuple(min(preset.max_features[three_d], base * 2**i) for i in range(n)),
+        kernel_sizes=shape.kernel_sizes,
+        strides=shape.strides,
+        n_conv_per_stage=(2,) * n,
+        n_conv_per_stage_decoder=(2,) * (n - 1),
+        output_stride=shape.strides[0],
+    )
+
+
+def _largest(
+    fingerprint: Fingerprint, draft: Configuration, preset: Preset, device: str, budget: float, three_d: int
+) -> tuple[Configuration, str]:
+    """The draft with the longest side of window that memory and the image allow: the bound of the measured side."""
+    scale = math.prod(max(s) for s in draft.architecture.strides)
+    longest = LEAST[three_d]
+    for side in range(LEAST[three_d], MOST[three_d] + 1, scale):
+        wider = dataclasses.replace(draft, patch_size=(side,) * fingerprint.ndim)
+        if side > LEAST[three_d] and memory_of(fingerprint, wider, device, 1).total > budget:
+            break
+        longest = side
+    return dataclasses.replace(draft, patch_size=(longest,) * fingerprint.ndim), (
+        f"the longest side that training may choose: at most {MOST[three_d]} voxels, and what fits the memory target"
+    )
+
+
+def _batch(
+    fingerprint: Fingerprint, configuration: Configuration, preset: Preset, device: str, budget: float
+) -> tuple[Configuration, str]:
+    """As many cases a step as fit, within the preset's bound."""
+    one = memory_of(fingerprint, configuration, device, 1)
+    most = min(preset.batch_most, max(1, fingerprint.n_cases // 2))
+    size = max(1, min(most, 1 + int((budget - one.total) // one.per_batch)))
+    return dataclasses.replace(configuration, batch_size=size), f"cases a step: at most {most}, as many as fit"
