@@ -114,18 +114,7 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     optimizer = optimizer_bytes(trainer, parameters)
     network = network.to(dtype)
     casts = 0 if dtype == torch.float32 else sum(p.numel() * p.element_size() for p in network.parameters())
-    patch = trainer.configuration.patch_size
-    windows = trainer.configuration.windows
-    per_landmark = windows.kind == "landmark"
-    rows = (batch_size, (windows.per_sample if per_landmark else None) or trainer.n_landmarks)
-    batch = {
-        "voxels": torch.zeros((*rows, len(patch)), dtype=torch.float64, device="meta"),
-        "status": torch.full(rows, int(Status.PRESENT), dtype=torch.int8, device="meta"),
-    }
-    if per_landmark:
-        batch["landmarks"] = torch.zeros(rows, dtype=torch.int64, device="meta")
-    shape = (*rows, trainer.n_channels, *patch) if per_landmark else (batch_size, trainer.n_channels, *patch)
-    batch["data"] = torch.zeros(shape, dtype=dtype, device="meta")
+    batch = random_batch(trainer, batch_size, device="meta", dtype=dtype)
 
     def step() -> Tensor:
         return torch.stack([loss.float() for loss in trainer.training_step(network, codec, batch).values()]).sum()
@@ -141,6 +130,25 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         workspace=2 * saved.largest,
         library=LIBRARY_BYTES[device],
     )
+
+
+def random_batch(
+    trainer: Trainer, batch_size: int, *, device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """A batch of noise in the form that `loading` gives the trainer, every landmark present; without cases."""
+    windows, patch = trainer.configuration.windows, trainer.configuration.patch_size
+    per_landmark = windows.kind == "landmark"
+    rows = (batch_size, (windows.per_sample if per_landmark else None) or trainer.n_landmarks)
+    seen = rows if per_landmark else (batch_size,)
+    size = torch.tensor(patch, dtype=torch.float64, device=device)
+    batch = {
+        "data": torch.randn(*seen, trainer.n_channels, *patch, dtype=dtype, device=device),
+        "voxels": torch.rand(*rows, len(patch), dtype=torch.float64, device=device) * (size - 1),
+        "status": torch.full(rows, int(Status.PRESENT), dtype=torch.int8, device=device),
+    }
+    if per_landmark:
+        batch["landmarks"] = torch.arange(rows[1], device=device).remainder(trainer.n_landmarks).expand(rows)
+    return batch
 
 
 def optimizer_bytes(trainer: Trainer, parameters: Sequence[nn.Parameter]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
@@ -167,6 +167,7 @@ def _measured(trainer: Trainer) -> float:
 
     import torch
 
+    from autolmk.memory import random_batch
     from autolmk.training.run import Run
     from autolmk.training.schedule import Limits
 
@@ -174,12 +175,8 @@ def _measured(trainer: Trainer) -> float:
     device = torch.device(plans.device)
     limits = Limits.of(configuration.schedule, epochs=None, max_seconds=None)
     run = Run(trainer, Path(), device, 0, limits, 0)  # writes nothing unless it is told to save
-    shape = (configuration.batch_size, len(plans.landmarks))
-    patch = torch.tensor(configuration.patch_size, dtype=torch.float64)
-    batch = {
-        "data": torch.randn(configuration.batch_size, len(plans.channel_names), *configuration.patch_size),
-        "voxels": torch.rand(*shape, len(patch), dtype=torch.float64) * (patch - 1),
-        "status": torch.ones(shape, dtype=torch.int8),
+    batch: dict[str, Any] = {
+        **random_batch(trainer, configuration.batch_size, device="cpu"),
         "cases": ["random"] * configuration.batch_size,
     }
     times: list[float] = []
