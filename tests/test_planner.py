@@ -15,10 +15,11 @@ import pytest
 
 from autolmk import rules
 from autolmk.cli import plan_experiment
+from autolmk.design import Search, first_true
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, Intensity, LandmarkStatistics, MirrorPlane, Pose
 from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
-from autolmk.planners.heatmap import HeatmapPlanner, Search, first_true
+from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.plans import Configuration, Normalization, Plans
 from autolmk.registry import planner_class
 from autolmk.serialization import from_json, to_json
@@ -182,6 +183,9 @@ THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "options",
     "why",
 }
+OF_WINDOWS_A_LANDMARK = {
+    f"windows.{name}" for name in ("per_sample", "pose", "rounds", "jitter", "least_side", "groups")
+}
 
 
 def planned(cause: Any) -> Configuration:
@@ -204,7 +208,7 @@ def test_no_number_of_a_configuration_is_left_out() -> None:
             return leaves(value[0], f"{path}.0")
         return {path.lstrip(".")}
 
-    assert leaves(heatmap(BASE)) == set(CAUSES) | THE_SAME_EVERYWHERE
+    assert leaves(heatmap(BASE)) == set(CAUSES) | THE_SAME_EVERYWHERE | OF_WINDOWS_A_LANDMARK
 
 
 def test_every_number_has_a_reason() -> None:
@@ -414,9 +418,9 @@ def test_what_is_found_by_halving_is_what_trying_all_finds(
         assert first_true(count, holds) == (held.index(True) if any(held) else None)
         return first_true(count, holds)
 
-    monkeypatch.setattr("autolmk.planners.heatmap.first_true", exhaustive)
+    monkeypatch.setattr("autolmk.design.first_true", exhaustive)
     budget = usable_bytes(device, PRESETS[preset].memory_gb)
-    Search(fingerprint, PRESETS[preset], device, budget).best(None)
+    Search("heatmap", fingerprint, PRESETS[preset], device, budget).best(None)
     assert max(searched) > 20
 
 
