@@ -26,6 +26,7 @@ from autolmk.serialization import to_json, write_bytes
 
 VERSION = 1
 SUFFIX = ".safetensors"
+LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 HEADER = "autolmk"  # the key of our JSON in the file's metadata
 REFERENCE = "$tensor"  # {"$tensor": name} stands for a tensor in packed JSON
 TUPLE = "$tuple"
@@ -69,16 +70,27 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def _read(file: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of one opening of the file: a trainer may replace it at any moment."""
+    """Header and tensors of one opening of the file, which safetensors' own reader opens twice: a trainer may replace it
+    at any moment."""
     if not file.is_file():
         raise AutolmkError(
             "a checkpoint is missing", file=file, remedy="train this fold first, or choose another checkpoint"
         )
     try:
-        with safetensors.safe_open(file, framework="pt", device="cpu") as stream:
-            text = (stream.metadata() or {}).get(HEADER)
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()} if with_tensors else {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            size = int.from_bytes(start, "little")
+            if len(start) < 8 or size > LONGEST_HEADER:
+                raise ValueError("it does not begin as a safetensors file does")
+            head = stream.read(size)
+            entries = json.loads(head)
+            text = entries.pop("__metadata__", {}).get(HEADER)
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            if stream.seek(0, 2) != len(start) + size + end:
+                raise ValueError("its length is not what its header says")
+            stream.seek(len(start) + size)
+            tensors = safetensors.torch.load(start + head + stream.read()) if with_tensors else {}
+    except (safetensors.SafetensorError, OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise damaged(file, str(error)) from None
     if text is None:
         raise AutolmkError("this is no checkpoint of autolmk", file=file, remedy="give a file that autolmk_train wrote")
