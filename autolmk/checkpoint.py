@@ -70,7 +70,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def _read(file: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of one opening of the file, which safetensors' own reader opens twice: a trainer may replace it
+    """Header and tensors of one opening of the file (safetensors' own reader opens it twice): a trainer may replace it
     at any moment."""
     if not file.is_file():
         raise AutolmkError(
