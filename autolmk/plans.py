@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +89,20 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class LabelMap:
+    """A region that training shows a network beside the landmarks: the convex hull of a group of them, a capsule about
+    two, a ball about one; see `label_maps`. radius: mm, of ball and capsule, and half of a hull's least thickness."""
+
+    name: str
+    landmarks: tuple[str, ...]
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not self.landmarks or not self.radius > 0:
+            raise ValueError("a label map needs landmarks, and a radius above 0")
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Ranges from the fingerprint's pose spread.
 
@@ -147,6 +161,7 @@ class Configuration:
     augmentation: Augmentation
     schedule: Schedule
     shape_prior: bool = True  # points are drawn toward the fitted mean shape as far as they are uncertain
+    label_maps: tuple[LabelMap, ...] = ()  # that batches hold beside the image, of windows that hold many landmarks
     previous_stage: str | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of the trainer's Options
     why: dict[str, str] = field(default_factory=dict)  # a short reason for each number above
@@ -235,6 +250,11 @@ class Plans:
             names.insert(0, before)
         return tuple(names)
 
+    def with_stages(self, names: Iterable[str] | None) -> tuple[str, ...]:
+        """Configurations and the stages before them, each once; None: all there are."""
+        wanted = self.configurations if names is None else names
+        return tuple(dict.fromkeys(stage for name in wanted for stage in self.chain(name)))
+
     def pair_indices(self) -> tuple[int, ...]:
         """For each landmark the index of its mirror partner, its own index where it has none."""
         partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
@@ -257,6 +277,10 @@ def _contradiction(plans: Plans) -> str | None:
             )
         if (c.previous_stage is None) == (c.windows.kind == "landmark"):
             return f"configurations.{name}: windows a landmark need a previous_stage, and only they have one"
+        strangers = sorted({member for m in c.label_maps for member in m.landmarks} - set(plans.landmarks))
+        if strangers or (c.label_maps and c.windows.kind == "landmark"):
+            said = f"{', '.join(strangers)}, which are no landmarks" if strangers else "none with windows a landmark"
+            return f"configurations.{name}.label_maps: {said}"
         before, seen = c.previous_stage, {name}
         while before is not None:
             if before not in plans.configurations or before in seen:

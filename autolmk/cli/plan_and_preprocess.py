@@ -62,7 +62,7 @@ def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.N
     cases = [case for case in dataset.cases("Tr") if case.identifier in good]
     failed: set[str] = set()
     done: set[str] = set()
-    for name in args.configurations or plans.configurations:
+    for name in plans.with_stages(args.configurations):
         identifier = plans.configuration(name).data_identifier
         if identifier in done:
             continue

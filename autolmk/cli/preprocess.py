@@ -45,7 +45,7 @@ def _main(args: argparse.Namespace) -> int:
     faulty = _faulty(name, folder, listed)
     cases = [case for case in listed if case.identifier not in faulty]
     failed, done = set(faulty), set()
-    for configuration_name in args.configurations or plans.configurations:
+    for configuration_name in plans.with_stages(args.configurations):
         identifier = plans.configuration(configuration_name).data_identifier
         if identifier in done:
             continue

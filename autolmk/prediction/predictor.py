@@ -45,6 +45,7 @@ class Predictor:
     folds: such as (0, 1) or ("all",); default: every fold that was trained. checkpoint: final or best. device: auto,
     cpu, cuda or cuda:N. mirror: test-time mirroring, where the plans allow it. step: between windows, in window sides.
     shape_prior: points are drawn toward the mean shape, where the plans say so; False leaves them as they were found.
+    stages: the first so many of a method's stages; default: all.
     trainer: for models of a trainer of your own, `file.py:Class`; else trust_code runs the copy in the model folder.
     AutolmkError where the folder is incomplete or damaged.
     """
@@ -59,6 +60,7 @@ class Predictor:
         mirror: bool = True,
         step: float = 0.5,
         shape_prior: bool = True,
+        stages: int | None = None,
         trainer: str | None = None,
         trust_code: bool = False,
     ) -> None:
@@ -87,6 +89,15 @@ class Predictor:
             before = self.stages[0].configuration.previous_stage
             folders = {} if before is None else {fold: folder / before for fold, folder in folders.items()}
             kind, given = "final", None  # what a later stage was trained on
+        if stages is not None and not 1 <= stages <= len(self.stages):
+            raise AutolmkError(
+                "there are not so many stages",
+                file=self.model_folder,
+                found=stages,
+                expected=f"1 to {len(self.stages)}",
+                remedy="correct --stages, or leave it out",
+            )
+        del self.stages[stages or len(self.stages) :]
         last = self.stages[-1].configuration
         self.configuration = dataclasses.replace(last, shape_prior=last.shape_prior and shape_prior)
         self.stages[-1] = dataclasses.replace(self.stages[-1], configuration=self.configuration)
