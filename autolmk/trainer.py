@@ -44,6 +44,7 @@ class Trainer(ABC):
     looks_at: "image" where the network sees windows that hold many landmarks; "landmarks" where it sees a window a
     landmark, cut around what the previous stage found (`Windows.kind` "landmark"): it is then called with data
     (B, W, C, *patch) and landmarks (B, W), which landmark each window answers for, and its output's second axis is W.
+    A network that must see all landmarks, in order, refuses `Windows.per_sample` with a ValueError in `build_network`.
     """
 
     looks_at: ClassVar[Literal["image", "landmarks"]] = "image"

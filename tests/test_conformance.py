@@ -23,6 +23,7 @@ from autolmk.plans import Configuration
 from autolmk.registry import PLANNERS, TRAINERS, planner_class, trainer_class
 from autolmk.testing import check_planner, check_trainer
 from autolmk.trainer import Trainer
+from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 PAGE = Path(__file__).resolve().parent.parent / "documentation" / "write_a_trainer.md"
@@ -92,6 +93,14 @@ class Unused(HeatmapTrainer):
         return network
 
 
+class BiasBeforeNorm(HeatmapTrainer):
+    def build_network(self) -> nn.Module:
+        network = super().build_network()
+        convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+        convolution.bias = nn.Parameter(torch.zeros(convolution.out_channels))
+        return network
+
+
 class ForgetsPoints(HeatmapTrainer):
     def loss(self, output: Any, target: Any, status: Tensor) -> Tensor:
         return output.square().mean() + target.elsewhere.square().sum() + status.sum()
@@ -147,6 +156,7 @@ def _reversed(found: Candidates) -> Candidates:
         (FixedCount, "number of landmarks is not that of the plans"),
         (Unseeded, "two networks of one seed differ"),
         (Unused, "no gradient"),
+        (BiasBeforeNorm, "change nothing"),
         (ForgetsPoints, "place does not change the loss"),
         (UnknownAsPresent, "unknown landmark's place changes the loss"),
         (AbsentAsUnknown, "absent is knowledge"),
@@ -163,6 +173,36 @@ def test_broken_trainers(broken: Any, message: str) -> None:
     with pytest.raises(AutolmkError, match=message) as raised:
         check_trainer(broken, ndims=(2,))
     assert raised.value.remedy and raised.value.expected and broken.__name__ in raised.value.problem
+
+
+class OwnWeights(FineTrainer):
+    """A network that must see all landmarks says so."""
+
+    def build_network(self) -> nn.Module:
+        if self.configuration.windows.per_sample is not None:
+            raise ValueError("every landmark has weights of its own")
+        return super().build_network()
+
+
+class ForgetsOrder(FineTrainer):
+    def build_network(self) -> nn.Module:
+        network = super().build_network()
+        forward = network.forward
+        network.forward = lambda data, landmarks: forward(data, landmarks.sort(1).values)  # type: ignore[method-assign]
+        return network
+
+
+class NoWindows(FineTrainer):
+    def build_network(self) -> nn.Module:
+        return HeatmapTrainer.build_network(self)  # type: ignore[arg-type]
+
+
+def test_trainers_that_look_at_landmarks() -> None:
+    check_trainer(OwnWeights, ndims=(2,))
+    with pytest.raises(AutolmkError, match="windows of 4 landmarks: scores depend on the order"):
+        check_trainer(ForgetsOrder, ndims=(2,))
+    with pytest.raises(AutolmkError, match="a window of every landmark: "):
+        check_trainer(NoWindows, ndims=(2,))
 
 
 class Remembering(HeatmapPlanner):
@@ -194,9 +234,10 @@ def changed(**changes: Callable[[Configuration], Any]) -> type[Planner]:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (changed(sigma=lambda c: tuple(0.1 * s for s in c.sigma)), "sigma is too small"),
+        (changed(sigma=lambda c: tuple(0.1 * s for s in c.sigma)), "sigma must be at least"),
         (changed(patch_size=lambda c: tuple(n + 1 for n in c.patch_size)), "no multiple of the network's strides"),
         (changed(patch_size=lambda c: c.patch_size[:1]), "one an axis each"),
+        (changed(windows=lambda c: dataclasses.replace(c.windows, least_side=(1,))), "least_side is no multiple"),
         (changed(normalization=lambda c: c.normalization[:1]), "normalization is wrong"),
         (changed(batch_size=lambda c: 500), "more memory than its target"),
         (changed(why=lambda c: {**c.why, "colour": "blue"}), "explains what is no field"),
@@ -204,7 +245,7 @@ def changed(**changes: Callable[[Configuration], Any]) -> type[Planner]:
         (changed(trainer=lambda c: "heatmop"), "trainer is not known"),
         (changed(options=lambda c: {"width": (1, 2)}), "JSON does not keep it"),
         (changed(data_identifier=lambda c: str(torch.rand(1))), "two plans of one fingerprint differ"),
-        (changed(previous_stage=lambda c: "coarse"), "stage before"),
+        (changed(previous_stage=lambda c: "coarse"), "windows a landmark need a previous_stage"),
         (changed(spacing=lambda c: tuple(1.0 for _ in c.spacing)), "overwrite_target_spacing"),
         (Planner, "required methods are missing"),
         (dict, "is no planner"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
@@ -10,8 +11,18 @@ from autolmk.plans import Architecture, Augmentation, Configuration, Normalizati
 LANDMARKS = ("Eye_L", "Eye_R", "Nose", "Chin", "Mole")
 
 
-def example_plans(ndim: int = 3, *, trainer: str = "example", options: Mapping[str, Any] | None = None) -> Plans:
-    """Small literal plans with one configuration `example`: two channels, five landmarks, one left/right pair."""
+def example_plans(
+    ndim: int = 3,
+    *,
+    trainer: str = "example",
+    options: Mapping[str, Any] | None = None,
+    windows: Windows | None = None,
+) -> Plans:
+    """Small literal plans with a configuration `example`: two channels, five landmarks, one left/right pair.
+
+    windows: random ones by default; of kind `landmark`, the plans also hold the stage before, `coarse`.
+    """
+    landmark = windows is not None and windows.kind == "landmark"
     stages = 3
     architecture = Architecture(
         features_per_stage=(4, 8, 8),
@@ -28,13 +39,15 @@ def example_plans(ndim: int = 3, *, trainer: str = "example", options: Mapping[s
         patch_size=(12, 16, 24)[-ndim:],
         batch_size=2,
         normalization=(Normalization("zscore"), Normalization("zscore")),
-        windows=Windows("random"),
+        windows=windows or Windows("random"),
         architecture=architecture,
         sigma=(1.8, 1.4, 1.6)[-ndim:],
         augmentation=Augmentation((10.0,) * (3 if ndim == 3 else 1), (0.9, 1.1), (2.0,) * ndim, mirror_axis=0),
         schedule=Schedule(10, 10, None, 1e-2, 1e-2, 0.99, 0.1),
+        previous_stage="coarse" if landmark else None,
         options=dict(options or {}),
     )
+    coarse = replace(configuration, trainer="heatmap", windows=Windows("random"), previous_stage=None, options={})
     return Plans(
         dataset_name="Dataset000_Example",
         plans_name="examplePlans",
@@ -48,5 +61,5 @@ def example_plans(ndim: int = 3, *, trainer: str = "example", options: Mapping[s
         sometimes_absent=("Mole",),
         device="cpu",
         memory_target_gb=1.0,
-        configurations={"example": configuration},
+        configurations={"example": configuration, **({"coarse": coarse} if landmark else {})},
     )

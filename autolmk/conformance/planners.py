@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-from autolmk.codecs import MIN_SIGMA
 from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, fingerprint_of
@@ -125,19 +124,17 @@ def _lists_fit_the_data(bench: _Bench, configuration: Configuration) -> None:
         raise bench.breach("batch_size is wrong", c.batch_size, "at least 1")
 
 
-def _heatmap_is_wide_enough(bench: _Bench, configuration: Configuration) -> None:
-    c = configuration
-    stride = c.architecture.output_stride
-    width = [s / (v * n) for s, v, n in zip(c.sigma, c.spacing, stride, strict=True)]
-    if min(width) < MIN_SIGMA - 1e-9:
-        raise bench.breach("sigma is too small", width, f"at least {MIN_SIGMA} output voxels on every axis")
-
-
 def _windows_fit_the_network(bench: _Bench, configuration: Configuration) -> None:
     step = np.prod(configuration.architecture.strides, axis=0)
-    if any(n % s for n, s in zip(configuration.patch_size, step, strict=True)):
-        found = f"patch {configuration.patch_size}, strides {tuple(step)}"
-        raise bench.breach("the patch is no multiple of the network's strides", found, "a whole multiple on each axis")
+    least = configuration.windows.least_side or configuration.patch_size
+    for name, side in (("patch", configuration.patch_size), ("windows.least_side", least)):
+        if len(side) != len(step) or any(n % s for n, s in zip(side, step, strict=True)):
+            found = f"{name} {side}, strides {tuple(step.tolist())}"
+            expected = "a whole multiple on each axis"
+            raise bench.breach(f"the {name} is no multiple of the network's strides", found, expected)
+    if any(a > b for a, b in zip(least, configuration.patch_size, strict=True)):
+        found = f"{least}, patch {configuration.patch_size}"
+        raise bench.breach("the shortest side of windows is above the longest", found, "least_side <= patch_size")
 
 
 def _reasons_are_given(bench: _Bench, configuration: Configuration) -> None:
@@ -192,11 +189,6 @@ def _plans_can_be_read_back(bench: _Bench) -> None:
         again = Plans.parse(json.loads(json.dumps(to_json(plans), allow_nan=False)))
     if again.digest() != plans.digest():
         raise bench.breach("plans change when they are written and read", again.digest(), plans.digest())
-    for name, configuration in plans.configurations.items():
-        if configuration.previous_stage not in (None, *plans.configurations):
-            raise bench.breach(
-                f"the stage before {name!r} does not exist", configuration.previous_stage, "a configuration"
-            )
 
 
 def _spacing_can_be_demanded(bench: _Bench) -> None:
@@ -218,7 +210,6 @@ def _more_memory_is_no_loss(bench: _Bench) -> None:
 
 CONFIGURATION_CHECKS: tuple[Callable[[_Bench, Configuration], None], ...] = (
     _lists_fit_the_data,
-    _heatmap_is_wide_enough,
     _windows_fit_the_network,
     _reasons_are_given,
     _json_keeps_it,

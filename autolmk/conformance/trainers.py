@@ -18,11 +18,13 @@ from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
-from autolmk.memory import training_bytes
-from autolmk.plans import Plans
+from autolmk.memory import random_batch, training_bytes
+from autolmk.plans import Plans, Windows
 from autolmk.trainer import Trainer
 
 STEPS = 25  # in which the loss must fall
+LEAST_GRADIENT = 1e-6  # of a parameter, as a share of the network's largest
+SAMPLED = ((0, 4, 3, 2), (4, 3, 1, 2))  # landmarks of the two samples where a sample has windows of some; none is idle
 
 
 def check_trainer(
@@ -42,15 +44,41 @@ def check_trainer(
     if parameters is None or not parameters.frozen:
         raise breach("Options is no frozen dataclass", repr(trainer.Options), "@dataclass(frozen=True) above it")
     for ndim in ndims:
-        with own_random_state(ndim), breach.names(f"in {ndim}D"):
-            bench = _Bench.set_up(trainer, example_plans(ndim, options=options), breach)
-            for check in TRAINER_CHECKS:
-                check(bench)
+        for windows, where in _windows_of(trainer):
+            with own_random_state(ndim), breach.names(f"in {ndim}D{where}"):
+                plans = example_plans(ndim, options=options, windows=windows)
+                if windows.per_sample is not None and _refuses(trainer, plans):
+                    continue
+                bench = _Bench.set_up(trainer, plans, breach)
+                for check in TRAINER_CHECKS + (LANDMARK_CHECKS if bench.per_landmark else IMAGE_CHECKS):
+                    check(bench)
+
+
+def _windows_of(trainer: type[Trainer]) -> list[tuple[Windows, str]]:
+    """(windows that a trainer must take, how messages say it)."""
+    if trainer.looks_at == "image":
+        return [(Windows("random"), "")]
+    return [
+        (Windows("landmark"), ", a window of every landmark"),
+        (Windows("landmark", per_sample=len(SAMPLED[0])), f", windows of {len(SAMPLED[0])} landmarks"),
+    ]
+
+
+def _refuses(trainer: type[Trainer], plans: Plans) -> bool:
+    """Whether a network says, by a ValueError, that it must see all landmarks; other exceptions are breaches later."""
+    try:
+        trainer(plans, plans.configuration("example")).build_network()
+    except ValueError:
+        return True
+    except Exception:
+        return False
+    return False
 
 
 @dataclass
 class _Bench:
-    """What every check looks at. batch: data (2, C, *patch), voxels (2, L, D), status (2, L)."""
+    """What every check looks at. batch: data (2, C, *patch), voxels (2, L, D), status (2, L); with windows a landmark
+    data (2, W, C, *patch), W rows of voxels and status, and landmarks (2, W)."""
 
     breach: Breach
     trainer: Trainer
@@ -78,6 +106,11 @@ class _Bench:
                 raise breach(f"{what} returns the wrong thing", type(value).__name__, kind.__name__)
         return cls(breach, trainer, network, codec, _example_batch(trainer))
 
+    @property
+    def per_landmark(self) -> bool:
+        """Whether each landmark has a window of its own."""
+        return self.trainer.looks_at == "landmarks"
+
     def losses(self, **changes: Tensor) -> dict[str, Tensor]:
         """Named losses of the batch, some of it replaced; checked to be finite scalars with a gradient."""
         with self.breach.during("a training step"):
@@ -95,12 +128,24 @@ class _Bench:
 
     def scores(self) -> Tensor:
         """Of the batch."""
-        with torch.no_grad(), self.breach.during("network and codec.scores"):
-            return self.codec.scores(self.network(self.batch["data"]))
+        with self.breach.during("network and codec.scores"):
+            return _scores(self.trainer, self.network, self.codec, self.batch)
+
+
+def _scores(trainer: Trainer, network: nn.Module, codec: Codec, batch: Mapping[str, Tensor]) -> Tensor:
+    """(2, L or W, ...), as prediction gets them."""
+    which = (batch["landmarks"],) if "landmarks" in batch else ()
+    part = trainer.prediction_network(network).eval()
+    with torch.no_grad():
+        scores = codec.scores(part(batch["data"], *which), *which)
+    network.train()
+    return scores
 
 
 def _example_batch(trainer: Trainer) -> dict[str, Tensor]:
-    """Two windows of noise, a bright blob at each point; every state, a point beyond the window, NaN coordinates."""
+    """Two windows of noise, a bright blob at each point; every state, a point beyond the window, NaN coordinates.
+
+    Where each landmark has a window of its own, its window shows its own blob."""
     patch = trainer.configuration.patch_size
     size = torch.tensor(patch, dtype=torch.float64)
     voxels = (0.2 + 0.6 * torch.rand(2, trainer.n_landmarks, len(patch), dtype=torch.float64)) * (size - 1)
@@ -109,10 +154,18 @@ def _example_batch(trainer: Trainer) -> dict[str, Tensor]:
     voxels[0, 4], voxels[1, 3] = math.nan, math.nan
     voxels[1, 4] = size + 3
     grid = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in patch], indexing="ij"), -1)
-    data = 0.1 * torch.randn(2, trainer.n_channels, *patch)
+    per_landmark = trainer.looks_at == "landmarks"
+    rows = (trainer.n_landmarks,) if per_landmark else ()
+    data = 0.1 * torch.randn(2, *rows, trainer.n_channels, *patch)
     for b, k in torch.argwhere(status == Status.PRESENT).tolist():
-        data[b] += torch.exp(-(grid - voxels[b, k]).square().sum(-1) / 8).float()
-    return {"data": data, "voxels": voxels, "status": status}
+        place = (b, k) if per_landmark else (b,)
+        data[place] += torch.exp(-(grid - voxels[b, k]).square().sum(-1) / 8).float()
+    batch = {"data": data, "voxels": voxels, "status": status}
+    if not per_landmark:
+        return random_batch(trainer, 2, device="cpu") | batch
+    order = range(trainer.n_landmarks)
+    which = torch.tensor((order, order) if trainer.configuration.windows.per_sample is None else SAMPLED)
+    return {name: value[[[0], [1]], which] for name, value in batch.items()} | {"landmarks": which}
 
 
 def _options_are_strict(bench: _Bench) -> None:
@@ -129,12 +182,12 @@ def _plans_are_followed(bench: _Bench) -> None:
     more = dataclasses.replace(plans, landmarks=(*plans.landmarks, "Ear"), channel_names=("CT",))
     with bench.breach.during("building it for 6 landmarks and one channel"):
         trainer = type(bench.trainer)(more, more.configuration("example"), dataclasses.asdict(bench.trainer.options))
-        patch = more.configuration("example").patch_size
-        found = trainer.build_codec().decode(
-            trainer.build_codec().scores(trainer.build_network()(torch.zeros(1, 1, *patch)))
-        )
-    if found.log_odds.shape[1] != 6:
-        raise bench.breach("the number of landmarks is not that of the plans", tuple(found.log_odds.shape), "(1, 6, K)")
+        codec, batch = trainer.build_codec(), random_batch(trainer, 1, device="cpu")
+        found = codec.decode(_scores(trainer, trainer.build_network(), codec, batch))
+    expected = trainer.configuration.windows.per_sample or 6
+    if found.log_odds.shape[1] != expected:
+        shape = tuple(found.log_odds.shape)
+        raise bench.breach("the number of landmarks is not that of the plans", shape, f"(1, {expected}, K)")
 
 
 def _weights_follow_the_seed(bench: _Bench) -> None:
@@ -155,9 +208,19 @@ def _every_parameter_learns(bench: _Bench) -> None:
     idle = [name for name, p in parameters if p.requires_grad and p.grad is None]
     if idle:
         raise bench.breach("parameters get no gradient", ", ".join(idle[:5]), "no unused layers", "remove them")
-    wrong = [name for name, p in parameters if p.grad is not None and not torch.isfinite(p.grad).all()]
+    gradients = {name: p.grad for name, p in parameters if p.grad is not None}
+    wrong = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
     if wrong:
         raise bench.breach("gradients are not finite", ", ".join(wrong[:5]), "finite gradients")
+    sizes = {name: float(gradient.abs().max()) for name, gradient in gradients.items()}
+    dead = [name for name, size in sizes.items() if size <= LEAST_GRADIENT * max(sizes.values())]
+    if dead:
+        raise bench.breach(
+            "parameters change nothing",
+            ", ".join(dead[:5]),
+            f"gradients above {LEAST_GRADIENT:g} of the largest",
+            "remove them: a bias before a normalisation, a head that the loss does not see",
+        )
 
 
 def _points_matter(bench: _Bench) -> None:
@@ -208,7 +271,7 @@ def _it_learns(bench: _Bench) -> None:
 
 def _candidates_are_in_order(bench: _Bench) -> None:
     scores = bench.scores()
-    shape = (2, bench.trainer.n_landmarks)
+    shape = tuple(bench.batch["status"].shape)
     if scores.dtype != torch.float32 or tuple(scores.shape[:2]) != shape:
         found = f"{scores.dtype} {tuple(scores.shape)}"
         raise bench.breach("scores have another form", found, f"float32 {shape} and more axes")
@@ -249,6 +312,17 @@ def _mirroring_swaps_pairs(bench: _Bench) -> None:
             )
 
 
+def _rows_answer_for_their_landmark(bench: _Bench) -> None:
+    """Windows in another order give the same scores in that order."""
+    if bench.trainer.configuration.windows.per_sample is None:
+        return
+    backward = {name: value.flip(1) for name, value in bench.batch.items()}
+    with bench.breach.during("network and codec.scores of windows in another order"):
+        scores = _scores(bench.trainer, bench.network, bench.codec, backward)
+    if not torch.allclose(scores.flip(1), bench.scores(), rtol=1e-3, atol=1e-3):
+        raise bench.breach("scores depend on the order of the windows", "other scores", "a row for a row")
+
+
 def _memory_can_be_planned(bench: _Bench) -> None:
     with bench.breach.during("a step on torch's meta device, by which memory is planned,"):
         estimate = training_bytes(bench.trainer, 2)
@@ -257,7 +331,7 @@ def _memory_can_be_planned(bench: _Bench) -> None:
 
 
 def _augmentation_keeps_shape(bench: _Bench) -> None:
-    data = bench.batch["data"][0].numpy()
+    data = bench.batch["data"][(0, 0) if bench.per_landmark else 0].numpy()
     with bench.breach.during("build_augmentation"):
         changed = bench.trainer.build_augmentation()(np.random.default_rng(0), data)
     if changed.shape != data.shape or changed.dtype != np.float32:
@@ -275,8 +349,9 @@ TRAINER_CHECKS: tuple[Callable[[_Bench], None], ...] = (
     _unknown_is_masked,
     _absent_supervises,
     _candidates_are_in_order,
-    _mirroring_swaps_pairs,
     _memory_can_be_planned,
     _augmentation_keeps_shape,
     _it_learns,
 )
+IMAGE_CHECKS = (_mirroring_swaps_pairs,)  # mirrored views are averaged of whole windows only
+LANDMARK_CHECKS = (_rows_answer_for_their_landmark,)

@@ -135,16 +135,21 @@ class UNet(nn.Module):
 class Head(nn.Module):
     """A convolution that computes in float32, whatever autocast or its own parameters' precision say."""
 
-    def __init__(self, convolution: nn.Conv2d | nn.Conv3d) -> None:
+    def __init__(self, convolution: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features, *S) -> (B, n_outputs, *S) float32."""
-        device = x.device.type
-        has_autocast = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if has_autocast else contextlib.nullcontext():
+        with without_autocast(x):
             c = self.convolution
             bias = None if c.bias is None else c.bias.float()
             output: Tensor = c._conv_forward(x.float(), c.weight.float(), bias)
             return output
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Within, what is computed of x keeps its precision; torch's meta device knows no autocast."""
+    device = x.device.type
+    has_autocast = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if has_autocast else contextlib.nullcontext()
