@@ -186,7 +186,7 @@ class _Looks:
             return candidates, log_odds
         around, odds = self._each(windows, frame)
         better = odds[:, 0] > np.maximum(log_odds[:, 0], 0.0)
-        logger.info(
+        logger.debug(
             "%d landmarks were not where the stage before saw them: %d windows around, %d found",
             len(lost),
             len(windows),
