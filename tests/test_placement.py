@@ -1,0 +1,262 @@
+"""Windows of later stages: they lie as the anatomy lies, where the stage before errs, and training draws them so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from test_sampling import blob_centre, make_case, make_configuration
+
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.landmarks import Landmarks, Status
+from autolmk.placement import (
+    BLUR,
+    FEWEST,
+    MARGIN,
+    STRETCH,
+    Frame,
+    Placement,
+    Shape,
+    centres,
+    frame_of,
+    measure_placement,
+    simulate,
+)
+from autolmk.plans import Configuration, SliceGroup, Windows
+from autolmk.sampling import draw_landmarks, sample_landmarks
+from autolmk.shape import Similarity
+
+NAMES = tuple(f"p{i}" for i in range(9))
+SHAPE = np.random.default_rng(0).uniform(-15, 15, (9, 3))
+POSED = Windows("landmark", pose=True)
+STRAIGHT = Windows("landmark")
+GEOMETRY = Geometry.from_parts((40, 50, 60), (2.0, 1.0, 1.0))
+
+
+def shape_of(points: FloatArray = SHAPE) -> Shape:
+    return Shape(points, (0.5, 2.0))
+
+
+def pose(seed: int, p: int = 3) -> Similarity:
+    rng = np.random.default_rng(seed)
+    turn = Rotation.from_rotvec(rng.uniform(-2, 2, 3)).as_matrix() if p == 3 else _turn(rng.uniform(-3, 3))
+    return Similarity(turn, float(rng.uniform(0.8, 1.25)), rng.uniform(-20, 20, p))
+
+
+def _turn(angle: float) -> FloatArray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def configuration(windows: Windows = STRAIGHT, d: int = 3, **augmentation: object) -> Configuration:
+    made = make_configuration((24,) * d, (1.0,) * d, **augmentation)
+    return dataclasses.replace(made, windows=windows, previous_stage="coarse")
+
+
+# -- frames -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [2, 3])
+def test_windows_turn_and_scale_with_the_shape(p: int) -> None:
+    """Whatever the pose, the window of a landmark shows the others at the same voxels."""
+    geometry = Geometry.from_parts((60,) * p, (1.0,) * p)
+    mean, seen = SHAPE[:, :p], []
+    for seed in range(3):
+        points = pose(seed, p).apply(mean)
+        frame = frame_of(points, geometry, POSED, shape_of(mean))
+        window = frame.window(points[2], (24,) * p, (1.0,) * p)
+        seen.append(window.to_voxels(points))
+        np.testing.assert_allclose(window.to_voxels(points[2]), 11.5, atol=1e-9)
+        np.testing.assert_allclose(frame.expected, points, atol=1e-6)
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-6)
+    np.testing.assert_allclose(seen[0], seen[2], atol=1e-6)
+
+
+def test_one_gross_error_does_not_turn_the_windows() -> None:
+    points = pose(1).apply(SHAPE)
+    right = frame_of(points, GEOMETRY, POSED, shape_of())
+    points[4] += 40.0
+    points[5] = np.nan
+    frame = frame_of(points, GEOMETRY, POSED, shape_of())
+    np.testing.assert_allclose(frame.rotation, right.rotation, atol=1e-4)
+    np.testing.assert_allclose(frame.expected[[4, 5]], right.expected[[4, 5]], atol=1e-3)
+
+
+@pytest.mark.parametrize("points", [pose(1).apply(SHAPE), np.where(np.arange(9)[:, None] < 3, SHAPE, np.nan)])
+@pytest.mark.parametrize("windows", [STRAIGHT, POSED])
+def test_windows_lie_as_the_image_where_nothing_tells_a_pose(points: FloatArray, windows: Windows) -> None:
+    """Without `pose`, and where no more landmarks are known than axes."""
+    frame = frame_of(points, GEOMETRY, windows, shape_of())
+    straight = windows is STRAIGHT or np.isnan(points).any()
+    window = frame.window(GEOMETRY.centre, (8, 8, 8), (2.0, 1.0, 1.0))
+    assert np.allclose(window.matrix, GEOMETRY.matrix) == straight
+    assert np.isfinite(frame.expected).all() == np.isfinite(points).all()
+
+
+def test_errors_are_carried_in_the_pose_and_back() -> None:
+    frame = frame_of(pose(3).apply(SHAPE), GEOMETRY, POSED, shape_of())
+    errors = np.random.default_rng(0).normal(size=(9, 3))
+    np.testing.assert_allclose(frame.express(frame.carry(errors)), errors, atol=1e-12)
+    np.testing.assert_allclose(frame.carry(SHAPE - SHAPE[0]), pose(3).apply(SHAPE) - pose(3).apply(SHAPE[0]), atol=1e-6)
+
+
+def test_middles_take_the_expected_place_and_share_the_slice() -> None:
+    points = np.random.default_rng(1).uniform(5, 45, (9, 3))
+    points[1], points[8] = np.nan, np.nan
+    expected = np.where(np.arange(9)[:, None] == 1, 30.0, np.nan)
+    frame = Frame(np.eye(3), np.eye(3)[:, ::-1], 1.0, expected)
+    found = centres(points, frame, GEOMETRY, [SliceGroup(0, ("p0", "p1", "p2"))], NAMES)
+    np.testing.assert_array_equal(found[3:8], points[3:8])
+    assert np.isnan(found[8]).all()
+    np.testing.assert_allclose(found[:3, 2], np.median([points[0, 2], 30.0, points[2, 2]]))  # z is array axis 0
+    np.testing.assert_allclose(found[[0, 2], :2], points[[0, 2], :2])
+
+
+# -- what the stage before errs ---------------------------------------------------------------------------------------
+
+
+def test_errors_are_drawn_a_whole_case_at_a_time() -> None:
+    """All landmarks err together as they did in one held-out case, up to a blur and a common factor."""
+    cases = np.random.default_rng(2).normal(0, 10, (FEWEST, 1, 3)) * np.ones((1, 9, 1))  # a case shifts all landmarks
+    placement = Placement((24, 24, 24), 1e-6, tuple(tuple(tuple(row) for row in case) for case in cases.tolist()))
+    frame = frame_of(pose(4).apply(SHAPE), GEOMETRY, POSED, shape_of())
+    truth, factors = pose(4).apply(SHAPE), []
+    for seed in range(30):
+        errors = frame.express(
+            simulate(np.random.default_rng(seed), truth, frame, configuration(POSED), placement) - truth
+        )
+        assert np.abs(errors - errors[0]).max() < 1e-4
+        share = errors[0] @ cases[:, 0].T / (cases[:, 0] ** 2).sum(axis=1)
+        apart = np.linalg.norm(errors[0] - share[:, None] * cases[:, 0], axis=1)
+        assert apart.min() < 1e-4
+        factors.append(share[apart.argmin()])
+    assert 0 <= min(factors) < 0.3 and STRETCH >= max(factors) > 1.2
+
+
+def test_errors_that_a_case_does_not_tell_come_from_others() -> None:
+    row = ((5.0, 5.0, 5.0), (None, None, None))
+    placement = Placement((24, 24, 24), 0.5, (row,) * FEWEST)
+    truth = SHAPE[:2]
+    frame = Frame(np.eye(3), np.eye(3)[:, ::-1], 1.0, np.full((2, 3), np.nan))
+    found = np.stack([simulate(np.random.default_rng(s), truth, frame, configuration(), placement) for s in range(40)])
+    assert np.isfinite(found).all()
+    errors = np.abs(found - truth)
+    assert errors[:, 0].max() > 5 and errors[:, 1].max() < 0.5 * (STRETCH + BLUR) * 5
+
+
+def test_few_held_out_cases_give_gaussian_errors_within_the_window() -> None:
+    rng, truth = np.random.default_rng(0), np.zeros((500, 3))
+    frame = Frame(np.eye(3), np.eye(3)[:, ::-1], 1.0, np.full((500, 3), np.nan))
+    wide = simulate(rng, truth, frame, configuration(), Placement((24, 24, 24), 1e3))
+    assert np.std(wide) == pytest.approx(24 / 6, rel=0.1)  # the plan's jitter, a sixth of the side
+    narrow = simulate(rng, truth, frame, configuration(), Placement((24, 24, 24), 0.1))
+    assert np.std(narrow) == pytest.approx(0.3, rel=0.1)
+
+
+def held_out(errors: FloatArray, windows: Windows, poses: bool = True) -> Placement:
+    """Measured from errors (R, L, P) mm in the frame of R differently posed cases."""
+    truth = [pose(i).apply(SHAPE) if poses else SHAPE + 25 for i in range(len(errors))]
+    frames = [frame_of(points, GEOMETRY, windows, shape_of()) for points in truth]
+    found = [points + frame.carry(error) for points, frame, error in zip(truth, frames, errors, strict=True)]
+    plan = configuration(dataclasses.replace(windows, least_side=(8, 8, 8)))
+    plan = dataclasses.replace(plan, patch_size=(64, 64, 64))
+    names = [f"case{i}" for i in range(len(errors))]
+    return measure_placement(names, found, truth, [GEOMETRY] * len(errors), plan, shape_of(), (4, 4, 4))
+
+
+def test_sides_follow_the_errors_within_the_plans_bounds() -> None:
+    rng = np.random.default_rng(0)
+    sides = []
+    for width in (0.0, 2.0, 5.0, 100.0):
+        errors = rng.uniform(-width, width, (6, 9, 3))
+        placement = held_out(errors, STRAIGHT, poses=False)
+        sides.append(placement.side)
+        np.testing.assert_allclose(np.array(placement.errors, dtype=float), errors, atol=1e-9)
+        assert len(placement.cases) == 6 and "6 held-out cases" in placement.why["errors"]
+    assert sides[0] == (12, 12, 12)  # twice the margin of 6 voxels, a multiple of 4
+    assert sides[1] == (16, 16, 16) and 20 <= sides[2][0] <= 24 and sides[2][0] >= 2 * (4.9 + MARGIN)
+    assert sides[3] == (64, 64, 64)
+
+
+def test_errors_are_measured_in_the_pose_of_the_anatomy() -> None:
+    errors = np.random.default_rng(0).normal(0, 2, (5, 9, 3))
+    errors[0, 3] = np.nan
+    placement = held_out(errors, POSED)
+    kept = np.array(placement.errors, dtype=float)
+    np.testing.assert_allclose(kept, errors, atol=1e-5)
+    assert placement.errors[0][3] == (None, None, None)
+    assert placement.spread == pytest.approx(2.0, rel=0.2)
+
+
+def test_few_cases_tell_the_side_alone_and_none_nothing() -> None:
+    few = held_out(np.random.default_rng(0).uniform(-2, 2, (FEWEST - 1, 9, 3)), STRAIGHT)
+    assert few.errors == () and few.side == (16, 16, 16) and "Gaussian" in few.why["errors"]
+    none = held_out(np.full((2, 9, 3), np.nan), STRAIGHT)
+    assert none.side == (64, 64, 64) and none.spread == pytest.approx(64 / 6)
+
+
+# -- training windows -------------------------------------------------------------------------------------------------
+
+EXACT = Placement((24, 24, 24), 1e-9, ((((0.0,) * 3),) * 4,) * FEWEST)
+
+
+@pytest.mark.parametrize("windows", [STRAIGHT, POSED])
+def test_every_window_shows_its_own_landmark(windows: Windows) -> None:
+    geometry = Geometry.from_parts((44, 46, 48), (1.0, 1.0, 1.0))
+    points = geometry.centre + 0.7 * pose(1).rotation.dot(SHAPE[:4].T).T
+    case = make_case(geometry, points)
+    shape = shape_of(SHAPE[:4])
+    errors = Placement((24, 24, 24), 1.0, tuple(((c, -c, 0.0),) * 4 for c in (-3.0, -1.0, 1.0, 3.0)))
+    frame = frame_of(points, geometry, windows, shape)
+    placed = []
+    for seed in range(3):
+        plan = configuration(windows, rotation=(20.0,) * 3)
+        found = sample_landmarks(np.random.default_rng(seed), case, plan, errors, frame, shape)
+        assert found["data"].shape == (4, 1, 24, 24, 24) and found["landmarks"].tolist() == [0, 1, 2, 3]
+        for data, voxels in zip(found["data"], found["voxels"], strict=True):
+            assert np.abs(blob_centre(data[0], voxels, -1.0) - voxels).max() < 0.1
+        placed.append(found["voxels"])
+    assert np.std(placed, axis=0).max() > 0.5  # errors move the windows, not the truth
+
+
+def test_a_window_without_a_place_is_unknown_and_an_absent_landmark_is_looked_for() -> None:
+    points = pose(1).apply(SHAPE)[:6]
+    status = np.array([1, 1, 1, 1, Status.ABSENT, Status.ABSENT], dtype=np.int8)
+    known = np.where((status == Status.PRESENT)[:, None], points, np.nan)
+    geometry = Geometry.from_parts((30, 30, 30), (1.0, 1.0, 1.0))
+    case = dataclasses.replace(make_case(geometry, points), landmarks=Landmarks(NAMES[:6], known, status))
+    mean = SHAPE[:6].copy()
+    mean[5] = np.nan  # never seen in training: no place is expected
+    plan = configuration()
+    frame = frame_of(known, geometry, plan.windows, shape_of(mean))
+    placement = Placement((8, 8, 8), 1e-9, ((((0.0,) * 3),) * 6,) * FEWEST)
+    found = sample_landmarks(np.random.default_rng(0), case, plan, placement, frame, shape_of(mean))
+    assert found["status"].tolist() == [1, 1, 1, 1, Status.ABSENT, Status.UNKNOWN]
+    assert np.isnan(found["voxels"][4:]).all() and np.isfinite(found["data"]).all()
+
+
+def test_windows_of_a_group_share_their_slice_and_turn_within_it() -> None:
+    group = SliceGroup(0, ("p0", "p1", "p2"))
+    windows = dataclasses.replace(STRAIGHT, groups=(group,))
+    points = np.array([[20.0, 20, 22], [30, 22, 22], [25, 30, 22], [24, 24, 30]])
+    case = make_case(Geometry.from_parts((44, 46, 48), (1.0, 1.0, 1.0)), points)
+    plan = configuration(windows)
+    frame = frame_of(points, case.geometry, windows, None)
+    apart = Placement(
+        (24, 24, 24), 1.0, tuple(((c, 0.0, 2 * c), (0.0, c, -c), (c, c, c), (0.0,) * 3) for c in (1.0, 2, 3, 4))
+    )
+    for seed in range(5):
+        voxels = sample_landmarks(np.random.default_rng(seed), case, plan, apart, frame, None)["voxels"]
+        np.testing.assert_allclose(voxels[:3, 0], voxels[0, 0], atol=1e-9)  # one slice in all three windows
+        assert np.abs(voxels[:3, 1:] - voxels[0, 1:]).max() > 0.1
+
+
+def test_landmarks_are_drawn_among_the_known_ones() -> None:
+    status = np.array([1, Status.UNKNOWN, Status.ABSENT, 1], dtype=np.int8)
+    rng = np.random.default_rng(0)
+    assert draw_landmarks(rng, status, None).tolist() == [0, 1, 2, 3]
+    drawn = np.stack([draw_landmarks(rng, status, 2) for _ in range(200)])
+    assert set(drawn.ravel()) == {0, 2, 3} and all(len(set(row)) == 2 for row in drawn.tolist())
+    again = draw_landmarks(rng, status, 5).tolist()
+    assert set(again[:3]) == {0, 2, 3} == set(again[3:]) | set(again[:3]) and again[3] != again[4]
