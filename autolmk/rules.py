@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.plans import Augmentation, Normalization, digest
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
@@ -274,12 +275,12 @@ def pose_windows(fingerprint: Fingerprint) -> Because[bool]:
     if fingerprint.co_slice_groups:
         return False, "landmarks were annotated slice by slice, and slices turn only within themselves"
     points, cases = len(fingerprint.landmarks), fingerprint.n_cases
-    if points < FEWEST_POINTS or cases < FEWEST_SHAPES:
+    if len(_mean_shape(fingerprint)) < FEWEST_POINTS or cases < FEWEST_SHAPES:
         return False, (
             f"{points} landmarks (at least {FEWEST_POINTS}) and {cases} cases (at least {FEWEST_SHAPES}) would tell "
             "the mean shape's pose"
         )
-    shape = np.array([p for p in fingerprint.mean_shape.values() if np.isfinite(p).all()], dtype=np.float64)
+    shape = _mean_shape(fingerprint)
     extent = np.linalg.svd(shape - shape.mean(axis=0), compute_uv=False) / math.sqrt(max(1, len(shape)))
     arranged = float(extent[1]) if len(extent) > 1 else 0.0
     if arranged < POSE_TELLS * fingerprint.shape_residual:
@@ -296,10 +297,16 @@ def pose_windows(fingerprint: Fingerprint) -> Because[bool]:
 def pose_error(fingerprint: Fingerprint) -> Because[float]:
     """Degrees by which the fit of the mean shape may be turned off: three standard errors, which are the shape's
     residual an axis over the root of its moment about the narrowest axis, at least 7."""
-    shape = np.array([p for p in fingerprint.mean_shape.values() if np.isfinite(p).all()], dtype=np.float64)
+    shape = _mean_shape(fingerprint)
     moments = np.sort(np.linalg.svd(shape - shape.mean(axis=0), compute_uv=False))
     narrow = float(np.linalg.norm(moments[:2]) if len(moments) == 3 else np.linalg.norm(moments))
     error = math.degrees(fingerprint.shape_residual / math.sqrt(shape.shape[1]) / max(narrow, 1e-9))
     return min(30.0, max(POSE_FLOOR, round(3 * error, 1))), (
         f"the fit of the mean shape is good to {error:.2g} degrees; three times that, at least {POSE_FLOOR:g}"
     )
+
+
+def _mean_shape(fingerprint: Fingerprint) -> npt.NDArray[np.float64]:
+    """(N, P) mm of the landmarks that have a place in it."""
+    known = [point for point in fingerprint.mean_shape.values() if np.isfinite(point).all()]
+    return np.array(known, dtype=np.float64).reshape(-1, fingerprint.physical_ndim)
