@@ -1,0 +1,196 @@
+"""Second looks: windows around what a first stage found. Networks here are exact by construction: channel l of the
+image holds landmark l's log-Gaussian, so every error is that of the windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from test_inference import FAR, PEAK, SIGMA, names_of, plans_for, scene
+from torch import Tensor, nn
+
+from autolmk.codecs import HeatmapCodec
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.image import Image
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measured import Measured
+from autolmk.placement import Placement
+from autolmk.plans import Plans, Windows, replace_configuration
+from autolmk.prediction.inference import Member, Prediction
+from autolmk.prediction.refinement import fuse, look_again
+
+SIDE = 16
+FEW = 6  # landmarks: fewer than shrinking toward the mean shape takes
+
+
+class OwnChannel(nn.Module):
+    """Of each window the channel of its landmark; remembers what it saw."""
+
+    def __init__(self, value: float | None = None) -> None:
+        super().__init__()
+        self.value, self.seen = value, list[tuple[Tensor, list[int]]]()
+
+    def forward(self, data: Tensor, landmarks: Tensor) -> Tensor:
+        self.seen.append((data[0].clone(), landmarks[0].tolist()))
+        own = data[0, torch.arange(data.shape[1]), landmarks[0]][None].clone()
+        return own if self.value is None else torch.full_like(own, self.value)
+
+
+def staged_plans(d: int, windows: Windows, absent: Sequence[str] = (), side: int = SIDE) -> Plans:
+    plans = plans_for(names_of(FEW), absent=tuple(absent), patch=(side,) * d)
+    return replace_configuration(plans, "test", windows=windows, previous_stage="coarse", spacing=(1.0,) * d)
+
+
+def member(plans: Plans, network: nn.Module | None = None) -> Member:
+    side = plans.configuration("test").patch_size
+    codec = HeatmapCodec(FEW, side, (1,) * len(side), (SIGMA,) * len(side))
+    nn.init.zeros_(codec.elsewhere)
+    return Member(network or OwnChannel(), codec)
+
+
+def first(points: FloatArray, plans: Plans, odds: float = 4.0) -> Prediction:
+    """What a first stage says: one candidate a landmark."""
+    log_odds = np.where(np.isfinite(points[:, :1]), odds, -np.inf)
+    status = np.where(np.isfinite(points).all(axis=1), Status.PRESENT, Status.UNKNOWN)
+    return Prediction(Landmarks(plans.landmarks, points, status), points[:, None].copy(), log_odds, 1)
+
+
+def mean_shape(shape: FloatArray | None) -> dict[str, tuple[float, ...]] | None:
+    return None if shape is None else dict(zip(names_of(FEW), map(tuple, shape.tolist()), strict=True))
+
+
+def look(
+    image: Image, before: Prediction, plans: Plans, *members: Member, shape: FloatArray | None = None
+) -> Prediction:
+    fill = (FAR,) * len(image.array)
+    used = members or (member(plans),)
+    side = plans.configuration("test").patch_size
+    measured = [Measured(mean_shape=mean_shape(shape), placement=Placement(side, 2.0))] * len(used)
+    return look_again(image, fill, before, used, plans, plans.configuration("test"), measured, device="cpu")
+
+
+def grid(d: int) -> Geometry:
+    return Geometry.from_parts((44, 46, 48)[-d:], (1.0,) * d)
+
+
+ANATOMY = np.array([[-9.0, -7, -8], [8, -9, 6], [9, 8, -7], [-8, 9, 7], [0, 2, 1], [4, -3, -9]])
+
+
+def anatomy(geometry: Geometry, angle: float = 0.0) -> FloatArray:
+    """(FEW, P): turned about z by `angle` radians, in the image's middle."""
+    d = geometry.ndim
+    return np.asarray((ANATOMY @ Rotation.from_rotvec([0, 0, angle]).as_matrix().T)[:, :d] + geometry.centre)
+
+
+WINDOWS = [
+    Windows("landmark"),
+    Windows("landmark", per_sample=2),
+    Windows("landmark", pose=True),
+    Windows("landmark", pose=True, rounds=2, per_sample=2),
+]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_recovers_from_a_first_stage_that_is_several_voxels_off(d: int, windows: Windows) -> None:
+    geometry, plans = grid(d), staged_plans(d, windows)
+    points = anatomy(geometry, 0.4)
+    wrong = points + np.random.default_rng(0).uniform(-4, 4, points.shape)
+    found = look(scene(geometry, points), first(wrong, plans), plans, shape=ANATOMY[:, :d])
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+    np.testing.assert_array_equal(found.landmarks.status, Status.PRESENT)
+    assert found.looks == 1 + FEW * windows.rounds
+
+
+@pytest.mark.parametrize("pose", [False, True])
+def test_windows_turn_with_the_shape(pose: bool) -> None:
+    """A network sees the same anatomy, turned or not, in the same place and way: only with `pose`."""
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark", pose=pose))
+    seen = []
+    for angle in (0.0, 1.0):
+        points, network = anatomy(geometry, angle), OwnChannel()
+        look(scene(geometry, points), first(points, plans), plans, member(plans, network), shape=ANATOMY[:, :2])
+        seen.append(network.seen[0][0])
+    middle = (slice(None), slice(None), *[slice(3, -3)] * 2)  # the image's border is seen from elsewhere
+    apart = (seen[0] - seen[1]).abs()[middle].clamp(max=5).mean()
+    assert (apart < 0.2) == pose
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_landmark_outside_its_window_is_searched_around_it(d: int) -> None:
+    geometry, plans = grid(d), staged_plans(d, Windows("landmark", per_sample=2), side=24)
+    points = anatomy(geometry)
+    wrong = points.copy()
+    wrong[2, 0] -= 19.5  # the half side is 12
+    found = look(scene(geometry, points, [2.0] * FEW), first(wrong, plans), plans)
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+    assert found.log_odds[2, 0] > 0 and 1 + FEW < found.looks <= 1 + FEW + 3**d
+
+
+def test_a_landmark_far_off_is_found_where_the_shape_expects_it() -> None:
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points = anatomy(geometry)
+    wrong = points.copy()
+    wrong[0] = geometry.to_physical((2.0, 40.0))
+    wrong[1] = np.nan
+    found = look(scene(geometry, points), first(wrong, plans), plans, shape=ANATOMY[:, :2])
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_absent_stays_absent(windows: Windows) -> None:
+    """It keeps the place that the stage before saw, and costs one search."""
+    geometry, plans = grid(2), staged_plans(2, windows, absent=["L3"])
+    points = anatomy(geometry)
+    heights = [PEAK if i != 3 else -8.0 for i in range(FEW)]
+    before = first(points + 1.0, plans)
+    found = look(scene(geometry, points, heights), before, plans, shape=ANATOMY[:, :2])
+    assert found.landmarks.status.tolist() == [1, 1, 1, int(Status.ABSENT), 1, 1]
+    assert found.log_odds[3, 0] < 0 < found.log_odds[[0, 1, 2, 4, 5], 0].min()
+    np.testing.assert_array_equal(found.candidates[3, 0], before.candidates[3, 0])
+    searched = 2 * 3**2 * (1 if windows.per_sample else FEW)
+    assert found.looks <= 1 + FEW * windows.rounds + searched
+
+
+def test_networks_that_need_all_landmarks_get_them_in_order() -> None:
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points = anatomy(geometry)
+    wrong = points.copy()
+    wrong[4] = np.nan  # has no window, and without a shape no place
+    network = OwnChannel()
+    found = look(scene(geometry, points), first(wrong, plans), plans, member(plans, network), shape=None)
+    assert [which for _, which in network.seen] == [list(range(FEW))] and all(len(d) == FEW for d, _ in network.seen)
+    assert np.isnan(found.candidates[4]).all() and found.landmarks.status[4] == Status.UNKNOWN
+
+
+def test_members_look_each_in_its_own_place_and_are_fused() -> None:
+    near, far = np.zeros((1, 2, 3)), np.full((1, 2, 3), 50.0)
+    near[0, 1], high, low = 9.0, np.array([[3.0, 0.0]]), np.array([[-3.0, -4.0]])
+    candidates, odds = fuse([(near, high), (near + 1.0, high), (far, low)], radius=4.0)
+    np.testing.assert_allclose(candidates[0, 0], 0.5)  # the one that is far off takes no part
+    assert odds[0, 0] == pytest.approx(1.0)
+    nothing = (np.full((1, 2, 3), np.nan), np.full((1, 2), -np.inf))
+    candidates, odds = fuse([nothing, (near, high)], radius=4.0)
+    np.testing.assert_allclose(candidates[0, 0], near[0, 0])
+    assert odds[0, 0] == 3.0
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points = anatomy(geometry)
+    both = look(
+        scene(geometry, points), first(points + 2, plans), plans, member(plans), member(plans), shape=ANATOMY[:, :2]
+    )
+    np.testing.assert_allclose(both.candidates[:, 0], points, atol=0.06)
+
+
+def test_what_cannot_be_used_is_said() -> None:
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points = anatomy(geometry)
+    image, before = scene(geometry, points), first(points, plans)
+    with pytest.raises(AutolmkError, match="not finite"):
+        look(image, before, plans, member(plans, OwnChannel(float("nan"))), shape=ANATOMY[:, :2])
+    rest = ([member(plans)], plans, plans.configuration("test"), [Measured()])
+    with pytest.raises(AutolmkError, match="where its windows lie"):
+        look_again(image, (FAR,) * FEW, before, *rest, device="cpu")
