@@ -1,0 +1,56 @@
+"""The coordinate codec: a point a landmark as numbers, no map; for a network that sees the whole image at once.
+
+Along each axis -1 and 1 are the window's borders (voxels -0.5 and n - 0.5), 0 is its middle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autolmk.codecs.codec import Candidates, Codec, Target
+
+
+@dataclass(frozen=True)
+class CoordinateTarget(Target):
+    """places: (B, L, D) float64, -1 to 1 where the point lies in the window; anything, NaN too, where it does not."""
+
+    places: Tensor
+
+
+class CoordinateCodec(Codec):
+    """Output (B, L, D + 1): D coordinates and the logit of "in this window". One candidate a landmark.
+
+    patch_size: (D,) input voxels.
+    """
+
+    def __init__(self, patch_size: Sequence[int]) -> None:
+        super().__init__()
+        self.patch_size = tuple(patch_size)
+
+    def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CoordinateTarget:
+        """See Codec."""
+        size = torch.tensor(self.patch_size, dtype=torch.float64, device=voxels.device)
+        return CoordinateTarget((2 * voxels.double() + 1) / size - 1)
+
+    def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        """The output itself, (B, L, D + 1) float32: coordinates and log-odds may both be averaged."""
+        return output.float()
+
+    def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
+        """See Codec."""
+        result = scores[:, list(partner)]
+        result[..., axis].neg_()
+        return result
+
+    @torch.no_grad()
+    def decode(self, scores: Tensor) -> Candidates:
+        """See Codec. The spread is NaN: a single point does not tell how sure the network is of its place."""
+        found = scores.double().cpu()[:, :, None]
+        size = torch.tensor(self.patch_size, dtype=torch.float64)
+        log_odds = found[..., -1]
+        return Candidates(((found[..., :-1] + 1) * size - 1) / 2, log_odds, torch.full_like(log_odds, math.nan))

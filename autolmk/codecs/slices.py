@@ -1,0 +1,85 @@
+"""Heatmaps in a window a landmark, and for each group of landmarks that lie on one slice a 1-D Gaussian: which slice.
+
+The windows of a group share their interval along its axis, so that they count slices alike; see `placement.centres`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from autolmk.codecs.codec import Candidates, Codec, Target
+from autolmk.codecs.heatmap import HeatmapCodec, HeatmapTarget
+from autolmk.landmarks import Status
+
+Group = tuple[int, tuple[int, ...]]  # (array axis across the slice, landmarks on it)
+
+
+class SliceOutput(TypedDict):
+    """heatmaps: (B, L, *O) logits. slices: of each group (B, n) logits over the slices of its windows, n voxels."""
+
+    heatmaps: Tensor
+    slices: list[Tensor]
+
+
+@dataclass(frozen=True)
+class SliceTarget(Target):
+    """slices: of each group a Gaussian on one axis, centres (B, 1, 1). status: of each group (B, 1) int8."""
+
+    heatmaps: HeatmapTarget
+    slices: tuple[HeatmapTarget, ...]
+    status: tuple[Tensor, ...]
+
+
+class SliceCodec(Codec):
+    """For networks that take the windows of all landmarks in order. Candidates are those of the heatmaps, to which such
+    a network has added what it says of the slice (`networks.slices`).
+
+    sigma_voxels: (D,) input voxels, of the heatmaps. elsewhere: (G,) logits of "the slice is not in these windows".
+    """
+
+    def __init__(
+        self, heatmaps: HeatmapCodec, groups: Sequence[Group], patch_size: Sequence[int], sigma_voxels: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.heatmaps, self.groups = heatmaps, tuple(groups)
+        self.sigma = tuple(float(sigma_voxels[axis]) for axis, _ in groups)
+        self.elsewhere = nn.Parameter(torch.tensor([math.log(patch_size[axis]) for axis, _ in groups]))
+
+    def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> SliceTarget:
+        """See Codec. A group's slice is the mean place of its present landmarks; it is absent where one is absent and
+        none is present."""
+        targets, states = [], []
+        for (axis, rows), sigma, elsewhere in zip(self.groups, self.sigma, self.elsewhere, strict=True):
+            members = list(rows)
+            own = status[:, members]
+            present = own == Status.PRESENT
+            place = voxels[:, members, axis].double().masked_fill(~present, 0.0)
+            centre = place.sum(1) / present.sum(1).clamp(min=1)
+            targets.append(HeatmapTarget(centre[:, None, None], (sigma,), elsewhere[None]))
+            states.append(_group_status(own)[:, None])
+        return SliceTarget(self.heatmaps.encode(voxels, status, landmarks), tuple(targets), tuple(states))
+
+    def scores(self, output: SliceOutput, landmarks: Tensor | None = None) -> Tensor:
+        """See HeatmapCodec."""
+        return self.heatmaps.scores(output["heatmaps"], landmarks)
+
+    def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
+        """See Codec."""
+        return self.heatmaps.mirror(scores, axis, partner)
+
+    def decode(self, scores: Tensor) -> Candidates:
+        """See HeatmapCodec."""
+        return self.heatmaps.decode(scores)
+
+
+def _group_status(status: Tensor) -> Tensor:
+    """(B, n) int8 of a group's landmarks -> (B,) of its slice."""
+    present, absent = ((status == s).any(1) for s in (Status.PRESENT, Status.ABSENT))
+    result = torch.full_like(status[:, 0], int(Status.UNKNOWN)).masked_fill(absent, int(Status.ABSENT))
+    return result.masked_fill(present, int(Status.PRESENT))

@@ -1,0 +1,90 @@
+"""Plain U-Nets side by side in one module, each with weights of its own: grouped convolutions, no loop over networks.
+
+Shapes: B batch, G networks, F features of one of them, *S spatial. Channels of one network lie together: (B, G F, *S).
+dynamic_network_architectures' blocks know no groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autolmk.networks.unet import NEGATIVE_SLOPE, decoder_stages
+from autolmk.plans import Architecture
+
+CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORMS: dict[int, Any] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+class Block(nn.Sequential):
+    """Convolution without bias, instance norm, leaky ReLU; n, out: channels of all groups together."""
+
+    def __init__(
+        self, n: int, out: int, kernel: Sequence[int], stride: Sequence[int] | None = None, *, groups: int = 1
+    ) -> None:
+        ndim, padding = len(kernel), tuple((k - 1) // 2 for k in kernel)
+        step = (1,) * ndim if stride is None else tuple(stride)
+        super().__init__(
+            CONVOLUTIONS[ndim](n, out, tuple(kernel), step, padding, groups=groups, bias=False),
+            NORMS[ndim](out, eps=1e-5, affine=True),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+        )
+
+
+class GroupedUNet(nn.Module):
+    """`groups` U-Nets of one plain architecture, without heads: `encode`, then `decode` up to the output stride.
+
+    Raises ValueError where the lists of the architecture disagree, or where it asks for residual blocks.
+    """
+
+    def __init__(self, architecture: Architecture, n_channels: int, groups: int, ndim: int) -> None:
+        super().__init__()
+        a, stages = architecture, decoder_stages(architecture)
+        if a.residual:
+            raise ValueError("networks side by side have plain blocks: architecture.residual must be false")
+        self.groups, self.stages = groups, tuple(stages)
+        self.encoder, self.upsamplings, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        before = n_channels
+        for features, kernel, stride, n in zip(
+            a.features_per_stage, a.kernel_sizes, a.strides, a.n_conv_per_stage, strict=True
+        ):
+            self.encoder.append(self._stack(before, features, kernel, stride, n))
+            before = features
+        for stage, n in zip(stages, a.n_conv_per_stage_decoder, strict=True):
+            below, features, step = a.features_per_stage[stage + 1], a.features_per_stage[stage], a.strides[stage + 1]
+            self.upsamplings.append(
+                TRANSPOSED[ndim](groups * below, groups * features, step, step, groups=groups, bias=False)
+            )
+            self.decoder.append(self._stack(2 * features, features, a.kernel_sizes[stage], None, n))
+        self.features = a.features_per_stage[stages[-1] if stages else -1]
+
+    def _stack(
+        self, before: int, features: int, kernel: Sequence[int], stride: Sequence[int] | None, n: int
+    ) -> nn.Sequential:
+        g = self.groups
+        first = Block(g * before, g * features, kernel, stride, groups=g)
+        return nn.Sequential(first, *(Block(g * features, g * features, kernel, groups=g) for _ in range(n - 1)))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """(B, G C, *S) -> features of each stage."""
+        found = []
+        for stage in self.encoder:
+            x = stage(x)
+            found.append(x)
+        return found
+
+    def decode(self, deep: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """Deepest features and those of every stage -> (B, G F, *S / output stride)."""
+        x = deep
+        for stage, upsampling, block in zip(self.stages, self.upsamplings, self.decoder, strict=True):
+            x = block(self._beside(upsampling(x), skips[stage]))
+        return x
+
+    def _beside(self, one: Tensor, other: Tensor) -> Tensor:
+        """Channels of each network after each other."""
+        both = [t.view(len(t), self.groups, -1, *t.shape[2:]) for t in (one, other)]
+        return torch.cat(both, 2).flatten(1, 2)
