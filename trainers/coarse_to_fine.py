@@ -1,7 +1,7 @@
 """coarse_to_fine: a coarse look at the whole image, then a fine one in a window a landmark.
 
-`coordinates` is the paper's coarse stage, coordinate regression; `heatmap` can take its place. `fine` sees windows around
-the coarse points. documentation/methods/coarse_to_fine.md describes both.
+`coordinates` is the paper's coarse stage, coordinate regression; `heatmap` can take its place. `fine` sees windows
+around the coarse points. documentation/methods/coarse_to_fine.md describes both.
 """
 
 from __future__ import annotations
