@@ -1,0 +1,175 @@
+"""A chain of a heatmap stage and a stage of windows on a tiny 2D dataset: each stage is measured on training cases that
+it has not seen, may be broken off and goes on, and nothing of the held-out cases reaches training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_training import NAMES, TRAIN, VAL, tiny_plans, weights, write_store
+
+from autolmk.errors import AutolmkError
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measured import Measured
+from autolmk.plans import Plans, Windows
+from autolmk.prediction.stages import Prepared, predict_stages
+from autolmk.serialization import read_json
+from autolmk.store import Store
+from autolmk.trainers.coarse_to_fine import FineTrainer
+from autolmk.trainers.heatmap import HeatmapTrainer
+from autolmk.training.fit import is_finished
+from autolmk.training.loop import Loop
+from autolmk.training.stages import StageWork, hold_out, load_chain, shares, stage_folder, train_stages, validate_stages
+
+
+def staged_plans() -> Plans:
+    """heatmap, then windows of 8 to 16 pixels."""
+    plans = tiny_plans(epochs=1)
+    first = plans.configurations["heatmap"]
+    windows = Windows("landmark", per_sample=2, least_side=(8, 8))
+    fine = dataclasses.replace(first, trainer="fine", patch_size=(16, 16), windows=windows, previous_stage="heatmap")
+    return dataclasses.replace(plans, configurations={"heatmap": first, "fine": fine})
+
+
+def works(store: Store) -> list[StageWork]:
+    plans = staged_plans()
+    return [
+        StageWork("heatmap", HeatmapTrainer(plans, plans.configuration("heatmap")), store),
+        StageWork("fine", FineTrainer(plans, plans.configuration("fine")), store),
+    ]
+
+
+def train(store: Store, folder: Path, **arguments: Any) -> bool:
+    subjects = {case: case for case in [*TRAIN, *VAL]}
+    return train_stages(works(store), TRAIN, VAL, folder, subjects=subjects, **{"device": "cpu", **arguments})
+
+
+def move(store: Store, case: str, change: Callable[[Landmarks], Landmarks]) -> None:
+    stored = store.load(case)
+    array = np.asarray(stored.array[:])
+    store.write(case, dataclasses.replace(stored, array=array, landmarks=change(stored.landmarks)))
+
+
+def shifted(landmarks: Landmarks) -> Landmarks:
+    return Landmarks(landmarks.names, landmarks.points + 5.0, landmarks.status)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_store(tmp_path_factory.mktemp("store"), staged_plans())
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "fold_0"
+    assert train(store, folder)
+    return folder
+
+
+def test_stages_are_trained_in_order_each_on_its_own_cases(store: Store, trained: Path) -> None:
+    earlier = stage_folder(trained, "heatmap")
+    assert is_finished(earlier) and is_finished(trained)
+    inner, held_out = hold_out(TRAIN, {case: case for case in TRAIN})
+    before, last = read_json(earlier / "config.json", remedy=""), read_json(trained / "config.json", remedy="")
+    assert (before["train_cases"], before["val_cases"]) == (inner, held_out)
+    assert (last["train_cases"], last["val_cases"]) == (TRAIN, VAL)
+    measured = Measured.load(trained)
+    assert measured.placement is not None and measured.placement.cases == tuple(held_out)
+    assert last["configuration"]["patch_size"] == list(measured.placement.side)
+    assert Measured.load(earlier).placement is None
+
+
+def test_a_trained_chain_predicts_what_it_validated(store: Store, trained: Path, tmp_path: Path) -> None:
+    stages = load_chain(works(store), trained, torch.device("cpu"))
+    assert stages[1].configuration.patch_size == Measured.load(trained).placement.side  # type: ignore[union-attr]
+    stored = store.load(VAL[0])
+    images = [Prepared(stored.image(), stored.fill)] * 2
+    found = predict_stages(images, stages, staged_plans(), device="cpu")
+    assert found.landmarks.names == NAMES and np.isfinite(found.candidates[:, 0]).all()
+    again = validate_stages(works(store), VAL, trained, "final", tmp_path / "again", device="cpu")
+    assert again["cases"] == len(VAL)
+    table = (tmp_path / "again" / "landmarks.csv").read_text()
+    assert table == (trained / "validation" / "landmarks.csv").read_text()
+
+
+def test_a_finished_chain_is_not_trained_again(store: Store, trained: Path) -> None:
+    times = {file: file.stat().st_mtime_ns for file in trained.rglob("checkpoint_*")}
+    assert train(store, trained)
+    assert times == {file: file.stat().st_mtime_ns for file in trained.rglob("checkpoint_*")}
+
+
+@pytest.mark.parametrize("place", ["heatmap", ""])
+def test_a_stopped_stage_goes_on(
+    store: Store, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Stopped within the first stage, or within the last one, it ends as an unbroken run does."""
+    folder, step, steps = tmp_path / "fold_0", Loop._time_a_case, [0]
+    stopping = folder / place
+
+    def stop_once(loop: Loop) -> bool:
+        if loop.work.folder == stopping:
+            steps[0] += 1
+            if steps[0] == 2:
+                (stopping / "stop").touch()
+        return step(loop)
+
+    monkeypatch.setattr(Loop, "_time_a_case", stop_once)
+    assert not train(store, folder)
+    assert is_finished(folder / "heatmap") == (place == "") and not is_finished(folder)
+    assert train(store, folder)
+    for stage in ("heatmap", ""):
+        ours, theirs = weights(folder / stage), weights(trained / stage)
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert Measured.load(folder).placement == Measured.load(trained).placement
+
+
+def test_annotations_of_held_out_cases_move_no_training_window(trained: Path, tmp_path: Path) -> None:
+    """Whatever stands in them, both stages' weights, and where the windows lie, are the same to the last bit."""
+    altered = write_store(tmp_path / "store", staged_plans())
+    move(altered, VAL[0], shifted)
+    absent = np.full(len(NAMES), Status.ABSENT, dtype=np.int8)
+    move(altered, VAL[1], lambda marks: Landmarks(marks.names, np.full((len(NAMES), 2), np.nan), absent))
+    assert train(altered, tmp_path / "fold_0")
+    for stage in ("heatmap", ""):
+        ours, theirs = weights(tmp_path / "fold_0" / stage), weights(trained / stage)
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    ours, theirs = Measured.load(tmp_path / "fold_0"), Measured.load(trained)
+    assert (ours.placement, ours.mean_shape) == (theirs.placement, theirs.mean_shape)
+
+
+def test_annotations_of_training_cases_do(trained: Path, tmp_path: Path) -> None:
+    altered = write_store(tmp_path / "store", staged_plans())
+    _, held_out = hold_out(TRAIN, {case: case for case in TRAIN})
+    move(altered, held_out[0], shifted)
+    assert train(altered, tmp_path / "fold_0")
+    assert Measured.load(tmp_path / "fold_0").placement != Measured.load(trained).placement
+
+
+def test_cases_are_set_aside_by_whole_subjects() -> None:
+    cases = [f"case{i:02d}" for i in range(40)]
+    inner, held_out = hold_out(cases, {case: case for case in cases})
+    assert len(held_out) == 8 and sorted(inner + held_out) == cases
+    assert hold_out(cases[::-1], {case: case for case in cases}) == (inner, held_out)
+    of_two = {case: case[:-1] + str(int(case[-1]) // 2) for case in cases}
+    inner, held_out = hold_out(cases, of_two)
+    assert not {of_two[c] for c in inner} & {of_two[c] for c in held_out} and len(held_out) == 8
+    assert [len(part) for part in hold_out(cases[:6], {c: c for c in cases})] == [4, 2]  # not more than a third
+    assert [len(part) for part in hold_out(cases[:2], {c: c for c in cases})] == [1, 1]
+    with pytest.raises(AutolmkError, match="has not seen"):
+        hold_out(cases, dict.fromkeys(cases, "one"))
+
+
+def test_stages_share_the_time_as_planned() -> None:
+    plans = staged_plans()
+    timed = [
+        dataclasses.replace(c, schedule=dataclasses.replace(c.schedule, max_seconds=seconds))
+        for c, seconds in zip(plans.configurations.values(), (300.0, 100.0), strict=True)
+    ]
+    assert shares(timed, 40.0) == [30.0, 10.0]
+    longer = dataclasses.replace(timed[0].schedule, max_seconds=None, epochs=4)
+    assert shares([dataclasses.replace(timed[0], schedule=longer), timed[1]], 50.0) == [40.0, 10.0]
