@@ -19,7 +19,7 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.placement import Placement
-from autolmk.plans import Plans, Windows, replace_configuration
+from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration
 from autolmk.prediction.inference import Member, Prediction
 from autolmk.prediction.refinement import fuse, look_again
 
@@ -154,6 +154,28 @@ def test_absent_stays_absent(windows: Windows) -> None:
     np.testing.assert_array_equal(found.candidates[3, 0], before.candidates[3, 0])
     searched = 2 * 3**2 * (1 if windows.per_sample else FEW)
     assert found.looks <= 1 + FEW * windows.rounds + searched
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_search_keeps_the_windows_of_a_group_on_one_interval(d: int) -> None:
+    """A network that fuses windows slice by slice would else fuse slices that do not belong together."""
+    geometry = grid(d)
+    group, points = (0, 2, 5), anatomy(geometry)
+    normal = geometry.direction[:, 0]
+    points[list(group)] += ((points[0] - points[list(group)]) @ normal)[:, None] * normal
+    slices = SliceGroup(0, tuple(names_of(FEW)[i] for i in group))
+    plans, network = staged_plans(d, Windows("landmark", groups=(slices,)), side=24), OwnChannel()
+    wrong = points.copy()
+    wrong[2, 0] -= 19.5  # in the plane; the half side is 12
+    image = scene(geometry, points, [2.0] * FEW)
+    ramp = np.broadcast_to(np.arange(geometry.shape[0], dtype=np.float32).reshape(-1, *[1] * (d - 1)), geometry.shape)
+    image = Image(np.concatenate([image.array, ramp[None]]), geometry)
+    found = look(image, first(wrong, plans), plans, member(plans, network))
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+    assert len(network.seen) > 1
+    for data, _ in network.seen:
+        interval = data[list(group), -1].flatten(2).amax(2)  # of each slice, -12 beyond the image
+        assert torch.equal(interval, interval[:1].expand_as(interval))
 
 
 def test_networks_that_need_all_landmarks_get_them_in_order() -> None:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from autolmk.errors import AutolmkError
@@ -30,6 +31,8 @@ N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
 NEIGHBOUR = 0.5  # of a window's side, between the windows of a search
 logger = logging.getLogger(__name__)
+
+Row = tuple[int, Geometry, bool]  # a landmark, its window, whether what it shows counts
 
 
 def look_again(
@@ -111,17 +114,25 @@ class _Looks:
 
     def _at(self, middles: FloatArray, frame: Frame) -> tuple[FloatArray, FloatArray]:
         """Candidates and log-odds of all landmarks in windows at middles (L, P); NaN and -inf where there is none."""
-        placed = np.flatnonzero(np.isfinite(middles).all(axis=1))
-        return self._each([(int(i), self._window(middles[i], frame)) for i in placed], frame)
+        return self._each([self._windows(middles, np.ones(len(middles), dtype=bool), frame)])
 
     def _window(self, middle: FloatArray, frame: Frame) -> Geometry:
         return frame.window(middle, self.side, self.configuration.spacing)
 
-    def _each(self, windows: Sequence[tuple[int, Geometry]], frame: Frame) -> tuple[FloatArray, FloatArray]:
-        """The best candidates (L, K, P) and log-odds (L, K) that (landmark, window) pairs show."""
+    def _windows(self, middles: FloatArray, wanted: npt.NDArray[np.bool_], frame: Frame) -> list[Row]:
+        """Of the landmarks that are wanted and have a middle, of (L, P). A network that takes all landmarks in order
+        gets the others' windows too, at the image's middle where they have none."""
+        placed = np.asarray(np.isfinite(middles).all(axis=1))
+        if self.windows.per_sample is not None:
+            return [(int(i), self._window(middles[i], frame), True) for i in np.flatnonzero(wanted & placed)]
+        places = np.where(placed[:, None], middles, self.image.geometry.centre)
+        return [(i, self._window(place, frame), bool(wanted[i] & placed[i])) for i, place in enumerate(places)]
+
+    def _each(self, looks: Sequence[list[Row]]) -> tuple[FloatArray, FloatArray]:
+        """The best candidates (L, K, P) and log-odds (L, K) that the windows of all looks show."""
         n, p = len(self.plans.landmarks), self.image.geometry.physical_ndim
         pools: list[list[tuple[float, FloatArray]]] = [[] for _ in range(n)]
-        for part in self._passes(windows, frame):
+        for part in self._passes(looks):
             voxels, odds = self._see([w for _, w, _ in part], [i for i, _, _ in part])
             for (landmark, window, counts), places, values in zip(part, voxels, odds, strict=True):
                 if counts:
@@ -134,23 +145,12 @@ class _Looks:
                 candidates[i, k], log_odds[i, k] = point, value
         return candidates, log_odds
 
-    def _passes(self, windows: Sequence[tuple[int, Geometry]], frame: Frame) -> list[list[tuple[int, Geometry, bool]]]:
-        """Windows that are seen together: (landmark, window, whether it counts). A network that takes all landmarks in
-        order gets the image's middle for those without a window."""
-        if self.windows.per_sample is not None:
-            rows = [(landmark, window, True) for landmark, window in windows]
-            return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
-        queues: dict[int, list[Geometry]] = {}
-        for landmark, window in windows:
-            queues.setdefault(landmark, []).append(window)
-        filler = self._window(self.image.geometry.centre, frame)
-        return [
-            [
-                (i, queues[i][turn], True) if turn < len(queues.get(i, ())) else (i, filler, False)
-                for i in range(len(self.plans.landmarks))
-            ]
-            for turn in range(max(map(len, queues.values()), default=0))
-        ]
+    def _passes(self, looks: Sequence[list[Row]]) -> list[list[Row]]:
+        """Windows that are seen together: a look, or some at a time of all looks where the network takes any number."""
+        if self.windows.per_sample is None:
+            return [look for look in looks if any(counts for _, _, counts in look)]
+        rows = [row for look in looks for row in look]
+        return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
 
     def _see(self, windows: Sequence[Geometry], which: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Window voxels (W, K, D) and log-odds (W, K)."""
@@ -174,30 +174,43 @@ class _Looks:
         self, points: FloatArray, candidates: FloatArray, log_odds: FloatArray, frame: Frame
     ) -> tuple[FloatArray, FloatArray]:
         """For landmarks that their windows call elsewhere: the windows around their points and expected places too."""
-        lost = np.flatnonzero(~(log_odds[:, 0] > 0))
-        steps = list(itertools.product((-1, 0, 1), repeat=len(self.side)))
+        lost = ~(log_odds[:, 0] > 0)
+        geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
         half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.configuration.spacing)
-        windows = []
-        for i in lost:
-            places = [place for place in (points[i], frame.expected[i]) if np.isfinite(place).all()]
-            middles = [place + frame.direction @ (half * step) for place in places for step in steps]
-            windows += [(int(i), self._window(middle, frame)) for middle in middles if self._holds(middle)]
-        if not windows:
+        looks = []
+        for places in (points, frame.expected):
+            middles = centres(places, frame, geometry, groups, names)
+            for step in itertools.product((-1, 0, 1), repeat=len(self.side)):
+                moved = middles + self._moves(lost, frame.direction @ (half * step))
+                looks.append(self._windows(moved, lost & self._holds(moved), frame))
+        count = sum(counts for look in looks for _, _, counts in look)
+        if not count:
             return candidates, log_odds
-        around, odds = self._each(windows, frame)
+        around, odds = self._each(looks)
         better = odds[:, 0] > np.maximum(log_odds[:, 0], 0.0)
         logger.debug(
             "%d landmarks were not where the stage before saw them: %d windows around, %d found",
-            len(lost),
-            len(windows),
+            int(lost.sum()),
+            count,
             int(better.sum()),
         )
         candidates, log_odds = candidates.copy(), log_odds.copy()
         candidates[better], log_odds[better] = around[better], odds[better]
         return candidates, log_odds
 
-    def _holds(self, middle: FloatArray) -> bool:
-        return bool(self.image.geometry.contains(self.image.geometry.to_voxels(middle)))
+    def _moves(self, lost: npt.NDArray[np.bool_], shift: FloatArray) -> FloatArray:
+        """(L, P): `shift` of the lost ones; their groups' other windows move along, across the slice alone."""
+        result = np.where(lost[:, None], shift, 0.0)
+        for group in self.windows.groups:
+            members = np.isin(self.plans.landmarks, group.landmarks)
+            if (members & lost).any():
+                normal = self.image.geometry.direction[:, group.axis]
+                result[members & ~lost] += (shift @ normal) * normal
+        return result
+
+    def _holds(self, middles: FloatArray) -> npt.NDArray[np.bool_]:
+        """(L,) whether the image holds middles (L, P); not where they are NaN."""
+        return np.asarray(self.image.geometry.contains(self.image.geometry.to_voxels(middles)))
 
 
 def fuse(found: Sequence[tuple[FloatArray, FloatArray]], radius: float) -> tuple[FloatArray, FloatArray]:
