@@ -29,6 +29,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import producer
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import FloatImage
+from autolmk.label_maps import Labels
 from autolmk.parallel import die_with_parent
 from autolmk.placement import Frame, Placement, Shape, frame_of
 from autolmk.plans import Configuration, Plans, preprocessing_digest
@@ -43,14 +44,15 @@ LOSSES = 3  # workers that may be killed before training is stopped
 
 
 class Batch(TypedDict):
-    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B. Where each landmark has a
-    window of its own: data (B, W, C, *patch), and W rows of voxels and status, of `landmarks` (B, W); see
-    `sampling.Sample`."""
+    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B. labels: (B, G, *patch)
+    uint8, of configurations with label maps. Where each landmark has a window of its own: data (B, W, C, *patch), and W
+    rows of voxels and status, of `landmarks` (B, W); see `sampling.Sample`."""
 
     data: FloatImage
     voxels: FloatArray
     status: npt.NDArray[np.int8]
     cases: list[str]
+    labels: NotRequired[Labels]
     landmarks: NotRequired[npt.NDArray[np.int64]]
 
 
@@ -79,6 +81,8 @@ class BatchSource:
             "status": np.stack([s["status"] for s in samples]),
             "cases": names,
         }
+        if self.configuration.label_maps:
+            batch["labels"] = np.stack([s["labels"] for s in samples])
         if self.placement is not None:
             batch["landmarks"] = np.stack([s["landmarks"] for s in samples])
         return batch
@@ -106,7 +110,7 @@ class BatchSource:
                 result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
                 return result
             window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration)
-            result = sample(case, window, self.partners)
+            result = sample(case, window, self.partners, self.configuration.label_maps)
             result["data"] = self.augmentation(rng, result["data"])
             return result
         except AutolmkError:

@@ -146,6 +146,9 @@ def random_batch(
         "voxels": torch.rand(*rows, len(patch), dtype=torch.float64, device=device) * (size - 1),
         "status": torch.full(rows, int(Status.PRESENT), dtype=torch.int8, device=device),
     }
+    maps = len(trainer.configuration.label_maps)
+    if maps:
+        batch["labels"] = torch.randint(0, 2, (batch_size, maps, *patch), dtype=torch.uint8, device=device)
     if per_landmark:
         batch["landmarks"] = torch.arange(rows[1], device=device).remainder(trainer.n_landmarks).expand(rows)
     return batch

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FWHM_TO_SIGMA, LOW_PASS_ABOVE, FloatImage, resample
+from autolmk.label_maps import Labels, draw_label_maps
 from autolmk.landmarks import Status
 from autolmk.placement import Frame, Placement, Shape, centres, frame_of, simulate
-from autolmk.plans import Augmentation, Configuration
+from autolmk.plans import Augmentation, Configuration, LabelMap
 from autolmk.store import StoredCase
 
 UNROTATED = 0.15  # share of windows that keep the image's own direction, as in prediction
@@ -38,12 +39,14 @@ class Window:
 
 class Sample(TypedDict):
     """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8.
-    A present landmark may lie outside the window. Where each landmark has a window of its own: data (W, C, *patch), and
-    landmarks (W,) says which landmark each window, and row of voxels and status, answers for."""
+    A present landmark may lie outside the window. labels: (G, *patch), of configurations with label maps, see
+    `label_maps`. Where each landmark has a window of its own: data (W, C, *patch), and landmarks (W,) says which
+    landmark each window, and row of voxels and status, answers for."""
 
     data: FloatImage
     voxels: FloatArray
     status: npt.NDArray[np.int8]
+    labels: NotRequired[Labels]
     landmarks: NotRequired[npt.NDArray[np.int64]]
 
 
@@ -143,15 +146,20 @@ def cut(case: StoredCase, window: Geometry) -> FloatImage:
     return resample(case.read(start.tolist(), region.shape), region, window)
 
 
-def sample(case: StoredCase, window: Window, partners: Sequence[int]) -> Sample:
+def sample(case: StoredCase, window: Window, partners: Sequence[int], maps: Sequence[LabelMap] = ()) -> Sample:
     """What a window holds. partners: (L,) index of each landmark's mirror partner, its own where it has none, see
-    `Plans.pair_indices`; a mirrored window shows the left one where the right one is."""
+    `Plans.pair_indices`; a mirrored window shows the left one where the right one is. maps: that it draws as labels."""
     order = list(partners) if window.mirrored else list(range(len(partners)))
-    return {
-        "data": cut(case, window.geometry),
-        "voxels": window.geometry.to_voxels(case.landmarks.points)[order],
-        "status": case.landmarks.status[order],
+    grid, marks = window.geometry, case.landmarks
+    result: Sample = {
+        "data": cut(case, grid),
+        "voxels": grid.to_voxels(marks.points)[order],
+        "status": marks.status[order],
     }
+    if maps:
+        names, shape = marks.names, grid.shape
+        result["labels"] = draw_label_maps(maps, names, result["voxels"], result["status"], grid.spacing, shape)
+    return result
 
 
 def sample_landmarks(

@@ -24,6 +24,7 @@ from autolmk.plans import (
     Architecture,
     Augmentation,
     Configuration,
+    LabelMap,
     Normalization,
     Plans,
     Schedule,
@@ -143,6 +144,19 @@ def test_shapes(data: tuple[Store, Plans]) -> None:
         assert batch["status"].shape == (2, 3)
         assert batch["status"].dtype == np.int8
         assert np.array_equal(np.isfinite(batch["voxels"]).all(2), batch["status"] == Status.PRESENT)
+
+
+def test_label_maps_of_the_configuration_come_along(data: tuple[Store, Plans]) -> None:
+    maps = (LabelMap("all", NAMES, 1.5), LabelMap("left", NAMES[:1], 2.5))
+    plans = replace_configuration(data[1], "c", label_maps=maps)
+    for batch, plain in zip(batches((data[0], plans)), batches(data), strict=True):
+        labels = batch["labels"]
+        assert labels.shape == (2, 2, 16, 20) and labels.dtype == np.uint8 and "labels" not in plain
+        assert np.array_equal(batch["data"], plain["data"])
+        for row, voxels in zip(labels, batch["voxels"], strict=True):
+            y, x = np.round(voxels[0]).astype(int)
+            assert not (0 <= y < 16 and 0 <= x < 20) or row[1, y, x] == 1
+    assert any((batch["labels"] == 1).any() for batch in batches((data[0], plans)))
 
 
 def test_a_function_of_seed_and_iteration(data: tuple[Store, Plans]) -> None:

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import resample
 from autolmk.landmarks import Landmarks, Status
-from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Schedule, Windows
+from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Normalization, Schedule, Windows
 from autolmk.sampling import cut, draw_rotation, draw_transform, draw_window, sample
 from autolmk.store import StoredCase
 
@@ -175,13 +175,15 @@ def test_mirrored_windows_swap_pairs() -> None:
     rng, seen = np.random.default_rng(0), Counter[bool]()
     for _ in range(20):
         window = draw_window(rng, geometry, points, case.landmarks.status, configuration)
-        result = sample(case, window, (1, 0, 2))
+        result = sample(case, window, (1, 0, 2), [LabelMap("left", case.landmarks.names[:1], 3.0)])
         seen[window.mirrored] += 1
         left, right, middle = result["voxels"]
         assert left[2] > right[2]
         brightness = [float(result["data"][0][tuple(np.round(v).astype(int))]) for v in (left, right)]
         assert (brightness[0] < brightness[1]) == window.mirrored
         assert abs(middle[2] - (left[2] + right[2]) / 2) < 1.5
+        labelled = np.argwhere(result["labels"][0] == 1)
+        assert len(labelled) > 50 and np.abs(labelled.mean(axis=0) - left).max() < 0.5
         status = sample(absent, window, (1, 0, 2))["status"]
         assert status.tolist() == ([2, 1, 1] if window.mirrored else [1, 2, 1])
     assert min(seen[True], seen[False]) >= 4
