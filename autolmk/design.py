@@ -207,9 +207,10 @@ class Search:
         chosen = self.architecture(shape)
         for skipped in range(1, min(OUTPUT_STRIDES, len(shape.strides) - 1)):
             coarser = with_output_stride(chosen, skipped)
+            if not self.allowed(coarser.output_stride, step, patch):
+                break
             wanted = skipped <= self.preset.decoder_stops[self.three_d]
-            crowded = self.heads_share(chosen, patch, step) > HEADS_SHARE
-            if not (wanted or crowded) or not self.allowed(coarser.output_stride, step, patch):
+            if not wanted and self.heads_share(chosen, patch, step) <= HEADS_SHARE:
                 break
             chosen = coarser
         cost = self.cost(patch, chosen, step)
