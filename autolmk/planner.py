@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autolmk import rules
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB, MemoryEstimate, training_bytes
-from autolmk.plans import Configuration, Plans
+from autolmk.plans import Configuration, Plans, SliceGroup
 from autolmk.registry import trainer_class
 from autolmk.serialization import near
 
@@ -98,6 +100,7 @@ def plan_dataset(
     chosen, target = _demanded(device, preset, memory_target_gb)
     _check(fingerprint, spacing)
     configurations: dict[str, Configuration] = {}
+    groups, why_groups = rules.slice_groups(fingerprint)
     for name, planner in planners.items():
         planned = planner.plan(fingerprint, preset=chosen, device=device, memory_target_gb=target, spacing=spacing)
         twice = sorted(set(planned) & set(configurations))
@@ -107,12 +110,13 @@ def plan_dataset(
                 found=f"planner {name}",
                 remedy="plan with one of them at a time, under different -overwrite_plans_name",
             )
-        configurations |= planned
+        configurations |= {name: _with_co_slice(c, groups) for name, c in planned.items()}
     default = {"cpu": "the default without CUDA", "cuda": "the default with CUDA"}[device]
     why = {
         "preset": default if preset is None else "as demanded",
         "memory_target_gb": "the preset's" if memory_target_gb is None else "as demanded",
         "sometimes_absent": "landmarks that some case states to be absent",
+        "co_slice_groups": why_groups,
     }
     return draft_plans(
         fingerprint,
@@ -124,6 +128,13 @@ def plan_dataset(
         memory_target_gb=target,
         why=why,
     )
+
+
+def _with_co_slice(configuration: Configuration, groups: Sequence[SliceGroup]) -> Configuration:
+    """Only where there are groups; with a reason where the planner gives none."""
+    reason = "there are groups that annotators placed on one slice" if groups else "no landmarks share a slice"
+    wanted = configuration.co_slice and len(groups) > 0
+    return dataclasses.replace(configuration, co_slice=wanted, why={"co_slice": reason, **configuration.why})
 
 
 def _demanded(device: str, preset: str | None, memory_target_gb: float | None) -> tuple[str, float]:
@@ -203,6 +214,7 @@ def draft_plans(
         device=device,
         memory_target_gb=memory_target_gb,
         configurations=dict(configurations),
+        co_slice_groups=rules.slice_groups(fingerprint)[0],
         why=dict(why or {}),
     )
 

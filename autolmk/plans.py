@@ -161,6 +161,7 @@ class Configuration:
     augmentation: Augmentation
     schedule: Schedule
     shape_prior: bool = True  # points are drawn toward the fitted mean shape as far as they are uncertain
+    co_slice: bool = True  # points of the plans' co_slice_groups are put on one slice
     label_maps: tuple[LabelMap, ...] = ()  # that batches hold beside the image, of windows that hold many landmarks
     previous_stage: str | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of the trainer's Options
@@ -178,7 +179,8 @@ class Configuration:
 @dataclass(frozen=True)
 class Plans:
     """plans.json. landmarks: names in channel order. pairs: left/right partners. sometimes_absent: landmarks that some
-    training case lacks, the only ones that a prediction may call absent. unit: `mm`, or `px` without physical size."""
+    training case lacks, the only ones that a prediction may call absent. unit: `mm`, or `px` without physical size.
+    co_slice_groups: landmarks that annotators placed on one slice."""
 
     dataset_name: str
     plans_name: str
@@ -193,6 +195,7 @@ class Plans:
     device: str  # that the planner planned for: cpu or cuda
     memory_target_gb: float
     configurations: dict[str, Configuration]
+    co_slice_groups: tuple[SliceGroup, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
@@ -289,8 +292,13 @@ def _contradiction(plans: Plans) -> str | None:
             before = plans.configurations[before].previous_stage
     if not plans.landmarks or len(set(plans.landmarks)) != len(plans.landmarks):
         return "landmarks: a name stands twice" if plans.landmarks else "landmarks: none"
-    unknown = sorted({name for pair in plans.pairs for name in pair} - set(plans.landmarks))
-    return f"pairs: {', '.join(unknown)}, which are no landmarks" if unknown else None
+    if any(not 0 <= group.axis < plans.ndim for group in plans.co_slice_groups):
+        return f"co_slice_groups: axes must be from 0 to {plans.ndim - 1}"
+    for field_name, sets in (("pairs", plans.pairs), ("co_slice_groups", [g.landmarks for g in plans.co_slice_groups])):
+        unknown = sorted({name for names in sets for name in names} - set(plans.landmarks))
+        if unknown:
+            return f"{field_name}: {', '.join(unknown)}, which are no landmarks"
+    return None
 
 
 PREPROCESSING_KEYS = ("spacing", "normalization")

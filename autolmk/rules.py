@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.plans import Augmentation, Normalization, digest
+from autolmk.plans import Augmentation, Normalization, SliceGroup, digest
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ TRANSLATION_FLOOR = 2.0  # voxels
 POSE_TELLS = 2.0  # times its residual that a shape must extend across its longest axis to tell a pose
 POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow the pose
 POSE_FLOOR = 7.0  # degrees
+SAME_SLICES = 0.95  # share of the cases whose slices must run across one direction
 UNNAMED_NORMALIZATION = "zscore"
 SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
 
@@ -265,6 +266,26 @@ def rounded(spacing: Sequence[float]) -> tuple[float, ...]:
 
 
 # -- later stages, which look at a window a landmark ------------------------------------------------------------------
+
+
+def slice_groups(fingerprint: Fingerprint) -> Because[tuple[SliceGroup, ...]]:
+    """The fingerprint's co-slice groups, their axes those of canonical orientation: in the files these may lie in any
+    order (without cases: in that one). Groups whose slices run across one direction in 95 % of the cases at least."""
+    kept, reasons = [], []
+    for group in fingerprint.co_slice_groups:
+        axes = [_canonical_axis(case.orientation, group.axis) for case in fingerprint.cases.values()] or [group.axis]
+        most = max(set(axes), key=lambda axis: (axes.count(axis), -axis))
+        share = axes.count(most) / len(axes)
+        kept += [SliceGroup(most, group.names)] if share >= SAME_SLICES else []
+        said = "" if share >= SAME_SLICES else f", but these are so in {share:.0%} of the cases alone: left out"
+        reasons.append(f"{', '.join(group.names)} share one of the {group.note}{said}")
+    return tuple(kept), "; ".join(reasons) or "no landmarks share a slice of the images"
+
+
+def _canonical_axis(orientation: str, axis: int) -> int:
+    """The array axis (z, y, x) that canonical orientation makes of array axis `axis` of a volume's file."""
+    letter = orientation[len(orientation) - 1 - axis]  # letters are of the indices x, y, z, array axes z, y, x
+    return 2 - next(i for i, ends in enumerate(("RL", "AP", "IS")) if letter in ends)
 
 
 def pose_windows(fingerprint: Fingerprint) -> Because[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import subprocess
@@ -11,17 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fingerprints import a_fingerprint, at, statistics
+from scipy.spatial.transform import Rotation
 
 from autolmk import rules
 from autolmk.cli import plan_experiment
 from autolmk.design import Search, first_true
 from autolmk.errors import AutolmkError
-from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
+from autolmk.fingerprint import CaseGeometry, Fingerprint, MirrorPlane, Pose
+from autolmk.geometry import Geometry
+from autolmk.landmark_statistics import CoSliceGroup
 from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
 from autolmk.planners.heatmap import HeatmapPlanner
-from autolmk.plans import Configuration, Normalization, Plans
+from autolmk.plans import Configuration, Normalization, Plans, SliceGroup
 from autolmk.registry import planner_class
 from autolmk.serialization import from_json, to_json
 from autolmk.testing import check_planner
@@ -99,6 +104,7 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "architecture.residual": (None, {"preset": "L", "device": "cuda"}),
     "sigma": (None, a_fingerprint(nearest=2.2)),
     "shape_prior": (None, a_fingerprint(n_landmarks=7)),
+    "co_slice": (None, a_fingerprint(co_slice_groups=(CoSliceGroup(0, ("L0", "L1"), "slices"),))),
     "augmentation.rotation": (None, posed(rotation=(12.0, 8.0, 30.0))),
     "augmentation.scale": (None, posed(scale=(0.7, 1.3))),
     "augmentation.translation": (None, posed(translation=(9.0, 9.0, 12.0))),
@@ -114,6 +120,7 @@ THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "trainer",
     "schedule.weight_decay",
     "schedule.validation_share",
+    "label_maps",
     "previous_stage",
     "options",
     "why",
@@ -152,6 +159,48 @@ def test_every_number_has_a_reason() -> None:
         parts = number.split(".")
         known = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         assert number == "data_identifier" or any(why.get(key) for key in known), f"no reason for {number}"
+
+
+# -- landmarks that share a slice -------------------------------------------------------------------------------------
+
+
+def sliced(*orientations: str, axis: int = 0) -> Fingerprint:
+    cases = {f"case{i}": CaseGeometry((9, 9, 9), (1.0, 1.0, 1.0), o, 0.0) for i, o in enumerate(orientations)}
+    return a_fingerprint(cases=cases, co_slice_groups=(CoSliceGroup(axis, ("L0", "L3"), "sagittal slices"),))
+
+
+@pytest.mark.parametrize("turn", list(itertools.permutations(range(3))))
+def test_the_axis_of_a_group_is_that_of_the_canonical_image(turn: tuple[int, int, int]) -> None:
+    matrix = Rotation.from_rotvec((0.1, -0.2, 0.15)).as_matrix() @ np.diag((1.0, -1.0, 1.0))[:, list(turn)]
+    geometry = Geometry.from_parts((5, 6, 7), (3.0, 1.0, 2.0), direction=matrix)
+    canonical = geometry.canonical()
+    for axis in range(3):
+        ((group,), why) = rules.slice_groups(sliced(geometry.orientation(), axis=axis))
+        assert group.landmarks == ("L0", "L3") and why == "L0, L3 share one of the sagittal slices"
+        across = geometry.direction[:, axis] @ canonical.direction[:, group.axis]
+        assert abs(across) == pytest.approx(1.0)
+
+
+def test_groups_whose_slices_lie_differently_from_case_to_case_are_left_out() -> None:
+    one, other = "LPS", "SLP"  # slices across z, or across y
+    found, _ = rules.slice_groups(sliced(*[one] * 19, other))
+    assert [group.axis for group in found] == [0]
+    found, why = rules.slice_groups(sliced(*[one] * 18, other, other))
+    assert found == () and "90% of the cases alone: left out" in why
+    assert rules.slice_groups(BASE) == ((), "no landmarks share a slice of the images")
+
+
+def test_plans_hold_the_groups_and_refuse_strangers() -> None:
+    plans = plan(sliced("LPS"))
+    assert plans.co_slice_groups == (SliceGroup(0, ("L0", "L3")),) and "sagittal" in plans.why["co_slice_groups"]
+    assert plans.configurations["heatmap"].co_slice and not heatmap(BASE).co_slice
+    assert Plans.parse(json.loads(json.dumps(to_json(plans)))) == plans
+    for group, message in (
+        (SliceGroup(0, ("L0", "Ear")), "Ear, which are no"),
+        (SliceGroup(3, ("L0",)), "from 0 to 2"),
+    ):
+        with pytest.raises(AutolmkError, match=f"co_slice_groups: .*{message}"):
+            Plans.parse(json.loads(json.dumps(to_json(dataclasses.replace(plans, co_slice_groups=(group,))))))
 
 
 # -- the datasets that the rules were made for ------------------------------------------------------------------------
