@@ -278,10 +278,11 @@ def test_folds_of_different_plans_cannot_be_averaged(tmp_path: Path) -> None:
         Predictor(model, device="cpu", trust_code=True)
 
 
-def test_the_shape_prior_can_be_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["shape_prior", "co_slice"])
+def test_the_shape_prior_and_the_co_slice_step_can_be_left_out(tmp_path: Path, step: str) -> None:
     model = make_model(tmp_path)
-    assert Predictor(model, device="cpu", trust_code=True).configuration.shape_prior
-    assert not Predictor(model, device="cpu", trust_code=True, shape_prior=False).configuration.shape_prior
+    assert getattr(Predictor(model, device="cpu", trust_code=True).configuration, step)
+    assert not getattr(Predictor(model, device="cpu", trust_code=True, **{step: False}).configuration, step)
 
 
 def test_no_such_device_or_step(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     option(arguments, "-step_size", type=float, default=0.5, help="between windows, as a share of their side")
     option(arguments, "--disable_tta", action="store_true", help="no test-time mirroring")
     option(arguments, "--disable_shape_prior", action="store_true", help="leave points where the network found them")
+    option(
+        arguments, "--disable_co_slice", action="store_true", help="leave landmarks that share a slice where they are"
+    )
     option(arguments, "--stages", type=int, metavar="N", help="the first N stages of a method alone; default: all")
     option(
         arguments, "--continue_prediction", action="store_true", help="keep what an earlier, broken-off run predicted"
@@ -91,6 +94,7 @@ def _predict(args: argparse.Namespace) -> int:
         mirror=not args.disable_tta,
         step=args.step_size,
         shape_prior=not args.disable_shape_prior,
+        co_slice=not args.disable_co_slice,
         stages=args.stages,
         trainer=args.tr,
         trust_code=args.trust_code,
@@ -112,6 +116,7 @@ def _predict(args: argparse.Namespace) -> int:
         "mirroring": predictor.mirror,
         "step_size": predictor.step,
         "shape_prior": predictor.configuration.shape_prior,
+        "co_slice": predictor.configuration.co_slice,
         "stages": len(predictor.stages),
         "device": predictor.device.type,
         "autolmk": autolmk.__version__,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from autolmk.calibration import PresenceCalibration
 from autolmk.codecs import Codec
 from autolmk.errors import AutolmkError
-from autolmk.geometry import FloatArray
+from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
@@ -29,6 +29,7 @@ from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
+from autolmk.prediction.co_slice import on_one_slice
 from autolmk.prediction.shrinkage import shrink
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
@@ -52,12 +53,18 @@ class Member:
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
-    even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen."""
+    even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen.
+    separate: (L, P) best positions before groups were put on one slice; None where that was not done."""
 
     landmarks: Landmarks
     candidates: FloatArray
     log_odds: FloatArray
     looks: int
+    separate: FloatArray | None = None
+
+    def best(self, *, separate: bool = False) -> FloatArray:
+        """(L, P) best positions; separate: before groups were put on one slice."""
+        return self.separate if separate and self.separate is not None else np.asarray(self.candidates[:, 0])
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,7 @@ def predict_image(
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
         if configuration.shape_prior:
             candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
-    landmarks = landmarks_of(candidates, log_odds, plans, measured, look.unknown)
-    return Prediction(landmarks, candidates, log_odds, looks)
+    return conclude(candidates, log_odds, looks, image.geometry, plans, configuration, measured, look.unknown)
 
 
 class Look:
@@ -247,6 +253,30 @@ def likelihoods(log_odds: FloatArray, measured: Sequence[Measured]) -> FloatArra
     """Probability of presence from the best candidates' log-odds (L,): the members' calibrations, averaged."""
     fits = [PresenceCalibration(m.presence_slope, m.presence_intercept) for m in measured] or [PresenceCalibration()]
     return np.asarray(np.mean([fit.likelihood(log_odds) for fit in fits], axis=0))
+
+
+def conclude(
+    candidates: FloatArray,
+    log_odds: FloatArray,
+    looks: int,
+    geometry: Geometry,
+    plans: Plans,
+    configuration: Configuration,
+    measured: Sequence[Measured],
+    unknown: npt.NDArray[np.bool_],
+) -> Prediction:
+    """What candidates (L, K, P) mm with log-odds (L, K), best first, say, members of a group on one slice.
+
+    geometry: of the preprocessed image. unknown: see `landmarks_of`.
+    """
+    separate, groups = None, plans.co_slice_groups
+    if configuration.co_slice and groups:
+        separate, likelihood = candidates[:, 0].copy(), likelihoods(log_odds[:, 0], measured)
+        candidates, log_odds = on_one_slice(
+            candidates, log_odds, likelihood, geometry, groups, plans.landmarks, merge_radius(configuration)
+        )
+    landmarks = landmarks_of(candidates, log_odds, plans, measured, unknown)
+    return Prediction(landmarks, candidates, log_odds, looks, separate)
 
 
 def landmarks_of(

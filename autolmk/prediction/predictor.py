@@ -45,6 +45,7 @@ class Predictor:
     folds: such as (0, 1) or ("all",); default: every fold that was trained. checkpoint: final or best. device: auto,
     cpu, cuda or cuda:N. mirror: test-time mirroring, where the plans allow it. step: between windows, in window sides.
     shape_prior: points are drawn toward the mean shape, where the plans say so; False leaves them as they were found.
+    co_slice: landmarks of a group are put on one slice, where the plans say so; False leaves each for itself.
     stages: the first so many of a method's stages; default: all.
     trainer: for models of a trainer of your own, `file.py:Class`; else trust_code runs the copy in the model folder.
     AutolmkError where the folder is incomplete or damaged.
@@ -60,6 +61,7 @@ class Predictor:
         mirror: bool = True,
         step: float = 0.5,
         shape_prior: bool = True,
+        co_slice: bool = True,
         stages: int | None = None,
         trainer: str | None = None,
         trust_code: bool = False,
@@ -99,7 +101,9 @@ class Predictor:
             )
         del self.stages[stages or len(self.stages) :]
         last = self.stages[-1].configuration
-        self.configuration = dataclasses.replace(last, shape_prior=last.shape_prior and shape_prior)
+        self.configuration = dataclasses.replace(
+            last, shape_prior=last.shape_prior and shape_prior, co_slice=last.co_slice and co_slice
+        )
         self.stages[-1] = dataclasses.replace(self.stages[-1], configuration=self.configuration)
 
     def _stage(self, folders: Mapping[str, Path], checkpoint: str, given: str | None, trust_code: bool) -> Stage:

@@ -24,7 +24,7 @@ from autolmk.measured import Measured
 from autolmk.placement import Frame, centres, frame_of
 from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
-from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, merge_radius, pooled_prior
+from autolmk.prediction.inference import Member, Prediction, conclude, evaluating, merge_radius, pooled_prior
 from autolmk.prediction.shrinkage import shrink
 
 N_CANDIDATES = 5
@@ -63,8 +63,8 @@ def look_again(
     prior = pooled_prior(measured, plans, unknown)
     if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
         candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
-    landmarks = landmarks_of(candidates, log_odds, plans, measured, unknown)
-    return Prediction(landmarks, candidates, log_odds, before.looks + sum(look.seen for look in looks))
+    seen = before.looks + sum(look.seen for look in looks)
+    return conclude(candidates, log_odds, seen, image.geometry, plans, configuration, measured, unknown)
 
 
 class _Looks:
