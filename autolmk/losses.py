@@ -1,6 +1,6 @@
-"""Losses that work from the points: no dense target is ever built.
+"""Losses that work from the points, without dense targets but in `squared_error`; and one of label maps.
 
-Shapes: B batch, L landmarks, D image axes, *O output cells.
+Shapes: B batch, L landmarks, G label maps, D image axes, *S input voxels, *O output cells.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from autolmk.codecs import HeatmapTarget
+from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Status
 
 RADIUS = 4.0  # sigmas to each side of a point that its sampled Gaussian reaches
+SMOOTH = 1.0  # cells that Dice counts as found: a region that a window does not show costs little
 CHUNK = 2**18  # logits handled at a time on the CPU, so that the passes over them stay in its cache
 
 
@@ -108,3 +111,35 @@ def _weighted_softmax(z: Tensor, e: Tensor, w: Tensor, out: Tensor) -> Tensor:
     total = out.sum(1) + torch.exp(e - top)
     out.mul_((w / total)[:, None])
     return top + total.log()
+
+
+def squared_error(output: Tensor, target: HeatmapTarget, status: Tensor, height: float) -> Tensor:
+    """Mean squared difference between heatmaps (B, L, *O) and Gaussians of `height` at the points; scalar.
+
+    An absent landmark's heatmap is 0, unknown ones are masked; 0 where nothing is known.
+    """
+    present = status == Status.PRESENT
+    centres = target.centres.masked_fill(~present[..., None], 0.0).clamp(-1e6, 1e6)
+    dense = (height * present).to(output.dtype).view(*present.shape, *(1,) * (output.ndim - 2))
+    for axis, (s, n) in enumerate(zip(target.sigma, output.shape[2:], strict=True)):
+        away = torch.arange(n, device=output.device) - centres[..., axis, None]
+        line = torch.exp(-away.square() / (2 * s * s)).to(output.dtype)
+        dense = dense * line.view(*line.shape[:2], *(n if a == axis else 1 for a in range(output.ndim - 2)))
+    known = (status != Status.UNKNOWN).to(output.dtype)
+    error = (output - dense).square().flatten(2).mean(2)
+    return (error * known).sum() / known.sum().clamp(min=1)
+
+
+def soft_dice(probability: Tensor, labels: Tensor) -> Tensor:
+    """1 minus the Dice overlap of a batch, mean over label maps; scalar, differentiable.
+
+    probability: (B, G, *O). labels: (B, G, *S) uint8 of `label_maps`; a cell's target is the share of its voxels that
+    lie in the region, and voxels of which that is unknown do not count.
+    """
+    stride = [n // m for n, m in zip(labels.shape[2:], probability.shape[2:], strict=True)]
+    pool = F.avg_pool2d if len(stride) == 2 else F.avg_pool3d
+    inside, known = (pool(of.to(probability.dtype), stride) for of in (labels == 1, labels != UNKNOWN))
+    axes = [0, *range(2, probability.ndim)]
+    overlap = (probability * inside).sum(axes)
+    total = (probability * known + inside).sum(axes)
+    return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()

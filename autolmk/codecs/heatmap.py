@@ -16,6 +16,7 @@ from autolmk.codecs.codec import Candidates, Codec, Target, padded
 REACH = 1.5  # sigmas to each side of a peak that the decoder's fit sees
 MIN_SIGMA = 0.75  # output cells: below, a sampled Gaussian no longer determines its centre
 NO_LOWER_THAN = 60.0  # below the peak: lower scores (-inf too) say no more to the fit
+NO_HEIGHT = 1e-9  # of the full height: lower heatmaps count as flat
 CHUNK = 2**18  # scores handled at a time on the CPU, so that the passes over them stay in its cache
 WIDEST = 5.0  # times the encoder's sigma: a flatter peak is fitted as if it were this wide
 
@@ -40,6 +41,8 @@ class HeatmapCodec(Codec):
     voxels. Raises ValueError where a window is not a whole number of cells, has fewer than 3 of them on an axis, or
     where sigma is below 0.75 cells.
     """
+
+    elsewhere: Tensor
 
     def __init__(
         self,
@@ -107,6 +110,31 @@ class HeatmapCodec(Codec):
         voxels = (cells * stride + (stride - 1) / 2).masked_fill(none[..., None], math.nan)
         spread = (variance * stride**2).mean(-1).sqrt().masked_fill(none, math.nan)
         return padded(Candidates(voxels, height + self.log_volume, spread), self.n_candidates)
+
+
+class HeightCodec(HeatmapCodec):
+    """Of heatmaps that are Gaussians of a known height and 0 elsewhere, as squared error trains them: their logarithm
+    is what `HeatmapCodec` decodes. Nothing is learned; even odds are at half of the height. See HeatmapCodec."""
+
+    def __init__(
+        self,
+        n_landmarks: int,
+        patch_size: Sequence[int],
+        output_stride: Sequence[int],
+        sigma_voxels: Sequence[float],
+        n_candidates: int = 5,
+        *,
+        height: float,
+    ) -> None:
+        super().__init__(n_landmarks, patch_size, output_stride, sigma_voxels, n_candidates)
+        self.height = height
+        even = torch.full((n_landmarks,), math.log(height / 2) + self.log_volume)
+        del self.elsewhere
+        self.register_buffer("elsewhere", even)
+
+    def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        """Heatmaps (B, L, *O) -> log-odds (B, L, *O) float32."""
+        return super().scores(output.float().clamp(min=NO_HEIGHT * self.height).log(), landmarks)
 
 
 def _local_maxima(scores: Tensor, sigma: Sequence[float], k: int) -> tuple[Tensor, Tensor]:

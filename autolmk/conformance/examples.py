@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
+from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Normalization, Plans, Schedule, Windows
 
+LABEL_MAPS = (LabelMap("face", ("Eye_L", "Eye_R", "Nose", "Chin"), 2.0), LabelMap("eyes", ("Eye_L", "Eye_R"), 2.0))
 LANDMARKS = ("Eye_L", "Eye_R", "Nose", "Chin", "Mole")
 
 
@@ -20,7 +21,8 @@ def example_plans(
 ) -> Plans:
     """Small literal plans with a configuration `example`: two channels, five landmarks, one left/right pair.
 
-    windows: random ones by default; of kind `landmark`, the plans also hold the stage before, `coarse`.
+    windows: random ones by default, with two label maps; of kind `landmark`, the plans also hold the stage before,
+    `coarse`.
     """
     landmark = windows is not None and windows.kind == "landmark"
     stages = 3
@@ -44,6 +46,7 @@ def example_plans(
         sigma=(1.8, 1.4, 1.6)[-ndim:],
         augmentation=Augmentation((10.0,) * (3 if ndim == 3 else 1), (0.9, 1.1), (2.0,) * ndim, mirror_axis=0),
         schedule=Schedule(10, 10, None, 1e-2, 1e-2, 0.99, 0.1),
+        label_maps=() if landmark else LABEL_MAPS,
         previous_stage="coarse" if landmark else None,
         options=dict(options or {}),
     )

@@ -1,0 +1,181 @@
+"""Plans for `apga`: one look, as `heatmap` takes it, with label maps of groups of landmarks to learn beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autolmk import rules
+from autolmk.design import Search
+from autolmk.errors import AutolmkError
+from autolmk.memory import GIB
+from autolmk.networks.apga import published_architecture
+from autolmk.networks.topology import Topology
+from autolmk.planner import PRESETS, Planner, memory_of, usable_bytes
+from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Schedule, Windows
+
+if TYPE_CHECKING:
+    from autolmk.fingerprint import Fingerprint
+
+NAME = "apga"
+RESIDUAL_BLOCKS = 3  # a stage, as published, where the preset is residual; else one, as deep as its plain stages
+STEM, DECODER = 2, 2  # convolutions
+DECODER_STOPS = (1, 1)  # below full resolution, 2D and 3D: its finest stage, with two decoders, costs most by far
+RADIUS = 2.0  # of balls and capsules, in widths of the heatmap's Gaussian
+KNOWN = 0.5  # share of the cases that must tell a landmark's state, so that it belongs to groups
+CLUSTER, MOST_CLUSTERS = 2, 6  # least mean size, in points that span a simplex; of them
+LABEL_SHARE = 0.1  # of what the heatmaps' loss can fall, that the label maps' loss can
+RADIUS_UNTIL_KNOWN = 1.0  # memory does not depend on it
+
+
+class ApgaPlanner(Planner):
+    """One configuration, `apga`."""
+
+    def plan(
+        self,
+        fingerprint: Fingerprint,
+        *,
+        preset: str,
+        device: str,
+        memory_target_gb: float,
+        spacing: Sequence[float] | None = None,
+    ) -> dict[str, Configuration]:
+        """See Planner."""
+        groups = label_groups(fingerprint)
+        fields = {"label_maps": tuple(LabelMap(name, names, RADIUS_UNTIL_KNOWN) for name, names in groups.items())}
+        budget = usable_bytes(device, memory_target_gb)
+        stopped = dataclasses.replace(PRESETS[preset], decoder_stops=DECODER_STOPS)
+        c = ApgaSearch(NAME, fingerprint, stopped, device, budget, fields).configuration(spacing)
+        radius = float(f"{RADIUS * max(c.sigma):.4g}")
+        weight, why_weight = label_weight(c)
+        why = {
+            "label_maps": f"all landmarks, those of a slice, and clusters of the mean shape: {', '.join(groups)}",
+            "label_maps.radius": f"{RADIUS:g} times the Gaussian's width",
+            "options.label_weight": why_weight,
+            "architecture.n_conv_per_stage": "a stem of two convolutions, then residual blocks: "
+            + ("3 a stage, as published" if PRESETS[preset].residual else "1 a stage, as deep as the preset's stages"),
+        }
+        maps = tuple(dataclasses.replace(m, radius=radius) for m in c.label_maps)
+        options = {"label_weight": weight}
+        return {NAME: dataclasses.replace(c, label_maps=maps, options=options, why={**c.why, **why})}
+
+
+class ApgaSearch(Search):
+    """With APGA's network and its memory."""
+
+    def architecture(self, shape: Topology) -> Architecture:
+        """The preset's widths in residual stages, two convolutions a decoder stage."""
+        n, blocks = len(shape.strides), RESIDUAL_BLOCKS if self.preset.residual else 1
+        return dataclasses.replace(
+            super().architecture(shape),
+            n_conv_per_stage=(STEM, *(blocks,) * (n - 1)),
+            n_conv_per_stage_decoder=(DECODER,) * (n - 1),
+            residual=True,
+        )
+
+
+def label_groups(fingerprint: Fingerprint) -> dict[str, tuple[str, ...]]:
+    """name -> landmarks: all, those that share a slice, and compact clusters (Ward) of the mean shape, so many that
+    each has, on average, twice the points that span a volume. Of landmarks whose state most cases tell; no group
+    twice."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    known = [name for name in fingerprint.landmarks if _mostly_known(fingerprint, name)]
+    groups = {"all": tuple(known or fingerprint.landmarks)}
+    for i, group in enumerate(fingerprint.co_slice_groups, start=1):
+        groups[f"slice {i}"] = tuple(name for name in known if name in group.names)
+    placed = [n for n in known if n in fingerprint.mean_shape and np.isfinite(fingerprint.mean_shape[n]).all()]
+    count = min(MOST_CLUSTERS, len(placed) // (CLUSTER * (fingerprint.ndim + 1)))
+    if count > 1:
+        places = np.array([fingerprint.mean_shape[name] for name in placed], dtype=np.float64)
+        cluster = fcluster(linkage(places, "ward"), count, "maxclust")
+        for i in range(1, count + 1):
+            groups[f"cluster {i}"] = tuple(n for n, k in zip(placed, cluster, strict=True) if k == i)
+    result: dict[str, tuple[str, ...]] = {}
+    for name, members in groups.items():
+        if members and members not in result.values():
+            result[name] = members
+    return result
+
+
+def _mostly_known(fingerprint: Fingerprint, name: str) -> bool:
+    seen = fingerprint.landmark_statistics[name]
+    told = seen.n_present + seen.n_absent
+    return seen.n_present > 0 and told >= KNOWN * (told + seen.n_unknown)
+
+
+def label_weight(configuration: Configuration) -> rules.Because[float]:
+    """So large that the Dice loss, which falls by 1, is a tenth of what cross-entropy falls: from the logarithm of the
+    number of cells to the Gaussian's own entropy."""
+    c = configuration
+    cells = [n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True)]
+    widths = [g / (s * o) for g, s, o in zip(c.sigma, c.spacing, c.architecture.output_stride, strict=True)]
+    flat = math.log(math.prod(cells))
+    entropy = sum(math.log(width) + 0.5 * math.log(2 * math.pi * math.e) for width in widths)
+    falls = max(1.0, flat - entropy)
+    return float(f"{LABEL_SHARE * falls:.3g}"), (
+        f"{LABEL_SHARE:g} of the {falls:.3g} that the heatmaps' loss can fall, from {flat:.3g} (log of "
+        f"{math.prod(cells)} cells) to the Gaussian's entropy"
+    )
+
+
+class PublishedPlanner(Planner):
+    """One configuration, `apga_published`: the network, loss and numbers of the publication, whatever the data."""
+
+    SIDE, BATCH, SIGMA, EPOCHS, RATE = 128, 2, 5.0, 80, 1e-3
+
+    def plan(
+        self,
+        fingerprint: Fingerprint,
+        *,
+        preset: str,
+        device: str,
+        memory_target_gb: float,
+        spacing: Sequence[float] | None = None,
+    ) -> dict[str, Configuration]:
+        """See Planner. The preset does not matter. AutolmkError where the memory target is too small."""
+        d = fingerprint.ndim
+        reach, why_reach = rules.extents_to_cover(fingerprint, (0.0,) * (3 if d == 3 else 1))
+        step = tuple(float(s) for s in spacing) if spacing else rules.rounded([r / self.SIDE for r in reach])
+        normalization, why_normalization = rules.normalizations(fingerprint)
+        iterations = math.ceil(0.8 * fingerprint.n_cases / self.BATCH)
+        everything = tuple(fingerprint.landmarks)
+        configuration = Configuration(
+            trainer=NAME,
+            data_identifier=rules.data_identifier(step, normalization),
+            spacing=step,
+            patch_size=(self.SIDE,) * d,
+            batch_size=self.BATCH,
+            normalization=normalization,
+            windows=Windows("whole", 1.0),
+            architecture=published_architecture(d),
+            sigma=rules.rounded([self.SIGMA * s for s in step]),
+            augmentation=Augmentation((0.0,) * (3 if d == 3 else 1), (1.0, 1.0), (0.0,) * d, None, 0.0),
+            schedule=Schedule(self.EPOCHS, iterations, None, self.RATE, 0.0, 0.0, 0.1),
+            shape_prior=False,
+            label_maps=(LabelMap("all", everything, float(f"{RADIUS * self.SIGMA * max(step):.4g}")),),
+            options={"parity": True},
+            why={
+                **dict.fromkeys(("patch_size", "batch_size", "architecture", "sigma", "label_maps"), "as published"),
+                **dict.fromkeys(("windows", "augmentation", "shape_prior", "options.parity"), "as published"),
+                "spacing": "as demanded" if spacing else f"{self.SIDE} voxels span {why_reach}",
+                "normalization": why_normalization,
+                "schedule": f"as published; an epoch sees 80 % of the cases once, {self.BATCH} at a time",
+            },
+        )
+        needed, budget = (
+            memory_of(fingerprint, configuration, device, self.BATCH),
+            usable_bytes(device, memory_target_gb),
+        )
+        if needed.total > budget:
+            raise AutolmkError(
+                "the published network does not fit the memory target",
+                found=f"{needed.total / GIB:.2g} GiB",
+                expected=f"at most {budget / GIB:.2g} GiB",
+                remedy="raise -gpu_memory_target, or plan apga, which fits its network to it",
+            )
+        return {f"{NAME}_published": configuration}
