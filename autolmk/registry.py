@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from autolmk.trainer import Trainer
 
 TRAINERS = {
+    "apga": "autolmk.trainers.apga:ApgaTrainer",
     "fine": "autolmk.trainers.coarse_to_fine:FineTrainer",
     "heatmap": "autolmk.trainers.heatmap:HeatmapTrainer",
 }
 PLANNERS = {
+    "apga": "autolmk.planners.apga:ApgaPlanner",
     "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",
     "coarse_to_fine": "autolmk.planners.coarse_to_fine:CoarseToFinePlanner",
 }
