@@ -23,9 +23,9 @@ from autolmk.shape import Similarity, fit_similarity
 FEWEST = 4  # cases whose errors are resampled; with fewer, errors are Gaussian
 COVERED = 99.0  # percentile of the errors along an axis that a window's half side holds
 MARGIN = 6.0  # voxels between that error and the window's border: what the network sees around the landmark
-STRETCH = (
-    1.5  # errors are resampled 0 to so many times as large: few measured cases give many, and later looks err less
-)
+WIDTH = 1.5  # a heatmap's width in typical errors: a narrower one than points can be told by learns their noise
+WIDEST = 3.0  # times the plan's width, at most: a poor first stage says nothing of that
+STRETCH = 1.5  # resampled errors are 0 to so many times as large: few cases give many, and later looks err less
 BLUR = 0.5  # standard deviation of what is added to resampled errors, in typical errors
 
 
@@ -35,13 +35,14 @@ class Placement:
 
     side: (D,) voxels of a window. spread: mm an axis, typical size of an error (robust: from the median).
     errors: (R, L, P) mm in the frame in which windows lie, None where a case does not tell. cases: the R of them.
-    why: how side and errors came about.
+    sigma: (D,) mm, width of the heatmaps in the windows; empty: the plan's. why: how these came about.
     """
 
     side: tuple[int, ...]
     spread: float
     errors: tuple[tuple[tuple[float | None, ...], ...], ...] = ()
     cases: tuple[str, ...] = ()
+    sigma: tuple[float, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
 
 
@@ -156,29 +157,39 @@ def measure_placement(
         errors.append(frame.express(one - other))
     stacked = np.array(errors).reshape(len(cases), -1, geometries[0].physical_ndim if geometries else len(longest))
     known = stacked[np.isfinite(stacked)]
-    jitter = windows.jitter * min(np.multiply(longest, configuration.spacing))
     if not len(known):
+        jitter = windows.jitter * min(np.multiply(longest, configuration.spacing))
         return Placement(longest, float(jitter), why={"side": "the plan's: nothing was measured", "errors": "Gaussian"})
     spread = float(max(np.median(np.abs(known)) / 0.6745, 0.5 * min(configuration.spacing)))
-    covered = float(np.percentile(np.abs(known), COVERED))
-    least = windows.least_side or longest
+    told = len(cases) >= FEWEST
+    rows = tuple(tuple(tuple(_number(v) for v in row) for row in case) for case in stacked) if told else ()
+    side, why_side = _side(float(np.percentile(np.abs(known), COVERED)), configuration, multiple)
+    return Placement(
+        side=side,
+        spread=spread,
+        errors=rows,
+        cases=tuple(cases),
+        sigma=tuple(min(max(s, WIDTH * spread), WIDEST * s) for s in configuration.sigma),
+        why={
+            "side": why_side,
+            "errors": f"of {len(cases)} held-out cases, "
+            + ("resampled a case at a time" if told else f"too few to resample (fewer than {FEWEST}): Gaussian"),
+            "sigma": f"{WIDTH:g} times the typical error {spread:.3g}; the plan's to {WIDEST:g} times it",
+        },
+    )
+
+
+def _side(covered: float, configuration: Configuration, multiple: Sequence[int]) -> tuple[tuple[int, ...], str]:
+    """(D,) voxels that hold an error of `covered` mm along an axis and what lies around, within the plan's bounds."""
+    longest = configuration.patch_size
+    least = configuration.windows.least_side or longest
     side = []
     for n, shortest, spacing, m in zip(longest, least, configuration.spacing, multiple, strict=True):
         wanted = 2 * (covered / spacing + MARGIN)
         side.append(min(n, max(shortest, int(np.ceil(wanted / m)) * m)))
-    told = len(cases) >= FEWEST
-    rows = tuple(tuple(tuple(_number(v) for v in row) for row in case) for case in stacked) if told else ()
-    return Placement(
-        side=tuple(side),
-        spread=spread,
-        errors=rows,
-        cases=tuple(cases),
-        why={
-            "side": f"{COVERED:g} % of held-out errors along an axis are below {covered:.3g}, and {MARGIN:g} voxels "
-            f"more, within the plan's {list(least)} to {list(longest)}",
-            "errors": f"of {len(cases)} held-out cases, "
-            + ("resampled a case at a time" if told else f"too few to resample (fewer than {FEWEST}): Gaussian"),
-        },
+    return tuple(side), (
+        f"{COVERED:g} % of held-out errors along an axis are below {covered:.3g}, and {MARGIN:g} voxels more, "
+        f"within the plan's {list(least)} to {list(longest)}"
     )
 
 

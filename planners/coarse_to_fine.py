@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME, COARSE = "coarse_to_fine", "coarse_to_fine_coarse"
 COARSE_TIME = 0.55  # share of the training time that the coarse stage takes
-LEAST, MOST = (48, 24), (96, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
+LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
 WINDOWS = (16, 16)  # a training step (2D, 3D)
 STAGES = 3  # of the fine network: its windows are small
 ROUNDS = 2  # looks, the second around the points of the first

@@ -260,3 +260,17 @@ def test_landmarks_are_drawn_among_the_known_ones() -> None:
     assert set(drawn.ravel()) == {0, 2, 3} and all(len(set(row)) == 2 for row in drawn.tolist())
     again = draw_landmarks(rng, status, 5).tolist()
     assert set(again[:3]) == {0, 2, 3} == set(again[3:]) | set(again[:3]) and again[3] != again[4]
+
+
+def test_heatmaps_are_no_narrower_than_points_can_be_told() -> None:
+    """Their width follows the typical held-out error, between the plan's and three times it."""
+    geometry = Geometry((40, 40, 40), np.eye(4))
+    truth = [np.full((6, 3), 20.0)] * 5
+    rng, plan = np.random.default_rng(0), configuration()
+    for size, times in ((0.01, 1.0), (1.2, None), (50.0, 3.0)):
+        found = [points + rng.normal(0.0, size * max(plan.sigma), points.shape) for points in truth]
+        placement = measure_placement("abcde", found, truth, [geometry] * 5, plan, None, (4, 4, 4))
+        if times is None:
+            assert placement.sigma == pytest.approx((1.5 * placement.spread,) * 3)
+        else:
+            assert placement.sigma == pytest.approx(tuple(times * s for s in plan.sigma))

@@ -262,8 +262,8 @@ def _common(configurations: Sequence[Configuration], folds: Sequence[str], model
     """The configuration that all folds share, as far as prediction can see it."""
 
     def seen(configuration: Configuration) -> str:
-        measured = ("patch_size",) if configuration.windows.kind == "landmark" else ()  # which each fold has its own
-        return digest({k: v for k, v in vars(configuration).items() if k not in (*NOT_SEEN, *measured)})
+        own = ("patch_size", "sigma") if configuration.windows.kind == "landmark" else ()  # measured by each fold
+        return digest({k: v for k, v in vars(configuration).items() if k not in (*NOT_SEEN, *own)})
 
     for fold, configuration in zip(folds, configurations, strict=True):
         if seen(configuration) != seen(configurations[0]):

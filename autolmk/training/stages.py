@@ -131,18 +131,20 @@ def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[st
 def prepare(
     stages: Sequence[StageWork], train_cases: Sequence[str], held_out: Sequence[str], folder: Path, device: torch.device
 ) -> tuple[Earlier, Trainer]:
-    """(what the last stage's training knows of those before it, its trainer with windows of the measured side)."""
+    """(what the last stage's training knows of those before it, its trainer with windows as measured)."""
     *before, last = stages
     predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
     file = folder / "measured.json"
     known = Measured.load(folder).placement if file.is_file() else None
     placement = known or _measure(last, train_cases, held_out, predict)
-    return Earlier(placement, predict), with_side(last.trainer, placement)
+    return Earlier(placement, predict), with_placement(last.trainer, placement)
 
 
-def with_side(trainer: Trainer, placement: Placement) -> Trainer:
-    """The trainer for windows of the measured side."""
-    configuration = dataclasses.replace(trainer.configuration, patch_size=placement.side)
+def with_placement(trainer: Trainer, placement: Placement) -> Trainer:
+    """The trainer for windows of the measured side and heatmaps of the measured width."""
+    configuration = dataclasses.replace(
+        trainer.configuration, patch_size=placement.side, sigma=placement.sigma or trainer.configuration.sigma
+    )
     return type(trainer)(trainer.plans, configuration, dataclasses.asdict(trainer.options))
 
 
@@ -199,7 +201,7 @@ def load_chain(stages: Sequence[StageWork], folder: Path, device: torch.device) 
     if before:
         placement = Measured.load(folder).placement
         assert placement is not None
-        trainer = with_side(trainer, placement)
+        trainer = with_placement(trainer, placement)
     earlier = load_chain(before, stage_folder(folder, before[-1].name), device) if before else []
     return [*earlier, load_stage([trainer], [folder], "final", device)]
 
