@@ -3,12 +3,17 @@
 A case is the model head, bent by a smooth displacement, scaled along its axes, turned by at most 20 degrees and put on
 an oblique, possibly flipped grid of 1 x 1 x 2.5 mm. Rendering goes from the voxel back to the model, so that nothing is
 ever interpolated, and each voxel is the mean of two samples along its thick axis.
+
+With `co_slice` it also holds two groups of landmarks that annotators place on one slice of the file each, on different
+axes. A rod runs through all slices and looks the same on each of them: only the other members of its group tell on
+which one its landmark lies, and they are further away than what a small window around it shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +31,15 @@ MAX_ROTATION, MAX_OBLIQUITY = 20.0, 10.0  # degrees: of the head in the room, of
 WAVES, AMPLITUDE, WAVELENGTHS = 3, 0.8, (35.0, 60.0)  # of the displacement; its gradient stays below 0.5
 NOISE = 0.05  # of the brightest structure
 ABSENT_SHARE, UNKNOWN_SHARE = 0.2, 0.05
+SLICE_VARIES, REACH = 9.0, 40.0  # mm of the model: where a group's slice lies, and how far members are looked for
+JITTER = 0.4  # mm, standard deviation of annotations within their slice
 
 
 @dataclass(frozen=True)
 class Structure:
     """An ellipsoid of the model, mm, physical order; later structures cover earlier ones.
 
-    part_of: the landmark without which it is missing from the image.
+    radii: infinite along a rod. part_of: the landmark without which it is missing from the image.
     """
 
     centre: tuple[float, ...]
@@ -105,6 +112,17 @@ POINTS: dict[int, dict[str, tuple[float, ...]]] = {
     },
 }
 SOMETIMES_ABSENT = ("Pineal", "Ear_L", "Ear_R")
+CO_SLICE = {  # array axis of the file -> members, each named by its landmark and moved along that axis to the slice
+    0: [
+        Structure((12, 4, 0), (2.2, 2.2, 2.2), 0.3, "Axial_Key"),
+        Structure((9, 13, 0), (2.0, 2.0, 2.0), 0.95, "Axial_Mark"),
+        Structure((-9, 4, 0), (1.5, 1.5, inf), 1.2, "Axial_Rod"),
+    ],
+    2: [
+        Structure((0, -10, 12), (2.2, 2.2, 2.2), 0.3, "Sagittal_Key"),
+        Structure((0, 8, -11), (inf, 1.5, 1.5), 1.2, "Sagittal_Rod"),
+    ],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,24 +162,62 @@ class _Shape:
 
 
 def make_phantom(
-    seed: int, *, ndim: int = 3, size: int = 60, absent: tuple[str, ...] = (), noise: float = NOISE
+    seed: int,
+    *,
+    ndim: int = 3,
+    size: int = 60,
+    absent: tuple[str, ...] = (),
+    noise: float = NOISE,
+    co_slice: bool = False,
 ) -> Phantom:
     """One case, a function of its arguments alone. size: voxels an axis in the plane; the head grows with it.
 
-    The structures of the landmarks `absent` are not drawn, and these landmarks have the status absent.
+    The structures of the landmarks `absent` are not drawn, and these landmarks have the status absent. co_slice: with
+    the groups of `CO_SLICE`; volumes only.
     """
     rng = np.random.default_rng([seed, ndim, size])
     shape = _random_shape(rng, ndim, size / SIDE)
     geometry = _random_grid(rng, ndim, size)
     structures = [s for s in HEAD[ndim] if s.part_of is None or s.part_of not in absent]
+    planted, extra = _planted(seed, shape, geometry) if co_slice else ([], {})
+    structures += planted
     values = _render(geometry, shape, structures)
     values *= 1 + 0.1 * np.sin(np.linspace(0, np.pi, size) + rng.uniform(0, 2 * np.pi))  # uneven coil
     values = np.abs(values + rng.normal(0, noise, values.shape)) * rng.uniform(140, 190)
-    names = tuple(POINTS[ndim])
-    points = shape.to_room(np.array([POINTS[ndim][name] for name in names]))
+    points = np.concatenate([shape.to_room(np.array(list(POINTS[ndim].values()))), *extra.values()])
+    names = landmark_names(ndim, co_slice)
     status = [Status.ABSENT if name in absent else Status.PRESENT for name in names]
     image = Image(np.round(values.clip(0, 255))[None].astype(np.float32), geometry)
     return Phantom(image, Landmarks(names, points, np.array(status)))
+
+
+def landmark_names(ndim: int, co_slice: bool = False) -> tuple[str, ...]:
+    """In the order of `make_phantom`."""
+    members = (s.part_of for group in CO_SLICE.values() for s in group if s.part_of)
+    return (*POINTS[ndim], *(members if co_slice else ()))
+
+
+def _planted(seed: int, shape: _Shape, geometry: Geometry) -> tuple[list[Structure], dict[str, FloatArray]]:
+    """(structures of the groups, landmark -> (1, P) mm), each group on a slice of the grid of its own."""
+    if geometry.ndim != 3:
+        raise ValueError("slices are of volumes: co_slice needs ndim=3")
+    rng = np.random.default_rng([seed, 3])
+    steps = np.linspace(-REACH, REACH, 321)
+    structures: list[Structure] = []
+    points: dict[str, FloatArray] = {}
+    for axis, members in CO_SLICE.items():
+        along = np.eye(3)[2 - axis]
+        lines = [np.array(member.centre) + steps[:, None] * along for member in members]
+        slices = [geometry.to_voxels(shape.to_room(line))[:, axis] for line in lines]
+        number = round(float(np.interp(rng.uniform(-SLICE_VARIES, SLICE_VARIES), steps, slices[0])))
+        for member, crossed in zip(members, slices, strict=True):
+            order = np.argsort(crossed)
+            centre = np.array(member.centre) + np.interp(number, crossed[order], steps[order]) * along
+            voxels = geometry.to_voxels(shape.to_room(centre))
+            voxels[axis] = number
+            points[str(member.part_of)] = geometry.to_physical(voxels)[None]
+            structures.append(member if inf in member.radii else replace(member, centre=tuple(centre)))
+    return structures, points
 
 
 def _random_shape(rng: np.random.Generator, ndim: int, scale: float) -> _Shape:
@@ -219,31 +275,39 @@ def _paint(model: FloatArray, structures: list[Structure]) -> FloatArray:
     for structure in structures:
         radii = np.array(structure.radii)
         distance = np.sqrt((((model - structure.centre) / radii) ** 2).sum(axis=-1))
-        depth = ((1 - distance) * float(radii.mean())).clip(-8, 8)
+        depth = ((1 - distance) * float(radii[np.isfinite(radii)].mean())).clip(-8, 8)
         cover = 1 / (1 + np.exp(-4 * depth))
         values += cover * (structure.value - values)
     return values
 
 
 def write_phantom(
-    folder: Path, *, n_train: int = 20, n_test: int = 8, seed: int = 0, ndim: int = 3, size: int = 60
+    folder: Path,
+    *,
+    n_train: int = 20,
+    n_test: int = 8,
+    seed: int = 0,
+    ndim: int = 3,
+    size: int = 60,
+    co_slice: bool = False,
 ) -> None:
     """Write a raw dataset into `folder`, such as raw/Dataset001_Phantom; the same arguments give the same files.
 
     3D: NIfTI and .mrk.json; 2D: PNG and .csv, with errors in pixels. dataset.json is written last: it marks completion.
+    co_slice: see `make_phantom`; the members of groups are annotated on their slice, with a jitter within it.
     """
     from autolmk import annotations, imageio
 
     ending, suffix, unit = (".nii.gz", ".mrk.json", "mm") if ndim == 3 else (".png", ".csv", "px")
     for split, cases in (("Tr", n_train), ("Ts", n_test)):
         first = 0 if split == "Tr" else n_train
-        for case, phantom, unknown in tqdm(_cases(cases, first, seed, ndim, size), f"phantom {split}", cases):
+        for case, phantom, unknown in tqdm(_cases(cases, first, seed, ndim, size, co_slice), f"phantom {split}", cases):
             imageio.write_image(folder / f"images{split}" / f"{case}_0000{ending}", phantom.image)
             points = phantom.landmarks
             status = np.where(unknown & points.present, Status.UNKNOWN, points.status)
             known = Landmarks(points.names, _of_image(points.points, phantom.image, ndim), status)
             annotations.write(folder / f"landmarks{split}" / f"{case}{suffix}", known, unit=unit)
-    write_json(folder / "dataset.json", _description(n_train, ndim, ending))
+    write_json(folder / "dataset.json", _description(n_train, ndim, ending, landmark_names(ndim, co_slice)))
 
 
 def _of_image(points: FloatArray, image: Image, ndim: int) -> FloatArray:
@@ -251,21 +315,35 @@ def _of_image(points: FloatArray, image: Image, ndim: int) -> FloatArray:
     return points if ndim == 3 else image.geometry.to_voxels(points)[:, ::-1]
 
 
-def _cases(n: int, first: int, seed: int, ndim: int, size: int) -> Iterator[tuple[str, Phantom, npt.NDArray[np.bool_]]]:
-    """(name, phantom, which landmarks nobody annotated) of n cases; each landmark that may be absent is so in the same
-    share of them."""
+def _cases(
+    n: int, first: int, seed: int, ndim: int, size: int, co_slice: bool
+) -> Iterator[tuple[str, Phantom, npt.NDArray[np.bool_]]]:
+    """(name, phantom as annotated, which landmarks nobody annotated) of n cases; each landmark that may be absent is so
+    in the same share of them."""
     rng = np.random.default_rng([seed, first, n])
     lacking = {name: rng.permutation(n)[: round(ABSENT_SHARE * n)] for name in SOMETIMES_ABSENT}
     for i in range(n):
         absent = tuple(name for name, cases in lacking.items() if i in cases)
-        unknown = rng.random(len(POINTS[ndim])) < UNKNOWN_SHARE
-        phantom = make_phantom(seed * 1_000_003 + first + i, ndim=ndim, size=size, absent=absent)
-        yield f"phantom_{first + i:03d}", phantom, unknown
+        unknown = rng.random(len(landmark_names(ndim, co_slice))) < UNKNOWN_SHARE
+        phantom = make_phantom(seed * 1_000_003 + first + i, ndim=ndim, size=size, absent=absent, co_slice=co_slice)
+        yield f"phantom_{first + i:03d}", _jittered(rng, phantom) if co_slice else phantom, unknown
 
 
-def _description(n_train: int, ndim: int, ending: str) -> dict[str, object]:
+def _jittered(rng: np.random.Generator, phantom: Phantom) -> Phantom:
+    """Members of groups moved within their slice, as annotators differ."""
+    marks, geometry = phantom.landmarks, phantom.image.geometry
+    voxels = geometry.to_voxels(marks.points)
+    for axis, members in CO_SLICE.items():
+        rows = np.isin(marks.names, [str(member.part_of) for member in members])
+        moves = rng.normal(0, JITTER, (int(rows.sum()), 3)) / geometry.spacing
+        moves[:, axis] = 0.0
+        voxels[rows] += moves
+    return Phantom(phantom.image, Landmarks(marks.names, geometry.to_physical(voxels), marks.status))
+
+
+def _description(n_train: int, ndim: int, ending: str, names: tuple[str, ...]) -> dict[str, object]:
     landmarks: dict[str, dict[str, object]] = {}
-    for index, name in enumerate(POINTS[ndim]):
+    for index, name in enumerate(names):
         landmarks[name] = {"index": index}
         if name.endswith("_L"):
             landmarks[name]["pair"] = f"{name[:-2]}_R"

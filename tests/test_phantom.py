@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from autolmk.dataset import Dataset
+from autolmk.fingerprint import extract_fingerprint
+from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
-from autolmk.phantom import POINTS, SOMETIMES_ABSENT, make_phantom, write_phantom
+from autolmk.phantom import CO_SLICE, POINTS, SOMETIMES_ABSENT, SPACING, make_phantom, write_phantom
+from autolmk.rules import slice_groups
 
 
 def test_same_seed_same_case() -> None:
@@ -50,8 +54,6 @@ def test_grids_are_oblique_flipped_and_anisotropic() -> None:
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_written_dataset_reads_back(ndim: int, tmp_path: Path) -> None:
-    from autolmk.dataset import Dataset
-
     write_phantom(tmp_path / "Dataset001_Phantom", n_train=10, n_test=5, seed=2, ndim=ndim, size=24)
     dataset = Dataset.open(tmp_path / "Dataset001_Phantom")
     assert dataset.ndim == ndim and dataset.unit == ("mm" if ndim == 3 else "px")
@@ -70,3 +72,64 @@ def test_written_dataset_reads_back(ndim: int, tmp_path: Path) -> None:
     absent = (status == Status.ABSENT).sum(axis=0)
     assert {name for name, n in zip(POINTS[ndim], absent, strict=True) if n} == set(SOMETIMES_ABSENT)
     assert absent.max() <= 2 and 0 < (status == Status.UNKNOWN).sum() < 20
+
+
+# -- landmarks that share a slice -------------------------------------------------------------------------------------
+
+GROUPS = {axis: tuple(str(member.part_of) for member in members) for axis, members in CO_SLICE.items()}
+
+
+def test_the_fingerprint_finds_exactly_the_planted_groups(tmp_path: Path) -> None:
+    """Annotations jitter within their slice, and grids are oblique and flipped."""
+    folder = tmp_path / "Dataset001_Slices"
+    write_phantom(folder, n_train=10, n_test=1, size=48, co_slice=True)
+    fingerprint = extract_fingerprint(Dataset.open(folder), workers=0, progress=False)
+    assert {group.axis: group.names for group in fingerprint.co_slice_groups} == GROUPS
+    assert len(fingerprint.co_slice_groups) == len(GROUPS) and len(fingerprint.landmarks) == len(POINTS[3]) + 5
+    assert {group.axis: group.landmarks for group in slice_groups(fingerprint)[0]} == GROUPS
+
+
+def test_annotations_of_a_group_jitter_within_its_slice(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "Dataset001_Slices", n_train=4, n_test=1, size=32, co_slice=True)
+    dataset, apart = Dataset.open(tmp_path / "Dataset001_Slices"), []
+    for i, case in enumerate(dataset.cases("Tr")):
+        geometry = dataset.read_image(case).geometry
+        read = dataset.read_landmarks(case, geometry)
+        exact = make_phantom(i, size=32, co_slice=True)
+        voxels = exact.image.geometry.to_voxels(exact.landmarks.points)
+        for axis, names in GROUPS.items():
+            rows = np.flatnonzero(np.isin(read.names, names) & read.present)
+            moved = geometry.to_voxels(read.points[rows]) - voxels[rows]
+            assert np.abs(moved[:, axis]).max() < 1e-3
+            np.testing.assert_allclose(voxels[rows, axis], np.round(voxels[rows[0], axis]), atol=1e-6)
+            apart += list((np.delete(moved, axis, 1) * np.delete(geometry.spacing, axis)).ravel())
+    assert 0.25 < np.std(apart) < 0.6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rod_looks_the_same_on_every_slice_and_its_group_does_not(seed: int) -> None:
+    """Its landmark is ambiguous in a window of its own."""
+    phantom = make_phantom(seed, co_slice=True, noise=0)
+    geometry = phantom.image.geometry
+    place = dict(zip(phantom.landmarks.names, geometry.to_voxels(phantom.landmarks.points), strict=True))
+    with_it, without = phantom.image.array[0], make_phantom(seed, noise=0).image.array[0]
+    assert with_it.shape == without.shape
+    for axis, names in GROUPS.items():
+        rod, key = across(with_it, place[names[-1]], axis), across(np.abs(with_it - without), place[names[0]], axis)
+        assert rod.min() > 0.7 * rod.max() and key.min() < 0.1 * key.max()
+        away = geometry.to_physical(place[names[0]]) - geometry.to_physical(place[names[-1]])
+        assert np.linalg.norm(away) > 13  # half of a window of 24 mm
+
+
+def across(values: FloatArray, place: FloatArray, axis: int) -> FloatArray:
+    """The largest value near `place` on each slice within 5 mm of it."""
+    slices = round(5 / SPACING[3][axis])
+    middle, reach = np.round(place).astype(int), [4 if axis == 0 else 2, 4, 4]
+    reach[axis] = slices
+    box = tuple(slice(m - r, m + r + 1) for m, r in zip(middle, reach, strict=True))
+    return np.asarray(values[box].max(axis=tuple(a for a in range(3) if a != axis)))
+
+
+def test_single_slices_share_none() -> None:
+    with pytest.raises(ValueError, match="volumes"):
+        make_phantom(0, ndim=2, co_slice=True)
