@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -49,3 +50,18 @@ def test_the_numbers_are_those_of_the_summary(without_position: bool, tmp_path: 
         lost = whole.results["case1"]
         error = np.linalg.norm(lost.prediction.candidates[2, 0] - lost.truth.points[2])
         assert numbers["mre"] == pytest.approx(whole.numbers()["mre"] + (34.0 - error) / 12)
+
+
+def test_the_summary_says_what_the_errors_would_be_without_the_co_slice_step(tmp_path: Path) -> None:
+    plain = a_validation(without_position=False)
+    write_results(tmp_path, plain, TINY["tiny_plans"]())
+    assert "without_co_slice" not in json.loads((tmp_path / "summary.json").read_text())
+    results = {}
+    for case, result in plain.results.items():
+        found = result.prediction
+        moved = dataclasses.replace(found, candidates=found.candidates + 5.0, separate=found.candidates[:, 0])
+        results[case] = dataclasses.replace(result, prediction=moved)
+    write_results(tmp_path, Validation(results, 1.0), TINY["tiny_plans"]())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["without_co_slice"]["mre"] == pytest.approx(plain.numbers()["mre"])
+    assert summary["overall"]["mre"]["value"] > 4 and "seconds" not in summary["without_co_slice"]

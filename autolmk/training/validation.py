@@ -48,13 +48,13 @@ class Validation:
     results: dict[str, CaseResult]
     seconds: float
 
-    def errors(self) -> FloatArray:
+    def errors(self, *, separate: bool = False) -> FloatArray:
         """(M,) mm or px of all annotated-present points of all cases, at the best candidate, whether predicted present
-        or not; what has none counts as in `evaluation`."""
+        or not; what has none counts as in `evaluation`. separate: before groups were put on one slice."""
         truth = {case: result.truth for case, result in self.results.items()}
         penalty = penalties(truth, self.diagonals())
         each = [
-            point_errors(result.truth, result.prediction.candidates[:, 0], penalty[case])[0]
+            point_errors(result.truth, result.prediction.best(separate=separate), penalty[case])[0]
             for case, result in self.results.items()
         ]
         stacked = np.concatenate(each)
@@ -64,9 +64,10 @@ class Validation:
         """case -> length of its image's diagonal."""
         return {case: result.diagonal for case, result in self.results.items()}
 
-    def numbers(self) -> dict[str, Any]:
-        """JSON-ready: mre, median, sdr at each radius (<=), cases, points, seconds; nulls where no point is present."""
-        errors = self.errors()
+    def numbers(self, *, separate: bool = False) -> dict[str, Any]:
+        """JSON-ready: mre, median, sdr at each radius (<=), cases, points, seconds; nulls where no point is present.
+        separate: as of `errors`."""
+        errors = self.errors(separate=separate)
         known = len(errors) > 0
         return {
             "mre": float(errors.mean()) if known else None,
@@ -160,7 +161,7 @@ def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
     """landmarks.csv (predictions, with the best positions of landmarks called absent too) and summary.json, which is
-    what `evaluation` says of them."""
+    what `evaluation` says of them, and under `without_co_slice` the errors before groups were put on one slice."""
     predicted = {case: result.prediction.landmarks for case, result in validation.results.items()}
     best = {case: result.prediction.candidates[:, 0] for case, result in validation.results.items()}
     write_table(folder / "landmarks.csv", predicted, best=best)
@@ -170,4 +171,8 @@ def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
     }
     truth = {case: result.truth for case, result in validation.results.items()}
     evaluation = evaluate(truth, found, pairs=plans.pairs, diagonals=validation.diagonals(), unit=plans.unit)
-    write_json(folder / "summary.json", {k: v for k, v in vars(evaluation).items() if k != "points"})
+    summary = {k: v for k, v in vars(evaluation).items() if k != "points"}
+    if any(result.prediction.separate is not None for result in validation.results.values()):
+        without = validation.numbers(separate=True)
+        summary["without_co_slice"] = {k: without[k] for k in ("mre", "median", "sdr")}
+    write_json(folder / "summary.json", summary)
