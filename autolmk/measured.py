@@ -34,6 +34,7 @@ class Measured:
     held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
     untrained: landmarks that no training case shows, so that this fold's network knows nothing of them.
     placement: of a later stage's windows, from the errors of the stage before.
+    decoding: what the codec measured on held-out cases, see `Codec.measure`.
     """
 
     mean_shape: dict[str, tuple[float, ...]] | None = None
@@ -46,6 +47,7 @@ class Measured:
     presence_cases: int = 0
     untrained: tuple[str, ...] = ()
     placement: Placement | None = None
+    decoding: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
     def __post_init__(self) -> None:

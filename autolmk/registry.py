@@ -28,13 +28,17 @@ if TYPE_CHECKING:
 
 TRAINERS = {
     "apga": "autolmk.trainers.apga:ApgaTrainer",
+    "coordinates": "autolmk.trainers.coarse_to_fine:CoordinateTrainer",
     "fine": "autolmk.trainers.coarse_to_fine:FineTrainer",
+    "global_cells": "autolmk.trainers.global_to_local:GlobalTrainer",
     "heatmap": "autolmk.trainers.heatmap:HeatmapTrainer",
+    "local_cells": "autolmk.trainers.global_to_local:LocalTrainer",
 }
 PLANNERS = {
     "apga": "autolmk.planners.apga:ApgaPlanner",
     "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",
     "coarse_to_fine": "autolmk.planners.coarse_to_fine:CoarseToFinePlanner",
+    "global_to_local": "autolmk.planners.global_to_local:GlobalToLocalPlanner",
 }
 SHIPPED = {"trainer": TRAINERS, "planner": PLANNERS}
 GROUPS = {"trainer": "autolmk.trainers", "planner": "autolmk.planners"}

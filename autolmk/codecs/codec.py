@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,16 @@ class Candidates:
     spread: Tensor
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Windows of cases that training has not seen. scores: (B, L, ...), as of `Codec.scores`; voxels, status: as of
+    `Codec.encode`."""
+
+    scores: Tensor
+    voxels: Tensor
+    status: Tensor
+
+
 class Codec(nn.Module, ABC):
     """encode for training; scores, mirror and decode for prediction. Its parameters are trained with the network's."""
 
@@ -59,6 +69,20 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, scores: Tensor) -> Candidates:
         """Scores of one window (B, L, ...) -> candidates, best first."""
+
+    # -- optional -----------------------------------------------------------------------------------------------------
+
+    def heights(self, scores: Tensor) -> Tensor:
+        """(B, L, *O) of the scores that shows where landmarks may lie, for pictures: the scores themselves."""
+        return scores
+
+    def measure(self, held_out: Iterable[HeldOut]) -> dict[str, Any]:
+        """What decoding needs to know and only held-out cases tell, JSON-ready; called at the end of training and kept
+        in measured.json. Nothing by default: windows that are not asked for are not looked at."""
+        return {}
+
+    def adopt(self, measured: Mapping[str, Any]) -> None:
+        """Decode as `measure` found best: `measured` is what it returned, empty where nothing was held out."""
 
 
 def padded(found: Candidates, k: int) -> Candidates:

@@ -47,6 +47,7 @@ def load_stage(trainers: Sequence[Trainer], folders: Sequence[Path], checkpoint:
         network, codec = build(trainer)
         load_weights(checkpoint_file(folder, checkpoint), network, codec)
         measured.append(Measured.load(folder))
+        codec.adopt(measured[-1].decoding)
         part = trainer.prediction_network(network).eval()
         members.append(Member(precision.place(part), codec.eval().to(device), measured[-1].untrained))
     return Stage(trainers[0].configuration, tuple(members), tuple(measured))

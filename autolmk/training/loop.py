@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +24,14 @@ from autolmk.runlog import Console, Logger, RunLog, duration, time_left
 from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.training.run import Run
-from autolmk.training.schedule import StepRate
+from autolmk.training.schedule import MEASURED_CASES, StepRate
 from autolmk.training.signals import FINISH_FILE, Signals
 from autolmk.training.validation import (
     Interrupted,
     Validation,
     calibrate,
     flat_numbers,
+    held_out_windows,
     subset,
     validate,
     write_results,
@@ -235,11 +237,16 @@ class Loop:
                 return False
         return True
 
-    def _predict(self, cases: Sequence[str], description: str | None = None) -> Validation:
+    def _member(self) -> Member:
+        """The averaged weights."""
         trainer, average = self.work.trainer, self.run.averaged
+        return Member(trainer.prediction_network(average.network), average.codec, self.measured.untrained)
+
+    def _predict(self, cases: Sequence[str], description: str | None = None) -> Validation:
+        trainer = self.work.trainer
         bar = partial(tqdm, desc=description, leave=False, disable=None if description else True)
         return validate(
-            Member(trainer.prediction_network(average.network), average.codec, self.measured.untrained),
+            self._member(),
             self.work.store,
             cases,
             trainer.plans,
@@ -295,6 +302,7 @@ class Loop:
         self._save()
         if work.val_cases:
             try:
+                self._measure_decoding()
                 validation = self._predict(work.val_cases, "final validation")
             except Interrupted:
                 return False
@@ -311,6 +319,18 @@ class Loop:
         (work.folder / FINISH_FILE).unlink(missing_ok=True)
         logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
         return True
+
+    def _measure_decoding(self) -> None:
+        """Let the codec measure on held-out cases how to decode, and decode so from now on."""
+        work, member = self.work, self._member()
+        cases = subset(work.val_cases, MEASURED_CASES)
+        rest = (work.trainer.plans, work.trainer.configuration, self.measured)
+        windows = held_out_windows(
+            member, work.store, cases, *rest, device=self.run.device, interrupted=self.signals.stop
+        )
+        found = member.codec.measure(windows)
+        member.codec.adopt(found)
+        self.measured = dataclasses.replace(self.measured, decoding=found)
 
     def _end(self, took: float) -> None:
         """Log the end, and say by how much the time limit was overrun. took: seconds of the final validation."""

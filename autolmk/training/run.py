@@ -15,13 +15,14 @@ from torch import Tensor
 import autolmk
 from autolmk import checkpoint
 from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
+from autolmk.codecs import Codec
 from autolmk.errors import AutolmkError
 from autolmk.plans import digest
 from autolmk.precision import MixedPrecision, Precision, compiled
 from autolmk.serialization import from_json, read_json, to_json
 from autolmk.trainer import Trainer
 from autolmk.training.averaging import Averaged
-from autolmk.training.schedule import Clock, Limits, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import MEASURED_CASES, Clock, Limits, ValidationBudget, learning_rate_factor
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
 KEYS_SAID = 5  # of those that differ
@@ -53,7 +54,10 @@ class Run:
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.averaged = Averaged(self.network, self.codec, schedule.ema_decay)
-        self.budget = ValidationBudget(schedule.validation_share, n_held_out)
+        measures = type(self.codec).measure is not Codec.measure
+        self.budget = ValidationBudget(
+            schedule.validation_share, n_held_out, measured=min(n_held_out, MEASURED_CASES) if measures else 0
+        )
         self.iteration, self.closed = 0, 0
         self.best: float | None = None
         self.best_iteration = 0

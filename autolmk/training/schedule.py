@@ -10,6 +10,7 @@ from autolmk.runlog import duration
 
 WARM_UP_ITERATIONS = 50  # at most; a tenth of a very short run
 FEW_STEPS = 10 * WARM_UP_ITERATIONS  # in a shorter run the warm-up takes more than a tenth of all steps
+MEASURED_CASES = 16  # held-out cases, at most, on which a codec measures how to decode
 POWER = 0.9  # of the polynomial decay, as nnU-Net's (Isensee et al., Nature Methods 2021)
 
 
@@ -113,15 +114,18 @@ class ValidationBudget:
     spent: float = 0.0
     chosen: int | None = None  # how many cases are looked at
     last_progress: float = 0.0
+    measured: int = 0  # cases that the codec looks at too, at the end
 
     TIMES = 20
     AT_MOST = 0.5  # of a time limit is kept for the final validation
 
     def reserve(self, limits: Limits) -> float:
-        """Seconds of the time limit to keep for the final validation: its expected length, at most half of it."""
+        """Seconds of the time limit to keep for the end: the expected length of the final validation and of what the
+        codec measures, at most half of it."""
         if limits.max_seconds is None or self.n_cases == 0:
             return 0.0
-        return min(self.AT_MOST * limits.max_seconds, (self.seconds_per_case or 0.0) * self.n_cases)
+        cases = self.n_cases + self.measured
+        return min(self.AT_MOST * limits.max_seconds, (self.seconds_per_case or 0.0) * cases)
 
     def must_time(self, progress: float, limits: Limits) -> bool:
         """Whether a first case has to be timed now, though no epoch ends, so that `reserve` knows what to keep."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,20 @@ import torch
 from autolmk.annotations import Annotation
 from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
+from autolmk.codecs import HeldOut
 from autolmk.evaluation import RADII, evaluate, penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.loading import check_case
+from autolmk.loading import TrainingLoader, check_case
 from autolmk.measured import Measured
-from autolmk.plans import Configuration, Plans, preprocessing_digest
-from autolmk.prediction.inference import Member, Prediction, landmarks_of, predict_image
+from autolmk.plans import Augmentation, Configuration, Plans, preprocessing_digest
+from autolmk.precision import MixedPrecision, Precision
+from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, predict_image
 from autolmk.prediction.refinement import look_again
 from autolmk.serialization import write_json
 from autolmk.store import Store
+
+WINDOWS_A_CASE = 4  # of those that the codec measures by, where a window shows a part of the image
 
 
 class Interrupted(Exception):
@@ -125,6 +129,44 @@ def validate(
                 prediction = look_again(image, fill, before(case), *rest, device=device)
             results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
     return Validation(results, time.monotonic() - start)
+
+
+def held_out_windows(
+    member: Member,
+    store: Store,
+    cases: Sequence[str],
+    plans: Plans,
+    configuration: Configuration,
+    measured: Measured,
+    *,
+    device: torch.device,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[HeldOut]:
+    """What the network says of windows that are drawn as in training, but straight and unchanged; always the same ones.
+
+    Landmarks that the fold's training cases never show count as unknown. interrupted: as of `validate`.
+    """
+    a, windows = configuration.augmentation, configuration.windows
+    still = Augmentation(tuple(0.0 for _ in a.rotation), (1.0, 1.0), tuple(0.0 for _ in a.translation), None, 0.0)
+    configuration = dataclasses.replace(
+        configuration, batch_size=1, augmentation=still, windows=dataclasses.replace(windows, holding=1.0)
+    )
+    loader = TrainingLoader(
+        store, cases, plans, configuration, lambda rng, data: data, seed=0,
+        iterations=len(cases) * (WINDOWS_A_CASE if windows.kind == "random" else 1),
+        placement=measured.placement, shape=measured.shape(plans.landmarks),
+    )  # fmt: skip
+    untrained = torch.as_tensor(np.isin(plans.landmarks, measured.untrained))
+    precision = Precision(device)
+    network = MixedPrecision(member.network, device, precision.dtype)
+    for batch in loader:
+        if interrupted():
+            raise Interrupted
+        which = [precision.tensor(batch["landmarks"])] if "landmarks" in batch else []
+        status, rows = torch.as_tensor(batch["status"]), which[0].cpu() if which else slice(None)
+        with torch.inference_mode(), evaluating([member]):
+            scores = member.codec.scores(network(precision.tensor(batch["data"]), *which), *which)
+        yield HeldOut(scores, torch.as_tensor(batch["voxels"]), status.masked_fill(untrained[rows], Status.UNKNOWN))
 
 
 def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple[Measured, Validation]:

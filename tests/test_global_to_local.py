@@ -1,0 +1,304 @@
+"""global_to_local: each planned number follows its cause; both stages train, measure how to vote, and predict so."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fingerprints import a_fingerprint, at, mean_shape, statistics
+from test_training import NAMES, TRAIN, VAL, tiny_plans, write_store
+
+from autolmk.codecs import CellCodec, Codec
+from autolmk.codecs.cells import RULES
+from autolmk.errors import AutolmkError
+from autolmk.fingerprint import Fingerprint, LandmarkStatistics
+from autolmk.landmarks import Status
+from autolmk.measured import Measured
+from autolmk.placement import MARGIN
+from autolmk.planner import PRESETS, memory_of, plan_dataset, usable_bytes
+from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner
+from autolmk.plans import Configuration, Plans, Windows
+from autolmk.prediction.inference import Member
+from autolmk.prediction.stages import Prepared, load_stage, predict_stages
+from autolmk.registry import planner_class, trainer_class
+from autolmk.store import Store
+from autolmk.trainers.global_to_local import GlobalTrainer, LocalTrainer
+from autolmk.training.schedule import Limits, ValidationBudget
+from autolmk.training.stages import StageWork, load_chain, train_stages
+from autolmk.training.validation import Interrupted, held_out_windows
+
+
+def turned(**others: Any) -> Fingerprint:
+    """Twelve landmarks that tell a pose, which differs."""
+    return a_fingerprint(
+        **{"n_landmarks": 12, "rotation": (40.0, 20.0, 30.0), "mean_shape": mean_shape(12, 3), **others}
+    )
+
+
+MADE: dict[str, Plans] = {}
+
+
+def plan(fingerprint: Fingerprint, **arguments: Any) -> Plans:
+    """Remembered: many tests look at the same plans."""
+    key = repr((fingerprint, arguments))
+    if key not in MADE:
+        planners = {NAME: GlobalToLocalPlanner()}
+        arguments = {"preset": "XS", "device": "cpu", **arguments}
+        MADE[key] = plan_dataset(fingerprint, planners, plans_name="autolmkPlans", **arguments)
+    return MADE[key]
+
+
+def stage(name: str, cause: Any) -> Configuration:
+    arguments = cause if isinstance(cause, dict) else {}
+    fingerprint = turned() if cause is None or arguments else cause
+    return plan(fingerprint, **arguments).configurations[name]
+
+
+def absent(n: int) -> dict[str, LandmarkStatistics]:
+    return {f"L{i}": statistics(n_absent=n) for i in range(12)}
+
+
+FLAT = {"spacing": (1.0, 1.0), "rotation": (20.0,), "mean_shape": mean_shape(12, 2)}
+SMALL = turned(shape=(16.0, 32.0, 32.0), nearest=40.0)
+WIDE = turned(shape=(300.0, 300.0, 300.0), nearest=40.0)
+BIG_GPU = {"preset": "M", "device": "cuda"}
+GLOBAL_CAUSES: dict[
+    str, tuple[Any, Any]
+] = {  # number -> (fingerprint or arguments before, after); None: `turned` on XS
+    "spacing": (None, turned(spacing=(1.5, 1.5, 1.5))),
+    "data_identifier": (None, turned(spacing=(1.5, 1.5, 1.5))),
+    "patch_size": (None, turned(shape=(90.0, 90.0, 90.0))),
+    "batch_size": (None, turned(shape=(120.0, 120.0, 120.0))),
+    "windows.kind": (None, turned(shape=(900.0, 900.0, 900.0))),
+    "architecture.features_per_stage": (None, BIG_GPU),
+    "architecture.n_conv_per_stage": (None, BIG_GPU),
+    "architecture.kernel_sizes": (None, turned(spacing=(4.0, 1.0, 1.0), shape=(20.0, 60.0, 60.0))),
+    "architecture.strides": (turned(nearest=30.0), turned(nearest=6.0)),
+    "architecture.output_stride": (turned(nearest=30.0), turned(nearest=6.0)),
+    "sigma": (None, turned(nearest=6.0)),
+    "options": (a_fingerprint(**{**FLAT, "shape": (28.0, 28.0)}), a_fingerprint(**{**FLAT, "shape": (36.0, 28.0)})),
+    "schedule.epochs": (None, BIG_GPU),
+    "schedule.max_seconds": (None, BIG_GPU),
+    "normalization.0.scheme": (None, turned(channel_names=("CT",))),
+}
+LOCAL_CAUSES: dict[str, tuple[Any, Any]] = {
+    "spacing": (None, turned(spacing=(1.5, 1.5, 1.5))),
+    "data_identifier": (None, turned(spacing=(1.5, 1.5, 1.5))),
+    "patch_size": (None, turned(nearest=6.0)),
+    "batch_size": (None, BIG_GPU),
+    "windows.pose": (None, turned(n_cases=5)),
+    "windows.jitter": (None, turned(nearest=6.0)),
+    "windows.least_side": (None, a_fingerprint(**{**FLAT, "shape": (600.0, 600.0), "nearest": 60.0})),
+    "architecture.features_per_stage": (None, BIG_GPU),
+    "architecture.kernel_sizes": (None, turned(spacing=(4.0, 1.0, 1.0), shape=(20.0, 60.0, 60.0))),
+    "architecture.strides": (None, a_fingerprint(**{**FLAT, "shape": (600.0, 600.0), "nearest": 60.0})),
+    "sigma": (None, turned(spacing=(1.5, 1.5, 1.5))),
+    "shape_prior": (None, turned(n_cases=9)),
+    "augmentation.rotation": (None, turned(shape_residual=9.0)),
+    "augmentation.scale": (None, turned(n_cases=5)),
+    "augmentation.intensity": (None, turned(channel_names=("CT",))),
+    "schedule.epochs": (None, BIG_GPU),
+    "schedule.max_seconds": (None, BIG_GPU),
+    "schedule.learning_rate": (None, BIG_GPU),
+    "schedule.ema_decay": (None, BIG_GPU),
+    "schedule.iterations_per_epoch": (None, turned(n_cases=400)),
+    "normalization.0.scheme": (None, turned(channel_names=("CT",))),
+}
+MOVES = [(GLOBAL, n, c) for n, c in GLOBAL_CAUSES.items()] + [(NAME, n, c) for n, c in LOCAL_CAUSES.items()]
+
+
+@pytest.mark.parametrize(("name", "number", "causes"), MOVES, ids=[f"{name}-{number}" for name, number, _ in MOVES])
+def test_a_number_moves_with_its_cause(name: str, number: str, causes: tuple[Any, Any]) -> None:
+    before, after = (stage(name, cause) for cause in causes)
+    assert at(number)(before) != at(number)(after)
+    if number != "data_identifier":
+        assert any(number.startswith(key) or key.startswith(f"{number}.") for key in after.why)
+
+
+def test_two_stages_share_the_time_and_fit_the_memory() -> None:
+    for fingerprint in (turned(), WIDE, a_fingerprint(**{**FLAT, "shape": (480.0, 632.0), "nearest": 43.0})):
+        plans = plan(fingerprint)
+        assert plans.chain(NAME) == (GLOBAL, NAME)
+        seconds = [plans.configurations[name].schedule.max_seconds for name in plans.chain(NAME)]
+        assert sum(s for s in seconds if s is not None) == pytest.approx(PRESETS["XS"].max_seconds)
+        for configuration in plans.configurations.values():
+            needed = memory_of(fingerprint, configuration, "cpu", configuration.batch_size).total
+            assert needed <= usable_bytes("cpu", PRESETS["XS"].memory_gb)
+
+
+# -- the cell ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nearest", "cell"), [(100.0, 8), (7.9, 4), (1.5, 4)])
+def test_a_cell_is_the_largest_below_the_landmarks_distance_that_leaves_eight_along_the_shortest_axis(
+    nearest: float, cell: int
+) -> None:
+    """Of a power of two, and at least two halvings."""
+    c = stage(GLOBAL, turned(shape=(64.0, 100.0, 100.0), nearest=nearest))
+    assert c.architecture.output_stride == (cell,) * 3
+    assert min(n // cell for n in c.patch_size) >= CELLS
+    assert min(n // (2 * cell) for n in c.patch_size) < CELLS or 2 * cell * c.spacing[0] >= nearest
+
+
+def test_a_coarse_axis_is_halved_later() -> None:
+    c = stage(GLOBAL, turned(spacing=(4.0, 1.0, 1.0), shape=(20.0, 100.0, 100.0), nearest=30.0))
+    assert c.architecture.output_stride[0] < c.architecture.output_stride[1]
+    assert c.architecture.kernel_sizes[0] == (1, 7, 7)
+
+
+def test_published_pooling_follows_from_published_images() -> None:
+    """Cephalograms: cells of 32 pixels, all four stages pool; cardiac CT at 1.5 mm: of 8 voxels, the first two do."""
+    ceph = a_fingerprint(**{**FLAT, "spacing": (0.1, 0.1), "shape": (2400.0, 1935.0), "nearest": 9.0})
+    c = plan(ceph, preset="L", device="cuda", memory_target_gb=80.0, spacing=(0.1, 0.1)).configurations[GLOBAL]
+    assert c.architecture.strides == ((2, 2),) * 5 and c.architecture.n_conv_per_stage == (1, 3, 4, 6, 3)
+    heart = a_fingerprint(spacing=(1.5,) * 3, shape=(72.0,) * 3, nearest=13.0)
+    c = plan(heart, preset="M", device="cuda").configurations[GLOBAL]
+    assert c.architecture.output_stride == (8, 8, 8) and c.architecture.strides[3:] == ((1, 1, 1),) * 2
+
+
+def test_the_class_weight_is_one_over_the_share_of_cells_that_hold_a_landmark_and_capped() -> None:
+    c = stage(GLOBAL, SMALL)
+    cells = math.prod(n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True))
+    assert cells > 100 and c.options["class_weight"] == 100.0
+    flat = {**FLAT, "shape": (28.0, 28.0), "nearest": 40.0}
+    few = a_fingerprint(**flat)
+    c = stage(GLOBAL, few)
+    cells = math.prod(n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True))
+    assert c.options["class_weight"] == cells < 100
+    names = {name: statistics(n_absent=10) for name in few.landmark_statistics}
+    rarer = stage(GLOBAL, dataclasses.replace(few, landmark_statistics=names))
+    assert rarer.options["class_weight"] == pytest.approx(min(100.0, cells * 50 / 40), abs=0.01)
+
+
+# -- local windows -----------------------------------------------------------------------------------------------------
+
+
+def test_local_windows_hold_the_expected_miss_and_leave_eight_cells() -> None:
+    for fingerprint in (turned(), WIDE, a_fingerprint(**{**FLAT, "shape": (480.0, 632.0), "nearest": 43.0})):
+        first, last = plan(fingerprint).configurations.values()
+        cell = max(s * c for s, c in zip(first.spacing, first.architecture.output_stride, strict=True))
+        for n, s, least in zip(last.patch_size, last.spacing, last.windows.least_side or (), strict=True):
+            assert n / 2 >= 0.5 * cell / s + MARGIN - 1e-6
+            assert least <= n and least // last.architecture.output_stride[0] >= CELLS
+        assert 3 * last.windows.jitter * min(np.multiply(last.patch_size, last.spacing)) == pytest.approx(
+            0.5 * cell, rel=0.01
+        )
+
+
+def test_many_landmarks_narrow_the_networks_or_coarsen_their_windows() -> None:
+    few, many, most = (stage(NAME, turned(n_landmarks=n)) for n in (12, 40, 150))
+    assert few.spacing == (1.0,) * 3 and few.architecture.features_per_stage == (16, 32)
+    assert many.spacing >= few.spacing and most.architecture.features_per_stage[0] < 16
+    with pytest.raises(AutolmkError, match="do not fit"):
+        plan(turned(n_landmarks=400), memory_target_gb=0.05)
+
+
+def test_spacing_can_be_demanded_of_the_local_stage() -> None:
+    plans = plan(turned(), spacing=(1.25, 1.25, 1.25))
+    assert plans.configurations[NAME].spacing == (1.25,) * 3
+    assert plans.configurations[NAME].why["spacing"] == "as demanded"
+    assert plans.configurations[GLOBAL].spacing == stage(GLOBAL, None).spacing
+
+
+def test_the_registry_finds_the_method() -> None:
+    assert planner_class(NAME) is GlobalToLocalPlanner
+    assert trainer_class("global_cells") is GlobalTrainer and trainer_class("local_cells") is LocalTrainer
+
+
+# -- training and prediction -------------------------------------------------------------------------------------------
+
+
+def staged_plans() -> Plans:
+    plans = tiny_plans(epochs=1)
+    first = plans.configurations["heatmap"]
+    first = dataclasses.replace(first, trainer="global_cells")
+    windows = Windows("landmark", least_side=(8, 8))
+    last = dataclasses.replace(
+        first, trainer="local_cells", patch_size=(16, 16), windows=windows, previous_stage="heatmap"
+    )
+    return dataclasses.replace(plans, configurations={"heatmap": first, NAME: last})
+
+
+def works(store: Store, **options: Any) -> list[StageWork]:
+    plans = staged_plans()
+    return [
+        StageWork("heatmap", GlobalTrainer(plans, plans.configuration("heatmap"), options), store),
+        StageWork(NAME, LocalTrainer(plans, plans.configuration(NAME), options), store),
+    ]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_store(tmp_path_factory.mktemp("store"), staged_plans())
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "fold_0"
+    subjects = {case: case for case in [*TRAIN, *VAL]}
+    assert train_stages(works(store), TRAIN, VAL, folder, subjects=subjects, device="cpu")
+    return folder
+
+
+def test_each_stage_measures_how_to_vote_and_prediction_votes_so(store: Store, trained: Path) -> None:
+    stages = load_chain(works(store), trained, torch.device("cpu"))
+    for loaded, folder in zip(stages, (trained / "heatmap", trained), strict=True):
+        decoding, codec = Measured.load(folder).decoding, loaded.members[0].codec
+        assert isinstance(codec, CellCodec) and codec.voting == decoding["voting"]
+        assert decoding["voting"] == min(RULES, key=decoding["voting_errors"].get)
+    stored = store.load(VAL[0])
+    found = predict_stages([Prepared(stored.image(), stored.fill)] * 2, stages, staged_plans(), device="cpu")
+    assert found.landmarks.names == NAMES and np.isfinite(found.candidates[:, 0]).all()
+
+
+def test_a_rule_that_is_demanded_is_used_whatever_was_measured(store: Store, trained: Path) -> None:
+    work = works(store, voting="mean")[0]
+    loaded = load_stage([work.trainer], [trained / "heatmap"], "final", torch.device("cpu"))
+    codec = loaded.members[0].codec
+    assert isinstance(codec, CellCodec) and codec.voting == "mean"
+
+
+def test_held_out_windows_are_straight_always_the_same_and_of_the_asked_cases(store: Store, trained: Path) -> None:
+    first, last = (
+        (work, load_stage([work.trainer], [folder], "final", torch.device("cpu")))
+        for work, folder in zip(works(store), (trained / "heatmap", trained), strict=True)
+    )
+    for work, loaded in (first, last):
+        measured, member = loaded.measured[0], loaded.members[0]
+        rest = (store, VAL, staged_plans(), loaded.configuration, measured)
+        one, again = ([*held_out_windows(member, *rest, device=torch.device("cpu"))] for _ in range(2))
+        assert len(one) == len(VAL) and all(torch.equal(a.scores, b.scores) for a, b in zip(one, again, strict=True))
+        assert one[0].scores.shape[1] == len(NAMES)
+        if work is first[0]:  # the whole image: its own voxels
+            truths = [store.load(case) for case in VAL]
+            voxels = sorted(t.geometry.to_voxels(t.landmarks.points)[0].tolist() for t in truths)
+            assert np.allclose(sorted(w.voxels[0, 0].tolist() for w in one), voxels)
+        untrained = dataclasses.replace(measured, untrained=("dark",))
+        unknown = next(held_out_windows(member, *rest[:-1], untrained, device=torch.device("cpu")))
+        assert int(unknown.status[0, 1]) == Status.UNKNOWN and int(unknown.status[0, 0]) == Status.PRESENT
+        with pytest.raises(Interrupted):
+            next(held_out_windows(member, *rest, device=torch.device("cpu"), interrupted=lambda: True))
+
+
+def test_time_is_kept_for_what_the_codec_measures() -> None:
+    limits = Limits(1000, 1000.0)
+    plain, measuring = (ValidationBudget(0.1, 8, seconds_per_case=2.0, measured=n) for n in (0, 8))
+    assert (plain.reserve(limits), measuring.reserve(limits)) == (16.0, 32.0)
+    assert type(works_codec()).measure is not Codec.measure
+
+
+def works_codec() -> Codec:
+    plans = staged_plans()
+    return GlobalTrainer(plans, plans.configuration("heatmap")).build_codec()
+
+
+def test_a_member_keeps_its_codecs_rule() -> None:
+    codec = works_codec()
+    codec.adopt({"voting": "best"})
+    member = Member(torch.nn.Identity(), codec)
+    assert isinstance(member.codec, CellCodec) and member.codec.voting == "best"
