@@ -26,6 +26,12 @@ COARSE_TIME = 0.55  # share of the training time that the coarse stage takes
 LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
 WINDOWS = (16, 16)  # a training step (2D, 3D)
 STAGES = 3  # of the fine network: its windows are small
+COORDINATE_CASES = 300  # from which the coarse stage may learn coordinates without heatmaps, where poses are alike
+OWN_CASES, OWN_LANDMARKS = (
+    100,
+    16,
+)  # cases from which, and landmarks up to which, each landmark has a network of its own
+OWN_FEATURES = 4  # times narrower than the shared network
 ROUNDS = 2  # looks, the second around the points of the first
 SCALE = 0.05  # by which sizes differ beyond what the fit tells
 
@@ -44,12 +50,28 @@ class CoarseToFinePlanner(Planner):
     ) -> dict[str, Configuration]:
         """See Planner. spacing: of the fine stage."""
         chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
-        coarse = Search("heatmap", fingerprint, chosen, device, budget).configuration(None)
+        kind, why_kind = _coarse_kind(fingerprint)
+        coarse = Search(kind, fingerprint, chosen, device, budget).configuration(None)
+        if kind == "coordinates" and coarse.windows.kind != "whole":
+            why_kind = f"{why_kind}, but no window holds the whole image: heatmaps"
+            coarse = Search("heatmap", fingerprint, chosen, device, budget).configuration(None)
         fine = _fine(fingerprint, chosen, device, budget, spacing)
         return {
-            COARSE: dataclasses.replace(coarse, schedule=_part(coarse.schedule, COARSE_TIME), why=_why(coarse, True)),
+            COARSE: dataclasses.replace(
+                coarse, schedule=_part(coarse.schedule, COARSE_TIME), why={**_why(coarse, True), "trainer": why_kind}
+            ),
             NAME: dataclasses.replace(fine, schedule=_part(fine.schedule, 1 - COARSE_TIME), why=_why(fine, False)),
         }
+
+
+def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
+    """Trainer of the coarse stage: coordinates where cases are many and poses alike, else heatmaps."""
+    cases, turn = fingerprint.n_cases, max(rules.rotation_range(fingerprint)[0])
+    many, alike = cases >= COORDINATE_CASES, turn < rules.ANY_POSE
+    return "coordinates" if many and alike else "heatmap", (
+        f"{cases} cases (coordinates from {COORDINATE_CASES} on), turned by up to {turn:.0f} degrees (below "
+        f"{rules.ANY_POSE:.0f}): {'coordinates' if many and alike else 'heatmaps, which learn from fewer cases'}"
+    )
 
 
 def _part(schedule: Schedule, share: float) -> Schedule:
@@ -75,7 +97,8 @@ def _fine(
     spacing = rules.rounded(finest if given is None else given)
     normalization, why_normalization = rules.normalizations(fingerprint)
     sigma, why_sigma = rules.heatmap_sigma(fingerprint, spacing, spacing)
-    windows, why_windows = _windows(fingerprint, three_d)
+    weights, why_weights = _weights(fingerprint)
+    windows, why_windows = _windows(fingerprint, three_d, weights)
     augmentation, why_augmentation = _augmentation(fingerprint, spacing, windows)
     prior, why_prior = rules.shape_prior(fingerprint)
     iterations, why_iterations = rules.iterations_per_epoch(
@@ -92,7 +115,7 @@ def _fine(
         batch_size=1,
         normalization=normalization,
         windows=windows,
-        architecture=_architecture(preset, spacing, LEAST[three_d], three_d),
+        architecture=_architecture(preset, spacing, LEAST[three_d], three_d, weights),
         sigma=rules.rounded(sigma),
         augmentation=augmentation,
         schedule=Schedule(
@@ -101,6 +124,7 @@ def _fine(
         ),
         shape_prior=prior,
         previous_stage=COARSE,
+        options={"weights": weights, "correlated": bool(windows.groups)},
     )  # fmt: skip
     fitted, why_patch = _largest(fingerprint, draft, preset, device, budget, three_d)
     fitted, why_batch = _batch(fingerprint, fitted, preset, device, budget)
@@ -119,19 +143,37 @@ def _fine(
             "schedule.learning_rate": "the preset's, for AdamW",
             "schedule.weight_decay": "the preset's, for AdamW",
             "schedule.validation_share": "the preset's",
+            "options.weights": why_weights,
+            "options.correlated": "windows of a slice group are seen together, where there are groups",
             **why_windows,
             **why_augmentation,
         },
     )
 
 
-def _windows(fingerprint: Fingerprint, three_d: int) -> tuple[Windows, dict[str, str]]:
+def _weights(fingerprint: Fingerprint) -> tuple[str, str]:
+    """`own` networks where landmarks are few and cases many, else one that is `shared`."""
+    cases, landmarks = fingerprint.n_cases, len(fingerprint.landmarks)
+    own = cases >= OWN_CASES and landmarks <= OWN_LANDMARKS
+    return "own" if own else "shared", (
+        f"{cases} cases and {landmarks} landmarks: own networks from {OWN_CASES} cases on, up to {OWN_LANDMARKS} "
+        "landmarks; a shared one learns from the windows of all"
+    )
+
+
+def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Windows, dict[str, str]]:
     pose, why_pose = rules.pose_windows(fingerprint)
+    groups, why_groups = rules.slice_groups(fingerprint)
     least = (LEAST[three_d],) * fingerprint.ndim
-    return Windows("landmark", 1.0, WINDOWS[three_d], pose, ROUNDS, least_side=least), {
+    together = weights == "own" or len(groups) > 0
+    each = None if together else WINDOWS[three_d]
+    return Windows("landmark", 1.0, each, pose, ROUNDS, least_side=least, groups=groups), {
+        "windows.groups": why_groups,
         "windows": "a window a landmark, around the coarse stage's points",
         "windows.pose": why_pose,
-        "windows.per_sample": f"{WINDOWS[three_d]} landmarks of a case a step: one network serves all of them",
+        "windows.per_sample": "the windows of all landmarks together: own networks, or groups that are seen together"
+        if together
+        else f"{WINDOWS[three_d]} landmarks of a case a step: one network serves all of them",
         "windows.rounds": "the second look is around the points of the first",
         "windows.least_side": "what shows a landmark's surroundings; the coarse stage's errors may ask for more",
         "windows.jitter": "a sixth of the side (three standard deviations are half of it) until errors are measured",
@@ -161,9 +203,9 @@ def _augmentation(
     }
 
 
-def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int) -> Architecture:
+def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int, weights: str) -> Architecture:
     shape = topology((side,) * len(spacing), spacing, STAGES)
-    base, n = preset.base_features[three_d], len(shape.strides)
+    base, n = preset.base_features[three_d] // (OWN_FEATURES if weights == "own" else 1), len(shape.strides)
     return Architecture(
         features_per_stage=tuple(min(preset.max_features[three_d], base * 2**i) for i in range(n)),
         kernel_sizes=shape.kernel_sizes,
