@@ -293,7 +293,7 @@ def pose_windows(fingerprint: Fingerprint) -> Because[bool]:
     nearly), and enough cases tell it, where poses differ, and no landmarks share a slice of the image."""
     if fingerprint.ndim < fingerprint.physical_ndim:
         return False, "single slices of volumes do not show the shape in space"
-    if fingerprint.co_slice_groups:
+    if slice_groups(fingerprint)[0]:
         return False, "landmarks were annotated slice by slice, and slices turn only within themselves"
     points, cases = len(fingerprint.landmarks), fingerprint.n_cases
     if len(_mean_shape(fingerprint)) < FEWEST_POINTS or cases < FEWEST_SHAPES:
