@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,19 @@ from autolmk.codecs import HeatmapCodec
 from autolmk.codecs.slices import Group, SliceCodec
 from autolmk.conformance import check_trainer, example_plans
 from autolmk.errors import AutolmkError
-from autolmk.landmarks import Status
+from autolmk.geometry import Geometry
+from autolmk.image import Image
+from autolmk.landmarks import Landmarks, Status
 from autolmk.losses import spatial_cross_entropy
+from autolmk.measured import Measured
 from autolmk.memory import training_bytes
 from autolmk.networks.grouped import GroupedUNet
 from autolmk.networks.slices import AxisAttention, KeySlice
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, across
+from autolmk.placement import Placement
 from autolmk.plans import Architecture, Plans, SliceGroup, Windows
+from autolmk.prediction.inference import Member, Prediction
+from autolmk.prediction.refinement import look_again
 from autolmk.trainer import build
 from autolmk.trainers.coarse_to_fine import FineTrainer
 
@@ -281,6 +288,23 @@ def test_every_parameter_learns(options: Mapping[str, Any], ndim: int) -> None:
     assert heatmaps_of(output).dtype == torch.float32
     scores = codec.scores(output, batch["landmarks"])
     assert codec.decode(scores).voxels.shape == (2, 5, 3, ndim)
+
+
+def test_correlated_networks_look_again() -> None:
+    torch.manual_seed(0)
+    trainer = a_trainer(2, correlated=True)
+    plans, patch = trainer.plans, trainer.configuration.patch_size
+    geometry = Geometry.from_parts((40, 50), trainer.configuration.spacing)
+    image = Image(np.random.default_rng(0).normal(size=(2, 40, 50)).astype(np.float32), geometry)
+    points = geometry.to_physical(np.random.default_rng(1).uniform(8, 32, (5, 2)))
+    points[4] = np.nan  # the stage before has not found it
+    status = np.array([Status.PRESENT] * 4 + [Status.UNKNOWN], dtype=np.int8)
+    odds = np.where(np.isfinite(points[:, :1]), 3.0, -np.inf)
+    before = Prediction(Landmarks(plans.landmarks, points, status), points[:, None], odds, 1)
+    member, measured = Member(*build(trainer)), Measured(placement=Placement(patch, 2.0))
+    found = look_again(image, (0.0, 0.0), before, [member], plans, trainer.configuration, [measured], device="cpu")
+    assert np.isfinite(found.candidates[:4, 0]).all() and np.isfinite(found.log_odds[:4, 0]).all()
+    assert found.looks > 5
 
 
 def test_own_networks_keep_the_contract_of_a_trainer() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autolmk.codecs.coordinates import CoordinateCodec
 from autolmk.conformance import example_plans
+from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
 from autolmk.networks.resnet import ResNet
 from autolmk.plans import Architecture
@@ -63,6 +64,12 @@ def test_mirrored_views_agree(axis: int) -> None:
     mirrored = torch.cat((codec.encode(seen, status).places.float(), presence[:, list(partner)]), 2)
     torch.testing.assert_close(codec.mirror(mirrored, axis, partner), direct)
     torch.testing.assert_close(codec.mirror(codec.mirror(direct, axis, partner), axis, partner), direct)
+
+
+def test_there_is_no_heatmap_to_show() -> None:
+    with pytest.raises(AutolmkError, match="no heatmaps") as raised:
+        CoordinateCodec((8, 8)).heights(torch.zeros(1, 2, 3))
+    assert raised.value.remedy and "--save_heatmap_crops" in raised.value.remedy
 
 
 def test_the_loss_is_smooth_l1_of_present_landmarks_in_the_window_and_balanced_presence() -> None:

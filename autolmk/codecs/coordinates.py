@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from autolmk.codecs.codec import Candidates, Codec, Target
+from autolmk.errors import AutolmkError
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class CoordinateCodec(Codec):
         result = scores[:, list(partner)]
         result[..., axis].neg_()
         return result
+
+    def heights(self, scores: Tensor) -> Tensor:
+        """AutolmkError: there is no map to show."""
+        raise AutolmkError(
+            "a network that gives coordinates has no heatmaps",
+            expected="a configuration whose stage that sees the image makes heatmaps",
+            remedy="predict without --save_heatmap_crops",
+        )
 
     @torch.no_grad()
     def decode(self, scores: Tensor) -> Candidates:
