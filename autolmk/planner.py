@@ -91,18 +91,27 @@ def plan_dataset(
     preset: str | None = None,
     memory_target_gb: float | None = None,
     spacing: Sequence[float] | None = None,
+    leave_out: bool = False,
 ) -> Plans:
     """Plans with the configurations of all `planners` (name -> planner). Pure.
 
-    preset None: XS on a CPU, M on CUDA. memory_target_gb None: the preset's. AutolmkError for an unknown preset or
-    device, for a spacing that does not fit the images, and where nothing fits the memory target.
+    preset None: XS on a CPU, M on CUDA. memory_target_gb None: the preset's. leave_out: planners that cannot plan this
+    dataset are left out, all but the first; `why` says so. AutolmkError for an unknown preset or device, for a spacing
+    that does not fit the images, and where nothing fits the memory target.
     """
     chosen, target = _demanded(device, preset, memory_target_gb)
     _check(fingerprint, spacing)
     configurations: dict[str, Configuration] = {}
     groups, why_groups = rules.slice_groups(fingerprint)
+    unsuited: dict[str, str] = {}
     for name, planner in planners.items():
-        planned = planner.plan(fingerprint, preset=chosen, device=device, memory_target_gb=target, spacing=spacing)
+        try:
+            planned = planner.plan(fingerprint, preset=chosen, device=device, memory_target_gb=target, spacing=spacing)
+        except AutolmkError as error:
+            if not leave_out or not configurations:
+                raise
+            unsuited[name] = f"left out: {error.problem}"
+            continue
         twice = sorted(set(planned) & set(configurations))
         if twice:
             raise AutolmkError(
@@ -117,12 +126,13 @@ def plan_dataset(
         "memory_target_gb": "the preset's" if memory_target_gb is None else "as demanded",
         "sometimes_absent": "landmarks that some case states to be absent",
         "co_slice_groups": why_groups,
+        **unsuited,
     }
     return draft_plans(
         fingerprint,
         configurations,
         plans_name=plans_name,
-        planner=",".join(planners),
+        planner=",".join(name for name in planners if name not in unsuited),
         preset=chosen,
         device=device,
         memory_target_gb=target,

@@ -35,8 +35,8 @@ TRAINERS = {
     "local_cells": "autolmk.trainers.global_to_local:LocalTrainer",
 }
 PLANNERS = {
+    "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",  # the first is what autolmk_train trains by default
     "apga": "autolmk.planners.apga:ApgaPlanner",
-    "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",
     "coarse_to_fine": "autolmk.planners.coarse_to_fine:CoarseToFinePlanner",
     "global_to_local": "autolmk.planners.global_to_local:GlobalToLocalPlanner",
 }

@@ -97,7 +97,9 @@ def main() -> int:
     max_time = arguments.max_time or MAX_TIME.get(arguments.name, "25m")
     predictions = work / f"predictions_{arguments.configuration}_{arguments.preset}_{arguments.seed}"
     seconds = {
-        "plan_and_preprocess": command("plan_and_preprocess", "-d", "1", "--preset", arguments.preset),
+        "plan_and_preprocess": command(
+            "plan_and_preprocess", "-d", "1", "-pl", arguments.configuration, "--preset", arguments.preset
+        ),
         "train": command(
             "train", "1", arguments.configuration, "all", "--max-time", max_time, "--seed", arguments.seed
         ),

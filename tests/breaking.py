@@ -30,8 +30,8 @@ POINTS = {"Top": (1, 2, 9), "Bottom": (6, 12, 3), "Front": (3, 17, 7), "Back": (
 DEFAULTS = {  # of each command, before a case's own arguments, which win
     "check": "-np 0",
     "extract_fingerprint": "-np 0",
-    "plan_experiment": "-d 1 -device cpu -gpu_memory_target 0.02",
-    "plan_and_preprocess": "-np 0 -device cpu -gpu_memory_target 0.02",
+    "plan_experiment": "-d 1 -pl heatmap -device cpu -gpu_memory_target 0.02",
+    "plan_and_preprocess": "-np 0 -pl heatmap -device cpu -gpu_memory_target 0.02",
     "preprocess": "-d 1 -np 0",
     "train": "--epochs 1 --workers 0 --threads 1 -device cpu --set schedule.iterations_per_epoch=2",
     "predict": "-i {images} -o {out} -m {model} -device cpu",

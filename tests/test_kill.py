@@ -166,7 +166,7 @@ def runs(
     write_phantom(place / "raw" / NAME, n_train=N_TRAIN, n_test=N_TEST, ndim=2, size=SIZE)
     folders = [argument for name in ("raw", "preprocessed") for argument in (f"--{name}", str(place / name))]
     assert extract_fingerprint.main(["-d", "1", "-np", "0", *folders]) == 0
-    assert plan_experiment.main(["-d", "1", "--preset", "XS", "-device", "cpu", *folders]) == 0
+    assert plan_experiment.main(["-d", "1", "-pl", "heatmap", "--preset", "XS", "-device", "cpu", *folders]) == 0
     return Runs(place, start_command, wait_until)
 
 

@@ -36,7 +36,7 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
     raw = tmp_path / "raw" / NAME
     write_phantom(raw, n_train=8, n_test=2, ndim=ndim, size=size)
     command("check", "-d", "1")
-    command("plan_and_preprocess", "-d", "1", "--preset", "XS")
+    command("plan_and_preprocess", "-d", "1", "-pl", "heatmap", "--preset", "XS")
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     assert plans["landmarks"] == list(POINTS[ndim]) and plans["unit"] == ("mm" if ndim == 3 else "px")
     command("train", "1", "0", "--max-time", "12s", "--workers", "0", "--threads", "1")

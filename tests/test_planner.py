@@ -529,7 +529,7 @@ def fingerprinted(tmp_path: Path) -> Path:
 def test_planning_command_writes_plans_and_says_what_and_how_long(
     fingerprinted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["-d", "1", "-device", "cpu", "-overwrite_plans_name", "mine", *places(fingerprinted)]
+    arguments = ["-d", "1", "-pl", "heatmap", "-device", "cpu", "-overwrite_plans_name", "mine", *places(fingerprinted)]
     assert plan_experiment.main(arguments) == 0
     file = fingerprinted / "preprocessed" / BASE.dataset_name / "mine.json"
     plans = Plans.load(file)
@@ -598,3 +598,17 @@ def test_the_template_of_the_documentation_is_a_planner(tmp_path: Path) -> None:
     check_planner(found, ndims=(2,))
     made = plan_dataset(BASE, {"upright": found()}, plans_name="p", device="cpu")
     assert made.configurations["upright"].augmentation.rotation == (5.0, 5.0, 5.0)
+
+
+def test_methods_that_do_not_suit_are_left_out_where_nobody_asked_for_them() -> None:
+    class Refusing(HeatmapPlanner):
+        def plan(self, *arguments: Any, **more: Any) -> dict[str, Configuration]:
+            raise AutolmkError("this dataset has no left side")
+
+    both = {"heatmap": HeatmapPlanner(), "refusing": Refusing()}
+    made = plan_dataset(BASE, both, plans_name="autolmkPlans", preset="XS", device="cpu", leave_out=True)
+    assert list(made.configurations) == ["heatmap"] and made.planner == "heatmap"
+    assert made.why["refusing"] == "left out: this dataset has no left side"
+    for planners, leave_out in ((both, False), ({"refusing": Refusing()}, True)):
+        with pytest.raises(AutolmkError, match="no left side"):
+            plan_dataset(BASE, planners, plans_name="autolmkPlans", preset="XS", device="cpu", leave_out=leave_out)

@@ -44,7 +44,7 @@ def _commands(args: argparse.Namespace, folder: Path, raw: Path) -> list[tuple[s
     places = [part for name in ("raw", "preprocessed", "results") for part in (f"--{name}", str(folder / name))]
     predictions = str(folder / "predictions")
     return [
-        ("plan_and_preprocess", ["-d", "1", "--preset", "XS", *places]),
+        ("plan_and_preprocess", ["-d", "1", "-pl", "heatmap", "--preset", "XS", *places]),
         ("train", ["1", "0", "--max-time", args.max_time, "--seed", str(args.seed), "-device", args.device, *places]),
         (
             "predict",

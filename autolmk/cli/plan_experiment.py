@@ -37,7 +37,12 @@ def add_dataset(result: Parser) -> None:
 def add_planning(result: Parser) -> None:
     """What plans depend on beside the fingerprint."""
     option(
-        result, "-pl", "--planner", nargs="+", default=["heatmap"], help="methods, or file.py:Class, or module:Class"
+        result,
+        "-pl",
+        "--planner",
+        nargs="+",
+        default=None,
+        help="methods, or file.py:Class, or module:Class; default: all shipped methods",
     )
     option(result, "--preset", default=None, help=f"{', '.join(PRESETS)}; XS without CUDA and M with it if omitted")
     option(result, "-gpu_memory_target", type=float, default=None, help="GiB that training may take; else the preset's")
@@ -60,7 +65,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
     from autolmk.errors import AutolmkError
     from autolmk.fingerprint import FILE_NAME, Fingerprint
     from autolmk.planner import plan_dataset
-    from autolmk.registry import label, planner_class
+    from autolmk.registry import PLANNERS, label, planner_class
 
     folder = folders.preprocessed / name
     if not (folder / FILE_NAME).is_file():
@@ -72,12 +77,13 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
         )
     plans = plan_dataset(
         Fingerprint.load(folder / FILE_NAME),
-        {label(planner): planner_class(planner)() for planner in args.planner},
+        {label(planner): planner_class(planner)() for planner in args.planner or PLANNERS},
         plans_name=args.overwrite_plans_name,
         device=device_type(args.device),
         preset=args.preset,
         memory_target_gb=args.gpu_memory_target,
         spacing=args.overwrite_target_spacing,
+        leave_out=args.planner is None,
     )
     file = folder / f"{plans.plans_name}.json"
     plans.save(file)
