@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +16,12 @@ from torch import Tensor
 from autolmk.codecs.coordinates import CoordinateCodec
 from autolmk.conformance import example_plans
 from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+from autolmk.image import Image
 from autolmk.landmarks import Status
 from autolmk.networks.resnet import ResNet
 from autolmk.plans import Architecture
+from autolmk.prediction.inference import Look, Member, heatmap_crops, predict_image
 from autolmk.trainers.coarse_to_fine import CoordinateTrainer
 
 
@@ -66,9 +70,16 @@ def test_mirrored_views_agree(axis: int) -> None:
     torch.testing.assert_close(codec.mirror(codec.mirror(direct, axis, partner), axis, partner), direct)
 
 
-def test_there_is_no_heatmap_to_show() -> None:
+def test_an_image_is_predicted_but_there_are_no_heatmap_crops_of_it() -> None:
+    trainer = a_trainer(2)
+    c, plans = trainer.configuration, trainer.plans
+    image = Image(np.zeros((2, *c.patch_size), dtype=np.float32), Geometry.from_parts(c.patch_size, c.spacing))
+    members = [Member(trainer.build_network(), trainer.build_codec())]
+    found = predict_image(image, (0.0, 0.0), members, plans, c, [], device="cpu")
+    assert np.isfinite(found.candidates[:, 0]).all() and np.isnan(found.candidates[:, 1:]).all()
+    look = Look(image, (0.0, 0.0), members, plans, c, torch.device("cpu"), mirror=True)
     with pytest.raises(AutolmkError, match="no heatmaps") as raised:
-        CoordinateCodec((8, 8)).heights(torch.zeros(1, 2, 3))
+        list(heatmap_crops(look, found, c, [2.0, 2.0]))
     assert raised.value.remedy and "--save_heatmap_crops" in raised.value.remedy
 
 

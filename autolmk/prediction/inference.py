@@ -314,7 +314,7 @@ def heatmap_crops(
         start = centred_start(voxels[left[0]], geometry.shape, patch)
         inside = [i for i in left if i == left[0] or _holds(voxels[i], start, patch, half * stride)]
         with torch.inference_mode(), evaluating(look.members):
-            scores = look.scores(start)[0].float().cpu().numpy()
+            scores = look.members[0].codec.heights(look.scores(start))[0].float().cpu().numpy()
         step = geometry.matrix * stride
         affine = geometry.affine.copy()
         affine[:-1, :-1], affine[:-1, -1] = step, geometry.to_physical(np.array(start) + (stride - 1) / 2)
