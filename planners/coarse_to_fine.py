@@ -100,7 +100,6 @@ def _fine(
     weights, why_weights = _weights(fingerprint)
     windows, why_windows = _windows(fingerprint, three_d, weights)
     augmentation, why_augmentation = _augmentation(fingerprint, spacing, windows)
-    prior, why_prior = rules.shape_prior(fingerprint)
     iterations, why_iterations = rules.iterations_per_epoch(
         fingerprint, len(fingerprint.landmarks) * ROUNDS, WINDOWS[three_d], False,
         preset.validation_share, preset.iterations_least,
@@ -122,7 +121,7 @@ def _fine(
             preset.epochs, iterations, preset.max_seconds, preset.learning_rate, preset.weight_decay, decay,
             preset.validation_share,
         ),
-        shape_prior=prior,
+        shape_prior=False,
         previous_stage=COARSE,
         options={"weights": weights, "correlated": bool(windows.groups)},
     )  # fmt: skip
@@ -134,7 +133,7 @@ def _fine(
             "spacing": why_spacing if given is None else "as demanded",
             "normalization": why_normalization,
             "sigma": why_sigma,
-            "shape_prior": why_prior,
+            "shape_prior": "its windows lie where the coarse stage's prior put them; drawn once more, points only lose",
             "patch_size": why_patch,
             "batch_size": why_batch,
             "architecture": f"nnU-Net's rule on the window, at most {STAGES} stages; the preset's widths",

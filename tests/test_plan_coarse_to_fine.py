@@ -53,7 +53,6 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "batch_size": (None, LARGE),
     "normalization.0.scheme": (None, turned(channel_names=("CT",))),
     "sigma": (None, turned(nearest=1.4)),
-    "shape_prior": (None, turned(n_cases=9)),
     "windows.pose": (None, turned(pose=ALIKE)),
     "windows.groups": (None, turned(co_slice_groups=(CoSliceGroup(0, ("L0", "L1"), ""),))),
     "windows.per_sample": (None, turned(n_cases=120)),
