@@ -6,8 +6,10 @@ Lengths are in the dataset's unit: mm, or px for images without physical size.
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +30,7 @@ from autolmk.landmark_statistics import (
 from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import from_json, read_json, write_json
 from autolmk.shape import mean_shape, shape_deviations
-from autolmk.summary import CaseSummary, ChannelSummary, summarise
+from autolmk.summary import CaseSummary, ChannelSummary, label_values, summarise
 from autolmk.symmetry import mirror, pairs_from_names
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ class Fingerprint:
     cases: of each training case's image. median_shape and shape percentiles: voxels of median_spacing; extents in mm.
     pairs: left/right partners, as dataset.json says or else as names and geometry do. midline: landmarks on the mirror
     plane. mean_shape: name -> (P,) physical, centred. shape_residual: root mean square distance of the cases' landmarks
-    from it. failed: cases that could not be read and that nothing here speaks of.
+    from it. label_maps: cases that have one. label_values: value -> in how many of them it occurs. failed: cases that
+    could not be read and that nothing here speaks of.
     """
 
     dataset_name: str
@@ -124,6 +127,8 @@ class Fingerprint:
     mean_shape: dict[str, tuple[float, ...]]
     shape_residual: float
     co_slice_groups: tuple[CoSliceGroup, ...]
+    label_maps: int = 0
+    label_values: dict[str, int] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     version: int = VERSION
 
@@ -173,7 +178,9 @@ def summarise_case(dataset: Dataset, case: Case) -> CaseSummary:
     """Read one case's image and landmarks. AutolmkError names the case."""
     image = dataset.read_image(case)
     landmarks = dataset.read_landmarks(case, image.geometry)
-    return summarise(image, landmarks, subject=case.subject, case=case.identifier)
+    summary = summarise(image, landmarks, subject=case.subject, case=case.identifier)
+    labels = dataset.read_labels(case, image.geometry)
+    return summary if labels is None else dataclasses.replace(summary, labels=label_values(labels))
 
 
 def largest_case_bytes(cases: Iterable[Case]) -> int:
@@ -242,8 +249,15 @@ def fingerprint_of(
         mean_shape={name: _floats(shape.points[i]) for i, name in enumerate(names) if seen[i]},
         shape_residual=residual,
         co_slice_groups=co_slice_groups(landmarks, geometries),
+        label_maps=sum(case.labels is not None for case in cases),
+        label_values=_label_values(cases),
         failed=tuple(failed),
     )
+
+
+def _label_values(cases: Sequence[CaseSummary]) -> dict[str, int]:
+    count = Counter(value for case in cases for value in case.labels or ())
+    return {str(value): count[value] for value in sorted(count)}
 
 
 def _grids(summaries: Mapping[str, CaseSummary]) -> dict[str, Any]:

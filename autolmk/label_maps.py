@@ -1,4 +1,5 @@
-"""Label maps that points alone give: of a group of landmarks the convex hull, of two a capsule, of one a ball.
+"""Label maps: those that points alone give (of a group of landmarks the convex hull, of two a capsule, of one a ball),
+and a user's own.
 
 They show a network regions beside the landmarks in training, see `plans.LabelMap`; prediction never needs them.
 """
@@ -26,15 +27,20 @@ def draw_label_maps(
     status: npt.NDArray[np.int8],
     spacing: Sequence[float],
     shape: Sequence[int],
+    given: Labels | None = None,
 ) -> Labels:
     """(G, *shape): 1 in the region, 0 elsewhere, 255 where that is unknown.
 
-    names: L landmarks. voxels: (L, D) of the window, also beyond it, anything unless present. spacing: (D,) mm.
+    names: L landmarks. voxels: (L, D) of the window, also beyond it, anything unless present. spacing: (D,) mm. given:
+    (*shape) the user's values, 255 where unknown; None: all of that is unknown.
     Absent landmarks do not belong to a region. Where the state of one is unknown, the region of the others is surely
     part of the whole one, as hulls grow with their points, and the rest of the window is unknown.
     """
     result = np.zeros((len(maps), *shape), dtype=np.uint8)
     for region, label_map in zip(result, maps, strict=True):
+        if label_map.value is not None:
+            region[...] = UNKNOWN if given is None else np.where(given == UNKNOWN, UNKNOWN, given == label_map.value)
+            continue
         members = np.isin(names, label_map.landmarks)
         if (members & (status == Status.UNKNOWN)).any():
             region[...] = UNKNOWN

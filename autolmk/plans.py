@@ -91,15 +91,17 @@ class Windows:
 @dataclass(frozen=True)
 class LabelMap:
     """A region that training shows a network beside the landmarks: the convex hull of a group of them, a capsule about
-    two, a ball about one; see `label_maps`. radius: mm, of ball and capsule, and half of a hull's least thickness."""
+    two, a ball about one; see `label_maps`. radius: mm, of ball and capsule, and half of a hull's least thickness.
+    value: instead, of the region in the label maps of labelsTr."""
 
     name: str
-    landmarks: tuple[str, ...]
-    radius: float
+    landmarks: tuple[str, ...] = ()
+    radius: float = 0.0
+    value: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.landmarks or not self.radius > 0:
-            raise ValueError("a label map needs landmarks, and a radius above 0")
+        if (self.value is None) != (bool(self.landmarks) and self.radius > 0):
+            raise ValueError("a label map needs landmarks and a radius above 0, or a value, and not both")
 
 
 @dataclass(frozen=True)

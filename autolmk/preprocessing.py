@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from autolmk.errors import AutolmkError, counted
+from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
@@ -209,19 +211,29 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
         "subject": case.subject,
         "plans": preprocessing_digest(plans, configuration),
     }
+    if case.labels is not None:
+        kept = case.labels.stat()
+        value["labels"] = (case.labels.name, kept.st_size, kept.st_mtime_ns)
     return digest(value)
 
 
 def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
     """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
-    float32, one channel as float64 for the spline, and the result twice."""
+    float32, one channel as float64 for the spline, and the result twice; a label map as one more channel."""
     from autolmk.imageio import read_geometry
 
     geometry = read_geometry(case.images[0], spacing=dataset.description.spacing_of(case.identifier))
     before, after = math.prod(geometry.shape), math.prod(geometry.shape)
     if geometry.ndim == len(configuration.spacing):
         after = math.ceil(math.prod(geometry.extent) / math.prod(configuration.spacing))
-    return len(configuration.normalization) * 4 * (3 * before + 2 * after) + 8 * before
+    channels = len(configuration.normalization) + (case.labels is not None)
+    return channels * 4 * (3 * before + 2 * after) + 8 * before
+
+
+def _on_grid(labels: npt.NDArray[np.uint8], source: Geometry, target: Geometry) -> npt.NDArray[np.uint8]:
+    """A label map (*S) of `source`, at the nearest voxels of `target`: (1, *target.shape)."""
+    image = Image(labels[None].astype(np.float32), source).canonical().resample(target, order=0)
+    return np.asarray(image.array.astype(np.uint8))
 
 
 def _preprocess(job: _Job) -> None:
@@ -231,9 +243,12 @@ def _preprocess(job: _Job) -> None:
         raw = job.dataset.read_image(job.case)
         landmarks = job.dataset.read_landmarks(job.case, raw.geometry).reordered(job.plans.landmarks)
         image, fill = preprocess_image(raw, job.configuration)
+        labels = job.dataset.read_labels(job.case, raw.geometry)
+        if labels is not None:
+            labels = _on_grid(labels, raw.geometry, image.geometry)
         plans_digest = preprocessing_digest(job.plans, job.configuration)
         stored = StoredCase(
-            name, image.array, image.geometry, fill, landmarks, job.case.subject, job.digest, plans_digest
+            name, image.array, image.geometry, fill, landmarks, job.case.subject, job.digest, plans_digest, labels
         )
         job.store.write(name, stored)
     except (AutolmkError, MemoryError):

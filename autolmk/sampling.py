@@ -134,6 +134,19 @@ def cut(case: StoredCase, window: Geometry) -> FloatImage:
     Reads only the region that the window touches. What lies outside the image is `fill`, of which one voxel (more where
     a low-pass filter looks further) is enough, because the interpolation repeats a region's border.
     """
+    region, start = _touched(case, window)
+    return resample(case.read(start, region.shape), region, window)
+
+
+def cut_labels(case: StoredCase, window: Geometry) -> Labels:
+    """The label map of a stored case on the grid `window`, as `cut`: (*window.shape) uint8, 255 beyond the image."""
+    region, start = _touched(case, window)
+    values = case.read_labels(start, region.shape)[None].astype(np.float32)
+    return np.asarray(resample(values, region, window, order=0)[0].astype(np.uint8))
+
+
+def _touched(case: StoredCase, window: Geometry) -> tuple[Geometry, list[int]]:
+    """The region of a case that a window needs, and its first voxel."""
     matrix, offset = window.map_to(case.geometry)
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in window.shape], indexing="ij")).reshape(window.ndim, -1)
     touched = matrix @ corners + offset[:, None]
@@ -142,8 +155,7 @@ def cut(case: StoredCase, window: Geometry) -> FloatImage:
     size = np.array(case.geometry.shape)
     start = np.floor(touched.min(axis=1) - reach - 1e-6).clip(-1 - reach, size + reach).astype(int)
     stop = (np.ceil(touched.max(axis=1) + reach + 1e-6) + 1).clip(start + 1, size + 1 + reach).astype(int)
-    region = case.geometry.crop(start, tuple(stop - start))
-    return resample(case.read(start.tolist(), region.shape), region, window)
+    return case.geometry.crop(start, tuple(stop - start)), start.tolist()
 
 
 def sample(case: StoredCase, window: Window, partners: Sequence[int], maps: Sequence[LabelMap] = ()) -> Sample:
@@ -157,8 +169,11 @@ def sample(case: StoredCase, window: Window, partners: Sequence[int], maps: Sequ
         "status": marks.status[order],
     }
     if maps:
-        names, shape = marks.names, grid.shape
-        result["labels"] = draw_label_maps(maps, names, result["voxels"], result["status"], grid.spacing, shape)
+        theirs = any(label_map.value is not None for label_map in maps)
+        known = theirs and case.labels is not None and not window.mirrored
+        given = cut_labels(case, grid) if known else None  # nobody says which of their values are partners
+        where = (result["voxels"], result["status"], grid.spacing, grid.shape)
+        result["labels"] = draw_label_maps(maps, marks.names, *where, given)
     return result
 
 

@@ -1,4 +1,5 @@
-"""Preprocessed cases on disk: CASE.b2nd (blosc2, in chunks) and CASE.json, written atomically, read in part."""
+"""Preprocessed cases on disk: CASE.b2nd (blosc2, in chunks), labels/CASE.b2nd where the case has a label map, and
+CASE.json, written atomically, read in part."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ import numpy.typing as npt
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
+from autolmk.label_maps import UNKNOWN, Labels
 from autolmk.landmarks import Landmarks
 from autolmk.serialization import near, read_json, write_json
 
 VERSION = 1
 CHUNK = {2: 256, 3: 64}  # voxels a side of a chunk, the unit of a read from disk
+LABELS = "labels"  # folder of label maps
 BLOCK = {2: 64, 3: 32}  # of a block, the unit of decompression
 REMEDY = "run autolmk_preprocess again; it redoes only what is missing or changed"
 
@@ -30,7 +33,8 @@ class StoredCase:
 
     array: (C, *S) float32, in memory or a blosc2 array that is read in part. fill: (C,) what lies outside the image.
     subject: whom the case shows. digest: of everything that the case was made from. plans_digest: of the part of the
-    plans that it was made by, see `plans.preprocessing_digest`.
+    plans that it was made by, see `plans.preprocessing_digest`. labels: (1, *S) uint8, as `array`, of the user's label
+    map; None without.
     """
 
     identifier: str
@@ -41,6 +45,7 @@ class StoredCase:
     subject: str
     digest: str
     plans_digest: str
+    labels: Any = None
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
         """The region of `shape` whose first voxel is `start` (array order), padded by `fill`: (C, *shape) float32."""
@@ -55,6 +60,15 @@ class StoredCase:
                 continue
             box = [[channel, channel + 1], *([int(a), int(b)] for a, b in zip(start, stop, strict=True))]
             result[channel] = crop_and_pad_nd(self.array, box, pad_value=value)[0]
+        return result
+
+    def read_labels(self, start: Sequence[int], shape: Sequence[int]) -> Labels:
+        """As `read`, of the label map: (*shape) uint8, 255 beyond the image."""
+        result = np.full(tuple(shape), UNKNOWN, dtype=np.uint8)
+        inside = [(max(a, 0), min(a + n, m)) for a, n, m in zip(start, shape, self.geometry.shape, strict=True)]
+        if all(a < b for a, b in inside):
+            place = tuple(slice(a - s, b - s) for (a, b), s in zip(inside, start, strict=True))
+            result[place] = self.labels[(slice(1), *(slice(a, b) for a, b in inside))][0]
         return result
 
     def image(self) -> Image:
@@ -76,19 +90,22 @@ class Store:
         """(array, description) of a case."""
         return self.folder / f"{case}.b2nd", self.folder / f"{case}.json"
 
+    def labels_file(self, case: str) -> Path:
+        """Of a case's label map."""
+        return self.folder / LABELS / f"{case}.b2nd"
+
     def write(self, case: str, stored: StoredCase) -> None:
         """Write or replace a case. AutolmkError where the disk refuses.
 
         A reader sees the old case, none, or the whole new one: the description goes first and comes last.
         """
         array_file, description = self.files(case)
-        temporary = array_file.with_name(f".{case}.{os.getpid()}.tmp.b2nd")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             description.unlink(missing_ok=True)
-            _write_array(temporary, np.asarray(stored.array[:], dtype=np.float32))
-            n_bytes, crc32 = temporary.stat().st_size, checksum(temporary)
-            os.replace(temporary, array_file)
+            record: dict[str, Any] = _put(array_file, np.asarray(stored.array[:], dtype=np.float32))
+            self.labels_file(case).unlink(missing_ok=True)
+            if stored.labels is not None:
+                record["labels"] = _put(self.labels_file(case), np.asarray(stored.labels[:], dtype=np.uint8))
         except (OSError, RuntimeError) as error:
             raise AutolmkError(
                 "a preprocessed case cannot be written",
@@ -97,11 +114,7 @@ class Store:
                 found=getattr(error, "strerror", None) or str(error),
                 remedy="free disk space, or choose another folder that you may write to",
             ) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        write_json(
-            description, {"version": VERSION, "bytes": n_bytes, "crc32": crc32, **_describe(stored)}, indent=None
-        )
+        write_json(description, {"version": VERSION, **record, **_describe(stored)}, indent=None)
 
     def load(self, case: str) -> StoredCase:
         """A case, its array left on disk. AutolmkError where it is missing or damaged."""
@@ -114,10 +127,9 @@ class Store:
         try:
             if value["version"] != VERSION:
                 raise ValueError(f"version {value['version']}, not {VERSION}")
-            if array_file.stat().st_size != value["bytes"]:
-                raise ValueError(f"{array_file.stat().st_size} bytes instead of {value['bytes']}")
-            array = _open_array(array_file)
-            return _parse(case, value, array)
+            array = _open_array(array_file, value)
+            labels = _open_array(self.labels_file(case), value["labels"]) if "labels" in value else None
+            return _parse(case, value, array, labels)
         except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
             raise AutolmkError(
                 "a preprocessed case is damaged", file=array_file, case=case, found=str(error), remedy=REMEDY
@@ -127,24 +139,26 @@ class Store:
         """`load`, after reading the whole array to see that no byte of it changed on the disk."""
         stored = self.load(case)
         array_file, description = self.files(case)
-        if checksum(array_file) != read_json(description).get("crc32"):
-            raise AutolmkError(
-                "a preprocessed case is damaged",
-                file=array_file,
-                case=case,
-                found="another checksum than when it was written",
-                remedy=REMEDY,
-            )
+        value = read_json(description)
+        for file, record in ((array_file, value), (self.labels_file(case), value.get("labels"))):
+            if record is not None and checksum(file) != record.get("crc32"):
+                raise AutolmkError(
+                    "a preprocessed case is damaged",
+                    file=file,
+                    case=case,
+                    found="another checksum than when it was written",
+                    remedy=REMEDY,
+                )
         return stored
 
     def remove(self, case: str) -> None:
         """Forget a case, if it is there."""
-        for file in reversed(self.files(case)):
+        for file in (*reversed(self.files(case)), self.labels_file(case)):
             file.unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove what a killed writer left behind; no other writer may be at work."""
-        for pattern in (".*.tmp.b2nd", ".*.json.*.tmp"):
+        for pattern in (".*.tmp.b2nd", f"{LABELS}/.*.tmp.b2nd", ".*.json.*.tmp"):
             for file in self.folder.glob(pattern):
                 file.unlink(missing_ok=True)
 
@@ -169,7 +183,20 @@ def checksum(file: Path) -> int:
     return value
 
 
-def _write_array(file: Path, array: npt.NDArray[np.float32]) -> None:
+def _put(file: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
+    """Write or replace an array (C, *S) atomically; gives the size and the checksum of its file."""
+    temporary = file.with_name(f".{file.stem}.{os.getpid()}.tmp.b2nd")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_array(temporary, array)
+        record = {"bytes": temporary.stat().st_size, "crc32": checksum(temporary)}
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return record
+
+
+def _write_array(file: Path, array: npt.NDArray[Any]) -> None:
     import blosc2
 
     d = array.ndim - 1
@@ -187,9 +214,12 @@ def _write_array(file: Path, array: npt.NDArray[np.float32]) -> None:
         os.fsync(stream.fileno())
 
 
-def _open_array(file: Path) -> Any:
+def _open_array(file: Path, record: dict[str, Any]) -> Any:
+    """ValueError where the file has another size than its record says."""
     import blosc2
 
+    if file.stat().st_size != record["bytes"]:
+        raise ValueError(f"{file.stat().st_size} bytes instead of {record['bytes']}")
     return blosc2.open(str(file), mode="r", dparams={"nthreads": 1})
 
 
@@ -205,7 +235,7 @@ def _describe(stored: StoredCase) -> dict[str, Any]:
     }
 
 
-def _parse(case: str, value: dict[str, Any], array: Any) -> StoredCase:
+def _parse(case: str, value: dict[str, Any], array: Any, labels: Any) -> StoredCase:
     geometry = Geometry.from_json(value["geometry"])
     marks = value["landmarks"]
     points = np.array(marks["points"], dtype=np.float64).reshape(len(marks["names"]), geometry.physical_ndim)
@@ -213,4 +243,7 @@ def _parse(case: str, value: dict[str, Any], array: Any) -> StoredCase:
     fill = tuple(float(v) for v in value["fill"])
     if array.shape != (len(fill), *geometry.shape):
         raise ValueError(f"an array of shape {array.shape} instead of {(len(fill), *geometry.shape)}")
-    return StoredCase(case, array, geometry, fill, landmarks, value["subject"], value["digest"], value["plans_digest"])
+    if labels is not None and labels.shape != (1, *geometry.shape):
+        raise ValueError(f"label map of shape {labels.shape} instead of {(1, *geometry.shape)}")
+    texts = (value["subject"], value["digest"], value["plans_digest"])
+    return StoredCase(case, array, geometry, fill, landmarks, *texts, labels)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image, border
+from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Landmarks
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
@@ -34,12 +35,14 @@ class ChannelSummary:
 
 @dataclass(frozen=True, eq=False)
 class CaseSummary:
-    """geometry: of the image as it lies in its file. landmarks: in the dataset's order."""
+    """geometry: of the image as it lies in its file. landmarks: in the dataset's order. labels: values in the label map
+    but 0 and 255; None without one."""
 
     subject: str
     geometry: Geometry
     landmarks: Landmarks
     channels: tuple[ChannelSummary, ...]
+    labels: tuple[int, ...] | None = None
 
 
 def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) -> CaseSummary:
@@ -58,6 +61,11 @@ def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) ->
         chosen = np.random.default_rng(seed).integers(0, inner.size, min(SAMPLES, inner.size))
         channels.append(ChannelSummary(inner[chosen], float(inner.min()), float(inner.max()), values))
     return CaseSummary(subject, image.geometry, landmarks, tuple(channels))
+
+
+def label_values(labels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
+    """Of a label map (*S): the values that stand for something."""
+    return tuple(int(v) for v in np.unique(labels) if v not in (0, UNKNOWN))
 
 
 def foreground(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:

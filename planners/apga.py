@@ -26,7 +26,7 @@ RESIDUAL_BLOCKS = 3  # a stage, as published, where the preset is residual; else
 STEM, DECODER = 2, 2  # convolutions
 DECODER_STOPS = (1, 1)  # below full resolution, 2D and 3D: its finest stage, with two decoders, costs most by far
 RADIUS = 2.0  # of balls and capsules, in widths of the heatmap's Gaussian
-KNOWN = 0.5  # share of the cases that must tell a landmark's state, so that it belongs to groups
+KNOWN = 0.5  # share of the cases that must tell a landmark's state, or hold a value of a label map
 CLUSTER, MOST_CLUSTERS = 2, 6  # least mean size, in points that span a simplex; of them
 LABEL_SHARE = 0.1  # of what the heatmaps' loss can fall, that the label maps' loss can
 RADIUS_UNTIL_KNOWN = 1.0  # memory does not depend on it
@@ -45,21 +45,21 @@ class ApgaPlanner(Planner):
         spacing: Sequence[float] | None = None,
     ) -> dict[str, Configuration]:
         """See Planner."""
-        groups = label_groups(fingerprint)
-        fields = {"label_maps": tuple(LabelMap(name, names, RADIUS_UNTIL_KNOWN) for name, names in groups.items())}
+        maps, why_maps = label_maps(fingerprint)
+        fields = {"label_maps": maps}
         budget = usable_bytes(device, memory_target_gb)
         stopped = dataclasses.replace(PRESETS[preset], decoder_stops=DECODER_STOPS)
         c = ApgaSearch(NAME, fingerprint, stopped, device, budget, fields).configuration(spacing)
         radius = float(f"{RADIUS * max(c.sigma):.4g}")
         weight, why_weight = label_weight(c)
         why = {
-            "label_maps": f"all landmarks, those of a slice, and clusters of the mean shape: {', '.join(groups)}",
+            "label_maps": why_maps,
             "label_maps.radius": f"{RADIUS:g} times the Gaussian's width",
             "options.label_weight": why_weight,
             "architecture.n_conv_per_stage": "a stem of two convolutions, then residual blocks: "
             + ("3 a stage, as published" if PRESETS[preset].residual else "1 a stage, as deep as the preset's stages"),
         }
-        maps = tuple(dataclasses.replace(m, radius=radius) for m in c.label_maps)
+        maps = tuple(m if m.value is not None else dataclasses.replace(m, radius=radius) for m in maps)
         options = {"label_weight": weight}
         return {NAME: dataclasses.replace(c, label_maps=maps, options=options, why={**c.why, **why})}
 
@@ -76,6 +76,19 @@ class ApgaSearch(Search):
             n_conv_per_stage_decoder=(DECODER,) * (n - 1),
             residual=True,
         )
+
+
+def label_maps(fingerprint: Fingerprint) -> rules.Because[tuple[LabelMap, ...]]:
+    """The user's own, where most cases have them; else of groups of landmarks, with a radius yet to be chosen."""
+    values = [int(v) for v, n in fingerprint.label_values.items() if n >= KNOWN * fingerprint.n_cases]
+    if values:
+        return tuple(LabelMap(f"label {v}", value=v) for v in values), (
+            f"{fingerprint.label_maps} of {fingerprint.n_cases} cases have a label map; values that most cases hold"
+        )
+    groups = label_groups(fingerprint)
+    return tuple(LabelMap(name, names, RADIUS_UNTIL_KNOWN) for name, names in groups.items()), (
+        f"all landmarks, those of a slice, and clusters of the mean shape: {', '.join(groups)}"
+    )
 
 
 def label_groups(fingerprint: Fingerprint) -> dict[str, tuple[str, ...]]:

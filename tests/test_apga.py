@@ -24,8 +24,8 @@ from autolmk.memory import random_batch
 from autolmk.networks.apga import APGA, LandmarkPath, build_apga, heads_of, published_architecture
 from autolmk.networks.unet import Head
 from autolmk.planner import PRESETS, draft_plans, memory_of, plan_dataset, usable_bytes
-from autolmk.planners.apga import ApgaPlanner, PublishedPlanner, label_groups
-from autolmk.plans import Configuration, Plans, replace_configuration
+from autolmk.planners.apga import ApgaPlanner, PublishedPlanner, label_groups, label_maps
+from autolmk.plans import Configuration, LabelMap, Plans, replace_configuration
 from autolmk.serialization import to_json
 from autolmk.testing import check_trainer
 from autolmk.trainers.apga import ApgaTrainer
@@ -399,6 +399,17 @@ def test_groups_are_all_the_slices_and_clusters() -> None:
     assert len(label_groups(a_fingerprint(**on_a_grid(200)))) == 7
     same = dataclasses.replace(BASE, co_slice_groups=(CoSliceGroup(0, BASE.landmarks, "slices"),))
     assert list(label_groups(same)) == ["all"]
+
+
+def test_own_label_maps_take_the_place_of_groups() -> None:
+    own = dataclasses.replace(SLICES, label_maps=39, label_values={"1": 39, "4": 20, "9": 3})
+    maps, why = label_maps(own)
+    assert maps == (LabelMap("label 1", value=1), LabelMap("label 4", value=4)) and "39 of 40 cases" in why
+    few = dataclasses.replace(SLICES, label_maps=3, label_values={"1": 3})
+    assert [m.name for m in label_maps(few)[0]] == ["all", "slice 1"]
+    c = planned(own)
+    assert c.label_maps == maps
+    assert memory_of(BASE, c, "cpu", c.batch_size).total <= usable_bytes("cpu", PRESETS["XS"].memory_gb)
 
 
 def test_every_number_has_a_reason_and_plans_fit_their_memory() -> None:

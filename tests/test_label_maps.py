@@ -107,6 +107,20 @@ def test_a_map_has_its_members_only() -> None:
     assert left[5, 5] == 1 and left[15, 18] == 0 and both[15, 18] == 1 and both[10, 11] == 1
 
 
+def test_values_of_a_users_own_map() -> None:
+    given = np.array([[0, 1, 2], [UNKNOWN, 2, 1]], dtype=np.uint8)
+    maps = [LabelMap("two", value=2), LabelMap("seven", value=7), LabelMap("A", ("A",), 0.6)]
+    points, status = np.zeros((1, 2)), np.full(1, Status.PRESENT, dtype=np.int8)
+    two, seven, ball = draw_label_maps(maps, ("A",), points, status, (1.0, 1.0), (2, 3), given)
+    assert two.tolist() == [[0, 0, 1], [UNKNOWN, 1, 0]] and seven.tolist() == [[0, 0, 0], [UNKNOWN, 0, 0]]
+    assert ball.tolist() == [[1, 0, 0], [0, 0, 0]]
+    two, seven, _ = draw_label_maps(maps, ("A",), points, status, (1.0, 1.0), (2, 3))
+    assert (two == UNKNOWN).all() and (seven == UNKNOWN).all()
+    for wrong in ({"value": 1, "landmarks": ("A",), "radius": 1.0}, {"landmarks": ("A",)}, {}):
+        with pytest.raises(ValueError, match="or a value"):
+            LabelMap("x", **wrong)
+
+
 def test_plans_with_label_maps_of_strangers_contradict_themselves() -> None:
     value = to_json(example_plans())
     maps = [{"name": "all", "landmarks": ["Nose", "Tail"], "radius": 2.0}]

@@ -45,6 +45,35 @@ def test_round_trip_is_exact(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert sorted(f.name for f in store.folder.iterdir()) == ["case.b2nd", "case.json"]
 
 
+def test_label_maps_lie_beside_the_image(tmp_path: Path) -> None:
+    rng, store = np.random.default_rng(1), Store(tmp_path)
+    values = rng.integers(0, 9, (1, 20, 70, 33)).astype(np.uint8)
+    plain, case = make_case(), dataclasses.replace(make_case(), labels=values)
+    store.write("case", case)
+    back = store.load("case")
+    assert np.array_equal(back.labels[:], values) and store.digest("case") == "digest" and store.cases() == ["case"]
+    for stored in (back, case):
+        assert np.array_equal(stored.read_labels([3, 5, 30], [4, 6, 3]), values[0, 3:7, 5:11, 30:33])
+        around = stored.read_labels([-2, 66, 30], [4, 6, 9])
+        assert np.array_equal(around[2:, :4, :3], values[0, :2, 66:, 30:]) and (around == 255).sum() == 4 * 6 * 9 - 24
+        assert (stored.read_labels([50, 0, 0], [2, 2, 2]) == 255).all()
+    file = store.labels_file("case")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert store.digest("case") is None
+    with pytest.raises(AutolmkError, match="damaged"):
+        store.load("case")
+    store.write("case", case)
+    changed = bytearray(file.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    file.write_bytes(changed)
+    assert store.digest("case") is None
+    store.write("case", plain)
+    assert store.load("case").labels is None and not file.exists()
+    store.write("case", case)
+    store.remove("case")
+    assert not file.exists()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_reads_of_any_region_equal_a_padded_crop(data: st.DataObject) -> None:

@@ -50,8 +50,10 @@ def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
     split, case = item
     faults: list[Fault] = []
     image = _attempt(faults, case, lambda: dataset.read_image(case))
-    if image is not None and min(float(np.ptp(channel)) for channel in image.array) == 0:
-        faults.append(_flat(case))
+    if image is not None:
+        if min(float(np.ptp(channel)) for channel in image.array) == 0:
+            faults.append(_flat(case))
+        _attempt(faults, case, lambda: dataset.read_labels(case, image.geometry))
     findings = Findings(split, case, digest=None if image is None else _digest(image))
     if split == "Ts" and case.annotation is None:
         return replace(findings, faults=_of_split(faults, split))

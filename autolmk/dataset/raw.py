@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk import imageio
 from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
@@ -27,12 +28,14 @@ Split = Literal["Tr", "Ts"]
 
 @dataclass(frozen=True)
 class Case:
-    """images: by channel. annotation: the file that holds its points, perhaps of other cases too; None without."""
+    """images: by channel. annotation: the file that holds its points, perhaps of other cases too; None without. labels:
+    its label map; None without."""
 
     identifier: str
     subject: str
     images: tuple[Path, ...]
     annotation: Path | None
+    labels: Path | None = None
 
 
 class Dataset:
@@ -129,10 +132,18 @@ class Dataset:
                     found=" and ".join(str(f) for f in found[case]),
                     remedy="keep one of them",
                 )
+        labels = self._label_files(split)
         return [
-            Case(case, self.description.subject(case), images, next(iter(found.get(case, ())), None))
+            Case(case, self.description.subject(case), images, next(iter(found.get(case, ())), None), labels.get(case))
             for case, images in files.items()
         ]
+
+    def _label_files(self, split: Split) -> dict[str, Path]:
+        """case -> its label map, of those in labelsTr or labelsTs."""
+        folder = self.folder / f"labels{split}"
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        endings = {file: imageio.ending_of(file) for file in files if file.is_file() and not file.name.startswith(".")}
+        return {file.name[: -len(ending)]: file for file, ending in endings.items() if ending is not None}
 
     def annotation_files(self, split: Split = "Tr") -> dict[str, tuple[Path, ...]]:
         """case -> the files that hold points of it, whether it has an image or not."""
@@ -187,6 +198,35 @@ class Dataset:
                 "channel_names in dataset.json",
             )
         return image
+
+    def read_labels(self, case: Case, geometry: Geometry) -> npt.NDArray[np.uint8] | None:
+        """(*S) the label map of a case, of whose image `geometry` is; None without. AutolmkError where it does not lie
+        on the image's grid, or holds other values than whole numbers from 0 to 255 (255: unknown)."""
+        if case.labels is None:
+            return None
+        try:
+            image = imageio.read_image([case.labels], spacing=self.spacing_of(case))
+            if self.ndim == 2 and image.geometry.ndim == 3:
+                image = imageio.squeeze(image)
+        except AutolmkError as error:
+            raise error.of_case(case.identifier) from None
+        values = image.array[0]
+        if len(image.array) != 1 or not image.geometry.is_close(geometry):
+            found = f"{' x '.join(map(str, image.geometry.shape[::-1]))} voxels, {counted(len(image.array), 'channel')}"
+            problem, expected = "a label map does not lie on the grid of its image", "the image's shape and geometry"
+        elif (values != np.round(values)).any() or values.min() < 0 or values.max() > 255:
+            found = f"values from {values.min():g} to {values.max():g}"
+            problem, expected = "a label map holds strange values", "whole numbers from 0 to 255, where 255 is unknown"
+        else:
+            return np.asarray(values.astype(np.uint8))
+        raise AutolmkError(
+            problem,
+            file=case.labels,
+            case=case.identifier,
+            found=found,
+            expected=expected,
+            remedy="export it again, or remove it from its folder: label maps are not required",
+        )
 
     def read_annotation(self, case: Case) -> Annotation:
         """The points as the file holds them. AutolmkError where the case has none, or the file is damaged."""
