@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import autolmk
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
@@ -110,7 +110,29 @@ def _predict(args: argparse.Namespace) -> int:
         counted(len(cases), "case"),
         predictor.device,
     )
-    identity = {
+    _say_uncalibrated(predictor)
+    output = PredictionFolder(
+        Path(args.output).expanduser(), fingerprints(cases), _identity(predictor), unit=predictor.plans.unit
+    )
+    report = predict_cases(
+        predictor,
+        cases,
+        output,
+        resume=args.continue_prediction,
+        readers=args.npp,
+        writers=args.nps,
+        extras=Extras(args.save_heatmap_crops, args.save_overlays),
+        record=_record(args, model, predictor),
+    )
+    print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
+    if report.failures:
+        print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
+    return SOME_FAILED if report.failures else OK
+
+
+def _identity(predictor: Predictor) -> dict[str, Any]:
+    """What two runs must share for one to go on with the other's predictions."""
+    return {
         "checkpoints": predictor.digests,
         "plans": predictor.plans.digest(),
         "mirroring": predictor.mirror,
@@ -121,35 +143,24 @@ def _predict(args: argparse.Namespace) -> int:
         "device": predictor.device.type,
         "autolmk": autolmk.__version__,
     }
-    _say_uncalibrated(predictor)
-    output = PredictionFolder(Path(args.output).expanduser(), fingerprints(cases), identity, unit=predictor.plans.unit)
-    report = predict_cases(
-        predictor,
-        cases,
-        output,
-        resume=args.continue_prediction,
-        readers=args.npp,
-        writers=args.nps,
-        extras=Extras(args.save_heatmap_crops, args.save_overlays),
-        record={
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "arguments": {k: v for k, v in sorted(vars(args).items()) if not k.startswith("_")},
-            "model_folder": str(model.absolute()),
-            "dataset": predictor.plans.dataset_name,
-            "trainer": predictor.configuration.trainer,
-            "unit": predictor.plans.unit,
-            "folds": predictor.folds,
-            "checkpoint": args.chk,
-            "presence_calibrated_on": {
-                f: m.presence_cases for f, m in zip(predictor.folds, predictor.measured, strict=True)
-            },
-            "device": describe_device(predictor.device),
+
+
+def _record(args: argparse.Namespace, model: Path, predictor: Predictor) -> dict[str, Any]:
+    """What run.json says besides."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "arguments": {k: v for k, v in sorted(vars(args).items()) if not k.startswith("_")},
+        "model_folder": str(model.absolute()),
+        "dataset": predictor.plans.dataset_name,
+        "trainer": predictor.configuration.trainer,
+        "unit": predictor.plans.unit,
+        "folds": predictor.folds,
+        "checkpoint": args.chk,
+        "presence_calibrated_on": {
+            f: m.presence_cases for f, m in zip(predictor.folds, predictor.measured, strict=True)
         },
-    )
-    print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
-    if report.failures:
-        print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
-    return SOME_FAILED if report.failures else OK
+        "device": describe_device(predictor.device),
+    }
 
 
 def _say_uncalibrated(predictor: Predictor) -> None:
