@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolmk import rules
 from autolmk.design import FINE_STEP, Design, Search, first_true
@@ -29,13 +29,13 @@ NAME, GLOBAL = "global_to_local", "global_to_local_global"
 GLOBAL_TIME = 0.55  # share of the training time that the global stage takes
 CELLS = 8  # along each axis of a window, at least
 HALVINGS = (2, 5)  # least and most: the stem's, and those of the stages
+CELL, COARSE_CELL = (32, 8), 8  # voxels along a cell (2D, 3D): published; where training is bounded by time
+ROOM = 0.8  # of the largest cell that is allowed, which that many voxels come to
 BLOCKS, FEW_BLOCKS = (1, 3, 4, 6, 3), (1, 1, 1, 1, 1)  # published; where training is bounded by time
-FEW_FEATURES = (
-    4  # times the first stage's, at most, where training is bounded by time: wide cells cost more than memory
-)
+FEW_FEATURES = 4  # times the first stage's, at most, where training is bounded by time: wide cells cost more
 TIME_SHARE = (1.0, 0.5)  # (2D, 3D) of memory that stands for a step's time: so steps take no longer than heatmap's
 FIRST_KERNEL = 7
-LARGEST_WEIGHT = 100.0  # of the classes: beyond, their loss would hide that of the displacements
+LARGEST_WEIGHT, LOCAL_WEIGHT = 50.0, 0.125  # of the classes: at most; times the global stage's, published 1/20 and 1/8
 LOCAL_WIDTH, NARROWEST = 32, 4  # features of a local network's first stage: published and widest; least
 LOCAL_CONVOLUTIONS, LOCAL_HALVINGS = (4, 2), (1, 5)  # of the first stage and the others; least and most
 LEAST_SIDE = 16  # voxels of a local window: published
@@ -83,7 +83,20 @@ def _part(configuration: Configuration, share: float) -> Configuration:
 
 
 class CellSearch(Search):
-    """The search for window and spacing, with the network and the cell of this method."""
+    """The search for window and spacing, with the network and the cell of this method.
+
+    A cell finds its landmark by what surrounds it, and the local stage sees the details: so voxels need be no finer
+    than what makes a cell of the published number of voxels.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        allowed = min(self.nearest, min(self.reach) / CELLS)  # mm
+        voxels = COARSE_CELL if self.bounded else CELL[self.three_d]
+        finer, self.finest = self.finest, rules.rounded(rules.coarsened(self.finest, ROOM * allowed / voxels))
+        self.coarsest = max(self.coarsest, min(self.finest))
+        if finer != self.finest:
+            self.why_finest = f"{self.why_finest}, coarsened so that a cell of {ROOM * allowed:.3g} has {voxels} voxels"
 
     def design(self, spacing: Sequence[float], sides: Sequence[float]) -> Design:
         """The network for windows of at least `sides` mm at `spacing`, with the largest cell that is allowed."""
@@ -168,23 +181,25 @@ def _global(search: CellSearch) -> Configuration:
 WHY_SIGMA = "nothing is trained by it: candidates within two cells or two sigma of a better one count as it"
 
 
-def class_weight(fingerprint: Fingerprint, configuration: Configuration) -> tuple[float, str]:
-    """One over the share of cells that hold their landmark, at most LARGEST_WEIGHT: the mean over cells of the
-    classification loss hardly feels the one cell that matters."""
+def class_weight(fingerprint: Fingerprint, configuration: Configuration, factor: float = 1.0) -> tuple[float, str]:
+    """Times `factor` the root of one over the share of cells that hold their landmark, at most LARGEST_WEIGHT.
+
+    So the loss lies between the mean over cells, which hardly feels the one cell that matters, and their sum, beside
+    which displacements count for little.
+    """
     sides = [n * s for n, s in zip(configuration.patch_size, configuration.spacing, strict=True)]
-    cells = math.prod(
-        n // c for n, c in zip(configuration.patch_size, configuration.architecture.output_stride, strict=True)
-    )
+    stride = configuration.architecture.output_stride
+    cells = math.prod(n // c for n, c in zip(configuration.patch_size, stride, strict=True))
     seen = 1.0
     if configuration.windows.kind == "random":
         seen = math.prod(min(1.0, w / e) for w, e in zip(sides, fingerprint.median_extent, strict=True))
     statistics = fingerprint.landmark_statistics.values()
     present = sum(s.n_present for s in statistics)
     share = seen * present / max(1, present + sum(s.n_absent for s in statistics))
-    weight = min(LARGEST_WEIGHT, cells / max(share, 1e-3))
+    weight = min(LARGEST_WEIGHT, factor * math.sqrt(cells / max(share, 1e-3)))
     return round(weight, 2), (
-        f"one of {cells} cells holds a landmark that is there, which {share:.0%} are: one over that share, at most "
-        f"{LARGEST_WEIGHT:g}"
+        f"one of {cells} cells holds a landmark that the window shows, which {share:.0%} are: the root of one over "
+        f"that share, times {factor:g}, at most {LARGEST_WEIGHT:g}"
     )
 
 
@@ -206,7 +221,7 @@ class _Local:
         draft, why_draft = self.smallest(given)
         chosen = self.longest(draft)
         batch, why_batch = self.batch(chosen)
-        weight, why_weight = class_weight(self.fingerprint, chosen)
+        weight, why_weight = class_weight(self.fingerprint, chosen, LOCAL_WEIGHT)
         return dataclasses.replace(
             chosen,
             batch_size=batch,

@@ -64,7 +64,6 @@ def absent(n: int) -> dict[str, LandmarkStatistics]:
 
 
 FLAT = {"spacing": (1.0, 1.0), "rotation": (20.0,), "mean_shape": mean_shape(12, 2)}
-SMALL = turned(shape=(16.0, 32.0, 32.0), nearest=40.0)
 WIDE = turned(shape=(300.0, 300.0, 300.0), nearest=40.0)
 BIG_GPU = {"preset": "M", "device": "cuda"}
 GLOBAL_CAUSES: dict[
@@ -145,6 +144,17 @@ def test_a_cell_is_the_largest_below_the_landmarks_distance_that_leaves_eight_al
     assert min(n // (2 * cell) for n in c.patch_size) < CELLS or 2 * cell * c.spacing[0] >= nearest
 
 
+def test_a_large_image_is_coarsened_until_a_cell_has_as_many_voxels_as_published() -> None:
+    flat = a_fingerprint(**{**FLAT, "shape": (480.0, 632.0), "nearest": 43.0})
+    quick = plan(flat).configurations[GLOBAL]
+    assert quick.architecture.output_stride == (8, 8) and quick.spacing == pytest.approx((4.3, 4.3))
+    assert "a cell of 34.4 has 8 voxels" in quick.why["spacing"]
+    large = plan(flat, **BIG_GPU).configurations[GLOBAL]
+    assert large.architecture.output_stride == (32, 32) and large.spacing == pytest.approx((1.075, 1.075))
+    crowded = a_fingerprint(**{**FLAT, "shape": (480.0, 632.0), "nearest": 8.0})
+    assert plan(crowded).configurations[GLOBAL].spacing < (2.0, 2.0)
+
+
 def test_a_coarse_axis_is_halved_later() -> None:
     c = stage(GLOBAL, turned(spacing=(4.0, 1.0, 1.0), shape=(20.0, 100.0, 100.0), nearest=30.0))
     assert c.architecture.output_stride[0] < c.architecture.output_stride[1]
@@ -161,18 +171,16 @@ def test_published_pooling_follows_from_published_images() -> None:
     assert c.architecture.output_stride == (8, 8, 8) and c.architecture.strides[3:] == ((1, 1, 1),) * 2
 
 
-def test_the_class_weight_is_one_over_the_share_of_cells_that_hold_a_landmark_and_capped() -> None:
-    c = stage(GLOBAL, SMALL)
-    cells = math.prod(n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True))
-    assert cells > 100 and c.options["class_weight"] == 100.0
-    flat = {**FLAT, "shape": (28.0, 28.0), "nearest": 40.0}
-    few = a_fingerprint(**flat)
+def test_the_class_weight_follows_the_share_of_cells_that_hold_a_landmark_and_is_capped() -> None:
+    few = a_fingerprint(**{**FLAT, "shape": (28.0, 28.0), "nearest": 40.0})
     c = stage(GLOBAL, few)
     cells = math.prod(n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True))
-    assert c.options["class_weight"] == cells < 100
-    names = {name: statistics(n_absent=10) for name in few.landmark_statistics}
-    rarer = stage(GLOBAL, dataclasses.replace(few, landmark_statistics=names))
-    assert rarer.options["class_weight"] == pytest.approx(min(100.0, cells * 50 / 40), abs=0.01)
+    assert c.options["class_weight"] == pytest.approx(math.sqrt(cells), abs=0.01)
+    seen = {name: statistics(n_absent=10) for name in few.landmark_statistics}
+    rarer = stage(GLOBAL, dataclasses.replace(few, landmark_statistics=seen))
+    assert rarer.options["class_weight"] == pytest.approx(math.sqrt(cells * 50 / 40), abs=0.01)
+    assert stage(GLOBAL, turned(nearest=2.0)).options["class_weight"] == 50.0
+    assert stage(NAME, few).options["class_weight"] < 0.3 * c.options["class_weight"]
 
 
 # -- local windows -----------------------------------------------------------------------------------------------------
