@@ -23,7 +23,7 @@ from autolmk.placement import MARGIN
 from autolmk.planner import PRESETS, memory_of, plan_dataset, usable_bytes
 from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner
 from autolmk.plans import Configuration, Plans, Windows
-from autolmk.prediction.inference import Member
+from autolmk.prediction.inference import Look, Member, heatmap_crops, predict_image
 from autolmk.prediction.stages import Prepared, load_stage, predict_stages
 from autolmk.registry import planner_class, trainer_class
 from autolmk.store import Store
@@ -269,6 +269,22 @@ def test_a_rule_that_is_demanded_is_used_whatever_was_measured(store: Store, tra
     loaded = load_stage([work.trainer], [trained / "heatmap"], "final", torch.device("cpu"))
     codec = loaded.members[0].codec
     assert isinstance(codec, CellCodec) and codec.voting == "mean"
+
+
+def test_crops_show_the_cells_around_a_landmark_even_one_that_is_voted_beyond_the_image(
+    store: Store, trained: Path
+) -> None:
+    work = works(store)[0]
+    loaded = load_stage([work.trainer], [trained / "heatmap"], "final", torch.device("cpu"))
+    stored, c = store.load(VAL[0]), loaded.configuration
+    rest = (stored.image(), stored.fill, loaded.members, staged_plans(), c)
+    found = predict_image(*rest, loaded.measured, device="cpu")
+    found.candidates[1, 0] = [-50.0, 400.0]
+    crops = dict(heatmap_crops(Look(*rest, torch.device("cpu"), False), found, c, (3.0, 3.0)))
+    assert set(crops) == set(NAMES)
+    for name, crop in crops.items():
+        assert min(crop.array.shape) >= 1 and crop.geometry.spacing == (2.0, 2.0)
+        assert stored.geometry.contains(stored.geometry.to_voxels(crop.geometry.centre)), name
 
 
 def test_held_out_windows_are_straight_always_the_same_and_of_the_asked_cases(store: Store, trained: Path) -> None:
