@@ -6,6 +6,7 @@ coarsened within bounds; else windows are as large as memory allows, coarsened u
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -355,6 +356,29 @@ def schedule_for(
         "schedule.ema_decay": why_decay,
         "schedule.validation_share": "the preset's",
     }
+
+
+def of_the_time(configuration: Configuration, share: float) -> Configuration:
+    """A stage's configuration with its share of the preset's length."""
+    schedule = configuration.schedule
+    seconds, why = schedule.max_seconds, f"{share:.0%} of the preset's time is this stage's"
+    part = dataclasses.replace(
+        schedule,
+        epochs=max(1, round(share * schedule.epochs)) if seconds is None else schedule.epochs,
+        max_seconds=None if seconds is None else share * seconds,
+    )
+    reasons = {**configuration.why, "schedule.epochs": why, "schedule.max_seconds": why}
+    return dataclasses.replace(configuration, schedule=part, why=reasons)
+
+
+def cases_a_step(
+    fingerprint: Fingerprint, configuration: Configuration, preset: Preset, device: str, budget: float
+) -> rules.Because[int]:
+    """Of a stage that sees a window a landmark: as many as fit, at most the preset's batch and half of the cases."""
+    one = memory_of(fingerprint, configuration, device, 1)
+    most = min(preset.batch_most, max(1, fingerprint.n_cases // 2))
+    size = max(1, min(most, 1 + int((budget - one.total) // one.per_batch)))
+    return size, f"cases a step: at most {most} (preset, half of the cases), as many as fit"
 
 
 def first_true(count: int, holds: Callable[[int], bool]) -> int | None:

@@ -3,6 +3,7 @@ reason. Pure functions. Array axes are (z, y, x) of canonical orientation, physi
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -34,6 +35,7 @@ TRANSLATION_FLOOR = 2.0  # voxels
 POSE_TELLS = 2.0  # times its residual that a shape must extend across its longest axis to tell a pose
 POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow the pose
 POSE_FLOOR = 7.0  # degrees
+POSE_SCALE = 0.05  # by which sizes differ beyond what the fit of the mean shape tells
 SAME_SLICES = 0.95  # share of the cases whose slices must run across one direction
 UNNAMED_NORMALIZATION = "zscore"
 SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
@@ -325,6 +327,25 @@ def pose_error(fingerprint: Fingerprint) -> Because[float]:
     return min(30.0, max(POSE_FLOOR, round(3 * error, 1))), (
         f"the fit of the mean shape is good to {error:.2g} degrees; three times that, at least {POSE_FLOOR:g}"
     )
+
+
+def window_augmentation(
+    fingerprint: Fingerprint, spacing: Sequence[float], side: Sequence[int], pose: bool
+) -> tuple[Augmentation, dict[str, str]]:
+    """Of windows of `side` (D,) voxels a landmark: in the pose's frame what its fit may be off by, else the ranges of
+    the images' poses. Never mirrored: a window is one landmark's."""
+    image, why = augmentation(fingerprint, spacing, [n * s for n, s in zip(side, spacing, strict=True)])
+    image = dataclasses.replace(image, mirror_axis=None)
+    why = {**why, "augmentation.mirror_axis": "windows are one side's"}
+    if not pose:
+        return image, why
+    turn, why_turn = pose_error(fingerprint)
+    turned = dataclasses.replace(image, rotation=(turn,) * len(image.rotation), scale=(1 - POSE_SCALE, 1 + POSE_SCALE))
+    return turned, {
+        **why,
+        "augmentation.rotation": why_turn,
+        "augmentation.scale": f"the fit of the mean shape takes the size away; {POSE_SCALE:.0%} are left",
+    }
 
 
 def _mean_shape(fingerprint: Fingerprint) -> npt.NDArray[np.float64]:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autolmk import rules
-from autolmk.design import Search
+from autolmk.design import Search, cases_a_step, of_the_time
 from autolmk.networks.topology import topology
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
-from autolmk.plans import Architecture, Augmentation, Configuration, Schedule, Windows
+from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint
@@ -27,13 +27,9 @@ LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what ho
 WINDOWS = (16, 16)  # a training step (2D, 3D)
 STAGES = 3  # of the fine network: its windows are small
 COORDINATE_CASES = 300  # from which the coarse stage may learn coordinates without heatmaps, where poses are alike
-OWN_CASES, OWN_LANDMARKS = (
-    100,
-    16,
-)  # cases from which, and landmarks up to which, each landmark has a network of its own
+OWN_CASES, OWN_LANDMARKS = 100, 16  # from and up to which each landmark has a network of its own
 OWN_FEATURES = 4  # times narrower than the shared network
 ROUNDS = 2  # looks, the second around the points of the first
-SCALE = 0.05  # by which sizes differ beyond what the fit tells
 
 
 class CoarseToFinePlanner(Planner):
@@ -56,12 +52,8 @@ class CoarseToFinePlanner(Planner):
             why_kind = f"{why_kind}, but no window holds the whole image: heatmaps"
             coarse = Search("heatmap", fingerprint, chosen, device, budget).configuration(None)
         fine = _fine(fingerprint, chosen, device, budget, spacing)
-        return {
-            COARSE: dataclasses.replace(
-                coarse, schedule=_part(coarse.schedule, COARSE_TIME), why={**_why(coarse, True), "trainer": why_kind}
-            ),
-            NAME: dataclasses.replace(fine, schedule=_part(fine.schedule, 1 - COARSE_TIME), why=_why(fine, False)),
-        }
+        coarse = dataclasses.replace(coarse, why={**coarse.why, "trainer": why_kind})
+        return {COARSE: of_the_time(coarse, COARSE_TIME), NAME: of_the_time(fine, 1 - COARSE_TIME)}
 
 
 def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
@@ -74,21 +66,6 @@ def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
     )
 
 
-def _part(schedule: Schedule, share: float) -> Schedule:
-    """A stage's part of the preset's length."""
-    seconds = schedule.max_seconds
-    return dataclasses.replace(
-        schedule,
-        epochs=max(1, round(share * schedule.epochs)) if seconds is None else schedule.epochs,
-        max_seconds=None if seconds is None else share * seconds,
-    )
-
-
-def _why(configuration: Configuration, coarse: bool) -> dict[str, str]:
-    part = f"{COARSE_TIME if coarse else 1 - COARSE_TIME:.0%} of the preset's time is this stage's"
-    return {**configuration.why, "schedule.max_seconds": part, "schedule.epochs": part}
-
-
 def _fine(
     fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None
 ) -> Configuration:
@@ -99,7 +76,9 @@ def _fine(
     sigma, why_sigma = rules.heatmap_sigma(fingerprint, spacing, spacing)
     weights, why_weights = _weights(fingerprint)
     windows, why_windows = _windows(fingerprint, three_d, weights)
-    augmentation, why_augmentation = _augmentation(fingerprint, spacing, windows)
+    augmentation, why_augmentation = rules.window_augmentation(
+        fingerprint, spacing, windows.least_side or (), windows.pose
+    )
     iterations, why_iterations = rules.iterations_per_epoch(
         fingerprint, len(fingerprint.landmarks) * ROUNDS, WINDOWS[three_d], False,
         preset.validation_share, preset.iterations_least,
@@ -126,9 +105,10 @@ def _fine(
         options={"weights": weights, "correlated": bool(windows.groups)},
     )  # fmt: skip
     fitted, why_patch = _largest(fingerprint, draft, preset, device, budget, three_d)
-    fitted, why_batch = _batch(fingerprint, fitted, preset, device, budget)
+    batch, why_batch = cases_a_step(fingerprint, fitted, preset, device, budget)
     return dataclasses.replace(
         fitted,
+        batch_size=batch,
         why={
             "spacing": why_spacing if given is None else "as demanded",
             "normalization": why_normalization,
@@ -179,29 +159,6 @@ def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Wind
     }
 
 
-def _augmentation(
-    fingerprint: Fingerprint, spacing: Sequence[float], windows: Windows
-) -> tuple[Augmentation, dict[str, str]]:
-    """In the pose's frame what its fit may be off by, else the ranges of the image's poses; never mirrored: a window is
-    one landmark's."""
-    window = [n * s for n, s in zip(windows.least_side or (), spacing, strict=True)]
-    image, why = rules.augmentation(fingerprint, spacing, window)
-    if not windows.pose:
-        return dataclasses.replace(image, mirror_axis=None), {
-            **why,
-            "augmentation.mirror_axis": "windows are one side's",
-        }
-    turn, why_turn = rules.pose_error(fingerprint)
-    return dataclasses.replace(
-        image, rotation=(turn,) * len(image.rotation), scale=(1 - SCALE, 1 + SCALE), mirror_axis=None
-    ), {
-        **why,
-        "augmentation.rotation": why_turn,
-        "augmentation.scale": f"the fit of the mean shape takes the size away; {SCALE:.0%} are left",
-        "augmentation.mirror_axis": "windows are one side's",
-    }
-
-
 def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int, weights: str) -> Architecture:
     shape = topology((side,) * len(spacing), spacing, STAGES)
     base, n = preset.base_features[three_d] // (OWN_FEATURES if weights == "own" else 1), len(shape.strides)
@@ -229,13 +186,3 @@ def _largest(
     return dataclasses.replace(draft, patch_size=(longest,) * fingerprint.ndim), (
         f"the longest side that training may choose: at most {MOST[three_d]} voxels, and what fits the memory target"
     )
-
-
-def _batch(
-    fingerprint: Fingerprint, configuration: Configuration, preset: Preset, device: str, budget: float
-) -> tuple[Configuration, str]:
-    """As many cases a step as fit, within the preset's bound."""
-    one = memory_of(fingerprint, configuration, device, 1)
-    most = min(preset.batch_most, max(1, fingerprint.n_cases // 2))
-    size = max(1, min(most, 1 + int((budget - one.total) // one.per_batch)))
-    return dataclasses.replace(configuration, batch_size=size), f"cases a step: at most {most}, as many as fit"

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autolmk import rules
-from autolmk.design import FINE_STEP, Design, Search, first_true
+from autolmk.design import FINE_STEP, Design, Search, cases_a_step, first_true, of_the_time
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB
 from autolmk.networks.topology import SMALLEST, Topology, topology
 from autolmk.placement import MARGIN
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
-from autolmk.plans import Architecture, Augmentation, Configuration, Schedule, Windows
+from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint
@@ -41,7 +41,6 @@ LOCAL_CONVOLUTIONS, LOCAL_HALVINGS = (4, 2), (1, 5)  # of the first stage and th
 LEAST_SIDE = 16  # voxels of a local window: published
 MISSES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # global cells by which windows may be off; the last one is expected
 ROUNDS = 2  # looks, the second around the points of the first
-SCALE = 0.05  # by which sizes differ beyond what the fit of the mean shape tells
 
 
 class GlobalToLocalPlanner(Planner):
@@ -61,22 +60,7 @@ class GlobalToLocalPlanner(Planner):
         share = 1.0 if chosen.max_seconds is None else TIME_SHARE[int(fingerprint.ndim == 3)]
         first = _global(CellSearch("global_cells", fingerprint, chosen, device, share * budget))
         last = _Local(fingerprint, chosen, device, budget, first).configuration(spacing)
-        return {GLOBAL: _part(first, GLOBAL_TIME), NAME: _part(last, 1 - GLOBAL_TIME)}
-
-
-def _part(configuration: Configuration, share: float) -> Configuration:
-    """With its share of the preset's length."""
-    schedule = configuration.schedule
-    seconds, part = schedule.max_seconds, f"{share:.0%} of the preset's time is this stage's"
-    return dataclasses.replace(
-        configuration,
-        schedule=dataclasses.replace(
-            schedule,
-            epochs=max(1, round(share * schedule.epochs)) if seconds is None else schedule.epochs,
-            max_seconds=None if seconds is None else share * seconds,
-        ),
-        why={**configuration.why, "schedule.epochs": part, "schedule.max_seconds": part},
-    )
+        return {GLOBAL: of_the_time(first, GLOBAL_TIME), NAME: of_the_time(last, 1 - GLOBAL_TIME)}
 
 
 # -- the global stage --------------------------------------------------------------------------------------------------
@@ -220,7 +204,7 @@ class _Local:
         """All numbers, each with its reason. given: (D,) mm, a demanded spacing."""
         draft, why_draft = self.smallest(given)
         chosen = self.longest(draft)
-        batch, why_batch = self.batch(chosen)
+        batch, why_batch = cases_a_step(self.fingerprint, chosen, self.preset, self.device, self.budget)
         weight, why_weight = class_weight(self.fingerprint, chosen, LOCAL_WEIGHT)
         return dataclasses.replace(
             chosen,
@@ -292,8 +276,9 @@ class _Local:
         normalization, why_normalization = rules.normalizations(fingerprint)
         patch, shape = self.shape(spacing, missed)
         windows, why_windows = self.windows(shape)
-        augmentation, why_augmentation = self.augmentation(spacing, windows)
-        prior, why_prior = rules.shape_prior(fingerprint)
+        augmentation, why_augmentation = rules.window_augmentation(
+            fingerprint, spacing, windows.least_side or (), windows.pose
+        )
         schedule, why_schedule = self.schedule()
         first, others = LOCAL_CONVOLUTIONS
         halvings = len(shape.strides) - 1
@@ -316,12 +301,12 @@ class _Local:
             sigma=rules.rounded([s * c for s, c in zip(spacing, shape.scale, strict=True)]),
             augmentation=augmentation,
             schedule=schedule,
-            shape_prior=prior,
+            shape_prior=False,
             previous_stage=GLOBAL,
             why={
                 "normalization": why_normalization,
                 "sigma": WHY_SIGMA,
-                "shape_prior": why_prior,
+                "shape_prior": "its windows lie where the global stage's prior put them",
                 **why_windows,
                 **why_augmentation,
                 **why_schedule,
@@ -342,22 +327,6 @@ class _Local:
                 f"{self.fingerprint.unit}, until errors are measured"
             ),
             "windows.least_side": f"{LEAST_SIDE} voxels (published), {CELLS} cells; measured errors may ask for more",
-        }
-
-    def augmentation(self, spacing: Sequence[float], windows: Windows) -> tuple[Augmentation, dict[str, str]]:
-        """In the pose's frame what its fit may be off by, else the ranges of the images' poses; never mirrored."""
-        sides = [LEAST_SIDE * s for s in spacing]
-        image, why = rules.augmentation(self.fingerprint, spacing, sides)
-        image = dataclasses.replace(image, mirror_axis=None)
-        why = {**why, "augmentation.mirror_axis": "each landmark has a network of its own, which sees one side"}
-        if not windows.pose:
-            return image, why
-        turn, why_turn = rules.pose_error(self.fingerprint)
-        turned = dataclasses.replace(image, rotation=(turn,) * len(image.rotation), scale=(1 - SCALE, 1 + SCALE))
-        return turned, {
-            **why,
-            "augmentation.rotation": why_turn,
-            "augmentation.scale": f"the fit of the mean shape takes the size away; {SCALE:.0%} are left",
         }
 
     def schedule(self) -> tuple[Schedule, dict[str, str]]:
@@ -390,13 +359,6 @@ class _Local:
             f"{self.cell:.3g} {self.fingerprint.unit} to each side and {MARGIN:g} voxels more, as memory allows"
         )
         return dataclasses.replace(chosen, windows=windows, why={**chosen.why, "patch_size": why})
-
-    def batch(self, configuration: Configuration) -> tuple[int, str]:
-        """As many cases a step as fit, within the preset's bound and half of the cases."""
-        one = memory_of(self.fingerprint, configuration, self.device, 1)
-        most = min(self.preset.batch_most, max(1, self.fingerprint.n_cases // 2))
-        size = max(1, min(most, 1 + int((self.budget - one.total) // one.per_batch)))
-        return size, f"cases a step: at most {most} (preset, half of the cases), as many as fit"
 
     def fits(self, configuration: Configuration) -> bool:
         return memory_of(self.fingerprint, configuration, self.device, 1).total <= self.budget
