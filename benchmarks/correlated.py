@@ -1,6 +1,6 @@
 """Do windows that are seen together help landmarks that are ambiguous in their own? On a phantom with planted groups.
 
-    python benchmarks/correlated.py [--work FOLDER] [--coarse 400] [--fine 500] [--seeds 0 1 2] [--co_slice]
+    python benchmarks/correlated.py [--work FOLDER] [--coarse 300] [--fine 400] [--seeds 0 1 2] [--co_slice]
 
 Two groups of landmarks lie on one slice each, and one landmark of each group on a rod that looks alike on all slices
 (`autolmk.phantom`). For each seed a coarse stage is trained, and after it the fine stage twice, in equally many steps:
@@ -50,8 +50,8 @@ def main() -> int:
     """Plan once, train and predict both arms with each seed, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/correlated"))
-    parser.add_argument("--coarse", type=int, default=400, help="steps of a coarse stage")
-    parser.add_argument("--fine", type=int, default=500, help="steps of a fine stage")
+    parser.add_argument("--coarse", type=int, default=300, help="steps of a coarse stage")
+    parser.add_argument("--fine", type=int, default=400, help="steps of a fine stage")
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--co_slice", action="store_true", help="also predict with the co-slice step")
     arguments = parser.parse_args()
@@ -94,7 +94,7 @@ def run(work: Path, arm: str, seed: str, variants: Sequence[str]) -> None:
     if not own.exists() and other.exists():
         shutil.copytree(other, own)
     set_folders(work, f"results_{arm}_{seed}")
-    command("train", "1", METHOD, "all", "--seed", seed, "--set", f"options.correlated={arm}")
+    command("train", "1", METHOD, "all", "--seed", seed, "--threads", "1", "--set", f"options.correlated={arm}")
     for name in variants:
         out, images = str(work / f"predictions_{arm}_{seed}_{name}"), str(work / "raw" / NAME / "imagesTs")
         command("predict", "-i", images, "-o", out, "-d", "1", "-c", METHOD, "-f", "all", *VARIANTS[name])
