@@ -2,7 +2,7 @@
 
     python benchmarks/output_stride.py --data FOLDER NAME [--max-time 25m] [--work FOLDER] [--preset XS]
 
-Data and folders as for real_data.py. In 3D the presets stop the decoder at half resolution (`decoder_stops`);
+Data and folders as for real_data.py. The presets stop the decoder at half resolution (`decoder_stops`);
 `FullResolution` lets it go on. Spacing and window may then differ too, because both plans fill the same memory target.
 """
 

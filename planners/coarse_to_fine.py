@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from autolmk import rules
 from autolmk.design import Search, cases_a_step, of_the_time
-from autolmk.networks.topology import topology
+from autolmk.networks.topology import topology, with_output_stride
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
@@ -25,6 +25,7 @@ NAME, COARSE = "coarse_to_fine", "coarse_to_fine_coarse"
 COARSE_TIME = 0.55  # share of the training time that the coarse stage takes
 LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
 WINDOWS = (16, 16)  # a training step (2D, 3D)
+STOPS = (1, 0)  # times the decoder stops below full resolution (2D, 3D): windows of volumes are few voxels wide
 STAGES = 3  # of the fine network: its windows are small
 COORDINATE_CASES = 300  # from which the coarse stage may learn coordinates without heatmaps, where poses are alike
 OWN_CASES, OWN_LANDMARKS = 100, 16  # from and up to which each landmark has a network of its own
@@ -162,7 +163,7 @@ def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Wind
 def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int, weights: str) -> Architecture:
     shape = topology((side,) * len(spacing), spacing, STAGES)
     base, n = preset.base_features[three_d] // (OWN_FEATURES if weights == "own" else 1), len(shape.strides)
-    return Architecture(
+    full = Architecture(
         features_per_stage=tuple(min(preset.max_features[three_d], base * 2**i) for i in range(n)),
         kernel_sizes=shape.kernel_sizes,
         strides=shape.strides,
@@ -170,6 +171,7 @@ def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: 
         n_conv_per_stage_decoder=(2,) * (n - 1),
         output_stride=shape.strides[0],
     )
+    return with_output_stride(full, STOPS[three_d])
 
 
 def _largest(

@@ -219,7 +219,7 @@ def test_a_small_volume_in_any_pose_is_looked_at_whole_at_twice_its_spacing() ->
 def test_a_photograph_is_looked_at_whole_on_a_laptop() -> None:
     c = heatmap(WING)
     assert c.windows.kind == "whole"
-    assert all(160 <= n <= 256 for n in c.patch_size)
+    assert all(192 <= n <= 320 for n in c.patch_size)
     assert all(n * s >= e for n, s, e in zip(c.patch_size, c.spacing, WING.max_extent, strict=True))
     assert c.batch_size == 4
 
