@@ -45,6 +45,28 @@ class Placement:
     sigma: tuple[float, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
 
+    def holds(self, spacing: Sequence[float]) -> float:
+        """Log-odds that a window, of voxels of `spacing` (D,) mm, holds its landmark: of the measured errors, one more
+        inside and one more outside. 0 without measured errors."""
+        errors = self._known()
+        half = np.multiply(self.side, spacing)[::-1] / 2  # axes z, y, x; errors are x, y, z
+        outside = int((np.abs(errors[:, : len(half)]) > half).any(axis=1).sum())
+        return float(np.log((len(errors) - outside + 1) / (outside + 1))) if len(errors) else 0.0
+
+    def log_tail(self, distances: npt.ArrayLike) -> FloatArray:
+        """Logarithm of the share of measured errors that are at least as long as distances (...) mm of the frame,
+        counting one more that is. 0 without measured errors."""
+        errors = np.sort(np.linalg.norm(self._known(), axis=1))
+        shorter = np.searchsorted(errors, np.asarray(distances, dtype=np.float64))
+        return np.asarray(np.log((len(errors) - shorter + 1) / (len(errors) + 1)))
+
+    def _known(self) -> FloatArray:
+        """(N, P) of the errors."""
+        if not self.errors:
+            return np.empty((0, len(self.side)))
+        errors = np.array(self.errors, dtype=np.float64).reshape(-1, len(self.errors[0][0]))
+        return np.asarray(errors[np.isfinite(errors).all(axis=1)])
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:

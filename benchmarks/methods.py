@@ -6,18 +6,26 @@ The budget (20 minutes on mouse_ct_small, 10 on fly_wing; --max-time) covers all
 WORK/NAME/METHOD_SEED.json, and finished runs are skipped, so that the benchmark can be spread over days; a run that was
 broken off goes on. Staged methods are also judged after their first stage, and every method without its co-slice step
 where the plans have one. --table prints the table of all finished runs alone.
+
+Under each table stands how far the errors of any two runs agree: 1 where they are the same vectors, 0 where they are
+unrelated. What all runs err alike by is in the annotations, or beyond what the training cases tell.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
 import json
+import math
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from real_data import build_raw, command
+
+from autolmk import annotations as marks
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
 MINUTES = {"mouse_ct_small": "20m", "fly_wing": "10m"}
@@ -95,6 +103,24 @@ def figures(predictions: Path) -> dict[str, float]:
     }
 
 
+def agreement(one: Path, other: Path) -> float:
+    """Cosine of two runs' error vectors over all points: of e and f from |e|, |f| and |e - f|, since both predict the
+    same points; 2 e f = |e|^2 + |f|^2 - |e - f|^2."""
+    (errors, places), (others, moved) = (_points(folder) for folder in (one, other))
+    both = [key for key in errors if key in others]
+    product = sum((errors[k] ** 2 + others[k] ** 2 - math.dist(places[k], moved[k]) ** 2) / 2 for k in both)
+    return product / math.sqrt(sum(errors[k] ** 2 for k in both) * sum(others[k] ** 2 for k in both))
+
+
+def _points(folder: Path) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], list[float]]]:
+    """(case, landmark) -> error, and -> predicted point, of the points that were evaluated."""
+    with open(folder / "evaluation" / "points.csv", newline="") as stream:
+        errors = {(row["case"], row["landmark"]): float(row["error"]) for row in csv.DictReader(stream) if row["error"]}
+    cases = marks.read_table(folder / "landmarks.csv")
+    places = {(c, n): list(p) for c, a in cases.items() for n, p in zip(a.names, a.points, strict=True)}
+    return errors, places
+
+
 def steps(results: Path, plans: str) -> dict[str, int]:
     """Training steps of each stage, by the folder of its run."""
     logs = sorted(results.glob(f"*/*__{plans}__*/fold_all/**/training_log.jsonl"))
@@ -127,6 +153,10 @@ def table(name: str, work: Path) -> bool:
             f"{found['seconds_a_case']:.2f}",
         ]
         print(f"| {' | '.join(cells)} |")
+    for one, other in itertools.combinations(runs, 2):
+        places = [work / f"predictions_{run_['method']}_{run_['seed']}" for run_ in (one, other)]
+        names = " and ".join(f"{run_['method']} {run_['seed']}" for run_ in (one, other))
+        print(f"errors of {names} agree by {agreement(*places):.2f}")
     best, target = min(run_["final"]["mre"] for run_ in runs), TARGETS.get(name)
     if target is not None:
         print(f"\nbest MRE {best:.3f}, target {target:g}: {'met' if best <= target else 'MISSED'}")

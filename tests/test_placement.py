@@ -274,3 +274,14 @@ def test_heatmaps_are_no_narrower_than_points_can_be_told() -> None:
             assert placement.sigma == pytest.approx((1.5 * placement.spread,) * 3)
         else:
             assert placement.sigma == pytest.approx(tuple(times * s for s in plan.sigma))
+
+
+def test_what_the_stage_before_did_says_how_far_a_landmark_may_be() -> None:
+    errors = tuple((((x, 0.0, 0.0),) * 2) for x in (1.0, 2.0, 3.0, 9.0))
+    placement = Placement((16, 16, 16), 1.0, errors)
+    assert placement.holds((1.0, 1.0, 1.0)) == pytest.approx(np.log(7 / 3))  # 2 of 8 lie outside, one more on each side
+    assert placement.holds((2.0, 2.0, 2.0)) == pytest.approx(np.log(9))
+    assert placement.holds((1.0, 1.0, 2.0)) == pytest.approx(np.log(9))  # axes z, y, x: the errors are along x
+    np.testing.assert_allclose(np.exp(placement.log_tail([0, 1.5, 3.0, 10])), [1, 7 / 9, 5 / 9, 1 / 9])
+    unknown = Placement((16, 16, 16), 1.0)
+    assert unknown.holds((1.0, 1.0, 1.0)) == 0 and not unknown.log_tail([0.0, 100.0]).any()

@@ -64,12 +64,18 @@ def mean_shape(shape: FloatArray | None) -> dict[str, tuple[float, ...]] | None:
 
 
 def look(
-    image: Image, before: Prediction, plans: Plans, *members: Member, shape: FloatArray | None = None
+    image: Image,
+    before: Prediction,
+    plans: Plans,
+    *members: Member,
+    shape: FloatArray | None = None,
+    errors: FloatArray | None = None,
 ) -> Prediction:
     fill = (FAR,) * len(image.array)
     used = members or (member(plans),)
     side = plans.configuration("test").patch_size
-    measured = [Measured(mean_shape=mean_shape(shape), placement=Placement(side, 2.0))] * len(used)
+    known = () if errors is None else tuple(tuple(tuple(row) for row in case) for case in errors.tolist())
+    measured = [Measured(mean_shape=mean_shape(shape), placement=Placement(side, 2.0, known))] * len(used)
     return look_again(image, fill, before, used, plans, plans.configuration("test"), measured, device="cpu")
 
 
@@ -139,6 +145,29 @@ def test_a_landmark_far_off_is_found_where_the_shape_expects_it() -> None:
     wrong[1] = np.nan
     found = look(scene(geometry, points), first(wrong, plans), plans, shape=ANATOMY[:, :2])
     np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+
+
+@pytest.mark.parametrize(("longest", "moved"), [(0.0, True), (2.0, False), (25.0, True)])
+def test_a_look_alike_outside_must_outweigh_how_well_the_stage_before_does(longest: float, moved: bool) -> None:
+    """The window of L2 is just unsure of its place; a place 13 voxels off is surer. longest: of that stage's errors on
+    other cases, 0 where nothing is known of them."""
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark", per_sample=2))
+    points = anatomy(geometry)
+    other = points.copy()
+    other[2] -= (13.0, 0.0)
+    volume = np.log(2 * np.pi * SIGMA**2)
+    sure = [PEAK] * FEW
+    heights = [[*sure[:2], odds - volume, *sure[3:]] for odds in (-0.3, 4.0)]
+    both = [scene(geometry, where, h).array for where, h in zip((points, other), heights, strict=True)]
+    errors = np.random.default_rng(0).uniform(-1, 1, (8, FEW, 2))
+    errors[0, :, 0] = longest
+    found = look(
+        Image(np.maximum(*both), geometry),
+        first(points + 0.5, plans),
+        plans,
+        errors=errors if longest else None,
+    )
+    np.testing.assert_allclose(found.candidates[2, 0], (other if moved else points)[2], atol=0.3)
 
 
 @pytest.mark.parametrize("windows", WINDOWS)

@@ -2,7 +2,13 @@
 and for autolmk_predict.
 
 Each member of an ensemble looks in the pose of its own mean shape; their points are fused. What a window answers with
-"elsewhere" is searched in its neighbourhood, once, and kept where the stage before saw it if that finds nothing.
+"elsewhere" is searched in its neighbourhood, once, and kept where it was if that finds nothing.
+
+What the errors of the stage before were on held-out cases (`Placement`) says where a landmark may be. A window that
+calls it elsewhere is believed as far as landmarks were outside their windows. What a search finds counts with its
+log-odds, plus the logarithm of the share of errors that were as long as from the window's middle to there, less log n
+outside the window, as n windows of the search share what it leaves. Else the best of many look-alikes around would beat
+a true place that its window is half sure of.
 
 Shapes: L landmarks, K candidates, D image axes, P physical axes, W windows.
 """
@@ -59,7 +65,8 @@ def look_again(
     unknown = np.all([np.isin(plans.landmarks, member.untrained) for member in members], axis=0)
     candidates, log_odds = fuse(found, merge_radius(configuration))
     log_odds[unknown] = -np.inf
-    candidates = _keep(before, candidates, log_odds)
+    holds = np.mean([look.holds for look in looks])
+    candidates = _keep(before, candidates, log_odds + holds)
     prior = pooled_prior(measured, plans, unknown)
     if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
         candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
@@ -88,6 +95,7 @@ class _Looks:
             )
         self.image, self.fill, self.member, self.plans = image, tuple(fill), member, plans
         self.configuration, self.windows, self.side = configuration, configuration.windows, measured.placement.side
+        self.placement, self.holds = measured.placement, measured.placement.holds(configuration.spacing)
         self.shape = measured.shape(plans.landmarks)
         self.precision = Precision(device)
         self.network = MixedPrecision(member.network, device, self.precision.dtype)
@@ -100,10 +108,10 @@ class _Looks:
         for _ in range(self.windows.rounds):
             middles = centres(points, frame, self.image.geometry, self.windows.groups, self.plans.landmarks)
             candidates, log_odds = self._at(middles, frame)
-            here = log_odds[:, 0] > 0
+            here = log_odds[:, 0] + self.holds > 0
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
-        return self._search(points, candidates, log_odds, frame)
+        return self._search(points, middles, candidates, log_odds, frame)
 
     def _frame(self, points: FloatArray, log_odds: FloatArray) -> Frame:
         """From the points that are confident, or the better half where few are."""
@@ -171,32 +179,49 @@ class _Looks:
         return found.voxels[0].double().cpu().numpy(), found.log_odds[0].double().cpu().numpy()
 
     def _search(
-        self, points: FloatArray, candidates: FloatArray, log_odds: FloatArray, frame: Frame
+        self, points: FloatArray, middles: FloatArray, candidates: FloatArray, log_odds: FloatArray, frame: Frame
     ) -> tuple[FloatArray, FloatArray]:
-        """For landmarks that their windows call elsewhere: the windows around their points and expected places too."""
+        """For landmarks that their windows, at `middles`, call elsewhere: the windows around their points and expected
+        places too."""
         lost = ~(log_odds[:, 0] > 0)
         geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
         half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.configuration.spacing)
         looks = []
         for places in (points, frame.expected):
-            middles = centres(places, frame, geometry, groups, names)
+            start = centres(places, frame, geometry, groups, names)
             for step in itertools.product((-1, 0, 1), repeat=len(self.side)):
-                moved = middles + self._moves(lost, frame.direction @ (half * step))
+                moved = start + self._moves(lost, frame.direction @ (half * step))
                 looks.append(self._windows(moved, lost & self._holds(moved), frame))
-        count = sum(counts for look in looks for _, _, counts in look)
-        if not count:
+        count = np.bincount([i for look in looks for i, _, counts in look if counts], minlength=len(names))
+        if not count.any():
             return candidates, log_odds
         around, odds = self._each(looks)
-        better = odds[:, 0] > np.maximum(log_odds[:, 0], 0.0)
+        candidates, log_odds = candidates.copy(), log_odds.copy()
+        found = 0
+        for i in np.flatnonzero(count):
+            worth = np.where(odds[i] > 0, odds[i] + self._prior(middles[i], around[i], frame, count[i]), -np.inf)
+            best = int(np.argmax(worth))
+            here = log_odds[i, :1] + self._prior(middles[i], candidates[i, :1], frame, count[i])
+            if worth[best] > here[0]:
+                order = np.array([best, *(k for k in range(N_CANDIDATES) if k != best)])
+                candidates[i], log_odds[i], found = around[i, order], odds[i, order], found + 1
         logger.debug(
             "%d landmarks were not where the stage before saw them: %d windows around, %d found",
             int(lost.sum()),
-            count,
-            int(better.sum()),
+            int(count.sum()),
+            found,
         )
-        candidates, log_odds = candidates.copy(), log_odds.copy()
-        candidates[better], log_odds[better] = around[better], odds[better]
         return candidates, log_odds
+
+    def _prior(self, middle: FloatArray, points: FloatArray, frame: Frame, n: int) -> FloatArray:
+        """(K,) what the stage before says for points (K, P) of a search of n windows; middle: (P,) of the first one.
+        0 without a middle."""
+        if not np.isfinite(middle).all():
+            return np.zeros(len(points))
+        away = np.linalg.norm(points - middle, axis=1) / frame.scale
+        window = self._window(middle, frame)
+        outside = ~window.contains(window.to_voxels(points))
+        return np.asarray(self.placement.log_tail(away) - outside * np.log(n))
 
     def _moves(self, lost: npt.NDArray[np.bool_], shift: FloatArray) -> FloatArray:
         """(L, P): `shift` of the lost ones; their groups' other windows move along, across the slice alone."""
@@ -238,7 +263,7 @@ def fuse(found: Sequence[tuple[FloatArray, FloatArray]], radius: float) -> tuple
 
 
 def _keep(before: Prediction, candidates: FloatArray, log_odds: FloatArray) -> FloatArray:
-    """Where a landmark is called elsewhere, its best position is still the one that the stage before saw."""
+    """Where a landmark is called elsewhere (log-odds, with `holds`), the stage before says where."""
     old = before.candidates[:, 0]
     stays = ~(log_odds[:, 0] > 0) & np.isfinite(old).all(axis=1)
     result = candidates.copy()
