@@ -1,6 +1,6 @@
 """Do windows that are seen together help landmarks that are ambiguous in their own? On a phantom with planted groups.
 
-    python benchmarks/correlated.py [--work FOLDER] [--coarse 300] [--fine 400] [--seeds 0 1 2] [--co_slice]
+    python benchmarks/correlated.py [--work FOLDER] [--coarse 300] [--fine 1600] [--seeds 0 1 2] [--co_slice]
 
 Two groups of landmarks lie on one slice each, and one landmark of each group on a rod that looks alike on all slices
 (`autolmk.phantom`). For each seed a coarse stage is trained, and after it the fine stage twice, in equally many steps:
@@ -51,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/correlated"))
     parser.add_argument("--coarse", type=int, default=300, help="steps of a coarse stage")
-    parser.add_argument("--fine", type=int, default=400, help="steps of a fine stage")
+    parser.add_argument("--fine", type=int, default=1600, help="steps of a fine stage")
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--co_slice", action="store_true", help="also predict with the co-slice step")
     arguments = parser.parse_args()
