@@ -23,6 +23,7 @@ from autolmk.landmark_statistics import (
     LandmarkStatistics,
     Pose,
     co_slice_groups,
+    declared_slices,
     in_grids,
     landmark_statistics,
     pose_spread,
@@ -35,6 +36,7 @@ from autolmk.symmetry import mirror, pairs_from_names
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
+    from autolmk.dataset.description import Slice
 
 __all__ = [
     "CaseGeometry",
@@ -170,6 +172,7 @@ def extract_fingerprint(dataset: Dataset, *, workers: int | None = None, progres
         unit=dataset.unit,
         channel_names=dataset.channel_names,
         pairs=dataset.pairs,
+        slices=dataset.co_slice_groups,
         failed=tuple(sorted(failed)),
     )
 
@@ -200,10 +203,12 @@ def fingerprint_of(
     unit: Literal["mm", "px"],
     channel_names: Sequence[str],
     pairs: Sequence[tuple[str, str]] = (),
+    slices: Sequence[Slice] | None = None,
     failed: Sequence[str] = (),
 ) -> Fingerprint:
     """Pure: of what the cases said, in the order of their names. pairs: those that dataset.json declares, which go
-    before those that names and geometry show. AutolmkError where there is no case or no landmark is present in any.
+    before those that names and geometry show. slices: groups that it declares, instead of those that the annotations
+    show; None where it declares none. AutolmkError where there is no case or no landmark is present in any.
     """
     cases = [summaries[name] for name in sorted(summaries)]
     landmarks, geometries = [case.landmarks for case in cases], [case.geometry for case in cases]
@@ -248,7 +253,9 @@ def fingerprint_of(
         pose=pose_spread(shape, geometries, residual),
         mean_shape={name: _floats(shape.points[i]) for i, name in enumerate(names) if seen[i]},
         shape_residual=residual,
-        co_slice_groups=co_slice_groups(landmarks, geometries),
+        co_slice_groups=co_slice_groups(landmarks, geometries)
+        if slices is None
+        else declared_slices(slices, geometries),
         label_maps=sum(case.labels is not None for case in cases),
         label_values=_label_values(cases),
         failed=tuple(failed),

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
+from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.shape import MeanShape
+
+if TYPE_CHECKING:
+    from autolmk.dataset.description import Slice
 
 SAME_SLICE = 0.5  # voxels of the native image
 SAME_SLICE_SHARE = 0.95  # of the cases that show both landmarks
@@ -165,6 +170,17 @@ def co_slice_groups(landmarks: Sequence[Landmarks], geometries: Sequence[Geometr
             if len(members) > 1:
                 groups.append(CoSliceGroup(axis, members, _direction_note(geometries, axis)))
     return tuple(groups)
+
+
+def declared_slices(slices: Sequence[Slice], geometries: Sequence[Geometry]) -> tuple[CoSliceGroup, ...]:
+    """Groups as dataset.json declares them. AutolmkError where images are not volumes."""
+    if slices and geometries[0].ndim != 3:
+        raise AutolmkError(
+            "dataset.json declares landmarks that share a slice, but the images are not volumes",
+            found=f"images of {geometries[0].ndim} axes",
+            remedy="take co_slice_groups out of dataset.json",
+        )
+    return tuple(CoSliceGroup(s.axis, s.landmarks, _direction_note(geometries, s.axis)) for s in slices)
 
 
 def _same_slice(place: FloatArray) -> npt.NDArray[np.bool_]:

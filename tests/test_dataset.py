@@ -110,6 +110,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "unlisted_landmark_means": "absent",
         "groups": "^(sub-\\d+)",
         "measurements": {"width": {"distance": ["Or_L", "Or_R"]}, "tilt": {"angle": ["Or_L", "S", "Or_R"]}},
+        "co_slice_groups": [{"axis": 2, "landmarks": ["Or_L", "S"]}],
     }
     description = DatasetDescription.from_json(content)
     assert DatasetDescription.from_json(description.to_json()) == description
@@ -139,6 +140,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"landmarks": LANDMARKS, "measurements": {"m": {"distance": ["S", "N"]}}}, "unknown landmark 'N'"),
         ({"measurements": {"m": {}}}, "either a distance or an angle"),
         ({"measurements": {"m": {"distance": ["a"]}}}, "2 values"),
+        (
+            {"landmarks": LANDMARKS, "co_slice_groups": [{"axis": 0, "landmarks": ["S", "Or_l"]}]},
+            "unknown landmark 'Or_l'",
+        ),
+        ({"co_slice_groups": [{"axis": 0, "landmarks": ["S"]}]}, "at least two"),
+        ({"co_slice_groups": [{"axis": 3, "landmarks": ["S", "N"]}]}, "axis must be 0"),
+        (
+            {"landmarks": LANDMARKS, "co_slice_groups": [{"axis": 0, "landmarks": ["S", o]} for o in ("Or_L", "Or_R")]},
+            "in two groups",
+        ),
     ],
 )
 def test_mistakes_in_dataset_json_are_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:

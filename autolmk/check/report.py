@@ -111,6 +111,7 @@ class Report:
             unit=self.dataset.unit,
             channel_names=self.dataset.channel_names,
             pairs=self.dataset.pairs,
+            slices=self.dataset.co_slice_groups,
             failed=self.bad_cases,
         )
 

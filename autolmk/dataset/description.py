@@ -37,6 +37,20 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Landmarks that annotators place on one slice. axis: array axis of the file across it, 0 for the slice number."""
+
+    axis: int
+    landmarks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"axis must be 0 (slices), 1 (rows) or 2 (columns), got {self.axis}")
+        if len(set(self.landmarks)) < 2 or len(set(self.landmarks)) < len(self.landmarks):
+            raise ValueError(f"a slice needs at least two different landmarks, got {list(self.landmarks)}")
+
+
+@dataclass(frozen=True)
 class DatasetDescription:
     """dataset.json. Whatever is None is inferred from the files; see documentation/dataset_format.md for every key.
 
@@ -55,6 +69,7 @@ class DatasetDescription:
     names_from: Literal["label", "description"] = "label"
     groups: str | None = None
     measurements: dict[str, Measurement] | None = None
+    co_slice_groups: tuple[Slice, ...] | None = None
     labels: dict[str, int] | None = None
     numTest: int | None = None
     description: Any = None
@@ -82,6 +97,7 @@ class DatasetDescription:
             _check_landmarks(self.landmarks)
         if self.names is not None:
             self._check_measurements(set(self.names))
+            self._check_slices(set(self.names))
         if self.groups is not None:
             try:
                 re.compile(self.groups)
@@ -156,6 +172,16 @@ class DatasetDescription:
             for name in (*(measurement.distance or ()), *(measurement.angle or ())):
                 if name not in names:
                     raise ValueError(f"the measurement {key!r} names an unknown landmark {name!r}{near(name, names)}")
+
+    def _check_slices(self, names: set[str]) -> None:
+        groups = self.co_slice_groups or ()
+        for group in groups:
+            for name in group.landmarks:
+                if name not in names:
+                    raise ValueError(f"co_slice_groups names an unknown landmark {name!r}{near(name, names)}")
+        axes = [(group.axis, name) for group in groups for name in group.landmarks]
+        if len(set(axes)) < len(axes):
+            raise ValueError("co_slice_groups: a landmark is in two groups across the same axis")
 
 
 def _check_channel_names(names: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from autolmk import imageio
 from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
-from autolmk.dataset.description import DatasetDescription
+from autolmk.dataset.description import DatasetDescription, Slice
 from autolmk.dataset.inferring import complete, offer, say_inferred
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
@@ -88,6 +88,11 @@ class Dataset:
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Left/right pairs that dataset.json declares."""
         return self.description.pairs
+
+    @property
+    def co_slice_groups(self) -> tuple[Slice, ...] | None:
+        """Landmarks that share a slice, as dataset.json declares them; None where it says nothing."""
+        return self.description.co_slice_groups
 
     @cached_property
     def ndim(self) -> int:
