@@ -5,7 +5,7 @@
 The budget (20 minutes on mouse_ct_small, 10 on fly_wing; --max-time) covers all stages of a method. Each run writes
 WORK/NAME/METHOD_SEED.json, and finished runs are skipped, so that the benchmark can be spread over days; a run that was
 broken off goes on. Staged methods are also judged after their first stage, and every method without its co-slice step
-where the plans have one. --table prints the table of all finished runs alone.
+where the plans have one. --methods also takes the ablations of apga. --table prints the tables of finished runs alone.
 
 Under each table stands how far the errors of any two runs agree: 1 where they are the same vectors, 0 where they are
 unrelated. What all runs err alike by is in the annotations, or beyond what the training cases tell.
@@ -28,6 +28,11 @@ from real_data import build_raw, command
 from autolmk import annotations as marks
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
+ABLATIONS = {  # name -> (method, settings of its training)
+    "apga_without_fdt": ("apga", ("fdt=false",)),
+    "apga_without_labels": ("apga", ("pseudo_label=false",)),
+    "apga_without_both": ("apga", ("fdt=false", "pseudo_label=false")),
+}
 MINUTES = {"mouse_ct_small": "20m", "fly_wing": "10m"}
 TARGETS = {"mouse_ct_small": 0.25, "fly_wing": 1.8}  # MRE that the best method must reach, mm or px
 
@@ -38,7 +43,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/methods"))
     parser.add_argument("--names", nargs="+", default=sorted(MINUTES))
-    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=[*METHODS, *ABLATIONS])
     parser.add_argument("--seeds", nargs="+", default=["0"])
     parser.add_argument("--preset", default="XS")
     parser.add_argument("--max-time", default=None, help="of a run; default: 20m, and 10m for fly_wing")
@@ -64,14 +69,17 @@ def run(arguments: argparse.Namespace, name: str, method: str, seed: str, work: 
     for part, place in (("raw", "raw"), ("preprocessed", "preprocessed"), ("results", f"results_{seed}")):
         os.environ[f"autolmk_{part}"] = str(work / place)
     plans = f"{method}Plans"
+    configuration, settings = ABLATIONS.get(method, (method, ()))
     budget = arguments.max_time or MINUTES.get(name, "20m")
     command(
-        "plan_and_preprocess", "-d", "1", "--preset", arguments.preset, "-pl", method, "-overwrite_plans_name", plans
-    )
-    train = command("train", "1", method, "all", "-p", plans, "--max-time", budget, "--seed", seed)
+        "plan_and_preprocess", "-d", "1", "--preset", arguments.preset, "-pl", configuration,
+        "-overwrite_plans_name", plans,
+    )  # fmt: skip
+    changed = [part for setting in settings for part in ("--set", setting)]
+    train = command("train", "1", configuration, "all", "-p", plans, "--max-time", budget, "--seed", seed, *changed)
     kept = json.loads((work / "preprocessed" / folder.name / f"{plans}.json").read_text())
     variants: dict[str, list[str]] = {"": []}
-    if kept["configurations"][method]["previous_stage"]:
+    if kept["configurations"][configuration]["previous_stage"]:
         variants["first_stage"] = ["--stages", "1"]
     if kept.get("co_slice_groups"):
         variants["without_co_slice"] = ["--disable_co_slice"]
@@ -79,7 +87,7 @@ def run(arguments: argparse.Namespace, name: str, method: str, seed: str, work: 
     for variant, options in variants.items():
         out = work / f"predictions_{method}_{seed}{variant and '_' + variant}"
         images = str(folder / "imagesTs")
-        found = ("-d", "1", "-p", plans, "-c", method, "-f", "all")
+        found = ("-d", "1", "-p", plans, "-c", configuration, "-f", "all")
         command("predict", "-i", images, "-o", str(out), *found, *options)
         command("evaluate", str(out), "-d", "1")
         result[variant or "final"] = figures(out)
