@@ -106,7 +106,8 @@ class BatchSource:
             marks = case.landmarks
             if self.placement is not None:
                 frame = self._frame(name, case)
-                result = sample_landmarks(rng, case, self.configuration, self.placement, frame, self.shape)
+                where = (self.placement, frame, self.shape, self.partners)
+                result = sample_landmarks(rng, case, self.configuration, *where)
                 result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
                 return result
             window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration)

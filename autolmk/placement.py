@@ -124,6 +124,26 @@ def frame_of(
     return Frame(pose.rotation, pose.rotation[:, ::-1], pose.scale, expected, pose)
 
 
+def mirror_normal(
+    frame: Frame, geometry: Geometry, configuration: Configuration, shape: Shape | None, partners: Sequence[int]
+) -> FloatArray | None:
+    """(P,) of the plane at which windows may be mirrored: of windows in pose that of the mean shape, along which
+    partners lie apart, else that of the grid's axis. None where the plan forbids it, or the pose or partners are not
+    known. partners: (L,) index of each landmark's, its own where it has none."""
+    axis = configuration.augmentation.mirror_axis
+    if axis is None:
+        return None
+    if not configuration.windows.pose:
+        return np.asarray(geometry.direction[:, geometry.array_axis(axis)])
+    if shape is None or frame.pose is None:
+        return None
+    apart = shape.points - shape.points[list(partners)]
+    apart = apart[np.isfinite(apart).all(axis=1)]
+    if not apart.any():
+        return None
+    return np.asarray(frame.pose.rotation @ np.linalg.eigh(apart.T @ apart)[1][:, -1])
+
+
 def centres(
     points: FloatArray, frame: Frame, geometry: Geometry, groups: Sequence[SliceGroup], names: Sequence[str]
 ) -> FloatArray:

@@ -333,16 +333,25 @@ def window_augmentation(
     fingerprint: Fingerprint, spacing: Sequence[float], side: Sequence[int], pose: bool
 ) -> tuple[Augmentation, dict[str, str]]:
     """Of windows of `side` (D,) voxels a landmark: in the pose's frame what its fit may be off by, else the ranges of
-    the images' poses. Never mirrored: a window is one landmark's."""
+    the images' poses. Mirrored, a window shows the partner's surroundings; in pose it is so at the shape's own plane,
+    however that lies in the images."""
     image, why = augmentation(fingerprint, spacing, [n * s for n, s in zip(side, spacing, strict=True)])
-    image = dataclasses.replace(image, mirror_axis=None)
-    why = {**why, "augmentation.mirror_axis": "windows are one side's"}
+    if slice_groups(fingerprint)[0]:
+        image = dataclasses.replace(image, mirror_axis=None)
+        why["augmentation.mirror_axis"] = "the windows of a slice are seen together, partners may be on another"
     if not pose:
         return image, why
     turn, why_turn = pose_error(fingerprint)
-    turned = dataclasses.replace(image, rotation=(turn,) * len(image.rotation), scale=(1 - POSE_SCALE, 1 + POSE_SCALE))
+    mirror_axis, why_mirror = mirror_axis_of(fingerprint, (math.inf,))
+    turned = dataclasses.replace(
+        image,
+        rotation=(turn,) * len(image.rotation),
+        scale=(1 - POSE_SCALE, 1 + POSE_SCALE),
+        mirror_axis=mirror_axis,
+    )
     return turned, {
         **why,
+        "augmentation.mirror_axis": f"{why_mirror}; windows are mirrored at the mean shape's plane",
         "augmentation.rotation": why_turn,
         "augmentation.scale": f"the fit of the mean shape takes the size away; {POSE_SCALE:.0%} are left",
     }

@@ -18,7 +18,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FWHM_TO_SIGMA, LOW_PASS_ABOVE, FloatImage, resample
 from autolmk.label_maps import Labels, draw_label_maps
 from autolmk.landmarks import Status
-from autolmk.placement import Frame, Placement, Shape, centres, frame_of, simulate
+from autolmk.placement import Frame, Placement, Shape, centres, frame_of, mirror_normal, simulate
 from autolmk.plans import Augmentation, Configuration, LabelMap
 from autolmk.store import StoredCase
 
@@ -184,11 +184,13 @@ def sample_landmarks(
     placement: Placement,
     frame: Frame,
     shape: Shape | None,
+    partners: Sequence[int],
 ) -> Sample:
     """A window a landmark, cut around points as the stage before might have found them.
 
-    frame: in which the case's true points lie. Windows without a place (a landmark that is not present, where no mean
-    shape tells its place) show the image's middle and are marked unknown.
+    frame: in which the case's true points lie. partners: see `sample`; where the plan mirrors, a landmark's window is
+    half of the time the mirror image of its partner's. Windows without a place (a landmark that is not present, where
+    no mean shape tells its place) show the image's middle and are marked unknown.
     """
     windows, marks = configuration.windows, case.landmarks
     found = simulate(
@@ -196,10 +198,15 @@ def sample_landmarks(
     )
     seen = frame_of(found, case.geometry, windows, shape, frame.pose)
     middles = centres(found, seen, case.geometry, windows.groups, marks.names)
-    which = draw_landmarks(rng, marks.status, windows.per_sample)
-    turn = _turn(rng, case.geometry, seen, configuration)
+    shown = np.arange(len(marks.names))  # in a landmark's window
+    normal = mirror_normal(seen, case.geometry, configuration, shape, partners)
+    flip = np.eye(case.geometry.physical_ndim)
+    if normal is not None and rng.random() < 0.5:
+        shown, flip = np.array(partners), flip - 2 * np.outer(normal, normal)
+    which = draw_landmarks(rng, marks.status[shown], windows.per_sample)
+    turn = _turn(rng, case.geometry, seen, configuration) @ flip
     data, voxels, status = [], [], []
-    for i in which:
+    for i in shown[which]:
         placed = bool(np.isfinite(middles[i]).all())
         middle = middles[i] if placed else case.geometry.centre
         window = seen.window(middle, placement.side, configuration.spacing, turn)

@@ -212,7 +212,7 @@ def test_every_window_shows_its_own_landmark(windows: Windows) -> None:
     placed = []
     for seed in range(3):
         plan = configuration(windows, rotation=(20.0,) * 3)
-        found = sample_landmarks(np.random.default_rng(seed), case, plan, errors, frame, shape)
+        found = sample_landmarks(np.random.default_rng(seed), case, plan, errors, frame, shape, range(4))
         assert found["data"].shape == (4, 1, 24, 24, 24) and found["landmarks"].tolist() == [0, 1, 2, 3]
         for data, voxels in zip(found["data"], found["voxels"], strict=True):
             assert np.abs(blob_centre(data[0], voxels, -1.0) - voxels).max() < 0.1
@@ -231,7 +231,7 @@ def test_a_window_without_a_place_is_unknown_and_an_absent_landmark_is_looked_fo
     plan = configuration()
     frame = frame_of(known, geometry, plan.windows, shape_of(mean))
     placement = Placement((8, 8, 8), 1e-9, ((((0.0,) * 3),) * 6,) * FEWEST)
-    found = sample_landmarks(np.random.default_rng(0), case, plan, placement, frame, shape_of(mean))
+    found = sample_landmarks(np.random.default_rng(0), case, plan, placement, frame, shape_of(mean), range(6))
     assert found["status"].tolist() == [1, 1, 1, 1, Status.ABSENT, Status.UNKNOWN]
     assert np.isnan(found["voxels"][4:]).all() and np.isfinite(found["data"]).all()
 
@@ -247,9 +247,40 @@ def test_windows_of_a_group_share_their_slice_and_turn_within_it() -> None:
         (24, 24, 24), 1.0, tuple(((c, 0.0, 2 * c), (0.0, c, -c), (c, c, c), (0.0,) * 3) for c in (1.0, 2, 3, 4))
     )
     for seed in range(5):
-        voxels = sample_landmarks(np.random.default_rng(seed), case, plan, apart, frame, None)["voxels"]
+        voxels = sample_landmarks(np.random.default_rng(seed), case, plan, apart, frame, None, range(4))["voxels"]
         np.testing.assert_allclose(voxels[:3, 0], voxels[0, 0], atol=1e-9)  # one slice in all three windows
         assert np.abs(voxels[:3, 1:] - voxels[0, 1:]).max() > 0.1
+
+
+@pytest.mark.parametrize("windows", [STRAIGHT, POSED])
+def test_a_mirrored_window_shows_the_partner(windows: Windows) -> None:
+    """p0 and p1 lie left and right, each with a spot 6 mm further out; p1's are twice as bright. What answers for p0
+    has its spot on the left, whichever of the two it shows. In pose the plane is the shape's, however the body lies."""
+    body = np.array([[-8.0, 1, 2], [8, 1, 2], [0, -9, 3], [0, 7, -6]])
+    spots = np.array([[-14.0, 1, 2], [14, 1, 2], [14, 1, 2], [8, 1, 2]])
+    geometry = Geometry.from_parts((56, 56, 56), (1.0, 1.0, 1.0))
+    lies = pose(1).rotation if windows.pose else np.eye(3)
+    points = geometry.centre + body @ lies.T
+    painted = make_case(geometry, np.vstack([points, geometry.centre + spots @ lies.T]), width=2.0, fill=0.0)
+    marks = Landmarks(NAMES[:4], points, np.ones(4, dtype=np.int8))
+    case, shape = dataclasses.replace(painted, landmarks=marks), shape_of(body)
+    frame = frame_of(points, geometry, windows, shape)
+    upright = configuration(windows, rotation=(0.0,) * 3, scale=(1.0, 1.0), mirror_axis=0)
+    heights = {0: set[int](), 1: set[int]()}
+    for seed in range(12):
+        arguments = (case, upright, EXACT, frame, shape, (1, 0, 2, 3))
+        found = sample_landmarks(np.random.default_rng(seed), *arguments)
+        assert found["landmarks"].tolist() == [0, 1, 2, 3] and (found["status"] == 1).all()
+        for row, out in ((0, -6), (1, 6)):
+            z, y, x = np.round(found["voxels"][row]).astype(int)
+            here, there = found["data"][row, 0, z, y, x], found["data"][row, 0, z, y, x + out]
+            assert there == pytest.approx(here, rel=0.3) and found["data"][row, 0, z, y, x - out] < 0.3 * here
+            heights[row].add(round(float(here)))
+    assert heights == {0: {1, 2}, 1: {1, 2}}
+    never = dataclasses.replace(upright, augmentation=dataclasses.replace(upright.augmentation, mirror_axis=None))
+    for seed in range(8):
+        found = sample_landmarks(np.random.default_rng(seed), case, never, EXACT, frame, shape, (1, 0, 2, 3))
+        assert found["data"][0, 0].max() < 1.4
 
 
 def test_landmarks_are_drawn_among_the_known_ones() -> None:

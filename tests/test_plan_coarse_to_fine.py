@@ -10,7 +10,7 @@ import pytest
 from fingerprints import a_fingerprint, at, mean_shape
 
 from autolmk import rules
-from autolmk.fingerprint import Fingerprint, Pose
+from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
 from autolmk.landmark_statistics import CoSliceGroup
 from autolmk.planner import plan_dataset
 from autolmk.planners.coarse_to_fine import COARSE, NAME, CoarseToFinePlanner
@@ -45,6 +45,7 @@ def fine(cause: Any = None) -> Configuration:
 
 
 POSED = turned()
+MIRROR = MirrorPlane((0.0, 0.8, 0.6), 0.5, True)  # 37 degrees off the grids
 LARGE = {"preset": "M", "device": "cuda"}
 CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments before, after); None: `turned` on XS
     "spacing": (None, turned(spacing=(1.5, 1.5, 1.5))),
@@ -63,12 +64,23 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "augmentation.rotation": (None, turned(shape_residual=9.0)),
     "augmentation.scale": (None, turned(pose=ALIKE)),
     "augmentation.intensity": (None, turned(channel_names=("CT",))),
+    "augmentation.mirror_axis": (None, turned(mirror=MIRROR)),
     "schedule.max_seconds": (None, LARGE),
     "schedule.epochs": (None, LARGE),
     "schedule.learning_rate": (None, LARGE),
     "schedule.ema_decay": (None, LARGE),
     "schedule.iterations_per_epoch": (None, turned(n_cases=400)),
 }
+
+
+def test_windows_in_pose_are_mirrored_however_the_plane_lies_but_not_those_of_a_slice() -> None:
+    assert fine(turned(mirror=MIRROR)).augmentation.mirror_axis == 1
+    assert fine(turned(mirror=MIRROR, pose=ALIKE)).augmentation.mirror_axis is None  # straight: the grids' axes count
+    straight = dataclasses.replace(MIRROR, normal=(0.0, 1.0, 0.0))
+    assert fine(turned(mirror=straight, pose=ALIKE)).augmentation.mirror_axis == 1
+    assert fine(turned(mirror=dataclasses.replace(MIRROR, complete=False))).augmentation.mirror_axis is None
+    group = (CoSliceGroup(0, ("L0", "L1"), ""),)
+    assert fine(turned(mirror=straight, co_slice_groups=group)).augmentation.mirror_axis is None
 
 
 @pytest.mark.parametrize("number", CAUSES)
