@@ -7,8 +7,9 @@ WORK/NAME/METHOD_SEED.json, and finished runs are skipped, so that the benchmark
 broken off goes on. Staged methods are also judged after their first stage, and every method without its co-slice step
 where the plans have one. --methods also takes the ablations of apga. --table prints the tables of finished runs alone.
 
-Under each table stands how far the errors of any two runs agree: 1 where they are the same vectors, 0 where they are
-unrelated. What all runs err alike by is in the annotations, or beyond what the training cases tell.
+Under each table stands how far the errors of any two runs agree (1 where they are the same vectors, 0 where they are
+unrelated), and the error of the mean of all runs' points. What all runs err alike by lies in the annotations, or beyond
+what the training cases tell.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,22 +113,37 @@ def figures(predictions: Path) -> dict[str, float]:
     }
 
 
-def agreement(one: Path, other: Path) -> float:
-    """Cosine of two runs' error vectors over all points: of e and f from |e|, |f| and |e - f|, since both predict the
-    same points; 2 e f = |e|^2 + |f|^2 - |e - f|^2."""
-    (errors, places), (others, moved) = (_points(folder) for folder in (one, other))
-    both = [key for key in errors if key in others]
-    product = sum((errors[k] ** 2 + others[k] ** 2 - math.dist(places[k], moved[k]) ** 2) / 2 for k in both)
-    return product / math.sqrt(sum(errors[k] ** 2 for k in both) * sum(others[k] ** 2 for k in both))
+Points = dict[tuple[str, str], tuple[float, tuple[float, ...]]]  # (case, landmark) -> error and predicted point
 
 
-def _points(folder: Path) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], list[float]]]:
-    """(case, landmark) -> error, and -> predicted point, of the points that were evaluated."""
+def _points(folder: Path) -> Points:
+    """Of a folder of predictions, the points that were evaluated."""
     with open(folder / "evaluation" / "points.csv", newline="") as stream:
         errors = {(row["case"], row["landmark"]): float(row["error"]) for row in csv.DictReader(stream) if row["error"]}
     cases = marks.read_table(folder / "landmarks.csv")
-    places = {(c, n): list(p) for c, a in cases.items() for n, p in zip(a.names, a.points, strict=True)}
-    return errors, places
+    places = {
+        (c, n): tuple(float(x) for x in p if math.isfinite(x))  # a photograph has no z
+        for c, a in cases.items()
+        for n, p in zip(a.names, a.points, strict=True)
+    }
+    return {key: (error, places[key]) for key, error in errors.items()}
+
+
+def _product(one: tuple[float, tuple[float, ...]], other: tuple[float, tuple[float, ...]]) -> float:
+    """e f of two errors of one landmark, from |e|, |f| and |e - f|, the distance of the points."""
+    return (one[0] ** 2 + other[0] ** 2 - math.dist(one[1], other[1]) ** 2) / 2
+
+
+def agreement(one: Points, other: Points) -> float:
+    """Cosine of two runs' error vectors over all points."""
+    product = sum(_product(one[key], other[key]) for key in one)
+    return product / math.sqrt(sum(e**2 for e, _ in one.values()) * sum(e**2 for e, _ in other.values()))
+
+
+def error_of_mean(runs: Sequence[Points]) -> float:
+    """MRE of the mean of all runs' points: its squared error is the mean of all products of two runs' errors."""
+    squares = [sum(_product(one[key], other[key]) for one in runs for other in runs) for key in runs[0]]
+    return sum(math.sqrt(max(0.0, square)) / len(runs) for square in squares) / len(squares)
 
 
 def steps(results: Path, plans: str) -> dict[str, int]:
@@ -161,10 +178,11 @@ def table(name: str, work: Path) -> bool:
             f"{found['seconds_a_case']:.2f}",
         ]
         print(f"| {' | '.join(cells)} |")
-    for one, other in itertools.combinations(runs, 2):
-        places = [work / f"predictions_{run_['method']}_{run_['seed']}" for run_ in (one, other)]
+    points = [_points(work / f"predictions_{run_['method']}_{run_['seed']}") for run_ in runs]
+    for (one, mine), (other, theirs) in itertools.combinations(zip(runs, points, strict=True), 2):
         names = " and ".join(f"{run_['method']} {run_['seed']}" for run_ in (one, other))
-        print(f"errors of {names} agree by {agreement(*places):.2f}")
+        print(f"errors of {names} agree by {agreement(mine, theirs):.2f}")
+    print(f"mean of all {len(runs)} runs' points: MRE {error_of_mean(points):.3f}")
     best, target = min(run_["final"]["mre"] for run_ in runs), TARGETS.get(name)
     if target is not None:
         print(f"\nbest MRE {best:.3f}, target {target:g}: {'met' if best <= target else 'MISSED'}")

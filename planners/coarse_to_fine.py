@@ -74,8 +74,9 @@ def _fine(
     finest, why_spacing = rules.finest_spacing(fingerprint)
     spacing = rules.rounded(finest if given is None else given)
     normalization, why_normalization = rules.normalizations(fingerprint)
-    sigma, why_sigma = rules.heatmap_sigma(fingerprint, spacing, spacing)
     weights, why_weights = _weights(fingerprint)
+    architecture = _architecture(preset, spacing, LEAST[three_d], three_d, weights)
+    sigma, why_sigma = _sigma(fingerprint, spacing, architecture)
     windows, why_windows = _windows(fingerprint, three_d, weights)
     augmentation, why_augmentation = rules.window_augmentation(
         fingerprint, spacing, windows.least_side or (), windows.pose
@@ -94,8 +95,8 @@ def _fine(
         batch_size=1,
         normalization=normalization,
         windows=windows,
-        architecture=_architecture(preset, spacing, LEAST[three_d], three_d, weights),
-        sigma=rules.rounded(sigma),
+        architecture=architecture,
+        sigma=sigma,
         augmentation=augmentation,
         schedule=Schedule(
             preset.epochs, iterations, preset.max_seconds, preset.learning_rate, preset.weight_decay, decay,
@@ -172,6 +173,15 @@ def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: 
         output_stride=shape.strides[0],
     )
     return with_output_stride(full, STOPS[three_d])
+
+
+def _sigma(
+    fingerprint: Fingerprint, spacing: Sequence[float], architecture: Architecture
+) -> tuple[tuple[float, ...], str]:
+    """mm an axis: of the input's voxels, as these windows are seen for their detail, but wide enough to decode."""
+    width, why = rules.heatmap_sigma(fingerprint, spacing, spacing)
+    least = [rules.SIGMA_LEAST * s * o for s, o in zip(spacing, architecture.output_stride, strict=True)]
+    return rules.rounded([max(w, n) for w, n in zip(width, least, strict=True)]), why
 
 
 def _largest(

@@ -190,6 +190,7 @@ def test_minus_infinity_and_constant_scores_decode_without_error() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"at least 0\.75 output voxels"):
         HeatmapCodec(1, (16, 16), (2, 2), (1.4, 2.0))
+    HeatmapCodec(1, (16, 16), (2, 2), (1.71447 / 1.14298, 2.0))  # the least, as plans round it
     with pytest.raises(ValueError, match="whole cells"):
         HeatmapCodec(1, (16, 15), (2, 2), (2.0, 2.0))
     with pytest.raises(ValueError, match="axes"):

@@ -15,6 +15,7 @@ from autolmk.codecs.codec import Candidates, Codec, Target, padded
 
 REACH = 1.5  # sigmas to each side of a peak that the decoder's fit sees
 MIN_SIGMA = 0.75  # output cells: below, a sampled Gaussian no longer determines its centre
+ROUNDING = 1e-5  # of it, that is allowed: plans hold 6 significant digits
 NO_LOWER_THAN = 60.0  # below the peak: lower scores (-inf too) say no more to the fit
 NO_HEIGHT = 1e-9  # of the full height: lower heatmaps count as flat
 CHUNK = 2**18  # scores handled at a time on the CPU, so that the passes over them stay in its cache
@@ -63,7 +64,7 @@ class HeatmapCodec(Codec):
             raise ValueError(f"patch size {tuple(patch_size)} must be at least 3 whole cells of stride {self.stride}")
         self.cells = tuple(n // s for n, s in zip(patch_size, self.stride, strict=True))
         self.sigma = tuple(float(g) / s for g, s in zip(sigma_voxels, self.stride, strict=True))
-        if min(self.sigma) < MIN_SIGMA - 1e-9:
+        if min(self.sigma) < MIN_SIGMA * (1 - ROUNDING):
             raise ValueError(f"sigma must be at least {MIN_SIGMA} output voxels on every axis, got {self.sigma}")
         self.elsewhere = nn.Parameter(torch.full((n_landmarks,), math.log(math.prod(self.cells))))
         self._fit = _QuadraticFit(self.cells, self.sigma)
