@@ -1,10 +1,10 @@
 """Landmarks that annotators place on one slice of the image, put on one slice.
 
 Each network finds its landmark by itself, yet annotators step through the slices, choose one, and place several
-landmarks there. Which ones do so is learned from the training cases (`fingerprint.co_slice_groups`); nothing else is
-known of the anatomy. Across the slice a group's members then share one coordinate, the mean of what they say, each
-weighted by its probability. A member that lies elsewhere has no say, and takes a candidate of its own that lies on the
-slice, where it has one that is nearly as likely.
+landmarks there. Which ones do so dataset.json declares, or is learned from the training cases
+(`fingerprint.co_slice_groups`); nothing else is known of the anatomy. Across the slice a group's members then share one
+coordinate, the mean of what they say, each weighted by its probability. A member that lies elsewhere has no say, and
+takes a candidate of its own that lies on the slice, where it has one that is nearly as likely.
 
 Shapes: L landmarks, K candidates, P physical axes. Everything in mm.
 """
