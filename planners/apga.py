@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 NAME = "apga"
 RESIDUAL_BLOCKS = 3  # a stage, as published, where the preset is residual; else one, as deep as its plain stages
 STEM, DECODER = 2, 2  # convolutions
-DECODER_STOPS = (1, 1)  # below full resolution, 2D and 3D: its finest stage, with two decoders, costs most by far
 RADIUS = 2.0  # of balls and capsules, in widths of the heatmap's Gaussian
 KNOWN = 0.5  # share of the cases that must tell a landmark's state, or hold a value of a label map
 CLUSTER, MOST_CLUSTERS = 2, 6  # least mean size, in points that span a simplex; of them
@@ -48,8 +47,7 @@ class ApgaPlanner(Planner):
         maps, why_maps = label_maps(fingerprint)
         fields = {"label_maps": maps}
         budget = usable_bytes(device, memory_target_gb)
-        stopped = dataclasses.replace(PRESETS[preset], decoder_stops=DECODER_STOPS)
-        c = ApgaSearch(NAME, fingerprint, stopped, device, budget, fields).configuration(spacing)
+        c = ApgaSearch(NAME, fingerprint, PRESETS[preset], device, budget, fields).configuration(spacing)
         radius = float(f"{RADIUS * max(c.sigma):.4g}")
         weight, why_weight = label_weight(c)
         why = {
