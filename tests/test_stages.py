@@ -4,6 +4,7 @@ it has not seen, may be broken off and goes on, and nothing of the held-out case
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 import torch
 from test_training import NAMES, TRAIN, VAL, tiny_plans, weights, write_store
 
+from autolmk.annotations import read_table
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Plans, Windows
+from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared, predict_stages
 from autolmk.serialization import read_json
 from autolmk.store import Store
@@ -95,6 +98,26 @@ def test_a_trained_chain_predicts_what_it_validated(store: Store, trained: Path,
     assert again["cases"] == len(VAL)
     table = (tmp_path / "again" / "landmarks.csv").read_text()
     assert table == (trained / "validation" / "landmarks.csv").read_text()
+
+
+def test_a_model_folder_predicts_by_all_its_stages(store: Store, trained: Path, tmp_path: Path) -> None:
+    """As one that training wrote, of one fold and of two alike."""
+    stored, validated = store.load(VAL[0]), read_table(trained / "validation" / "landmarks.csv")
+    image = Prepared(stored.image(), stored.fill)
+    staged_plans().save(tmp_path / "plans.json")
+    for fold in ("fold_0", "fold_1"):
+        shutil.copytree(trained, tmp_path / fold)
+    for folds in ([0], None):
+        predictor = Predictor(tmp_path, folds, device="cpu")
+        assert [stage.configuration.trainer for stage in predictor.stages] == ["heatmap", "fine"]
+        assert set(predictor.digests) == {f"{fold}{stage}" for fold in predictor.folds for stage in ("", "/heatmap")}
+        found = predictor.compute([image, image]).landmarks
+        assert np.allclose(found.points, validated[VAL[0]].points, atol=1e-4)
+    coarse = Predictor(tmp_path, [0], device="cpu", stages=1)
+    assert [stage.configuration.trainer for stage in coarse.stages] == ["heatmap"]
+    assert coarse.compute([image]).looks < predictor.compute([image, image]).looks
+    with pytest.raises(AutolmkError, match="not so many stages"):
+        Predictor(tmp_path, [0], device="cpu", stages=3)
 
 
 def test_a_finished_chain_is_not_trained_again(store: Store, trained: Path) -> None:
