@@ -171,6 +171,13 @@ def test_a_missing_dataset_json_is_offered(tmp_path: Path) -> None:
     assert Dataset.open(folder).description == infer_description(folder)
 
 
+def test_names_are_compared_with_landmarks_that_the_files_show(tmp_path: Path) -> None:
+    folder = raw(tmp_path)
+    (folder / "dataset.json").write_text('{"co_slice_groups": [{"axis": 0, "landmarks": ["nobody", "tip"]}]}')
+    with pytest.raises(AutolmkError, match=r"unknown landmark 'nobody'(.|\n)*expected: landmarks among"):
+        Dataset.open(folder)
+
+
 def test_a_missing_dataset_json_that_cannot_be_inferred_says_why(tmp_path: Path) -> None:
     folder = raw(tmp_path)
     (folder / "dataset.json").unlink()

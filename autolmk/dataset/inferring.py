@@ -27,7 +27,9 @@ CASES_FOR_FRAME = 5
 
 
 def complete(dataset: Dataset) -> DatasetDescription:
-    """The dataset's description with file_ending, channel_names and landmarks filled in where they are left out."""
+    """The dataset's description with file_ending, channel_names and landmarks filled in where they are left out.
+
+    AutolmkError where it names landmarks that no file has."""
     description = dataset.description
     if description.file_ending is None:
         ending = imageio.ending_of(_some_cases(dataset)[0].images[0])
@@ -37,7 +39,16 @@ def complete(dataset: Dataset) -> DatasetDescription:
         description = replace(description, channel_names={str(i): name for i, name in enumerate(names)})
     if description.names is None:
         found = {name: LandmarkDescription(i) for i, name in enumerate(_landmark_names(dataset))}
-        description = replace(description, landmarks=found)
+        try:
+            description = replace(description, landmarks=found)
+        except ValueError as error:
+            raise AutolmkError(
+                "dataset.json names landmarks that the files do not have",
+                file=dataset.folder / "dataset.json",
+                found=str(error),
+                expected=f"landmarks among {some(list(found))}",
+                remedy="correct it, or list all landmarks under landmarks",
+            ) from None
     return description
 
 
