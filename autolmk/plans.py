@@ -286,6 +286,8 @@ def _contradiction(plans: Plans) -> str | None:
         if strangers or (c.label_maps and c.windows.kind == "landmark"):
             said = f"{', '.join(strangers)}, which are no landmarks" if strangers else "none with windows a landmark"
             return f"configurations.{name}.label_maps: {said}"
+        if c.windows.groups and c.augmentation.mirror_axis is not None:
+            return f"configurations.{name}.augmentation.mirror_axis: windows of slice groups are seen as they lie"
         before, seen = c.previous_stage, {name}
         while before is not None:
             if before not in plans.configurations or before in seen:

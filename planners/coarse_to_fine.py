@@ -181,7 +181,7 @@ def _sigma(
     """mm an axis: of the input's voxels, as these windows are seen for their detail, but wide enough to decode."""
     width, why = rules.heatmap_sigma(fingerprint, spacing, spacing)
     least = [rules.SIGMA_LEAST * s * o for s, o in zip(spacing, architecture.output_stride, strict=True)]
-    return rules.rounded([max(w, n) for w, n in zip(width, least, strict=True)]), why
+    return rules.rounded([max(w, n) for w, n in zip(width, least, strict=True)]), why.replace(" or 1 output voxel", "")
 
 
 def _largest(

@@ -56,6 +56,32 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
     assert summary["overall"]["mre"]["value"] < error_of_the_mean_position(raw)
 
 
+@pytest.mark.parametrize(("ndim", "size"), [(3, 32), (2, 48)])
+@pytest.mark.parametrize("method", ["apga", "coarse_to_fine", "global_to_local"])
+def test_every_method_stops_goes_on_and_predicts(
+    method: str, ndim: int, size: int, tmp_path: Path, command: Callable[..., str]
+) -> None:
+    """From raw images to points for Slicer, broken off in the last stage."""
+    raw = tmp_path / "raw" / NAME
+    write_phantom(raw, n_train=6, n_test=1, ndim=ndim, size=size)
+    command("plan_and_preprocess", "-d", "1", "-pl", method, "--preset", "XS")
+    plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
+    trainer, before = (plans["configurations"][method][key] for key in ("trainer", "previous_stage"))
+    fold = tmp_path / "results" / NAME / f"{trainer}__autolmkPlans__{method}" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "stop").touch()
+    train = ("train", "1", method, "0", "--max-time", "6s", "--workers", "0", "--threads", "1")
+    assert "the same command goes on from here" in command(*train)
+    assert not (fold / "checkpoint_final.safetensors").exists()
+    assert before is None or (fold / before / "checkpoint_final.safetensors").is_file()
+    assert "finished" in command(*train) and (fold / "checkpoint_final.safetensors").is_file()
+    predictions = tmp_path / "predictions"
+    command("predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", "1", "-c", method)
+    found = annotations.read(predictions / "phantom_006.mrk.json")
+    assert set(found.names) == set(POINTS[ndim])
+    assert np.isfinite(found.points).all(axis=1).sum() >= len(found.names) - 3  # of which three may be absent
+
+
 def error_of_the_mean_position(raw: Path) -> float:
     """Mean distance of the test cases' points from the mean training position of each landmark: no image looked at."""
     dataset = Dataset.open(raw)

@@ -10,6 +10,7 @@ import pytest
 from fingerprints import a_fingerprint, at, mean_shape
 
 from autolmk import rules
+from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
 from autolmk.landmark_statistics import CoSliceGroup
 from autolmk.planner import plan_dataset
@@ -81,6 +82,13 @@ def test_windows_in_pose_are_mirrored_however_the_plane_lies_but_not_those_of_a_
     assert fine(turned(mirror=dataclasses.replace(MIRROR, complete=False))).augmentation.mirror_axis is None
     group = (CoSliceGroup(0, ("L0", "L1"), ""),)
     assert fine(turned(mirror=straight, co_slice_groups=group)).augmentation.mirror_axis is None
+
+
+def test_plans_that_mirror_windows_of_a_slice_contradict_themselves() -> None:
+    value = to_json(plans(turned(co_slice_groups=(CoSliceGroup(0, ("L0", "L1"), ""),))))
+    value["configurations"][NAME]["augmentation"]["mirror_axis"] = 0
+    with pytest.raises(AutolmkError, match="seen as they lie"):
+        Plans.parse(value)
 
 
 @pytest.mark.parametrize("number", CAUSES)

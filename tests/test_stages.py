@@ -126,6 +126,17 @@ def test_a_finished_chain_is_not_trained_again(store: Store, trained: Path) -> N
     assert times == {file: file.stat().st_mtime_ns for file in trained.rglob("checkpoint_*")}
 
 
+def test_a_stage_without_the_one_before_it_is_not_trained_on(store: Store, trained: Path, tmp_path: Path) -> None:
+    """Its windows were placed by errors of a stage that is gone."""
+    copy = tmp_path / "fold"
+    shutil.copytree(trained, copy)
+    (copy / "checkpoint_final.safetensors").unlink()
+    shutil.rmtree(stage_folder(copy, "heatmap"))
+    with pytest.raises(AutolmkError, match="another one that is gone"):
+        train(store, copy)
+    assert not stage_folder(copy, "heatmap").exists()
+
+
 @pytest.mark.parametrize("place", ["heatmap", ""])
 def test_a_stopped_stage_goes_on(
     store: Store, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

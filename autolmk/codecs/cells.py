@@ -119,8 +119,9 @@ class CellCodec(Codec):
         """See Codec. Candidates are cells whose logit is a local maximum, each with the vote of the codec's rule.
 
         Rules that reach over all cells speak for the best candidate only; for the others only the cells next to theirs
-        vote. Log-odds are those of "in this cell or in one next to it", so that a landmark at a cell's border, which
-        shares its probability among cells, counts as sure as one in the middle. Spread is that of these cells' votes.
+        vote. Rules of a reach vote alike for all. Log-odds are those of "in this cell or in one next to it", so that a
+        landmark at a cell's border, which shares its probability among cells, counts as sure as one in the middle.
+        Spread is that of these cells' votes.
         """
         return self._decode(scores, RULES[self.voting], self.n_candidates)
 

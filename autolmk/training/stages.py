@@ -20,7 +20,7 @@ import torch
 
 from autolmk.errors import AutolmkError
 from autolmk.loading import check_stored
-from autolmk.measured import Measured, measure
+from autolmk.measured import FILE_NAME, Measured, measure
 from autolmk.networks.unet import cumulative_strides
 from autolmk.placement import FEWEST, Placement, measure_placement
 from autolmk.plans import Configuration
@@ -29,7 +29,7 @@ from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
 from autolmk.store import Store
 from autolmk.trainer import Trainer
-from autolmk.training.fit import fit, validate_checkpoint
+from autolmk.training.fit import fit, is_finished, validate_checkpoint
 from autolmk.training.loop import Earlier
 
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
@@ -71,6 +71,14 @@ def train_stages(
         )  # fmt: skip
     inner, held_out = hold_out(train_cases, subjects)
     place = stage_folder(folder, before[-1].name)
+    if (folder / FILE_NAME).is_file() and not is_finished(place):
+        raise AutolmkError(
+            "a stage was trained behind another one that is gone",
+            file=folder / FILE_NAME,
+            found=f"windows as {before[-1].name} placed them, and no finished {place}",
+            expected="the stage that they were measured of",
+            remedy=f"remove {folder} to train all stages anew",
+        )
     logger.info(
         "stage %s: trained on %d of the %d training cases, measured on the others",
         before[-1].name,
@@ -134,7 +142,7 @@ def prepare(
     """(what the last stage's training knows of those before it, its trainer with windows as measured)."""
     *before, last = stages
     predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
-    file = folder / "measured.json"
+    file = folder / FILE_NAME
     known = Measured.load(folder).placement if file.is_file() else None
     placement = known or _measure(last, train_cases, held_out, predict)
     return Earlier(placement, predict), with_placement(last.trainer, placement)
