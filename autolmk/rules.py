@@ -351,7 +351,8 @@ def window_augmentation(
     )
     return turned, {
         **why,
-        "augmentation.mirror_axis": f"{why_mirror}; windows are mirrored at the mean shape's plane",
+        "augmentation.mirror_axis": why_mirror
+        + ("; windows are mirrored at the mean shape's plane" if mirror_axis is not None else ""),
         "augmentation.rotation": why_turn,
         "augmentation.scale": f"the fit of the mean shape takes the size away; {POSE_SCALE:.0%} are left",
     }
