@@ -25,7 +25,8 @@ COVERED = 99.0  # percentile of the errors along an axis that a window's half si
 MARGIN = 6.0  # voxels between that error and the window's border: what the network sees around the landmark
 WIDTH = 1.5  # a heatmap's width in typical errors: a narrower one than points can be told by learns their noise
 WIDEST = 3.0  # times the plan's width, at most: a poor first stage says nothing of that
-STRETCH = 1.5  # resampled errors are 0 to so many times as large: few cases give many, and later looks err less
+STRETCH = 1.5  # resampled errors are up to so many times as large, either way: few cases give many, later looks err
+# less, and a mean error of the stage before, which these looks no longer have, must not be learnt as one to undo
 BLUR = 0.5  # standard deviation of what is added to resampled errors, in typical errors
 
 
@@ -175,7 +176,7 @@ def simulate(
     other = errors[rng.integers(len(errors), size=n), np.arange(n)]
     drawn = np.where(np.isfinite(drawn), drawn, other)
     drawn = np.where(np.isfinite(drawn), drawn, rng.normal(0.0, placement.spread, (n, p)))
-    drawn = drawn * rng.uniform(0, STRETCH) + rng.normal(0.0, BLUR * placement.spread, (n, p))
+    drawn = drawn * rng.uniform(-STRETCH, STRETCH) + rng.normal(0.0, BLUR * placement.spread, (n, p))
     return truth + frame.carry(drawn)
 
 

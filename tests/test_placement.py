@@ -131,7 +131,18 @@ def test_errors_are_drawn_a_whole_case_at_a_time() -> None:
         apart = np.linalg.norm(errors[0] - share[:, None] * cases[:, 0], axis=1)
         assert apart.min() < 1e-4
         factors.append(share[apart.argmin()])
-    assert 0 <= min(factors) < 0.3 and STRETCH >= max(factors) > 1.2
+    assert -STRETCH <= min(factors) < -1 and STRETCH >= max(factors) > 1 and min(np.abs(factors)) < 0.3
+
+
+def test_a_mean_error_is_not_learnt() -> None:
+    """The stage before lies 3 mm off along x in every case: windows lie as often on the other side."""
+    placement = Placement((24, 24, 24), 1.0, ((((3.0, 0.0, 0.0),) * len(SHAPE)),) * FEWEST)
+    frame = frame_of(SHAPE, GEOMETRY, STRAIGHT, None)
+    offsets = [
+        (simulate(np.random.default_rng(seed), SHAPE, frame, configuration(), placement) - SHAPE).mean(axis=0)
+        for seed in range(400)
+    ]
+    assert np.abs(np.mean(offsets, axis=0)).max() < 0.4 and np.std(offsets, axis=0).max() > 2
 
 
 def test_errors_that_a_case_does_not_tell_come_from_others() -> None:
