@@ -25,8 +25,8 @@ NAME, COARSE = "coarse_to_fine", "coarse_to_fine_coarse"
 COARSE_TIME = 0.55  # share of the training time that the coarse stage takes
 LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
 WINDOWS = (16, 16)  # a training step (2D, 3D)
-STOPS = (1, 0)  # times the decoder stops below full resolution (2D, 3D): windows of volumes are few voxels wide
-STAGES = 3  # of the fine network: its windows are small
+STOPS = (2, 0)  # times the decoder stops below full resolution (2D, 3D): windows of volumes are few voxels wide
+STAGES = (4, 3)  # of the fine network (2D, 3D): its windows are small
 COORDINATE_CASES = 300  # from which the coarse stage may learn coordinates without heatmaps, where poses are alike
 OWN_CASES, OWN_LANDMARKS = 100, 16  # from and up to which each landmark has a network of its own
 OWN_FEATURES = 4  # times narrower than the shared network
@@ -118,7 +118,7 @@ def _fine(
             "shape_prior": "its windows lie where the coarse stage's prior put them; drawn once more, points only lose",
             "patch_size": why_patch,
             "batch_size": why_batch,
-            "architecture": f"nnU-Net's rule on the window, at most {STAGES} stages; the preset's widths",
+            "architecture": f"nnU-Net's rule on the window, at most {STAGES[three_d]} stages; the preset's widths",
             "schedule.iterations_per_epoch": why_iterations,
             "schedule.ema_decay": why_decay,
             "schedule.learning_rate": "the preset's, for AdamW",
@@ -162,7 +162,7 @@ def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Wind
 
 
 def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int, weights: str) -> Architecture:
-    shape = topology((side,) * len(spacing), spacing, STAGES)
+    shape = topology((side,) * len(spacing), spacing, STAGES[three_d])
     base, n = preset.base_features[three_d] // (OWN_FEATURES if weights == "own" else 1), len(shape.strides)
     full = Architecture(
         features_per_stage=tuple(min(preset.max_features[three_d], base * 2**i) for i in range(n)),
