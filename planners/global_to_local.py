@@ -35,7 +35,6 @@ BLOCKS, FEW_BLOCKS = (1, 3, 4, 6, 3), (1, 1, 1, 1, 1)  # published; where traini
 FEW_FEATURES = 4  # times the first stage's, at most, where training is bounded by time: wide cells cost more
 TIME_SHARE = (1.0, 0.5)  # (2D, 3D) of memory that stands for a step's time: so steps take no longer than heatmap's
 FIRST_KERNEL = 7
-LARGEST_WEIGHT, LOCAL_WEIGHT = 50.0, 0.125  # of the classes: at most; times the global stage's, published 1/20 and 1/8
 LOCAL_WIDTH, NARROWEST = 32, 4  # features of a local network's first stage: published and widest; least
 LOCAL_CONVOLUTIONS, LOCAL_HALVINGS = (4, 2), (1, 5)  # of the first stage and the others; least and most
 LEAST_SIDE = 16  # voxels of a local window: published
@@ -157,7 +156,7 @@ def halved(
 def _global(search: CellSearch) -> Configuration:
     """The global stage, with the whole of the preset's time."""
     configuration = search.configuration(None)
-    weight, why_weight = class_weight(search.fingerprint, configuration)
+    weight, why_weight = class_weight(configuration)
     why = {"options.class_weight": why_weight, "sigma": WHY_SIGMA}
     return dataclasses.replace(configuration, options={"class_weight": weight}, why={**configuration.why, **why})
 
@@ -165,25 +164,13 @@ def _global(search: CellSearch) -> Configuration:
 WHY_SIGMA = "nothing is trained by it: candidates within two cells or two sigma of a better one count as it"
 
 
-def class_weight(fingerprint: Fingerprint, configuration: Configuration, factor: float = 1.0) -> tuple[float, str]:
-    """Times `factor` the root of one over the share of cells that hold their landmark, at most LARGEST_WEIGHT.
-
-    So the loss lies between the mean over cells, which hardly feels the one cell that matters, and their sum, beside
-    which displacements count for little.
-    """
-    sides = [n * s for n, s in zip(configuration.patch_size, configuration.spacing, strict=True)]
+def class_weight(configuration: Configuration) -> tuple[float, str]:
+    """One over the logarithm of the number of cells: from its start, where all cells are alike, the cross-entropy falls
+    by that logarithm, and the logarithmic displacement's error by about 1."""
     stride = configuration.architecture.output_stride
     cells = math.prod(n // c for n, c in zip(configuration.patch_size, stride, strict=True))
-    seen = 1.0
-    if configuration.windows.kind == "random":
-        seen = math.prod(min(1.0, w / e) for w, e in zip(sides, fingerprint.median_extent, strict=True))
-    statistics = fingerprint.landmark_statistics.values()
-    present = sum(s.n_present for s in statistics)
-    share = seen * present / max(1, present + sum(s.n_absent for s in statistics))
-    weight = min(LARGEST_WEIGHT, factor * math.sqrt(cells / max(share, 1e-3)))
-    return round(weight, 2), (
-        f"one of {cells} cells holds a landmark that the window shows, which {share:.0%} are: the root of one over "
-        f"that share, times {factor:g}, at most {LARGEST_WEIGHT:g}"
+    return round(1 / math.log(cells), 4), (
+        f"cross-entropy falls by the logarithm of {cells} cells, displacements' errors by about 1: so both count alike"
     )
 
 
@@ -205,7 +192,7 @@ class _Local:
         draft, why_draft = self.smallest(given)
         chosen = self.longest(draft)
         batch, why_batch = cases_a_step(self.fingerprint, chosen, self.preset, self.device, self.budget)
-        weight, why_weight = class_weight(self.fingerprint, chosen, LOCAL_WEIGHT)
+        weight, why_weight = class_weight(chosen)
         return dataclasses.replace(
             chosen,
             batch_size=batch,

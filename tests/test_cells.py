@@ -21,7 +21,7 @@ from autolmk.landmarks import Status
 from autolmk.networks.cells import GlobalCells, LocalCells
 from autolmk.plans import Architecture, Windows
 from autolmk.trainer import Trainer
-from autolmk.trainers.global_to_local import GlobalTrainer, LocalTrainer, cell_losses
+from autolmk.trainers.global_to_local import CellOptions, GlobalTrainer, LocalTrainer, cell_losses
 
 
 def published(ndim: int, pooled: int) -> Architecture:
@@ -337,9 +337,26 @@ def test_losses_are_their_formulas(ndim: int) -> None:
     assert {Status.UNKNOWN, Status.PRESENT, Status.ABSENT} == {0, 1, 2}
     voxels[1, 1], voxels[0, 0, 0] = math.nan, 40.0
     output = torch.randn(2, 3, 1 + ndim, *codec.shape, generator=generator, dtype=torch.float64)
-    found = cell_losses(output, codec.encode(voxels, status), status, 3.0)
+    found = cell_losses(output, codec.encode(voxels, status), status, CellOptions(losses="published", class_weight=3.0))
     wanted = dense_losses(codec, output, voxels, status, 3.0)
     assert (float(found["displacement"]), float(found["class"])) == pytest.approx(wanted)
+
+
+def test_near_cells_weigh_more() -> None:
+    """Of 3 cells in a row the landmark lies in the middle of the first; each is off by another amount."""
+    codec = CellCodec((12, 4), (4, 4))
+    status = torch.ones(1, 1, dtype=torch.int8)
+    target = codec.encode(torch.tensor([[[1.5, 1.5]]], dtype=torch.float64), status)
+    output = torch.zeros(1, 1, 3, 3, 1, dtype=torch.float64)
+    for axis, along in enumerate(target.displacements):
+        output[0, 0, 1 + axis] += along[0, 0].view(-1, 1) if axis == 0 else along[0, 0].view(1, -1)
+    output[0, 0, 1, :, 0] += torch.tensor([0.3, -0.6, 0.9], dtype=torch.float64)
+    found = cell_losses(output, target, status, CellOptions())["displacement"]
+    weights = (1, 1 / 4, 1 / 9)  # (1 + r)^-2
+    wanted = sum(w * e for w, e in zip(weights, (0.3, 0.6, 0.9), strict=True)) / sum(weights) / 2
+    assert float(found) == pytest.approx(wanted)
+    plain = cell_losses(output, target, status, CellOptions(losses="published"))["displacement"]
+    assert float(plain) == pytest.approx(0.3)
 
 
 def test_the_class_weight_is_at_most_the_number_of_cells() -> None:
@@ -347,7 +364,38 @@ def test_the_class_weight_is_at_most_the_number_of_cells() -> None:
     status = torch.ones(1, 1, dtype=torch.int8)
     target = codec.encode(torch.full((1, 1, 2), 3.0, dtype=torch.float64), status)
     output = torch.zeros(1, 1, 3, 2, 2)
-    assert float(cell_losses(output, target, status, 1000.0)["class"]) == pytest.approx(4 * math.log(2))
+    assert float(
+        cell_losses(output, target, status, CellOptions(losses="published", class_weight=1000.0))["class"]
+    ) == pytest.approx(4 * math.log(2))
+
+
+def test_exclusive_classes_are_one_choice_among_the_cells_and_elsewhere() -> None:
+    """Windows that hold their landmark and windows that lack it count alike, however many there are of each."""
+    codec = CellCodec((8, 8), (4, 4))
+    status = torch.tensor([[1, 1, 1, Status.ABSENT, Status.UNKNOWN]], dtype=torch.int8)
+    voxels = torch.tensor([[[3.0, 3.0], [7.0, 0.0], [90.0, 0.0], [math.nan] * 2, [math.nan] * 2]], dtype=torch.float64)
+    output = torch.randn(1, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = cell_losses(output, codec.encode(voxels, status), status, CellOptions(class_weight=0.5))["class"]
+    choice = torch.cat([output[0, :, 0].flatten(1), torch.zeros(5, 1)], 1).log_softmax(1)
+    held, lacking = -(choice[0, 0] + choice[1, 2]) / 2, -(choice[2, 4] + choice[3, 4]) / 2
+    assert float(found) == pytest.approx(0.5 * float(held + lacking), rel=1e-5)
+
+
+def test_log_odds_of_exclusive_classes_are_against_elsewhere() -> None:
+    logits = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores = torch.cat([logits[:, :, None], torch.zeros(1, 1, 2, 4, 4, dtype=torch.float64)], 2)
+    found = CellCodec((16, 16), (4, 4), n_candidates=1).decode(scores)
+    sums = {
+        (y, x): float(logits[0, 0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].exp().sum().log())
+        for y in range(4)
+        for x in range(4)
+        if logits[0, 0, y, x] == logits[0, 0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].max()
+    }
+    assert float(found.log_odds) == pytest.approx(max(sums.values()))
+    shifted = torch.cat([logits[:, :, None] - 900, torch.zeros(1, 1, 2, 4, 4, dtype=torch.float64)], 2)
+    assert float(CellCodec((16, 16), (4, 4), n_candidates=1).decode(shifted).log_odds) == pytest.approx(
+        max(sums.values()) - 900
+    )
 
 
 def trainers(ndim: int) -> list[Trainer]:
@@ -385,7 +433,9 @@ def test_local_networks_refuse_windows_of_some_landmarks() -> None:
         LocalTrainer(plans, plans.configuration("example")).build_network()
 
 
-@pytest.mark.parametrize("options", [{"voting": "median"}, {"norm": "batch"}, {"class_weight": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"voting": "median"}, {"norm": "batch"}, {"class_weight": 0.0}, {"losses": "both"}]
+)
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     plans = example_plans(2)
     with pytest.raises(AutolmkError, match=r"options"):

@@ -171,16 +171,11 @@ def test_published_pooling_follows_from_published_images() -> None:
     assert c.architecture.output_stride == (8, 8, 8) and c.architecture.strides[3:] == ((1, 1, 1),) * 2
 
 
-def test_the_class_weight_follows_the_share_of_cells_that_hold_a_landmark_and_is_capped() -> None:
-    few = a_fingerprint(**{**FLAT, "shape": (28.0, 28.0), "nearest": 40.0})
-    c = stage(GLOBAL, few)
-    cells = math.prod(n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True))
-    assert c.options["class_weight"] == pytest.approx(math.sqrt(cells), abs=0.01)
-    seen = {name: statistics(n_absent=10) for name in few.landmark_statistics}
-    rarer = stage(GLOBAL, dataclasses.replace(few, landmark_statistics=seen))
-    assert rarer.options["class_weight"] == pytest.approx(math.sqrt(cells * 50 / 40), abs=0.01)
-    assert stage(GLOBAL, turned(nearest=2.0)).options["class_weight"] == 50.0
-    assert stage(NAME, few).options["class_weight"] < 0.3 * c.options["class_weight"]
+def test_both_losses_count_alike_whatever_the_number_of_cells() -> None:
+    for name, cause in ((GLOBAL, None), (NAME, None), (GLOBAL, turned(nearest=2.0))):
+        c = stage(name, cause)
+        cells = math.prod(n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True))
+        assert c.options["class_weight"] == pytest.approx(1 / math.log(cells), abs=1e-4)
 
 
 # -- local windows -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolmk.codecs import CellCodec, CellTarget, Target
-from autolmk.codecs.cells import Voting
+from autolmk.codecs.cells import Voting, displacement
 from autolmk.landmarks import Status
 from autolmk.networks.cells import GlobalCells, LocalCells, Norm
 from autolmk.networks.unet import cumulative_strides
@@ -26,11 +26,13 @@ from autolmk.trainer import Trainer
 @dataclass(frozen=True)
 class CellOptions(Trainer.Options):
     """Of both stages. voting: how cells' votes are weighted, a rule of `codecs.cells.RULES`, or that which suits the
-    held-out cases best. class_weight: of the classification loss against that of displacements; at most a window's
-    number of cells counts. norm: see `networks.cells`. n_candidates: places kept a landmark and window."""
+    held-out cases best. losses: see `cell_losses`; with those published each cell is asked by itself whether it holds
+    a landmark. class_weight: of the classification loss against that of displacements; of the published one at most
+    a window's number of cells counts. norm: see `networks.cells`. n_candidates: places kept a landmark and window."""
 
     voting: Literal["measured"] | Voting = "measured"
-    class_weight: float = 20.0
+    losses: Literal["near", "published"] = "near"
+    class_weight: float = 0.1
     norm: Norm = "group"
     n_candidates: int = 5
 
@@ -59,7 +61,7 @@ class GlobalTrainer(Trainer):
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
         """See `cell_losses`."""
-        return cell_losses(output, target, status, self.options.class_weight)
+        return cell_losses(output, target, status, self.options)
 
 
 class LocalTrainer(Trainer):
@@ -87,34 +89,48 @@ class LocalTrainer(Trainer):
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
         """See `cell_losses`."""
-        return cell_losses(output, target, status, self.options.class_weight)
+        return cell_losses(output, target, status, self.options)
 
 
 def cell_codec(configuration: Configuration, options: CellOptions) -> CellCodec:
     """A cell spans the product of the network's strides."""
     cell_size = cumulative_strides(configuration.architecture.strides)[-1]
-    return CellCodec(configuration.patch_size, cell_size, voting=options.voting, n_candidates=options.n_candidates)
+    return CellCodec(
+        configuration.patch_size,
+        cell_size,
+        voting=options.voting,
+        exclusive=options.losses == "near",
+        n_candidates=options.n_candidates,
+    )
 
 
-def cell_losses(output: Tensor, target: Target, status: Tensor, class_weight: float) -> dict[str, Tensor]:
-    """Mean absolute error of logarithmic displacements over all cells, of present landmarks; weighted cross-entropy of
-    "in this cell" over all cells, of landmarks that are present or absent. 0 where there is none.
+def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOptions) -> dict[str, Tensor]:
+    """Mean absolute error of logarithmic displacements over the cells, of present landmarks; weighted cross-entropy of
+    "in this cell", of landmarks that are present or absent. 0 where there is none.
 
     output: (B, L, 1 + D, *O). An absent landmark is in no cell and has no displacement; an unknown one is masked.
+    `near`: a cell r cells off counts (1 + r)^-D, so that every doubling of the distance counts alike and votes are
+    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0, and windows
+    that hold the landmark and others are averaged by themselves. `published`: all cells count alike, in both losses.
     """
     assert isinstance(target, CellTarget)
-    logits, n_axes, n_cells = output[:, :, 0].flatten(2), len(target.displacements), output[0, 0, 0].numel()
-    error = output.new_zeros(status.shape)
-    for axis, wanted in enumerate(target.displacements):
-        along = wanted.to(output.dtype).view(*status.shape, *(-1 if a == axis else 1 for a in range(n_axes)))
-        error = error + (output[:, :, 1 + axis] - along).abs().flatten(2).mean(2) / n_axes
-    held = target.cells >= 0
-    positive = logits.gather(2, target.cells.clamp(min=0)[..., None])[..., 0]
-    entropy = (F.softplus(logits).sum(2) - torch.where(held, positive, 0.0)) / n_cells
-    return {
-        "displacement": mean_of(error, status == Status.PRESENT),
-        "class": min(class_weight, n_cells) * mean_of(entropy, status != Status.UNKNOWN),
-    }
+    logits, near = output[:, :, 0].flatten(2), options.losses == "near"
+    error, away = output.new_zeros(output[:, :, 0].shape), output.new_zeros(output[:, :, 0].shape)
+    for axis, (wanted, size) in enumerate(zip(target.displacements, target.cell_size, strict=True)):
+        shape = (*status.shape, *(-1 if a == axis else 1 for a in range(len(target.displacements))))
+        error = error + (output[:, :, 1 + axis] - wanted.to(output.dtype).view(shape)).abs()
+        away = away + (displacement(wanted) / size).square().to(output.dtype).view(shape)
+    weight = ((1 + away.sqrt()) ** -len(target.cell_size) if near else torch.ones_like(away)).flatten(2)
+    apart = (weight * error.flatten(2)).sum(2) / weight.sum(2) / len(target.cell_size)
+    held, known = target.cells >= 0, status != Status.UNKNOWN
+    own = torch.where(held, logits.gather(2, target.cells.clamp(min=0)[..., None])[..., 0], 0.0)
+    if near:
+        entropy = torch.cat([logits, torch.zeros_like(logits[..., :1])], 2).logsumexp(2) - own
+        classes = options.class_weight * (mean_of(entropy, known & held) + mean_of(entropy, known & ~held))
+    else:
+        entropy = (F.softplus(logits).sum(2) - own) / logits.shape[2]
+        classes = min(options.class_weight, logits.shape[2]) * mean_of(entropy, known)
+    return {"displacement": mean_of(apart, status == Status.PRESENT), "class": classes}
 
 
 def mean_of(values: Tensor, which: Tensor) -> Tensor:

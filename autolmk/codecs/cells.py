@@ -49,17 +49,20 @@ UNMEASURED: Voting = "around_1"  # far cells know less, and a rare gross vote am
 @dataclass(frozen=True)
 class CellTarget(Target):
     """displacements: for each axis (B, L, n) float64, the logarithmic displacement from the axis's n rows of cells: it
-    depends on nothing else. cells: (B, L) flat index of the cell that holds the point, -1 for none."""
+    depends on nothing else. cells: (B, L) flat index of the cell that holds the point, -1 for none. cell_size: (D,)
+    voxels."""
 
     displacements: tuple[Tensor, ...]
     cells: Tensor
+    cell_size: tuple[int, ...]
 
 
 class CellCodec(Codec):
     """Output (B, L, 1 + D, *O): a cell's logit for holding the landmark, and the logarithmic displacement to it.
 
     patch_size, cell_size: (D,) input voxels. voting: a rule of RULES, or "measured": that which suits held-out cases
-    best, UNMEASURED until it is measured. Raises ValueError where a window is no whole number of cells.
+    best, UNMEASURED until it is measured. exclusive: whether logits are those of one choice among cells and elsewhere,
+    whose logit is 0, or each of a question of its own. Raises ValueError where a window is no whole number of cells.
     """
 
     def __init__(
@@ -68,12 +71,13 @@ class CellCodec(Codec):
         cell_size: Sequence[int],
         *,
         voting: Literal["measured"] | Voting = "measured",
+        exclusive: bool = True,
         n_candidates: int = 5,
     ) -> None:
         super().__init__()
         if len(patch_size) != len(cell_size) or any(n % s for n, s in zip(patch_size, cell_size, strict=True)):
             raise ValueError(f"patch size {tuple(patch_size)} must be whole cells of {tuple(cell_size)}")
-        self.cell_size, self.n_candidates = tuple(cell_size), n_candidates
+        self.cell_size, self.exclusive, self.n_candidates = tuple(cell_size), exclusive, n_candidates
         self.shape = tuple(n // s for n, s in zip(patch_size, cell_size, strict=True))
         self.measured = voting == "measured"
         self.voting: Voting = UNMEASURED if voting == "measured" else voting
@@ -93,7 +97,7 @@ class CellCodec(Codec):
             row = ((place + 0.5) / size).floor().long()
             inside = inside & (row >= 0) & (row < n)
             index = index * n + row
-        return CellTarget(tuple(displacements), torch.where(inside, index, -1))
+        return CellTarget(tuple(displacements), torch.where(inside, index, -1), self.cell_size)
 
     def centres(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
         """(n,) float64 input voxels of the cells along an axis."""
@@ -133,7 +137,7 @@ class CellCodec(Codec):
         peaks = logits == F.max_pool2d(logits, 3, 1, 1) if logits.ndim == 4 else logits == F.max_pool3d(logits, 3, 1, 1)
         standing = evidence.masked_fill(~peaks, -math.inf).flatten(2)
         log_odds, cells = standing.topk(min(n, self.n_cells), dim=2)
-        log_c = F.logsigmoid(logits).flatten(2)
+        log_c = (logits if self.exclusive else F.logsigmoid(logits)).flatten(2)
         voxels, spread = [], []
         for k in range(log_odds.shape[2]):
             reach = 1 if k > 0 and rule.reach is None else rule.reach
@@ -154,9 +158,13 @@ class CellCodec(Codec):
         return (torch.stack(grid) + displacement(scores[:, :, 1:])).flatten(3)
 
     def _evidence(self, logits: Tensor) -> Tensor:
-        """(B, L, *O) log-odds that one of a cell and its neighbours holds the landmark, were they independent: for one
-        cell alone its logit."""
+        """(B, L, *O) log-odds that one of a cell and its neighbours holds the landmark: against elsewhere where cells
+        exclude each other, else were they independent; for one cell alone its logit."""
         pool = F.avg_pool2d if logits.ndim == 4 else F.avg_pool3d
+        if self.exclusive:
+            highest = logits.flatten(2).amax(2).view(*logits.shape[:2], *[1] * len(self.shape))
+            near: Tensor = (pool((logits - highest).exp(), 3, 1, 1) * 3 ** len(self.shape)).log() + highest
+            return near
         total = pool(F.softplus(logits), 3, 1, 1) * 3 ** len(self.shape)  # minus the logarithm of "none of them"
         return torch.where(total > CERTAIN, total, torch.expm1(total.clamp(max=CERTAIN)).log())
 
