@@ -36,7 +36,7 @@ from autolmk.symmetry import mirror, pairs_from_names
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
-    from autolmk.dataset.description import Slice
+    from autolmk.dataset.description import DeclaredSlice
 
 __all__ = [
     "CaseGeometry",
@@ -203,7 +203,7 @@ def fingerprint_of(
     unit: Literal["mm", "px"],
     channel_names: Sequence[str],
     pairs: Sequence[tuple[str, str]] = (),
-    slices: Sequence[Slice] | None = None,
+    slices: Sequence[DeclaredSlice] | None = None,
     failed: Sequence[str] = (),
 ) -> Fingerprint:
     """Pure: of what the cases said, in the order of their names. pairs: those that dataset.json declares, which go

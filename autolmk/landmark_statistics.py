@@ -20,7 +20,7 @@ from autolmk.landmarks import Landmarks, Status
 from autolmk.shape import MeanShape
 
 if TYPE_CHECKING:
-    from autolmk.dataset.description import Slice
+    from autolmk.dataset.description import DeclaredSlice
 
 SAME_SLICE = 0.5  # voxels of the native image
 SAME_SLICE_SHARE = 0.95  # of the cases that show both landmarks
@@ -172,7 +172,7 @@ def co_slice_groups(landmarks: Sequence[Landmarks], geometries: Sequence[Geometr
     return tuple(groups)
 
 
-def declared_slices(slices: Sequence[Slice], geometries: Sequence[Geometry]) -> tuple[CoSliceGroup, ...]:
+def declared_slices(slices: Sequence[DeclaredSlice], geometries: Sequence[Geometry]) -> tuple[CoSliceGroup, ...]:
     """Groups as dataset.json declares them. AutolmkError where images are not volumes."""
     if slices and geometries[0].ndim != 3:
         raise AutolmkError(

@@ -15,7 +15,7 @@ from autolmk import imageio
 from autolmk.annotations import write as write_annotation
 from autolmk.cli.extract_fingerprint import main
 from autolmk.dataset import Dataset
-from autolmk.dataset.description import Slice
+from autolmk.dataset.description import DeclaredSlice
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, extract_fingerprint, fingerprint_of
 from autolmk.geometry import FloatArray, Geometry
@@ -59,7 +59,7 @@ def head(
     return summarise(Image(array, geometry), landmarks, subject=f"s{i // 2}", case=f"case{i}")
 
 
-def fingerprint(cases: list[CaseSummary], slices: Sequence[Slice] | None = None) -> Fingerprint:
+def fingerprint(cases: list[CaseSummary], slices: Sequence[DeclaredSlice] | None = None) -> Fingerprint:
     named = {f"case{i}": case for i, case in enumerate(cases)}
     return fingerprint_of(named, dataset_name="Dataset001_Head", unit="mm", channel_names=("CT",), slices=slices)
 
@@ -224,7 +224,7 @@ def test_declared_groups_take_the_place_of_those_that_annotations_show() -> None
     landmarks, geometries = slices(10)
     cases = [dataclasses.replace(head(0), landmarks=m, geometry=g) for m, g in zip(landmarks, geometries, strict=True)]
     assert len(fingerprint(cases).co_slice_groups) == 2
-    (group,) = fingerprint(cases, [Slice(1, ("A", "E"))]).co_slice_groups
+    (group,) = fingerprint(cases, [DeclaredSlice(1, ("A", "E"))]).co_slice_groups
     assert (group.axis, group.names) == (1, ("A", "E")) and "anterior-posterior" in group.note
     assert fingerprint(cases, []).co_slice_groups == ()
     flat = dataclasses.replace(
@@ -233,7 +233,7 @@ def test_declared_groups_take_the_place_of_those_that_annotations_show() -> None
         landmarks=Landmarks(("A", "B"), np.array([[1.0, 2.0], [5.0, 3.0]]), np.ones(2, np.int8)),
     )
     with pytest.raises(AutolmkError, match="not volumes"):
-        fingerprint([flat], [Slice(0, ("A", "B"))])
+        fingerprint([flat], [DeclaredSlice(0, ("A", "B"))])
 
 
 def test_one_case_in_twenty_may_differ_but_not_two() -> None:

@@ -27,8 +27,8 @@ from autolmk.trainer import Trainer
 class CellOptions(Trainer.Options):
     """Of both stages. voting: how cells' votes are weighted, a rule of `codecs.cells.RULES`, or that which suits the
     held-out cases best. losses: see `cell_losses`; with those published each cell is asked by itself whether it holds
-    a landmark. class_weight: of the classification loss against that of displacements; of the published one at most
-    a window's number of cells counts. norm: see `networks.cells`. n_candidates: places kept a landmark and window."""
+    a landmark. class_weight: of the classification loss against that of displacements. norm: see `networks.cells`.
+    n_candidates: places kept a landmark and window."""
 
     voting: Literal["measured"] | Voting = "measured"
     losses: Literal["near", "published"] = "near"
@@ -111,7 +111,8 @@ def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOpt
     output: (B, L, 1 + D, *O). An absent landmark is in no cell and has no displacement; an unknown one is masked.
     `near`: a cell r cells off counts (1 + r)^-D, so that every doubling of the distance counts alike and votes are
     sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0, and windows
-    that hold the landmark and others are averaged by themselves. `published`: all cells count alike, in both losses.
+    that hold the landmark and others are averaged by themselves. `published`: all cells count alike, in both losses;
+    cross-entropies are summed over the N cells, so that class_weight means the same (the paper's mean weighs 1 / N).
     """
     assert isinstance(target, CellTarget)
     logits, near = output[:, :, 0].flatten(2), options.losses == "near"
@@ -128,8 +129,7 @@ def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOpt
         entropy = torch.cat([logits, torch.zeros_like(logits[..., :1])], 2).logsumexp(2) - own
         classes = options.class_weight * (mean_of(entropy, known & held) + mean_of(entropy, known & ~held))
     else:
-        entropy = (F.softplus(logits).sum(2) - own) / logits.shape[2]
-        classes = min(options.class_weight, logits.shape[2]) * mean_of(entropy, known)
+        classes = options.class_weight * mean_of(F.softplus(logits).sum(2) - own, known)
     return {"displacement": mean_of(apart, status == Status.PRESENT), "class": classes}
 
 

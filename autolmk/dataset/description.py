@@ -37,7 +37,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Slice:
+class DeclaredSlice:
     """Landmarks that annotators place on one slice. axis: array axis of the file across it, 0 for the slice number."""
 
     axis: int
@@ -69,7 +69,7 @@ class DatasetDescription:
     names_from: Literal["label", "description"] = "label"
     groups: str | None = None
     measurements: dict[str, Measurement] | None = None
-    co_slice_groups: tuple[Slice, ...] | None = None
+    co_slice_groups: tuple[DeclaredSlice, ...] | None = None
     labels: dict[str, int] | None = None
     numTest: int | None = None
     description: Any = None

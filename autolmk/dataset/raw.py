@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from autolmk import imageio
 from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
-from autolmk.dataset.description import DatasetDescription, Slice
+from autolmk.dataset.description import DatasetDescription, DeclaredSlice
 from autolmk.dataset.inferring import complete, offer, say_inferred
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
@@ -90,7 +90,7 @@ class Dataset:
         return self.description.pairs
 
     @property
-    def co_slice_groups(self) -> tuple[Slice, ...] | None:
+    def co_slice_groups(self) -> tuple[DeclaredSlice, ...] | None:
         """Landmarks that share a slice, as dataset.json declares them; None where it says nothing."""
         return self.description.co_slice_groups
 

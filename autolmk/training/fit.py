@@ -112,7 +112,12 @@ def _require_same_run(work: Work) -> None:
     if settings.epochs is not None or settings.max_seconds is not None:
         asked = _limits(work)
         if asked != trained:
-            raise refuse("another length", trained.describe(), f"{asked.describe()}, as asked for now")
+            lengths = [limits.describe() for limits in (trained, asked)]
+            if lengths[0] == lengths[1]:  # they differ by less than a minute
+                lengths = [
+                    f"{said} ({limits.max_seconds} s)" for said, limits in zip(lengths, (trained, asked), strict=True)
+                ]
+            raise refuse("another length", lengths[0], f"{lengths[1]}, as asked for now")
     logger.info(
         "%s is finished, trained for %s: it is not trained again (remove the folder to start over)",
         *(work.folder, trained.describe()),
