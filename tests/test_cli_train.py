@@ -84,6 +84,11 @@ def test_a_fold_is_trained_validated_and_not_trained_again(folder: Path, capsys:
         error = complaint(capsys)
         assert "finished, with another length" in error and "found: 5 iterations" in error
         assert f"expected: {said}" in error and "remove the fold's folder" in error
+    write_json(found / "fold_0" / "config.json", {**config, "iterations": 20, "max_seconds": 1201.0})
+    assert run(folder, "1", "0", "--max-time", "20m") == 2
+    error = complaint(capsys)  # both are 20 minutes to the eye
+    assert "20 iterations (1201.0 s)" in error and "20 iterations (1200.0 s)" in error
+    write_json(found / "fold_0" / "config.json", config)
     assert final.read_bytes() == before
     summary = found / "fold_0" / "validation" / "summary.json"
     whole = summary.read_bytes()
