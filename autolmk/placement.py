@@ -36,7 +36,8 @@ class Placement:
 
     side: (D,) voxels of a window. spread: mm an axis, typical size of an error (robust: from the median).
     errors: (R, L, P) mm in the frame in which windows lie, None where a case does not tell. cases: the R of them.
-    sigma: (D,) mm, width of the heatmaps in the windows; empty: the plan's. why: how these came about.
+    sigma: (D,) mm, width of the heatmaps in the windows; empty: the plan's. longest, planned_sigma: (D,) what the plans
+    said, the bounds of both; empty where unknown. why: how these came about. ValueError where the errors are no table.
     """
 
     side: tuple[int, ...]
@@ -44,7 +45,15 @@ class Placement:
     errors: tuple[tuple[tuple[float | None, ...], ...], ...] = ()
     cases: tuple[str, ...] = ()
     sigma: tuple[float, ...] = ()
+    longest: tuple[int, ...] = ()
+    planned_sigma: tuple[float, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = {len(case) for case in self.errors}
+        columns = {len(point) for case in self.errors for point in case}
+        if len(rows) > 1 or len(columns) > 1 or min(self.side, default=0) < 1:
+            raise ValueError("side must be voxels, and errors must have as many landmarks and axes in each case")
 
     def holds(self, spacing: Sequence[float]) -> float:
         """Log-odds that a window, of voxels of `spacing` (D,) mm, holds its landmark: of the measured errors, one more
@@ -202,7 +211,8 @@ def measure_placement(
     known = stacked[np.isfinite(stacked)]
     if not len(known):
         jitter = windows.jitter * min(np.multiply(longest, configuration.spacing))
-        return Placement(longest, float(jitter), why={"side": "the plan's: nothing was measured", "errors": "Gaussian"})
+        why = {"side": "the plan's: nothing was measured", "errors": "Gaussian"}
+        return Placement(longest, float(jitter), longest=longest, planned_sigma=configuration.sigma, why=why)
     spread = float(max(np.median(np.abs(known)) / 0.6745, 0.5 * min(configuration.spacing)))
     told = len(cases) >= FEWEST
     rows = tuple(tuple(tuple(_number(v) for v in row) for row in case) for case in stacked) if told else ()
@@ -213,6 +223,8 @@ def measure_placement(
         errors=rows,
         cases=tuple(cases),
         sigma=tuple(min(max(s, WIDTH * spread), WIDEST * s) for s in configuration.sigma),
+        longest=longest,
+        planned_sigma=configuration.sigma,
         why={
             "side": why_side,
             "errors": f"of {len(cases)} held-out cases, "

@@ -21,6 +21,7 @@ from autolmk.measured import Measured
 from autolmk.plans import Plans, Windows
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared, predict_stages
+from autolmk.runlog import read_log
 from autolmk.serialization import read_json
 from autolmk.store import Store
 from autolmk.trainers.coarse_to_fine import FineTrainer
@@ -196,6 +197,114 @@ def test_cases_are_set_aside_by_whole_subjects() -> None:
     assert [len(part) for part in hold_out(cases[:2], {c: c for c in cases})] == [1, 1]
     with pytest.raises(AutolmkError, match="has not seen"):
         hold_out(cases, dict.fromkeys(cases, "one"))
+
+
+@pytest.mark.parametrize(
+    "sizes", [[15, 1, 1, 1, 1, 1], [1, 15, 1, 1, 1, 1], [40, *[1] * 40], [19, 1], [1, 19], [6, 6, 6], [2, 30]]
+)
+def test_a_subject_of_many_cases_leaves_enough_to_train_on(sizes: list[int]) -> None:
+    for turn in range(len(sizes)):
+        turned = sizes[turn:] + sizes[:turn]
+        subjects = {f"s{i:02d}_{j}": f"s{i:02d}" for i, n in enumerate(turned) for j in range(n)}
+        inner, held_out = hold_out(list(subjects), subjects)
+        assert held_out and len(inner) >= 0.5 * len(subjects), (turned, len(inner))
+        assert not {subjects[c] for c in inner} & {subjects[c] for c in held_out}
+
+
+def test_changed_splits_are_refused_by_a_run_and_by_validation(store: Store, trained: Path, tmp_path: Path) -> None:
+    fold = tmp_path / "fold_0"
+    shutil.copytree(trained, fold)
+    subjects = {case: case for case in [*TRAIN, *VAL]}
+    turned = [*TRAIN[1:], VAL[0]], [TRAIN[0], *VAL[1:]]
+    with pytest.raises(AutolmkError, match="begun with other cases"):
+        train_stages(works(store), *turned, fold, subjects=subjects, device="cpu")
+    with pytest.raises(AutolmkError, match="trained on cases that are to be validated"):
+        validate_stages(works(store), turned[1], fold, "final", tmp_path / "v", device="cpu")
+    assert not (tmp_path / "v").exists()
+    only_val = [*TRAIN], [VAL[0]]  # one case less is held out
+    with pytest.raises(AutolmkError, match=f"val_cases differ by {VAL[1]}"):
+        train_stages(works(store), *only_val, fold, subjects=subjects, device="cpu")
+
+
+def stopped_in(store: Store, folder: Path, place: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    """Train until the second step of the stage in `place`, "" for the last one."""
+    step, steps = Loop._time_a_case, [0]
+
+    def stop_once(loop: Loop) -> bool:
+        if loop.work.folder == folder / place:
+            steps[0] += 1
+            if steps[0] == 2:
+                (folder / "stop").touch()
+        return step(loop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_time_a_case", stop_once)
+        assert not train(store, folder, **settings)
+    assert not (folder / "stop").exists()
+
+
+def test_a_stop_in_the_folds_folder_stops_its_first_stage(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_in(store, tmp_path / "fold_0", "heatmap", monkeypatch)
+    assert not is_finished(tmp_path / "fold_0" / "heatmap")
+
+
+def test_finish_ends_the_stage_under_way_alone(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, step = tmp_path / "fold_0", Loop._time_a_case
+    folder.mkdir()
+
+    def finish_once(loop: Loop) -> bool:
+        if loop.work.folder == folder / "heatmap" and loop.run.iteration == 2:
+            (folder / "finish").touch()
+        return step(loop)
+
+    monkeypatch.setattr(Loop, "_time_a_case", finish_once)
+    assert train(store, folder)
+    steps = {place: read_log(folder / place)[-1]["iteration"] for place in ("heatmap", "")}
+    assert steps["heatmap"] == 2 < steps[""]
+    assert not (folder / "finish").exists()
+
+
+def test_a_stage_under_way_may_get_another_length_and_keeps_the_seed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fold_0"
+    stopped_in(store, folder, "heatmap", monkeypatch, seed=7)
+    assert train(store, folder, max_seconds=None)
+    assert {read_json(folder / place / "config.json")["seed"] for place in ("heatmap", "")} == {7}
+    other = tmp_path / "fold_1"
+    stopped_in(store, other, "", monkeypatch)
+    assert train(store, other, epochs=2)
+    lengths = [read_json(other / place / "config.json")["iterations"] for place in ("heatmap", "")]
+    assert lengths[1] == 2 * lengths[0]
+
+
+def test_other_bounds_of_windows_than_at_first_are_refused(store: Store, trained: Path) -> None:
+    for change in ({"sigma": (5.0, 5.0)}, {"patch_size": (12, 12)}):
+        first, last = works(store)
+        configuration = dataclasses.replace(last.trainer.configuration, **change)  # type: ignore[arg-type]
+        altered = dataclasses.replace(last, trainer=FineTrainer(last.trainer.plans, configuration))
+        with pytest.raises(AutolmkError, match=f"{next(iter(change))} was"):
+            train_stages([first, altered], TRAIN, VAL, trained, subjects={c: c for c in [*TRAIN, *VAL]}, device="cpu")
+
+
+def test_a_damaged_earlier_stage_is_told_before_the_next_one_trains(
+    store: Store, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fold_0"
+    stopped_in(store, folder, "", monkeypatch)
+    file = folder / "heatmap" / "checkpoint_final.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    iteration = read_log(folder)
+    with pytest.raises(AutolmkError, match="heatmap"):
+        train(store, folder)
+    assert read_log(folder) == iteration
+
+
+def test_validating_a_last_stage_that_has_not_begun_is_said_plainly(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(AutolmkError, match="checkpoint_final"):
+        validate_stages(works(store), VAL, tmp_path / "fold_0", "final", tmp_path / "v", device="cpu")
 
 
 def test_stages_share_the_time_as_planned() -> None:

@@ -73,6 +73,7 @@ def _main(args: argparse.Namespace) -> int:
     trainers = {stage: _trainer(plans, stage, None, []) for stage in plans.chain(name)[:-1]} | {name: trainer}
     stages, subjects, train_cases, val_cases = _cases(folders, dataset, trainers, fold)
     from autolmk import registry
+    from autolmk.training.stages import hold_out
 
     specification = trainer.configuration.trainer
     model = model_folder(folders.results.path, dataset, registry.label(specification), args.p, name)
@@ -80,6 +81,8 @@ def _main(args: argparse.Namespace) -> int:
     if args.val or args.val_best:
         return _validate(stages, val_cases, folder, args)
     _check_environment(args, trainers.values())
+    if len(stages) > 1:
+        hold_out(train_cases, subjects)
     _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
     from autolmk.runlog import build_loggers
     from autolmk.training.stages import train_stages

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import autolmk
 from autolmk import checkpoint
 from autolmk.checkpoint import checkpoint_file
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.measured import Measured, measure
 from autolmk.precision import choose_device
 from autolmk.prediction.inference import Prediction
@@ -57,16 +57,17 @@ def fit(
     compile: bool = True,
     loggers: Sequence[Logger] = (),
     earlier: Earlier | None = None,
+    outer: Sequence[Path] = (),
 ) -> bool:
     """Train one fold into `folder`, going on from where an earlier run of it was broken off.
 
     seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
     processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). earlier: what a
-    later stage builds on, see `stages`.
+    later stage builds on, see `stages`. outer: of the stages after this one, where `stop` and `finish` may lie too.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
-    After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans or seed than
-    those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is not
-    finite, memory that does not suffice.
+    After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
+    than those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is
+    not finite, memory that does not suffice.
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier)
@@ -77,7 +78,7 @@ def fit(
             if is_finished(work.folder):
                 _require_same_run(work)
                 return True
-            with Signals(work.folder) as signals, _memory_errors(work):
+            with Signals(work.folder, *outer) as signals, _memory_errors(work):
                 return _fit(work, signals)
     finally:
         _remove_if_empty(work.folder)
@@ -106,6 +107,7 @@ def _require_same_run(work: Work) -> None:
 
     if not isinstance(before, dict) or before.get("plans_digest") != run_digest(work.trainer):
         raise refuse("other plans or options", changes(before, work.trainer))
+    _require_same_cases(work, before, file)
     if settings.seed is not None and before.get("seed") != settings.seed:
         raise refuse("another seed", before.get("seed"), settings.seed)
     trained = _recorded_limits(before, file)
@@ -122,6 +124,20 @@ def _require_same_run(work: Work) -> None:
         "%s is finished, trained for %s: it is not trained again (remove the folder to start over)",
         *(work.folder, trained.describe()),
     )
+
+
+def _require_same_cases(work: Work, config: Mapping[str, Any], file: Path) -> None:
+    """AutolmkError where the run in the folder was begun with other cases: what it held out it may train on now."""
+    for key, now in (("train_cases", work.train_cases), ("val_cases", work.val_cases)):
+        differing = sorted(set(config.get(key, ())) ^ set(now))
+        if differing:
+            raise AutolmkError(
+                "the run in this folder was begun with other cases",
+                file=file,
+                found=f"{key} differ by {some(differing)}",
+                expected="the split that it was begun with",
+                remedy="restore splits_final.json, or remove the fold's folder to train it anew",
+            )
 
 
 def _recorded_limits(config: Mapping[str, Any], file: Path) -> Limits:
@@ -177,7 +193,7 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     taken = None
     if resumed is not None:
         run.restore(resumed)
-        _compare_with_config(run)
+        _compare_with_config(work, run)
     elif settings.pretrained is not None:
         taken = load_pretrained(settings.pretrained, trainer, run.network, run.codec)
         run.averaged.copy()
@@ -188,10 +204,11 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     return run, measured
 
 
-def _compare_with_config(run: Run) -> None:
+def _compare_with_config(work: Work, run: Run) -> None:
     """Say what a resumed run goes on with that it did not begin with; config.json gets a changed length."""
     file, limits = run.folder / "config.json", run.limits
     config = read_json(file, remedy="remove the fold's folder to start over")
+    _require_same_cases(work, config, file)
     before, now = config.get("precision"), run.precision.describe()
     if before != now:
         logger.warning(
@@ -271,7 +288,7 @@ def validate_checkpoint(
 ) -> dict[str, Any]:
     """Validate a fold's checkpoint (best, final) on whole cases and write the results to `target`; gives the numbers of
     `Validation.numbers`. before: what the previous stage says of a case. AutolmkError without cases or without that
-    checkpoint."""
+    checkpoint, or where the fold was trained on one of the cases."""
     if not cases:
         raise AutolmkError(
             "this fold holds no cases out, so there is nothing to validate",
@@ -280,6 +297,7 @@ def validate_checkpoint(
         )
     where = choose_device(device)
     stage = load_stage([trainer], [folder], name, where)
+    _require_unseen(cases, folder)
     validation = validate(
         stage.members[0],
         store,
@@ -293,3 +311,18 @@ def validate_checkpoint(
     )
     write_results(target, validation, trainer.plans)
     return validation.numbers()
+
+
+def _require_unseen(cases: Sequence[str], folder: Path) -> None:
+    """AutolmkError where the fold, or one of its stages, was trained on one of the cases."""
+    for file in sorted(folder.rglob("config.json")):
+        config = read_json(file, remedy="restore it, or train this fold again")
+        seen = sorted(set(cases) & set(config.get("train_cases", ())))
+        if seen:
+            raise AutolmkError(
+                "this fold was trained on cases that are to be validated now",
+                file=file,
+                found=some(seen),
+                expected="the split that it was trained with",
+                remedy="restore splits_final.json, or remove the fold's folder to train it anew",
+            )

@@ -25,7 +25,7 @@ from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.training.run import Run
 from autolmk.training.schedule import MEASURED_CASES, StepRate
-from autolmk.training.signals import FINISH_FILE, Signals
+from autolmk.training.signals import Signals
 from autolmk.training.validation import (
     Interrupted,
     Validation,
@@ -316,7 +316,7 @@ class Loop:
         self.log.draw()
         run.save_weights("final")
         checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
-        (work.folder / FINISH_FILE).unlink(missing_ok=True)
+        self.signals.finished()
         logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
         return True
 

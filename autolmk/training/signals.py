@@ -23,11 +23,12 @@ class Signals:
     """Within `with`: SIGTERM and SIGINT ask to save and stop, SIGUSR1 asks to save and go on (as schedulers of clusters
     send some time before they kill). A second SIGINT interrupts at once. Outside the main thread nothing is caught.
 
-    Files in `folder` ask too: `stop` to save and stop, `finish` to end training now as if its time were over.
+    Files in `folders`, that of the fold and of the stage under way, ask too: `stop` to save and stop, `finish` to end
+    what is being trained now, as if its time were over.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
         self.received: int | None = None  # the signal that asked to stop
         self._save = False
         self._owner = os.getpid()
@@ -61,11 +62,16 @@ class Signals:
 
     def stop(self) -> bool:
         """Whether the run is asked to save and stop."""
-        return self.received is not None or (self.folder / STOP_FILE).exists()
+        return self.received is not None or any((folder / STOP_FILE).exists() for folder in self.folders)
 
     def finish(self) -> bool:
         """Whether the run is asked to end training now."""
-        return (self.folder / FINISH_FILE).exists()
+        return any((folder / FINISH_FILE).exists() for folder in self.folders)
+
+    def finished(self) -> None:
+        """Training ended: what asked for it is done."""
+        for folder in self.folders:
+            (folder / FINISH_FILE).unlink(missing_ok=True)
 
     def save(self) -> bool:
         """Whether a checkpoint is asked for; asked once."""
@@ -74,7 +80,8 @@ class Signals:
 
     def leave(self) -> None:
         """After saving: remove the stop file, and end as the signal, if there was one, says."""
-        (self.folder / STOP_FILE).unlink(missing_ok=True)
+        for folder in self.folders:
+            (folder / STOP_FILE).unlink(missing_ok=True)
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         if self.received is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from autolmk.checkpoint import checkpoint_file, read_record
 from autolmk.errors import AutolmkError
 from autolmk.loading import check_stored
 from autolmk.measured import FILE_NAME, Measured, measure
@@ -27,11 +29,13 @@ from autolmk.plans import Configuration
 from autolmk.precision import choose_device
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
+from autolmk.serialization import read_json
 from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.training.fit import fit, is_finished, validate_checkpoint
 from autolmk.training.loop import Earlier
 
+MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
 logger = logging.getLogger(__name__)
 
@@ -55,19 +59,21 @@ def train_stages(
     max_seconds: float | None = None,
     pretrained: Path | None = None,
     device: str = "auto",
+    outer: Sequence[Path] = (),
     **settings: Any,
 ) -> bool:
     """Train `stages`, first to last, into a fold's folder; arguments and result as of `fit`.
 
     subjects: case -> whom it shows; the cases of one subject stay on one side. max_seconds: of all stages together,
-    shared as their plans say. pretrained: for the last stage.
+    shared as their plans say. pretrained: for the last stage. A finished stage keeps the length that it was trained
+    with, and a later one that begins without a seed takes its.
     """
     *before, last = stages
     seconds = shares([s.trainer.configuration for s in stages], max_seconds)
     if not before:
         return fit(
             last.trainer, last.store, train_cases, val_cases, folder,
-            device=device, max_seconds=max_seconds, pretrained=pretrained, **settings,
+            device=device, max_seconds=max_seconds, pretrained=pretrained, outer=outer, **settings,
         )  # fmt: skip
     inner, held_out = hold_out(train_cases, subjects)
     place = stage_folder(folder, before[-1].name)
@@ -86,15 +92,21 @@ def train_stages(
         len(train_cases),
     )
     earlier_seconds = None if max_seconds is None else sum(seconds[:-1])
+    earlier_settings = settings
+    if is_finished(place):
+        earlier_seconds, earlier_settings = None, {**settings, "epochs": None}
     if not train_stages(
-        before, inner, held_out, place, subjects=subjects, max_seconds=earlier_seconds, device=device, **settings
-    ):
+        before, inner, held_out, place,
+        subjects=subjects, max_seconds=earlier_seconds, device=device, outer=(folder, *outer), **earlier_settings,
+    ):  # fmt: skip
         return False
     earlier, trainer = prepare(stages, train_cases, held_out, folder, choose_device(device))
+    if settings.get("seed") is None and not checkpoint_file(folder, "latest").is_file() and not is_finished(folder):
+        settings["seed"] = read_json(place / "config.json", remedy=f"remove {folder} to train all stages anew")["seed"]
     return fit(
         trainer, last.store, train_cases, val_cases, folder,
         device=device, max_seconds=None if max_seconds is None else seconds[-1], pretrained=pretrained,
-        earlier=earlier, **settings,
+        earlier=earlier, outer=outer, **settings,
     )  # fmt: skip
 
 
@@ -116,7 +128,8 @@ def shares(configurations: Sequence[Configuration], max_seconds: float | None) -
 
 def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """(cases to train an earlier stage on, cases to measure it on): a fifth of them, at least 4 where that leaves more
-    than it takes, by whole subjects, always the same ones. AutolmkError with a single subject."""
+    than it takes, by whole subjects, always the same ones; where subjects have many cases, at most twice as many, or
+    the smallest subject. AutolmkError with a single subject."""
     names = sorted(set(cases))
     people = sorted({subjects[case] for case in names})
     if len(people) < 2:
@@ -126,13 +139,15 @@ def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[st
             expected="at least 2 subjects",
             remedy="add cases, or train configuration heatmap, which has one stage",
         )
+    size = Counter(subjects[case] for case in names)
     order = [people[i] for i in np.random.default_rng([0, len(people)]).permutation(len(people))]
     wanted = max(HELD_OUT * len(names), min(FEWEST, len(names) / 3), 1)
+    most = max(MOST_HELD_OUT * wanted, min(size.values()))  # a subject of many cases would leave none to train on
     held: set[str] = set()
-    for person in order[:-1]:
-        if sum(subjects[case] in held for case in names) >= wanted:
-            break
-        held.add(person)
+    for person in order:
+        enough = sum(size[p] for p in held) >= wanted or len(held) == len(people) - 1
+        if not enough and sum(size[p] for p in held) + size[person] <= most:
+            held.add(person)
     return [c for c in names if subjects[c] not in held], [c for c in names if subjects[c] in held]
 
 
@@ -144,8 +159,25 @@ def prepare(
     predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
     file = folder / FILE_NAME
     known = Measured.load(folder).placement if file.is_file() else None
+    if known is not None:
+        _require_same_plan(known, last.trainer.configuration, file)
     placement = known or _measure(last, train_cases, held_out, predict)
     return Earlier(placement, predict), with_placement(last.trainer, placement)
+
+
+def _require_same_plan(placement: Placement, configuration: Configuration, file: Path) -> None:
+    """AutolmkError where windows were placed within other bounds than those that are asked for now."""
+    for key, before, now in (
+        ("patch_size", placement.longest, configuration.patch_size),
+        ("sigma", placement.planned_sigma, configuration.sigma),
+    ):
+        if before and before != now:
+            raise AutolmkError(
+                "the run in this folder has other plans or options",
+                file=file,
+                found=f"{key} was {list(before)} and is now {list(now)}",
+                remedy="give the same --set as at first, restore the plans, or remove the fold's folder to start over",
+            )
 
 
 def with_placement(trainer: Trainer, placement: Placement) -> Trainer:
@@ -183,15 +215,14 @@ def _measure(
 
 
 def predictor_of(stages: Sequence[StageWork], folder: Path, device: torch.device) -> Callable[[str], Prediction]:
-    """case -> what the trained stages, the last of which lies in `folder`, say of a preprocessed case; remembered."""
-    loaded: list[Stage] = []
+    """case -> what the trained stages, the last of which lies in `folder`, say of a preprocessed case; remembered.
+    AutolmkError at once where a file of theirs is missing or damaged."""
+    loaded = load_chain(stages, folder, device)
     known: dict[str, Prediction] = {}
     plans = stages[-1].trainer.plans
 
     def predict(case: str) -> Prediction:
         if case not in known:
-            if not loaded:
-                loaded.extend(load_chain(stages, folder, device))
             images = []
             for stage in stages:
                 stored = stage.store.load(case)
@@ -225,6 +256,7 @@ def validate_stages(
 ) -> dict[str, Any]:
     """`fit.validate_checkpoint` of the last stage, after those before it."""
     *before, last = stages
+    read_record(checkpoint_file(folder, checkpoint))
     trainer, predict = last.trainer, None
     if before:
         earlier, trainer = prepare(stages, (), (), folder, choose_device(device))
