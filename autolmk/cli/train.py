@@ -80,7 +80,9 @@ def _main(args: argparse.Namespace) -> int:
     if args.val or args.val_best:
         return _validate(stages, val_cases, folder, args)
     _check_environment(args, trainers.values())
-    _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
+    _begin_model_folder(
+        model, folders.preprocessed / dataset, args.p, plans, [t.configuration.trainer for t in trainers.values()]
+    )
     from autolmk.runlog import build_loggers
     from autolmk.training.stages import train_stages
 
@@ -315,8 +317,10 @@ def _shared(
     return subjects, presence
 
 
-def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans: Plans, specification: str) -> None:
-    """Verbatim dataset.json, fingerprint and plans, which all folds share, and the source of a user's trainer."""
+def _begin_model_folder(
+    model: Path, preprocessed: Path, plans_name: str, plans: Plans, specifications: Iterable[str]
+) -> None:
+    """Verbatim dataset.json, fingerprint and plans, which all folds share, and the sources of a user's trainers."""
     from autolmk import registry
     from autolmk.plans import Plans
     from autolmk.serialization import write_bytes
@@ -329,7 +333,7 @@ def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans:
             expected=f"the same plans as {preprocessed / plans_name}.json",
             remedy="give new plans a name of their own when planning (and -p here), or remove the model folder",
         )
-    registry.keep_source(specification, model)
+    registry.keep_sources(specifications, model)
     for name in COPIED:
         if (preprocessed / name).is_file():
             write_bytes(model / name, (preprocessed / name).read_bytes())
