@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,32 @@ def test_any_mix_of_own_and_shipped_trainers_predicts(
             Predictor(model, device="cpu", trainer=named["fine"])
         assert "--trust-code; -tr names the last stage's trainer alone" in str(refused.value)
     Predictor(model, device="cpu", trainer=named["fine"], trust_code="heatmap" in own)
+
+
+class Remembering:
+    """A logger of a stage's folder."""
+
+    def __init__(self, folder: Path, said: list[tuple[Path, str, int]]) -> None:
+        self.folder, self.said = folder, said
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        assert run["folder"] == str(self.folder)
+        self.said.append((self.folder, "begin", 0))
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        self.said.append((self.folder, "log", iteration))
+
+    def end(self) -> None:
+        self.said.append((self.folder, "end", 0))
+
+
+def test_each_stage_has_loggers_of_its_own(store: Store, tmp_path: Path) -> None:
+    said: list[tuple[Path, str, int]] = []
+    assert train(store, tmp_path, loggers=lambda folder: [Remembering(folder, said)])
+    assert list(dict.fromkeys(folder for folder, _, _ in said)) == [tmp_path / "heatmap", tmp_path]
+    for folder in (tmp_path / "heatmap", tmp_path):
+        kinds = [(kind, iteration) for place, kind, iteration in said if place == folder]
+        assert kinds[0] == ("begin", 0) and kinds[-1] == ("end", 0) and kinds[1:-1] == sorted(kinds[1:-1]) != []
 
 
 def test_a_finished_chain_is_not_trained_again(store: Store, trained: Path) -> None:

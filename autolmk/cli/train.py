@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ def _main(args: argparse.Namespace) -> int:
         max_seconds=max_seconds,
         pretrained=args.pretrained_weights,
         compile=not args.no_compile,
-        loggers=build_loggers(args.logger or [], folder),
+        loggers=partial(build_loggers, args.logger or []),
     )
     print(f"{'finished' if finished else 'stopped, to be continued'}: {folders.results.describe(folder)}")
     return OK
