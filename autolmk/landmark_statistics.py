@@ -180,7 +180,24 @@ def declared_slices(slices: Sequence[DeclaredSlice], geometries: Sequence[Geomet
             found=f"images of {geometries[0].ndim} axes",
             remedy="take co_slice_groups out of dataset.json",
         )
-    return tuple(CoSliceGroup(s.axis, s.landmarks, _direction_note(geometries, s.axis)) for s in slices)
+    return tuple(
+        CoSliceGroup(s.axis, s.landmarks, f"{_direction_note(geometries, s.axis)}, as dataset.json declares")
+        for s in slices
+    )
+
+
+def apart_in_slices(
+    group: DeclaredSlice, landmarks: Sequence[Landmarks], geometries: Sequence[Geometry]
+) -> tuple[FloatArray, FloatArray]:
+    """((N,) slices, (N,) physical): how far apart across the slices of its volume each case has a group's outermost
+    members; NaN where it shows fewer than two. One slice holds them below SAME_SLICE."""
+    slices = np.full(len(landmarks), np.nan)
+    for i, (case, geometry) in enumerate(zip(landmarks, geometries, strict=True)):
+        place = geometry.to_voxels(case.points[np.isin(case.names, group.landmarks)])[:, group.axis]
+        place = place[np.isfinite(place)]
+        if len(place) > 1:
+            slices[i] = np.ptp(place)
+    return slices, slices * [geometry.spacing[group.axis] for geometry in geometries]
 
 
 def _same_slice(place: FloatArray) -> npt.NDArray[np.bool_]:

@@ -38,8 +38,10 @@ class Logger(Protocol):
 class TensorBoardLogger:
     """Event files in FOLDER/tensorboard."""
 
+    MODULE = "torch.utils.tensorboard"
+
     def __init__(self, folder: Path) -> None:
-        module = _optional("torch.utils.tensorboard", "tensorboard")
+        module = _optional(self.MODULE, "tensorboard")
         self._writer = module.SummaryWriter(str(folder / "tensorboard"))
 
     def begin(self, run: Mapping[str, Any]) -> None:
@@ -59,8 +61,10 @@ class TensorBoardLogger:
 class MLflowLogger:
     """A run of MLflow, where its own settings say."""
 
+    MODULE = "mlflow"
+
     def __init__(self, folder: Path) -> None:
-        self._mlflow = _optional("mlflow", "mlflow")
+        self._mlflow = _optional(self.MODULE, "mlflow")
         self._name = "/".join(folder.parts[-3:])
 
     def begin(self, run: Mapping[str, Any]) -> None:
@@ -80,8 +84,10 @@ class MLflowLogger:
 class WandbLogger:
     """A run of Weights & Biases, where its own settings say; files in FOLDER/wandb."""
 
+    MODULE = "wandb"
+
     def __init__(self, folder: Path) -> None:
-        self._wandb = _optional("wandb", "wandb")
+        self._wandb = _optional(self.MODULE, "wandb")
         self._folder = folder
 
     def begin(self, run: Mapping[str, Any]) -> None:
@@ -106,7 +112,7 @@ LOGGERS: dict[str, type[TensorBoardLogger] | type[MLflowLogger] | type[WandbLogg
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """AutolmkError with near names where one is not known."""
+    """AutolmkError with near names where one is not known, with what to install where one is missing."""
     for name in names:
         if name not in LOGGERS:
             raise AutolmkError(
@@ -114,10 +120,11 @@ def check_loggers(names: Sequence[str]) -> None:
                 expected=f"one of {', '.join(LOGGERS)}",
                 remedy="choose one of these with --logger, or leave it out",
             )
+        _optional(LOGGERS[name].MODULE, name)
 
 
 def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """AutolmkError with near names, or with what to install."""
+    """Of the stage that is trained into `folder`: each stage of a method has its own. AutolmkError as check_loggers."""
     check_loggers(names)
     return [LOGGERS[name](folder) for name in names]
 

@@ -84,8 +84,14 @@ def label_maps(fingerprint: Fingerprint) -> rules.Because[tuple[LabelMap, ...]]:
             f"{fingerprint.label_maps} of {fingerprint.n_cases} cases have a label map; values that most cases hold"
         )
     groups = label_groups(fingerprint)
+    unused = (
+        f"the label maps of {fingerprint.label_maps} of {fingerprint.n_cases} cases are not used, as no value occurs "
+        f"in {KNOWN:.0%} of the cases; "
+        if fingerprint.label_maps
+        else ""
+    )
     return tuple(LabelMap(name, names, RADIUS_UNTIL_KNOWN) for name, names in groups.items()), (
-        f"all landmarks, those of a slice, and clusters of the mean shape: {', '.join(groups)}"
+        f"{unused}all landmarks, those of a slice, and clusters of the mean shape: {', '.join(groups)}"
     )
 
 

@@ -21,7 +21,7 @@ from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
-from autolmk.registry import keep_source
+from autolmk.registry import keep_sources
 from autolmk.serialization import read_json, write_json
 
 PHANTOM, VOLUMES = "Dataset001_Phantom", "Dataset002_Volumes"
@@ -333,7 +333,7 @@ def foreign_model(place: Place) -> None:
     """A model of a trainer that is not shipped."""
     file = place.folder / "mine.py"
     file.write_text(TRAINER)
-    keep_source(f"{file}:Mine", place.model)
+    keep_sources([f"{file}:Mine"], place.model)
     setting("{model}/fold_0/config.json", "trainer", f"{file}:Mine")(place)
 
 

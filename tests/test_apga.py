@@ -403,12 +403,15 @@ def test_groups_are_all_the_slices_and_clusters() -> None:
 
 def test_own_label_maps_take_the_place_of_groups() -> None:
     own = dataclasses.replace(SLICES, label_maps=39, label_values={"1": 39, "4": 20, "9": 3})
-    maps, why = label_maps(own)
-    assert maps == (LabelMap("label 1", value=1), LabelMap("label 4", value=4)) and "39 of 40 cases" in why
+    used, why = label_maps(own)
+    assert used == (LabelMap("label 1", value=1), LabelMap("label 4", value=4)) and "39 of 40 cases" in why
     few = dataclasses.replace(SLICES, label_maps=3, label_values={"1": 3})
-    assert [m.name for m in label_maps(few)[0]] == ["all", "slice 1"]
+    maps, why = label_maps(few)
+    assert [m.name for m in maps] == ["all", "slice 1"]
+    assert why.startswith("the label maps of 3 of 40 cases are not used, as no value occurs in 50% of the cases; all")
+    assert "label maps" not in label_maps(SLICES)[1]
     c = planned(own)
-    assert c.label_maps == maps
+    assert c.label_maps == used
     assert memory_of(BASE, c, "cpu", c.batch_size).total <= usable_bytes("cpu", PRESETS["XS"].memory_gb)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from autolmk import imageio
@@ -40,6 +41,9 @@ HEAD = np.array(
 )
 NAMES = ("Eye_L", "Eye_R", "Ear_L", "Ear_R", "Horn_L", "Horn_R", "Nose", "Inion", "Basion", "Crown")
 SHAPE, SPACING, CENTRE = (16, 30, 32), (2.5, 1.0, 1.0), np.array([25.0, -10, 50])
+FLAT = Geometry.from_parts(
+    (1, *SHAPE[1:]), SPACING, (CENTRE - (np.array([32, 30, 1]) - 1) / 2 * SPACING[::-1]).tolist()
+)
 N = 8
 
 
@@ -249,11 +253,33 @@ def nothing_readable(folder: Path) -> None:
         file.write_text("{}")
 
 
+def label_map(folder: Path, name: str) -> None:
+    labels = np.zeros((1, *SHAPE), np.float32)
+    labels[:, 6:9, 12:15, 12:15] = 3
+    imageio.write_image(folder / "labelsTr" / name, Image(labels, geometry()))
+
+
+def two_label_maps(folder: Path) -> None:
+    label_map(folder, "case3.nii.gz")
+    label_map(folder, "case3.nrrd")
+
+
+def slices_of_planes(folder: Path) -> None:
+    corner = CENTRE - [(SHAPE[2] - 1) / 2, (SHAPE[1] - 1) / 2, 0]
+    plane = Geometry.from_parts((1, *SHAPE[1:]), SPACING, corner.tolist())
+    for i in range(N):
+        imageio.write_image(folder / "imagesTr" / f"case{i}_0000.nii.gz", Image(image(i).array[:, :1], plane))
+        write_points(folder, i, case_points(i) * [1, 1, 0] + CENTRE * [0, 0, 1])
+    change(folder, co_slice_groups=[{"axis": 0, "landmarks": ["Nose", "Crown"]}])
+
+
 DATASET_FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (no_images, "the folder of training images is missing"),
     (no_description, "dataset.json is missing"),
     (misspelt_key, "chanel_names"),
     (two_annotations, "two annotations"),
+    (two_label_maps, "two label maps"),
+    (slices_of_planes, "share a slice, but the images are not volumes"),
     (groups_without_match, "groups does not match"),
     (never_annotated, "no training case shows"),
     (nothing_readable, "no training case is without a fault"),
@@ -338,6 +364,25 @@ def same_image_twice(folder: Path) -> None:
     shutil.copy(folder / "imagesTr" / "case3_0000.nii.gz", folder / "imagesTr" / "case4_0000.nii.gz")
 
 
+def misnamed_label_map(folder: Path) -> None:
+    """As its image is, and as an image is called by mistake."""
+    label_map(folder, "case3_0000.nii.gz")
+    label_map(folder, "csae4.nii.gz")
+    label_map(folder, "case5.nii.gz")
+
+
+def stray_files_among_label_maps(folder: Path) -> None:
+    label_map(folder, "case5.nii.gz")
+    made = folder / "labelsTr" / "case5.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(made), made.with_name("case5.mhd"))  # and its .raw, which is no stray file
+    made.unlink()
+    (folder / "labelsTr" / "names.txt").write_text("1 brain")
+
+
+def wrong_slice_group(folder: Path) -> None:
+    change(folder, co_slice_groups=[{"axis": 0, "landmarks": ["Horn_L", "Basion", "Nose"]}])
+
+
 WARNINGS: list[tuple[Callable[[Path], None], str, str]] = [
     (just_outside, "just outside the image", "Inion by 0.6 voxels"),
     (swapped_pair, "a left/right pair looks swapped", "Eye_L and Eye_R"),
@@ -351,6 +396,18 @@ WARNINGS: list[tuple[Callable[[Path], None], str, str]] = [
     (never_known, "never present in the training cases", "Sella (absent in 0, unknown in 8 of 8 cases)"),
     (stray_files, "files that nothing reads", "Thumbs.db"),
     (landmarks_without_image, "landmarks without an image", "case77"),
+    (
+        misnamed_label_map,
+        "label maps without an image",
+        "2 label maps of 3: case3_0000.nii.gz; did you mean 'case3'?, ",
+    ),
+    (misnamed_label_map, "label maps without an image", "csae4.nii.gz; did you mean 'case4'"),
+    (stray_files_among_label_maps, "files that nothing reads", "names.txt"),
+    (
+        wrong_slice_group,
+        "declares to share a slice do not",
+        "Horn_L, Basion, Nose (axis 0) lie within half a slice in 0 of",
+    ),
     (same_image_twice, "the same image is there under several names", "case3 (imagesTr), case4 (imagesTr)"),
 ]
 
@@ -363,8 +420,23 @@ def test_warnings_go_on(folder: Path, plant: Callable[[Path], None], problem: st
     assert warning is not None, report.text()
     assert warning.severity == "warning" and found in (warning.found or "") and warning.remedy
     assert report.exit_code == 0 and len(report.good_cases) == N
+    if plant in (misnamed_label_map, stray_files_among_label_maps, wrong_slice_group):
+        only(report)
     if plant in (swapped_pair, exchanged_names, all_pairs_swapped, outlier, unknown_name):
         assert only(report).case == "case3"
+
+
+def test_declared_slice_groups_are_measured(folder: Path) -> None:
+    """Two landmarks put on one slice, but for one case in eight, where they are two slices, 5 mm, apart."""
+    for i in range(N):
+        points = case_points(i)
+        points[1, 2] = points[0, 2] + (5.0 if i == 3 else 0.4 * SPACING[0])
+        write_points(folder, i, points)
+    change(folder, co_slice_groups=[{"axis": 0, "landmarks": ["Eye_L", "Eye_R"]}])
+    (fault,) = (f for f in check(folder).faults if "share a slice" in f.problem)
+    assert "in 7 of 8 cases (88%); typically 1 mm (0.4 slices) apart" in (fault.found or "")
+    write_points(folder, 3, case_points(3)[:1], NAMES[:1])  # a case that does not show both does not count
+    assert not any("share a slice" in f.problem for f in check(folder).faults)
 
 
 def test_a_frame_that_keeps_points_inside_is_found_beside_the_other_cases(folder: Path) -> None:

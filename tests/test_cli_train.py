@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from autolmk import checkpoint
+from autolmk import checkpoint, registry
 from autolmk.checkpoint import checkpoint_file
 from autolmk.cli.train import _apply, main, seconds_of
 from autolmk.errors import AutolmkError
@@ -210,6 +210,40 @@ def test_an_edited_trainer_cannot_join_a_model(folder: Path, capsys: pytest.Capt
     assert run(folder, "1", "0", "--epochs", "1", "-tr", f"{folder}/mine.py:Mine") == 0
     (folder / "mine.py").write_text(MINE + "# edited\n")
     assert run(folder, "1", "1", "--epochs", "1", "-tr", f"{folder}/mine.py:Mine") == 2
+    assert "source changed" in complaint(capsys)
+
+
+def test_the_trainers_of_all_stages_travel_with_the_model(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An own trainer of the first stage too, and once that stage has a checkpoint, both must stay as they are."""
+    preprocessed, file = folder / "preprocessed" / DATASET, folder / "mine.py"
+    file.write_text(MINE)
+
+    def save(learning_rate: float) -> None:
+        plans = sibling("test_stages").staged_plans()
+        first, fine = (plans.configurations[name] for name in ("heatmap", "fine"))
+        schedule = dataclasses.replace(first.schedule, learning_rate=learning_rate)
+        first = dataclasses.replace(first, trainer=f"{file}:Mine", schedule=schedule)
+        dataclasses.replace(plans, configurations={"heatmap": first, "fine": fine}).save(
+            preprocessed / "autolmkPlans.json"
+        )
+
+    monkeypatch.setattr("autolmk.training.stages.train_stages", lambda *_, **__: True)
+    save(0.01)
+    assert run(folder, "1", "fine", "0") == 0
+    found = folder / "results" / DATASET / "fine__autolmkPlans__fine"
+    assert list(registry.kept_sources(found)) == [f"{file}:Mine"]
+    assert (found / "trainer_source" / "mine.py").read_text() == MINE
+    begun = found / "fold_0" / "heatmap" / "checkpoint_latest.safetensors"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
+    save(0.02)
+    assert run(folder, "1", "fine", "0") == 2
+    assert "plans changed since this model folder was begun" in complaint(capsys)
+    save(0.01)
+    file.write_text(MINE + "# edited\n")
+    assert run(folder, "1", "fine", "0") == 2
     assert "source changed" in complaint(capsys)
 
 

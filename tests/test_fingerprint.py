@@ -22,7 +22,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.landmark_statistics import co_slice_groups
 from autolmk.landmarks import Landmarks, Status
-from autolmk.rules import mirror_axis_of, rotation_range
+from autolmk.rules import mirror_axis_of, rotation_range, slice_groups
 from autolmk.serialization import read_json, write_json
 from autolmk.summary import CaseSummary, foreground, summarise
 
@@ -226,6 +226,8 @@ def test_declared_groups_take_the_place_of_those_that_annotations_show() -> None
     assert len(fingerprint(cases).co_slice_groups) == 2
     (group,) = fingerprint(cases, [DeclaredSlice(1, ("A", "E"))]).co_slice_groups
     assert (group.axis, group.names) == (1, ("A", "E")) and "anterior-posterior" in group.note
+    _, why = slice_groups(fingerprint(cases, [DeclaredSlice(1, ("A", "E"))]))
+    assert why.endswith("direction, as dataset.json declares") and "declares" not in slice_groups(fingerprint(cases))[1]
     assert fingerprint(cases, []).co_slice_groups == ()
     flat = dataclasses.replace(
         head(0),

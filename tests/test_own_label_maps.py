@@ -85,6 +85,8 @@ def test_values_are_counted_and_faults_are_named(tmp_path: Path) -> None:
     dataset = write_dataset(raw, (60, 64), (1.0, 1.2))
     fingerprint = extract_fingerprint(dataset, workers=0, progress=False)
     assert (fingerprint.label_maps, fingerprint.label_values) == (2, {"3": 2, "9": 1})
+    checked = check_dataset(raw, workers=0, progress=False).summaries  # of which the commands make the fingerprint
+    assert {case: summary.labels for case, summary in checked.items()} == {"c0": (3, 9), "c1": (3,), "c2": None}
     case = dataset.cases()[0]
     geometry = dataset.read_image(case).geometry
     for image, message in (

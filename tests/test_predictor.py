@@ -23,7 +23,7 @@ from autolmk.imageio import write_image
 from autolmk.measured import Measured
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 from autolmk.prediction.predictor import Predictor, trained_folds
-from autolmk.registry import keep_source, trainer_class
+from autolmk.registry import keep_sources, trainer_class
 from autolmk.serialization import write_json
 
 PLUGIN = """
@@ -110,7 +110,7 @@ def make_model(
     plans = make_plans(ndim=ndim, unit=unit, trainer=f"{source}:BlobTrainer")
     model = folder / "results" / plans.dataset_name / "BlobTrainer__autolmkPlans__full"
     plans.save(model / "plans.json")
-    keep_source(plans.configuration("full").trainer, model)
+    keep_sources([plans.configuration("full").trainer], model)
     for fold in folds:
         make_fold(model, plans, fold)
     return model

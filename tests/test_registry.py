@@ -11,6 +11,7 @@ import pytest
 from autolmk import registry
 from autolmk.errors import AutolmkError
 from autolmk.planner import Planner
+from autolmk.serialization import write_json
 from autolmk.trainer import Trainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 
@@ -115,7 +116,7 @@ def test_entry_points_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shipped_trainers_leave_no_copy(tmp_path: Path) -> None:
-    assert registry.keep_source("heatmap", tmp_path) is None
+    assert registry.keep_sources(["heatmap"], tmp_path) == {}
     assert not list(tmp_path.iterdir())
     assert registry.model_trainer_class("heatmap", tmp_path) is HeatmapTrainer
 
@@ -124,8 +125,8 @@ def test_a_models_code_runs_only_when_trusted(tmp_path: Path) -> None:
     model = tmp_path / "model"
     file = write(tmp_path / "mine")
     specification = f"{file}:Mine"
-    source = registry.keep_source(specification, model)
-    assert source is not None and (model / source.file).read_bytes() == file.read_bytes()
+    source = registry.keep_sources([specification], model)[specification]
+    assert (model / source.file).read_bytes() == file.read_bytes()
     (model / source.file).write_text(file.read_text())
     evil = tmp_path / "was_run"
     file.write_text(file.read_text() + f"\nopen({str(evil)!r}, 'w').close()\n")  # not even the original is run unasked
@@ -139,8 +140,7 @@ def test_a_models_code_runs_only_when_trusted(tmp_path: Path) -> None:
 
 def test_a_changed_copy_is_refused_even_when_trusted(tmp_path: Path) -> None:
     specification = f"{write(tmp_path / 'mine')}:Mine"
-    source = registry.keep_source(specification, tmp_path)
-    assert source is not None
+    source = registry.keep_sources([specification], tmp_path)[specification]
     with (tmp_path / source.file).open("a") as stream:
         stream.write("# changed\n")
     with pytest.raises(AutolmkError, match=r"(?s)changed after training.*SHA-256"):
@@ -149,19 +149,56 @@ def test_a_changed_copy_is_refused_even_when_trusted(tmp_path: Path) -> None:
 
 def test_a_record_cannot_point_out_of_the_model_folder(tmp_path: Path) -> None:
     model, outside = tmp_path / "model", write(tmp_path / "outside")
-    registry.keep_source(f"{outside}:Mine", model)
+    registry.keep_sources([f"{outside}:Mine"], model)
     record = model / registry.SOURCE_RECORD
     record.write_text(record.read_text().replace("trainer_source/mine.py", "../outside/mine.py"))
     with pytest.raises(AutolmkError, match="missing from the model folder"):
         registry.model_trainer_class("mine.py:Mine", model, trust_code=True)
 
 
-def test_folds_of_a_model_share_one_trainer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["", "heatmap/", "heatmap/coarser/"])
+def test_folds_of_a_model_share_one_trainer(stage: str, tmp_path: Path) -> None:
     model, file = tmp_path / "model", write(tmp_path / "mine")
-    registry.keep_source(f"{file}:Mine", model)
-    registry.keep_source(f"{file}:Mine", model)
-    (model / "fold_0").mkdir()
-    (model / "fold_0" / "checkpoint_latest.safetensors").touch()
+    registry.keep_sources([f"{file}:Mine"], model)
+    registry.keep_sources([f"{file}:Mine"], model)
+    begun = model / "fold_0" / stage / "checkpoint_latest.safetensors"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
     write(tmp_path / "mine", marker=2)
     with pytest.raises(AutolmkError, match=r"(?s)source changed.*mine.py"):
-        registry.keep_source(f"{file}:Mine", model)
+        registry.keep_sources([f"{file}:Mine"], model)
+    other = write(tmp_path / "elsewhere", marker=3)
+    with pytest.raises(AutolmkError, match=r"(?s)source changed.*mine.py"):
+        registry.keep_sources([f"{other}:Mine"], model)
+    moved = write(tmp_path / "moved")
+    assert set(registry.keep_sources([f"{moved}:Mine"], model)) == {f"{file}:Mine", f"{moved}:Mine"}
+
+
+def test_the_trainers_of_all_stages_are_kept(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    one, two = write(tmp_path / "a", marker=1), write(tmp_path / "b", marker=2)
+    one.write_text(one.read_text() + "\nclass Second(Mine):\n    pass\n")
+    specifications = [f"{one}:Mine", "heatmap", f"{one}:Second", f"{two}:Mine"]
+    for _ in range(2):
+        sources = registry.keep_sources(specifications, model)
+        assert registry.kept_sources(model) == sources and list(sources) == [s for s in specifications if ":" in s]
+        assert [s.file for s in sources.values()] == [f"trainer_source/mine{n}.py" for n in ("", "", "_2")]
+    trusted = [registry.model_trainer_class(s, model, trust_code=True) for s in specifications]
+    assert [cls.__name__ for cls in trusted] == ["Mine", "HeatmapTrainer", "Second", "Mine"]
+    assert [vars(trusted[i])["marker"] for i in (0, 3)] == [1, 2]
+    with pytest.raises(AutolmkError) as refused:
+        registry.model_trainer_class(specifications[0], model, last=False)
+    assert "--trust-code" in str(refused.value) and "file.py:Class" not in str(refused.value)
+    with pytest.raises(AutolmkError, match="source is missing"):
+        registry.model_trainer_class("elsewhere.py:Another", model, trust_code=True)
+
+
+def test_a_record_of_a_single_source_is_read(tmp_path: Path) -> None:
+    """As versions before several stages could be a user's own wrote it; folds may name other places of the file."""
+    model, specification = tmp_path / "model", f"{write(tmp_path / 'mine')}:Mine"
+    source = registry.keep_sources([specification], model)[specification]
+    write_json(model / registry.SOURCE_RECORD, source)
+    for named in (specification, "/elsewhere/mine.py:Mine"):
+        assert registry.model_trainer_class(named, model, trust_code=True).__name__ == "Mine"
+    with pytest.raises(AutolmkError, match=r"(?s)source is missing.*command that trained"):
+        registry.model_trainer_class("mine.py:Coarse", model, trust_code=True, last=False)

@@ -13,7 +13,7 @@ import pytest
 
 from autolmk.errors import AutolmkError
 from autolmk.plans import Schedule
-from autolmk.runlog import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, duration, read_log, time_left
+from autolmk.runlog import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, check_loggers, duration, read_log, time_left
 from autolmk.training.schedule import Limits, StepRate, ValidationBudget, learning_rate_factor
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}
@@ -83,6 +83,8 @@ def test_a_logger_that_is_not_installed_says_what_to_install(tmp_path: Path, mon
     for name, module in (("wandb", "wandb"), ("mlflow", "mlflow"), ("tensorboard", "torch.utils.tensorboard")):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(AutolmkError, match=rf"(?s){name} is not installed.*autolmk\[{name}\]"):
+            check_loggers([name])
+        with pytest.raises(AutolmkError, match="is not installed"):
             build_loggers([name], tmp_path)
 
 

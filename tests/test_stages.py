@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from autolmk.measured import Measured
 from autolmk.plans import Plans, Windows
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared, predict_stages
+from autolmk.registry import keep_sources
 from autolmk.runlog import read_log
-from autolmk.serialization import read_json
+from autolmk.serialization import read_json, write_json
 from autolmk.store import Store
 from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
@@ -119,6 +120,71 @@ def test_a_model_folder_predicts_by_all_its_stages(store: Store, trained: Path, 
     assert coarse.compute([image]).looks < predictor.compute([image, image]).looks
     with pytest.raises(AutolmkError, match="not so many stages"):
         Predictor(tmp_path, [0], device="cpu", stages=3)
+
+
+OWN = """
+from autolmk.trainers.coarse_to_fine import FineTrainer
+from autolmk.trainers.heatmap import HeatmapTrainer
+
+class Coarse(HeatmapTrainer):
+    pass
+
+class Fine(FineTrainer):
+    pass
+"""
+
+
+@pytest.mark.parametrize("own", [("heatmap",), ("fine",), ("heatmap", "fine")])
+def test_any_mix_of_own_and_shipped_trainers_predicts(
+    own: tuple[str, ...], store: Store, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    classes = {"heatmap": "Coarse", "fine": "Fine"}
+    named = {stage: f"{tmp_path / 'mine.py'}:{classes[stage]}" if stage in own else stage for stage in classes}
+    model = tmp_path / "model"
+    shutil.copytree(trained, model / "fold_0")
+    for stage, folder in (("heatmap", "fold_0/heatmap"), ("fine", "fold_0")):
+        config = read_json(model / folder / "config.json")
+        write_json(model / folder / "config.json", {**config, "trainer": named[stage]})
+    staged_plans().save(model / "plans.json")
+    keep_sources(named.values(), model)
+    with pytest.raises(AutolmkError, match="--trust-code"):
+        Predictor(model, device="cpu")
+    stored = store.load(VAL[0])
+    image = Prepared(stored.image(), stored.fill)
+    found = Predictor(model, device="cpu", trust_code=True).compute([image, image]).landmarks
+    assert np.allclose(found.points, read_table(trained / "validation" / "landmarks.csv")[VAL[0]].points, atol=1e-4)
+    if "heatmap" in own:  # -tr names the last stage's trainer alone
+        with pytest.raises(AutolmkError) as refused:
+            Predictor(model, device="cpu", trainer=named["fine"])
+        assert "--trust-code; -tr names the last stage's trainer alone" in str(refused.value)
+    Predictor(model, device="cpu", trainer=named["fine"], trust_code="heatmap" in own)
+
+
+class Remembering:
+    """A logger of a stage's folder."""
+
+    def __init__(self, folder: Path, said: list[tuple[Path, str, int]]) -> None:
+        self.folder, self.said = folder, said
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        assert run["folder"] == str(self.folder)
+        self.said.append((self.folder, "begin", 0))
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        self.said.append((self.folder, "log", iteration))
+
+    def end(self) -> None:
+        self.said.append((self.folder, "end", 0))
+
+
+def test_each_stage_has_loggers_of_its_own(store: Store, tmp_path: Path) -> None:
+    said: list[tuple[Path, str, int]] = []
+    assert train(store, tmp_path, loggers=lambda folder: [Remembering(folder, said)])
+    assert list(dict.fromkeys(folder for folder, _, _ in said)) == [tmp_path / "heatmap", tmp_path]
+    for folder in (tmp_path / "heatmap", tmp_path):
+        kinds = [(kind, iteration) for place, kind, iteration in said if place == folder]
+        assert kinds[0] == ("begin", 0) and kinds[-1] == ("end", 0) and kinds[1:-1] == sorted(kinds[1:-1]) != []
 
 
 def test_a_finished_chain_is_not_trained_again(store: Store, trained: Path) -> None:

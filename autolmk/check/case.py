@@ -17,7 +17,7 @@ from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.summary import CaseSummary, summarise
+from autolmk.summary import CaseSummary, label_values, summarise
 
 T = TypeVar("T")
 
@@ -49,11 +49,11 @@ def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
     """Read one case and say what is wrong with it. Test cases may be without landmarks."""
     split, case = item
     faults: list[Fault] = []
-    image = _attempt(faults, case, lambda: dataset.read_image(case))
+    image, labels = _attempt(faults, case, lambda: dataset.read_image(case)), None
     if image is not None:
         if min(float(np.ptp(channel)) for channel in image.array) == 0:
             faults.append(_flat(case))
-        _attempt(faults, case, lambda: dataset.read_labels(case, image.geometry))
+        labels = _attempt(faults, case, lambda: dataset.read_labels(case, image.geometry))
     findings = Findings(split, case, digest=None if image is None else _digest(image))
     if split == "Ts" and case.annotation is None:
         return replace(findings, faults=_of_split(faults, split))
@@ -63,6 +63,8 @@ def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
         findings = replace(findings, own_frame=annotation.frame, names=tuple(dict.fromkeys(annotation.names)))
     if image is not None and annotation is not None and not any(fault.severity == "case" for fault in faults):
         findings = _placed(dataset, findings, image, annotation, faults)
+    if findings.summary is not None and labels is not None:
+        findings = replace(findings, summary=replace(findings.summary, labels=label_values(labels)))
     good = findings.other_frame is None and not any(fault.severity == "case" for fault in faults)
     return replace(findings, faults=_of_split(faults, split), summary=findings.summary if good else None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from autolmk.annotations import ending_of
 from autolmk.check.case import Findings, frame_fault, inspect_case
 from autolmk.check.population import population_faults
 from autolmk.check.report import SEVERITIES, Fault, Report, Severity, Split
+from autolmk.check.slices import slice_faults
 from autolmk.dataset import Case, Dataset, missing_description
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.fingerprint import largest_case_bytes
@@ -50,6 +51,8 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
     training = [f for f in good if f.split == "Tr"]
     faults += population_faults(good, dataset.landmark_names, dataset.pairs, dataset.unit)
     faults += _never_seen(dataset, training)
+    summaries = [f.summary for f in training if f.summary is not None]
+    faults += slice_faults(dataset.co_slice_groups, summaries, dataset.unit, dataset.folder / "dataset.json")
     return _report(dataset, faults, findings)
 
 
@@ -115,6 +118,7 @@ def _listed(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]
         for case in listed:
             cases[f"{split}/{case.identifier}"] = (split, case)
         faults += _extra_files(dataset, split, listed, annotated)
+        faults += _strange_label_maps(dataset, split, {case.identifier for case in listed})
     training = sorted(c.identifier for split, c in cases.values() if split == "Tr")
     both = sorted(set(training) & {c.identifier for split, c in cases.values() if split == "Ts"})
     if both:
@@ -172,11 +176,13 @@ def _extra_files(
         if case not in identifiers
     ]
     used = {file.name for case in cases for file in case.images}
-    for kind in ("images", "landmarks"):
+    for kind in ("images", "landmarks", "labels"):
         folder = dataset.folder / f"{kind}{split}"
         files = [f for f in sorted(folder.iterdir()) if not f.name.startswith(".")] if folder.is_dir() else []
         if kind == "images":
             extra = [f.name for f in files if f.name not in used and not _data(f)]
+        elif kind == "labels":
+            extra = [f.name for f in files if imageio.ending_of(f) is None and not _data(f)]
         else:
             extra = [f.name for f in files if ending_of(f) is None]
         if extra:
@@ -186,11 +192,37 @@ def _extra_files(
                     "files that nothing reads",
                     str(folder),
                     found=some(extra),
-                    expected=f"images that end with {dataset.description.file_ending}, and landmark files",
+                    expected=f"images that end with {dataset.description.file_ending}, landmark files, label maps",
                     remedy="remove them, or correct file_ending in dataset.json",
                 )
             )
     return faults
+
+
+def _strange_label_maps(dataset: Dataset, split: Split, identifiers: Set[str]) -> list[Fault]:
+    """Label maps that belong to no image: they are ignored."""
+    found = dataset.label_files(split)
+    strange = [case for case in found if case not in identifiers]
+    if not strange:
+        return []
+    folder = dataset.folder / f"labels{split}"
+    return [
+        Fault(
+            "warning",
+            "label maps without an image",
+            str(found[strange[0]][0] if len(strange) == 1 else folder),
+            found=f"{counted(len(strange), 'label map')} of {len(found)}: "
+            + some([found[case][0].name + _meant(found[case][0], case, identifiers) for case in strange]),
+            expected="the case's name and an ending, without the number of a channel: CASE.nii.gz for CASE_0000.nii.gz",
+            remedy="rename them, or add the images: nothing uses these label maps",
+        )
+    ]
+
+
+def _meant(file: Path, case: str, identifiers: Set[str]) -> str:
+    """Near names of a label map without an image, above all that of an image's first channel."""
+    without_channel = imageio.split_name(file)[0]
+    return f"; did you mean {without_channel!r}?" if without_channel in identifiers else near(case, identifiers)
 
 
 def _data(file: Path) -> bool:

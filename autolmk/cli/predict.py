@@ -72,7 +72,7 @@ def _add_model(arguments: Parser) -> None:
     )
     option(arguments, "-chk", default="final", choices=CHECKPOINTS, help="which checkpoint")
     option(
-        arguments, "--trust-code", action="store_true", help="run the trainer's source that lies in the model folder"
+        arguments, "--trust-code", action="store_true", help="run the trainers' sources that lie in the model folder"
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,9 @@ def _main(args: argparse.Namespace) -> int:
     _check_environment(args, trainers.values())
     if len(stages) > 1:
         hold_out(train_cases, subjects)
-    _begin_model_folder(model, folders.preprocessed / dataset, args.p, plans, specification)
+    _begin_model_folder(
+        model, folders.preprocessed / dataset, args.p, plans, [t.configuration.trainer for t in trainers.values()]
+    )
     from autolmk.runlog import build_loggers
     from autolmk.training.stages import train_stages
 
@@ -100,7 +103,7 @@ def _main(args: argparse.Namespace) -> int:
         max_seconds=max_seconds,
         pretrained=args.pretrained_weights,
         compile=not args.no_compile,
-        loggers=build_loggers(args.logger or [], folder),
+        loggers=partial(build_loggers, args.logger or []),
     )
     print(f"{'finished' if finished else 'stopped, to be continued'}: {folders.results.describe(folder)}")
     return OK
@@ -318,8 +321,10 @@ def _shared(
     return subjects, presence
 
 
-def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans: Plans, specification: str) -> None:
-    """Verbatim dataset.json, fingerprint and plans, which all folds share, and the source of a user's trainer."""
+def _begin_model_folder(
+    model: Path, preprocessed: Path, plans_name: str, plans: Plans, specifications: Iterable[str]
+) -> None:
+    """Verbatim dataset.json, fingerprint and plans, which all folds share, and the sources of a user's trainers."""
     from autolmk import registry
     from autolmk.plans import Plans
     from autolmk.serialization import write_bytes
@@ -332,7 +337,7 @@ def _begin_model_folder(model: Path, preprocessed: Path, plans_name: str, plans:
             expected=f"the same plans as {preprocessed / plans_name}.json",
             remedy="give new plans a name of their own when planning (and -p here), or remove the model folder",
         )
-    registry.keep_source(specification, model)
+    registry.keep_sources(specifications, model)
     for name in COPIED:
         if (preprocessed / name).is_file():
             write_bytes(model / name, (preprocessed / name).read_bytes())

@@ -114,7 +114,7 @@ class Dataset:
     def cases(self, split: Split = "Tr") -> list[Case]:
         """The cases that have an image, by name; none where there are no test cases. Test images may be of any kind.
 
-        AutolmkError where imagesTr is missing, a case has two annotations, or `groups` does not match.
+        AutolmkError where imagesTr is missing, a case has two annotations or label maps, or `groups` does not match.
         """
         folder = self.folder / f"images{split}"
         if split == "Ts" and not folder.is_dir():
@@ -128,27 +128,37 @@ class Dataset:
             )
         ending = self.description.file_ending
         files = imageio.list_mixed_cases(folder, ending) if split == "Ts" else imageio.list_cases(folder, ending)
-        found = self.annotation_files(split)
-        for case in files:
-            if len(found.get(case, ())) > 1:
-                raise AutolmkError(
-                    "a case has two annotations",
-                    case=case,
-                    found=" and ".join(str(f) for f in found[case]),
-                    remedy="keep one of them",
-                )
-        labels = self._label_files(split)
+        found, labels = self.annotation_files(split), self.label_files(split)
+        for what, given in (("annotations", found), ("label maps", labels)):
+            for case in files:
+                if len(given.get(case, ())) > 1:
+                    raise AutolmkError(
+                        f"a case has two {what}",
+                        case=case,
+                        found=" and ".join(str(f) for f in given[case]),
+                        remedy="keep one of them",
+                    )
         return [
-            Case(case, self.description.subject(case), images, next(iter(found.get(case, ())), None), labels.get(case))
+            Case(
+                case,
+                self.description.subject(case),
+                images,
+                next(iter(found.get(case, ())), None),
+                next(iter(labels.get(case, ())), None),
+            )
             for case, images in files.items()
         ]
 
-    def _label_files(self, split: Split) -> dict[str, Path]:
-        """case -> its label map, of those in labelsTr or labelsTs."""
+    def label_files(self, split: Split = "Tr") -> dict[str, tuple[Path, ...]]:
+        """case -> its label maps in labelsTr or labelsTs, whether it has an image or not."""
         folder = self.folder / f"labels{split}"
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        endings = {file: imageio.ending_of(file) for file in files if file.is_file() and not file.name.startswith(".")}
-        return {file.name[: -len(ending)]: file for file, ending in endings.items() if ending is not None}
+        found: dict[str, tuple[Path, ...]] = {}
+        for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+            ending = imageio.ending_of(file)
+            if file.is_file() and ending is not None and not file.name.startswith("."):
+                case = file.name[: -len(ending)]
+                found[case] = (*found.get(case, ()), file)
+        return found
 
     def annotation_files(self, split: Split = "Tr") -> dict[str, tuple[Path, ...]]:
         """case -> the files that hold points of it, whether it has an image or not."""

@@ -47,7 +47,8 @@ class Predictor:
     shape_prior: points are drawn toward the mean shape, where the plans say so; False leaves them as they were found.
     co_slice: landmarks of a group are put on one slice, where the plans say so; False leaves each for itself.
     stages: the first so many of a method's stages; default: all.
-    trainer: for models of a trainer of your own, `file.py:Class`; else trust_code runs the copy in the model folder.
+    trainer: for models of a trainer of your own, `file.py:Class`, of the last stage; trust_code runs the copies in the
+    model folder, for all stages that this does not name.
     AutolmkError where the folder is incomplete or damaged.
     """
 
@@ -107,10 +108,11 @@ class Predictor:
         self.stages[-1] = dataclasses.replace(self.stages[-1], configuration=self.configuration)
 
     def _stage(self, folders: Mapping[str, Path], checkpoint: str, given: str | None, trust_code: bool) -> Stage:
-        trainers, configurations = [], []
+        """The stage before those that are already there."""
+        trainers, configurations, rights = [], [], {"trust_code": trust_code, "last": not self.stages}
         for folder in folders.values():
             configuration, options, specification = _fold_config(folder)
-            cls = model_trainer_class(specification, self.model_folder, trust_code=trust_code, given=given)
+            cls = model_trainer_class(specification, self.model_folder, given=given, **rights)
             configurations.append(configuration)
             trainers.append(cls(self.plans, configuration, options))
         stage = load_stage(trainers, list(folders.values()), checkpoint, self.device)

@@ -55,21 +55,22 @@ def fit(
     max_seconds: float | None = None,
     pretrained: Path | None = None,
     compile: bool = True,
-    loggers: Sequence[Logger] = (),
+    loggers: Callable[[Path], Sequence[Logger]] | None = None,
     earlier: Earlier | None = None,
     outer: Sequence[Path] = (),
 ) -> bool:
     """Train one fold into `folder`, going on from where an earlier run of it was broken off.
 
     seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
-    processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). earlier: what a
-    later stage builds on, see `stages`. outer: of the stages after this one, where `stop` and `finish` may lie too.
+    processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes those
+    of a stage from its folder. earlier: what a later stage builds on, see `stages`. outer: of the stages after this one,
+    where `stop` and `finish` may lie too.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
     than those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is
     not finite, memory that does not suffice.
     """
-    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, tuple(loggers))
+    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers)
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier)
     make_folder(work.folder)
     try:
@@ -155,7 +156,7 @@ def _fit(work: Work, signals: Signals) -> bool:
         work.folder,
         keep_until=run.closed,
         unit=work.trainer.plans.unit,
-        loggers=work.settings.loggers,
+        loggers=work.settings.loggers(work.folder) if work.settings.loggers else (),
         fresh=run.iteration == 0,
     )
     console = Console(f"fold {work.folder.name.removeprefix('fold_')}")

@@ -54,7 +54,7 @@ class Settings:
     max_seconds: float | None
     pretrained: Path | None
     compile: bool
-    loggers: tuple[Logger, ...]
+    loggers: Callable[[Path], Sequence[Logger]] | None
 
 
 @dataclass(frozen=True, eq=False)
