@@ -63,7 +63,7 @@ def fit(
 
     seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
     processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes those
-    of a stage from its folder. earlier: what a later stage builds on, see `stages`. outer: of the stages after this one,
+    of a stage from its folder. earlier: what a later stage builds on, see `stages`. outer: of the stages after it,
     where `stop` and `finish` may lie too.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
