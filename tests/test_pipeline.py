@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
 def test_every_method_stops_goes_on_and_predicts(
     method: str, ndim: int, size: int, tmp_path: Path, command: Callable[..., str]
 ) -> None:
-    """From raw images to points for Slicer, broken off in the last stage."""
+    """From raw images to points for Slicer, broken off in each stage."""
     raw = tmp_path / "raw" / NAME
     write_phantom(raw, n_train=6, n_test=1, ndim=ndim, size=size)
     command("plan_and_preprocess", "-d", "1", "-pl", method, "--preset", "XS")
@@ -72,14 +74,28 @@ def test_every_method_stops_goes_on_and_predicts(
     (fold / "stop").touch()
     train = ("train", "1", method, "0", "--max-time", "6s", "--workers", "0", "--threads", "1")
     assert "the same command goes on from here" in command(*train)
-    assert not (fold / "checkpoint_final.safetensors").exists()
-    assert before is None or (fold / before / "checkpoint_final.safetensors").is_file()
+    assert not list(fold.rglob("checkpoint_final.safetensors"))
+    if before is not None:
+        waiting = threading.Thread(target=stop_behind, args=(fold / before, fold))
+        waiting.start()
+        assert "the same command goes on from here" in command(*train)
+        waiting.join()
+        assert (fold / before / "checkpoint_final.safetensors").is_file()
+        assert not (fold / "checkpoint_final.safetensors").exists()
     assert "finished" in command(*train) and (fold / "checkpoint_final.safetensors").is_file()
     predictions = tmp_path / "predictions"
     command("predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", "1", "-c", method)
     found = annotations.read(predictions / "phantom_006.mrk.json")
     assert set(found.names) == set(POINTS[ndim])
     assert np.isfinite(found.points).all(axis=1).sum() >= len(found.names) - 3  # of which three may be absent
+
+
+def stop_behind(earlier: Path, fold: Path) -> None:
+    """Ask the fold to stop as soon as its earlier stage is finished."""
+    until = time.monotonic() + 300
+    while not (earlier / "checkpoint_final.safetensors").is_file() and time.monotonic() < until:
+        time.sleep(0.01)
+    (fold / "stop").touch()
 
 
 def error_of_the_mean_position(raw: Path) -> float:
