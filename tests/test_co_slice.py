@@ -121,8 +121,8 @@ def test_prediction_puts_groups_on_one_slice_and_keeps_what_was_before() -> None
     plans = grouped(plans_for(names_of(6)), "L0", "L1", "L2", "L3")
     image = scene(geometry, shown)
     found, without = (predict(image, p) for p in (plans, grouped(plans, "L0", "L1", "L2", "L3", co_slice=False)))
-    assert without.separate is None and found.separate is not None
-    np.testing.assert_array_equal(found.separate, without.candidates[:, 0])
+    np.testing.assert_array_equal(found.detections.best, without.candidates[:, 0])
+    np.testing.assert_array_equal(without.detections.best, without.candidates[:, 0])
     np.testing.assert_allclose(without.candidates[:, 0], shown, atol=0.02)
     voxels = geometry.to_voxels(found.landmarks.points)
     np.testing.assert_allclose(voxels[:4, 0], geometry.to_voxels(shown)[:4, 0].mean(), atol=0.02)
@@ -141,7 +141,7 @@ def test_later_stages_do_so_too() -> None:
         scene(geometry, shown), (FAR,) * 6, first(points + 1.0, plans), [window_member(plans)], plans,
         plans.configuration("test"), [measured], device="cpu",
     )  # fmt: skip
-    np.testing.assert_allclose(found.separate, shown, atol=0.05)
+    np.testing.assert_allclose(found.detections.best, shown, atol=0.05)
     np.testing.assert_allclose(
         geometry.to_voxels(found.candidates[:, 0])[:, 0], geometry.to_voxels(shown)[:, 0].mean(), atol=0.05
     )

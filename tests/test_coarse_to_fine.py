@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from predictions import a_prediction
 from torch import Tensor, nn
 
 from autolmk.codecs import HeatmapCodec
@@ -27,7 +28,7 @@ from autolmk.networks.slices import AxisAttention, KeySlice
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, across
 from autolmk.placement import Placement
 from autolmk.plans import Architecture, Plans, SliceGroup, Windows
-from autolmk.prediction.inference import Member, Prediction
+from autolmk.prediction.inference import Member
 from autolmk.prediction.refinement import look_again
 from autolmk.trainer import build
 from autolmk.trainers.coarse_to_fine import FineTrainer
@@ -300,7 +301,7 @@ def test_correlated_networks_look_again() -> None:
     points[4] = np.nan  # the stage before has not found it
     status = np.array([Status.PRESENT] * 4 + [Status.UNKNOWN], dtype=np.int8)
     odds = np.where(np.isfinite(points[:, :1]), 3.0, -np.inf)
-    before = Prediction(Landmarks(plans.landmarks, points, status), points[:, None], odds, 1)
+    before = a_prediction(Landmarks(plans.landmarks, points, status), points[:, None], odds)
     member, measured = Member(*build(trainer)), Measured(placement=Placement(patch, 2.0))
     found = look_again(image, (0.0, 0.0), before, [member], plans, trainer.configuration, [measured], device="cpu")
     assert np.isfinite(found.candidates[:4, 0]).all() and np.isfinite(found.log_odds[:4, 0]).all()

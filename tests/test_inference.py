@@ -230,13 +230,13 @@ def test_the_border_of_the_image_is_no_border() -> None:
 
 
 def test_overlapping_candidates_merge_and_the_central_one_speaks() -> None:
-    rows = np.array([[10.0, 10.0, 5.0, 0.1], [10.5, 10.0, 4.0, 0.4], [10.2, 10.0, 3.0, 0.2], [30.0, 30.0, 1.0, 1.0]])
-    merged = merge(rows, np.ones(2), radius=2.0)
-    np.testing.assert_array_equal(merged, [[10.5, 10.0, 4.0, 0.4], [30.0, 30.0, 1.0, 1.0]])
+    places = np.array([[10.0, 10.0, 5.0, 0.1], [10.5, 10.0, 4.0, 0.4], [10.2, 10.0, 3.0, 0.2], [30.0, 30.0, 1.0, 1.0]])
+    rows = np.column_stack([places, [1.0, 1.5, 2.0, 2.5]])
+    np.testing.assert_array_equal(merge(rows, np.ones(2), radius=2.0), rows[[1, 3]])
 
 
 def test_beyond_central_enough_log_odds_decide() -> None:
-    rows = np.array([[10.0, 10.0, 5.0, 0.6], [10.5, 10.0, 4.0, 0.9]])
+    rows = np.array([[10.0, 10.0, 5.0, 0.6, 1.0], [10.5, 10.0, 4.0, 0.9, 1.5]])
     np.testing.assert_array_equal(merge(rows, np.ones(2), radius=2.0), rows[:1])
 
 
@@ -247,7 +247,7 @@ def test_a_pool_stays_small() -> None:
     for _ in range(500):
         odds = rng.normal(size=(1, 5))
         best = max(best, float(odds.max()))
-        pool.add(rng.uniform(0, 10, size=(1, 5, 2)), odds, rng.integers(0, 990, 2).tolist())
+        pool.add(rng.uniform(0, 10, size=(1, 5, 2)), odds, np.ones((1, 5)), rng.integers(0, 990, 2).tolist())
     assert pool.ranked(5, (1.0, 1.0), 0.1).log_odds[0, 0] == pytest.approx(best)
     assert len(pool._rows[0]) <= 128 + 5
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from predictions import a_prediction
 from scipy.spatial.transform import Rotation
 from test_inference import FAR, PEAK, SIGMA, names_of, plans_for, scene
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ def first(points: FloatArray, plans: Plans, odds: float = 4.0) -> Prediction:
     """What a first stage says: one candidate a landmark."""
     log_odds = np.where(np.isfinite(points[:, :1]), odds, -np.inf)
     status = np.where(np.isfinite(points).all(axis=1), Status.PRESENT, Status.UNKNOWN)
-    return Prediction(Landmarks(plans.landmarks, points, status), points[:, None].copy(), log_odds, 1)
+    return a_prediction(Landmarks(plans.landmarks, points, status), points[:, None].copy(), log_odds)
 
 
 def mean_shape(shape: FloatArray | None) -> dict[str, tuple[float, ...]] | None:
@@ -221,11 +222,16 @@ def test_networks_that_need_all_landmarks_get_them_in_order() -> None:
 def test_members_look_each_in_its_own_place_and_are_fused() -> None:
     near, far = np.zeros((1, 2, 3)), np.full((1, 2, 3), 50.0)
     near[0, 1], high, low = 9.0, np.array([[3.0, 0.0]]), np.array([[-3.0, -4.0]])
-    candidates, odds = fuse([(near, high), (near + 1.0, high), (far, low)], radius=4.0)
+    widths = np.array([[1.0, 2.0]])
+    candidates, odds, spread = fuse(
+        [(near, high, widths), (near + 1.0, high, widths + 1.0), (far, low, widths + 90.0)], radius=4.0
+    )
+    assert spread[0, 0] == pytest.approx(1.5)
     np.testing.assert_allclose(candidates[0, 0], 0.5)  # the one that is far off takes no part
     assert odds[0, 0] == pytest.approx(1.0)
-    nothing = (np.full((1, 2, 3), np.nan), np.full((1, 2), -np.inf))
-    candidates, odds = fuse([nothing, (near, high)], radius=4.0)
+    nothing = (np.full((1, 2, 3), np.nan), np.full((1, 2), -np.inf), np.full((1, 2), np.nan))
+    candidates, odds, spread = fuse([nothing, (near, high, widths)], radius=4.0)
+    assert spread[0, 0] == pytest.approx(1.0)
     np.testing.assert_allclose(candidates[0, 0], near[0, 0])
     assert odds[0, 0] == 3.0
     geometry, plans = grid(2), staged_plans(2, Windows("landmark"))

@@ -22,11 +22,13 @@ KEPT = 64  # candidates a landmark that the pool holds at most, times two before
 @dataclass(frozen=True, eq=False)
 class Ranked:
     """Merged candidates, best first. voxels: (L, K, D), NaN where there is none; log_odds: (L, K), -inf where there is
-    none; centrality: (L, K) of the window that each came from, 0 at its border to 1 at its centre."""
+    none; centrality: (L, K) of the window that each came from, 0 at its border to 1 at its centre; spread: (L, K) width
+    of its peak, voxels, NaN where the codec tells none."""
 
     voxels: FloatArray
     log_odds: FloatArray
     centrality: FloatArray
+    spread: FloatArray
 
 
 def tile_starts(shape: Sequence[int], patch: Sequence[int], step: float) -> list[tuple[int, ...]]:
@@ -96,18 +98,19 @@ class Pool:
     def __init__(self, n_landmarks: int, shape: Sequence[int], patch: Sequence[int]) -> None:
         self.shape, self.patch = tuple(shape), tuple(patch)
         d = len(self.shape)
-        self._rows: list[FloatArray] = [np.empty((0, d + 2)) for _ in range(n_landmarks)]  # voxel, log-odds, centrality
+        self._rows: list[FloatArray] = [np.empty((0, d + 3)) for _ in range(n_landmarks)]  # see `merge`
 
-    def add(self, voxels: FloatArray, log_odds: FloatArray, start: Sequence[int]) -> None:
-        """Candidates (L, K, D), in voxels of the window at `start`, with log-odds (L, K), -inf where there is none."""
+    def add(self, voxels: FloatArray, log_odds: FloatArray, spread: FloatArray, start: Sequence[int]) -> None:
+        """Candidates (L, K, D), in voxels of the window at `start`, with log-odds (L, K), -inf where there is none, and
+        the widths of their peaks (L, K), voxels."""
         here = voxels + np.array(start, dtype=np.float64)
         central = centrality(here, start, self.shape, self.patch)
         for landmark, rows in enumerate(self._rows):
             good = np.isfinite(log_odds[landmark])
-            new = np.column_stack([here[landmark], log_odds[landmark], central[landmark]])[good]
+            new = np.column_stack([here[landmark], log_odds[landmark], central[landmark], spread[landmark]])[good]
             rows = np.concatenate([rows, new])
             if len(rows) > 2 * KEPT:
-                rows = rows[np.argsort(-rows[:, -2], kind="stable")[:KEPT]]
+                rows = rows[np.argsort(-rows[:, -3], kind="stable")[:KEPT]]
             self._rows[landmark] = rows
 
     def ranked(self, n_candidates: int, spacing: Sequence[float], radius: float) -> Ranked:
@@ -115,14 +118,15 @@ class Pool:
         d = len(self.shape)
         voxels = np.full((len(self._rows), n_candidates, d), np.nan)
         log_odds = np.full(voxels.shape[:2], -np.inf)
-        central = np.zeros(voxels.shape[:2])
+        central, widths = np.zeros(voxels.shape[:2]), np.full(voxels.shape[:2], np.nan)
         for landmark, rows in enumerate(self._rows):
             merged = merge(rows, np.array(spacing), radius)[:n_candidates]
             count = len(merged)
             voxels[landmark, :count] = merged[:, :d]
             log_odds[landmark, :count] = merged[:, d]
             central[landmark, :count] = merged[:, d + 1]
-        return Ranked(voxels, log_odds, central)
+            widths[landmark, :count] = merged[:, d + 2]
+        return Ranked(voxels, log_odds, central, widths)
 
     def drop(self, landmark: int, voxel: FloatArray, spacing: Sequence[float], radius: float, below: float) -> None:
         """Forget a landmark's candidates within `radius` mm of `voxel` whose centrality is under `below`."""
@@ -133,12 +137,12 @@ class Pool:
 
 
 def merge(rows: FloatArray, spacing: npt.NDArray[np.floating], radius: float) -> FloatArray:
-    """Rows (N, D + 2) of voxel, log-odds and centrality, where those within `radius` mm of a better one are one.
+    """Rows (N, D + 3) of voxel, log-odds, centrality and width, where those within `radius` mm of a better one are one.
 
     Of such a group the row from the most central window speaks (beyond `CENTRAL_ENOUGH` log-odds decide), because a
     window sees badly at its border. Result: best log-odds first.
     """
-    d = rows.shape[1] - 2
+    d = rows.shape[1] - 3
     left = rows[np.argsort(-rows[:, d], kind="stable")]
     result = []
     while len(left):
@@ -147,5 +151,5 @@ def merge(rows: FloatArray, spacing: npt.NDArray[np.floating], radius: float) ->
         order = np.lexsort((-group[:, d], -group[:, d + 1].clip(max=CENTRAL_ENOUGH)))
         result.append(group[order[0]])
         left = left[~near]
-    merged = np.array(result).reshape(-1, d + 2)
+    merged = np.array(result).reshape(-1, d + 3)
     return merged[np.argsort(-merged[:, d], kind="stable")]

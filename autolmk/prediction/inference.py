@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from autolmk.calibration import PresenceCalibration
 from autolmk.codecs import Codec
+from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
@@ -54,17 +55,17 @@ class Member:
 class Prediction:
     """landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
     even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen.
-    separate: (L, P) best positions before groups were put on one slice; None where that was not done."""
+    detections: the same before groups were put on one slice, with the widths of the peaks."""
 
     landmarks: Landmarks
     candidates: FloatArray
     log_odds: FloatArray
     looks: int
-    separate: FloatArray | None = None
+    detections: Detections
 
     def best(self, *, separate: bool = False) -> FloatArray:
         """(L, P) best positions; separate: before groups were put on one slice."""
-        return self.separate if separate and self.separate is not None else np.asarray(self.candidates[:, 0])
+        return self.detections.best if separate else np.asarray(self.candidates[:, 0])
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,33 @@ def predict_image(
     look = Look(image, fill, members, plans, configuration, torch.device(device), mirror)
     ranked, looks = _search(look, plans, configuration, step)
     candidates, log_odds = image.geometry.to_physical(ranked.voxels), ranked.log_odds
+    places, widths = candidates, ranked.spread * voxel_side(image.geometry)
     prior = pooled_prior(measured, plans, look.unknown)
     if prior is not None and image.geometry.ndim == image.geometry.physical_ndim:
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
-        if configuration.shape_prior:
-            candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
-    return conclude(candidates, log_odds, looks, image.geometry, plans, configuration, measured, look.unknown)
+    spread = _widths_at(candidates[:, 0], places, widths)
+    if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
+        candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
+    return conclude(candidates, log_odds, spread, looks, image.geometry, plans, configuration, measured, look.unknown)
+
+
+def voxel_side(geometry: Geometry) -> float:
+    """mm: the geometric mean of a voxel's sides, for widths that codecs give in voxels."""
+    return float(np.exp(np.mean(np.log(geometry.spacing))))
+
+
+def _widths_at(points: FloatArray, places: FloatArray, widths: FloatArray) -> FloatArray:
+    """(L,) widths of the candidates that lie at points (L, P), which assignment may have taken from a partner.
+
+    places: (L, K, P) of all candidates, widths: (L, K). NaN where a point is none.
+    """
+    result = np.full(len(points), np.nan)
+    flat, known = widths.reshape(-1), places.reshape(-1, places.shape[2])
+    usable = np.flatnonzero(np.isfinite(known).all(axis=1))
+    for i in np.flatnonzero(np.isfinite(points).all(axis=1)):
+        if len(usable):
+            result[i] = flat[usable[np.linalg.norm(known[usable] - points[i], axis=1).argmin()]]
+    return result
 
 
 class Look:
@@ -152,8 +174,8 @@ class Look:
         counts = torch.tensor(self.counts, dtype=total.dtype, device=total.device) * len(self.views)
         return total.div_(counts.view(1, -1, *[1] * (total.ndim - 2)))
 
-    def candidates(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray]:
-        """Window voxels (L, K, D) and log-odds (L, K) of the window at `start`."""
+    def candidates(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Window voxels (L, K, D), log-odds (L, K) and widths in voxels (L, K) of the window at `start`."""
         with torch.inference_mode(), evaluating(self.members):
             scores = self.scores(start)
             highest = float(scores.amax())  # NaN where there is any
@@ -166,7 +188,7 @@ class Look:
             found = self.members[0].codec.decode(scores)
         log_odds = found.log_odds[0].double().cpu().numpy()
         log_odds[self.unknown] = -np.inf
-        return found.voxels[0].double().cpu().numpy(), log_odds
+        return found.voxels[0].double().cpu().numpy(), log_odds, found.spread[0].double().cpu().numpy()
 
 
 def _view(network: nn.Module, codec: Codec, data: Tensor, view: View) -> Tensor:
@@ -258,6 +280,7 @@ def likelihoods(log_odds: FloatArray, measured: Sequence[Measured]) -> FloatArra
 def conclude(
     candidates: FloatArray,
     log_odds: FloatArray,
+    spread: FloatArray,
     looks: int,
     geometry: Geometry,
     plans: Plans,
@@ -267,16 +290,23 @@ def conclude(
 ) -> Prediction:
     """What candidates (L, K, P) mm with log-odds (L, K), best first, say, members of a group on one slice.
 
-    geometry: of the preprocessed image. unknown: see `landmarks_of`.
+    spread: (L,) mm, widths of the best candidates' peaks. geometry: of the preprocessed image. unknown: see
+    `landmarks_of`.
     """
-    separate, groups = None, plans.co_slice_groups
-    if configuration.co_slice and groups:
-        separate, likelihood = candidates[:, 0].copy(), likelihoods(log_odds[:, 0], measured)
+    likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured))
+    detections = Detections(plans.landmarks, candidates.copy(), log_odds.copy(), spread, likelihood, geometry)
+    if configuration.co_slice and plans.co_slice_groups:
         candidates, log_odds = on_one_slice(
-            candidates, log_odds, likelihood, geometry, groups, plans.landmarks, merge_radius(configuration)
+            candidates,
+            log_odds,
+            likelihood,
+            geometry,
+            plans.co_slice_groups,
+            plans.landmarks,
+            merge_radius(configuration),
         )
     landmarks = landmarks_of(candidates, log_odds, plans, measured, unknown)
-    return Prediction(landmarks, candidates, log_odds, looks, separate)
+    return Prediction(landmarks, candidates, log_odds, looks, detections)
 
 
 def landmarks_of(

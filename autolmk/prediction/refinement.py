@@ -30,7 +30,15 @@ from autolmk.measured import Measured
 from autolmk.placement import Frame, centres, frame_of
 from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
-from autolmk.prediction.inference import Member, Prediction, conclude, evaluating, merge_radius, pooled_prior
+from autolmk.prediction.inference import (
+    Member,
+    Prediction,
+    conclude,
+    evaluating,
+    merge_radius,
+    pooled_prior,
+    voxel_side,
+)
 from autolmk.prediction.shrinkage import shrink
 
 N_CANDIDATES = 5
@@ -39,6 +47,7 @@ NEIGHBOUR = 0.5  # of a window's side, between the windows of a search
 logger = logging.getLogger(__name__)
 
 Row = tuple[int, Geometry, bool]  # a landmark, its window, whether what it shows counts
+Seen = tuple[FloatArray, FloatArray, FloatArray]  # candidates (L, K, P) mm, log-odds and widths of peaks in mm (L, K)
 
 
 def look_again(
@@ -63,7 +72,7 @@ def look_again(
     ]
     found = [look.settle(before) for look in looks]
     unknown = np.all([np.isin(plans.landmarks, member.untrained) for member in members], axis=0)
-    candidates, log_odds = fuse(found, merge_radius(configuration))
+    candidates, log_odds, spread = fuse(found, merge_radius(configuration))
     log_odds[unknown] = -np.inf
     holds = np.mean([look.holds for look in looks])
     candidates = _keep(before, candidates, log_odds + holds)
@@ -71,7 +80,7 @@ def look_again(
     if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
         candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
     seen = before.looks + sum(look.seen for look in looks)
-    return conclude(candidates, log_odds, seen, image.geometry, plans, configuration, measured, unknown)
+    return conclude(candidates, log_odds, spread[:, 0], seen, image.geometry, plans, configuration, measured, unknown)
 
 
 class _Looks:
@@ -101,17 +110,18 @@ class _Looks:
         self.network = MixedPrecision(member.network, device, self.precision.dtype)
         self.seen = 0
 
-    def settle(self, before: Prediction) -> tuple[FloatArray, FloatArray]:
-        """Candidates (L, K, P) mm and log-odds (L, K), best first, after all rounds."""
-        points, candidates, log_odds = before.candidates[:, 0], before.candidates, before.log_odds
+    def settle(self, before: Prediction) -> Seen:
+        """What is seen after all rounds, best first."""
+        points = before.candidates[:, 0]
         frame = self._frame(points, before.log_odds[:, 0])
         for _ in range(self.windows.rounds):
             middles = centres(points, frame, self.image.geometry, self.windows.groups, self.plans.landmarks)
-            candidates, log_odds = self._at(middles, frame)
+            seen = self._at(middles, frame)
+            candidates, log_odds, _ = seen
             here = log_odds[:, 0] + self.holds > 0
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
-        return self._search(points, middles, candidates, log_odds, frame)
+        return self._search(points, middles, seen, frame)
 
     def _frame(self, points: FloatArray, log_odds: FloatArray) -> Frame:
         """From the points that are confident, or the better half where few are."""
@@ -120,8 +130,8 @@ class _Looks:
         trusted = np.where((known & (log_odds >= threshold))[:, None], points, np.nan)
         return frame_of(trusted, self.image.geometry, self.windows, self.shape)
 
-    def _at(self, middles: FloatArray, frame: Frame) -> tuple[FloatArray, FloatArray]:
-        """Candidates and log-odds of all landmarks in windows at middles (L, P); NaN and -inf where there is none."""
+    def _at(self, middles: FloatArray, frame: Frame) -> Seen:
+        """Of all landmarks in windows at middles (L, P); NaN and -inf where there is none."""
         return self._each([self._windows(middles, np.ones(len(middles), dtype=bool), frame)])
 
     def _window(self, middle: FloatArray, frame: Frame) -> Geometry:
@@ -136,22 +146,23 @@ class _Looks:
         places = np.where(placed[:, None], middles, self.image.geometry.centre)
         return [(i, self._window(place, frame), bool(wanted[i] & placed[i])) for i, place in enumerate(places)]
 
-    def _each(self, looks: Sequence[list[Row]]) -> tuple[FloatArray, FloatArray]:
-        """The best candidates (L, K, P) and log-odds (L, K) that the windows of all looks show."""
+    def _each(self, looks: Sequence[list[Row]]) -> Seen:
+        """The best that the windows of all looks show."""
         n, p = len(self.plans.landmarks), self.image.geometry.physical_ndim
-        pools: list[list[tuple[float, FloatArray]]] = [[] for _ in range(n)]
+        pools: list[list[tuple[float, FloatArray, float]]] = [[] for _ in range(n)]
         for part in self._passes(looks):
-            voxels, odds = self._see([w for _, w, _ in part], [i for i, _, _ in part])
-            for (landmark, window, counts), places, values in zip(part, voxels, odds, strict=True):
+            found = self._see([w for _, w, _ in part], [i for i, _, _ in part])
+            for (landmark, window, counts), places, values, widths in zip(part, *found, strict=True):
                 if counts:
                     known = np.isfinite(values)
-                    points = window.to_physical(places[known])
-                    pools[landmark] += [(float(v), point) for v, point in zip(values[known], points, strict=True)]
+                    points, sides = window.to_physical(places[known]), voxel_side(window) * widths[known]
+                    pools[landmark] += zip(values[known].tolist(), points, sides.tolist(), strict=True)
         candidates, log_odds = np.full((n, N_CANDIDATES, p), np.nan), np.full((n, N_CANDIDATES), -np.inf)
+        spread = np.full((n, N_CANDIDATES), np.nan)
         for i, pool in enumerate(pools):
-            for k, (value, point) in enumerate(sorted(pool, key=lambda row: -row[0])[:N_CANDIDATES]):
-                candidates[i, k], log_odds[i, k] = point, value
-        return candidates, log_odds
+            for k, row in enumerate(sorted(pool, key=lambda row: -row[0])[:N_CANDIDATES]):
+                log_odds[i, k], candidates[i, k], spread[i, k] = row
+        return candidates, log_odds, spread
 
     def _passes(self, looks: Sequence[list[Row]]) -> list[list[Row]]:
         """Windows that are seen together: a look, or some at a time of all looks where the network takes any number."""
@@ -160,8 +171,8 @@ class _Looks:
         rows = [row for look in looks for row in look]
         return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
 
-    def _see(self, windows: Sequence[Geometry], which: Sequence[int]) -> tuple[FloatArray, FloatArray]:
-        """Window voxels (W, K, D) and log-odds (W, K)."""
+    def _see(self, windows: Sequence[Geometry], which: Sequence[int]) -> Seen:
+        """Window voxels (W, K, D), log-odds (W, K) and widths in voxels (W, K)."""
         self.seen += len(windows)
         data = np.stack([self.image.resample(window, fill=self.fill).array for window in windows])
         landmarks = torch.as_tensor(np.array(which)[None], device=self.precision.device)
@@ -176,13 +187,13 @@ class _Looks:
                     remedy="check the image's intensities; if other images fail too, train again",
                 )
             found = codec.decode(scores)
-        return found.voxels[0].double().cpu().numpy(), found.log_odds[0].double().cpu().numpy()
+        voxels, log_odds, spread = (x[0].double().cpu().numpy() for x in (found.voxels, found.log_odds, found.spread))
+        return voxels, log_odds, spread
 
-    def _search(
-        self, points: FloatArray, middles: FloatArray, candidates: FloatArray, log_odds: FloatArray, frame: Frame
-    ) -> tuple[FloatArray, FloatArray]:
+    def _search(self, points: FloatArray, middles: FloatArray, seen: Seen, frame: Frame) -> Seen:
         """For landmarks that their windows, at `middles`, call elsewhere: the windows around their points and expected
         places too."""
+        candidates, log_odds, spread = (a.copy() for a in seen)
         lost = ~(log_odds[:, 0] > 0)
         geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
         half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.configuration.spacing)
@@ -194,9 +205,8 @@ class _Looks:
                 looks.append(self._windows(moved, lost & self._holds(moved), frame))
         count = np.bincount([i for look in looks for i, _, counts in look if counts], minlength=len(names))
         if not count.any():
-            return candidates, log_odds
-        around, odds = self._each(looks)
-        candidates, log_odds = candidates.copy(), log_odds.copy()
+            return seen
+        around, odds, widths = self._each(looks)
         found = 0
         for i in np.flatnonzero(count):
             worth = np.where(odds[i] > 0, odds[i] + self._prior(middles[i], around[i], frame, count[i]), -np.inf)
@@ -204,14 +214,15 @@ class _Looks:
             here = log_odds[i, :1] + self._prior(middles[i], candidates[i, :1], frame, count[i])
             if worth[best] > here[0]:
                 order = np.array([best, *(k for k in range(N_CANDIDATES) if k != best)])
-                candidates[i], log_odds[i], found = around[i, order], odds[i, order], found + 1
+                candidates[i], log_odds[i], spread[i] = around[i, order], odds[i, order], widths[i, order]
+                found += 1
         logger.debug(
             "%d landmarks were not where the stage before saw them: %d windows around, %d found",
             int(lost.sum()),
             int(count.sum()),
             found,
         )
-        return candidates, log_odds
+        return candidates, log_odds, spread
 
     def _prior(self, middle: FloatArray, points: FloatArray, frame: Frame, n: int) -> FloatArray:
         """(K,) what the stage before says for points (K, P) of a search of n windows; middle: (P,) of the first one.
@@ -238,28 +249,28 @@ class _Looks:
         return np.asarray(self.image.geometry.contains(self.image.geometry.to_voxels(middles)))
 
 
-def fuse(found: Sequence[tuple[FloatArray, FloatArray]], radius: float) -> tuple[FloatArray, FloatArray]:
-    """Members' candidates (L, K, P) and log-odds (L, K) as one.
+def fuse(found: Sequence[Seen], radius: float) -> Seen:
+    """What several members saw as one.
 
     A landmark's best places are averaged, weighted by their probability, over those within `radius` mm of the one that
-    has the most weight near it; log-odds are averaged. Further candidates are those of that member.
+    has the most weight near it; log-odds and widths are averaged. Further candidates are those of that member.
     """
     if len(found) == 1:
-        return found[0][0].copy(), found[0][1].copy()
-    best = np.stack([candidates[:, 0] for candidates, _ in found])  # (M, L, P)
-    odds = np.stack([log_odds[:, 0] for _, log_odds in found])
+        candidates, log_odds, spread = (a.copy() for a in found[0])
+        return candidates, log_odds, spread
+    best, odds, widths = (np.stack([seen[part][:, 0] for seen in found]) for part in range(3))  # (M, L, ...)
     weight = np.where(np.isfinite(odds), 1 / (1 + np.exp(-np.clip(odds, -50, 50))), 0.0)
     near = np.linalg.norm(best[:, None] - best[None], axis=3) <= radius  # (M, M, L), False for NaN
     support = (near * weight[None]).sum(axis=1)
     leader = support.argmax(axis=0)
-    candidates = np.stack([found[m][0][i] for i, m in enumerate(leader)])
-    log_odds = np.stack([found[m][1][i] for i, m in enumerate(leader)])
+    candidates, log_odds, spread = (np.stack([found[m][part][i] for i, m in enumerate(leader)]) for part in range(3))
     for i, m in enumerate(leader):
         members = near[m, :, i] & (weight[:, i] > 0)
         if members.any():
             candidates[i, 0] = np.average(best[members, i], axis=0, weights=weight[members, i])
             log_odds[i, 0] = odds[:, i][np.isfinite(odds[:, i])].mean()
-    return candidates, log_odds
+            spread[i, 0] = widths[members, i].mean()
+    return candidates, log_odds, spread
 
 
 def _keep(before: Prediction, candidates: FloatArray, log_odds: FloatArray) -> FloatArray:

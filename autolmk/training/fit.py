@@ -310,7 +310,7 @@ def validate_checkpoint(
         before=before,
         progress=partial(tqdm, desc="validation", leave=False, delay=2),
     )
-    write_results(target, validation, trainer.plans)
+    write_results(target, validation, trainer.plans, trainer.configuration)
     return validation.numbers()
 
 

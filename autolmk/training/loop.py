@@ -310,7 +310,7 @@ class Loop:
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, "final weights, all held-out cases", keep=comparable)
             self.measured, validation = calibrate(self.measured, validation, work.trainer.plans)
-            write_results(work.folder / "validation", validation, work.trainer.plans)
+            write_results(work.folder / "validation", validation, work.trainer.plans, work.trainer.configuration)
         self.measured.save(work.folder)
         self._end(took)
         self.log.draw()

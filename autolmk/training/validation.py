@@ -17,6 +17,7 @@ from autolmk.annotations import Annotation
 from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
 from autolmk.codecs import HeldOut
+from autolmk.crossval import TRUTH
 from autolmk.evaluation import RADII, evaluate, penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
@@ -24,7 +25,7 @@ from autolmk.loading import TrainingLoader, check_case
 from autolmk.measured import Measured
 from autolmk.plans import Augmentation, Configuration, Plans, preprocessing_digest
 from autolmk.precision import MixedPrecision, Precision
-from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, predict_image
+from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, likelihoods, predict_image
 from autolmk.prediction.refinement import look_again
 from autolmk.serialization import write_json
 from autolmk.store import Store
@@ -185,7 +186,10 @@ def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple
     for case, result in validation.results.items():
         found = result.prediction
         landmarks = landmarks_of(found.candidates, found.log_odds, plans, [measured], untrained)
-        results[case] = dataclasses.replace(result, prediction=dataclasses.replace(found, landmarks=landmarks))
+        likelihood = np.where(untrained, np.nan, likelihoods(found.detections.log_odds[:, 0], [measured]))
+        detections = dataclasses.replace(found.detections, likelihood=likelihood)
+        prediction = dataclasses.replace(found, landmarks=landmarks, detections=detections)
+        results[case] = dataclasses.replace(result, prediction=prediction)
     return measured, Validation(results, validation.seconds)
 
 
@@ -201,9 +205,10 @@ def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in numbers.items() if k != "sdr"} | rates
 
 
-def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
-    """landmarks.csv (predictions, with the best positions of landmarks called absent too) and summary.json, which is
-    what `evaluation` says of them, and under `without_co_slice` the errors before groups were put on one slice."""
+def write_results(folder: Path, validation: Validation, plans: Plans, configuration: Configuration) -> None:
+    """landmarks.csv (predictions, with the best positions of landmarks called absent too), truth.csv, each case's
+    `Detections`, and summary.json, which is what `evaluation` says of them, and under `without_co_slice` the errors
+    before groups were put on one slice."""
     predicted = {case: result.prediction.landmarks for case, result in validation.results.items()}
     best = {case: result.prediction.candidates[:, 0] for case, result in validation.results.items()}
     write_table(folder / "landmarks.csv", predicted, best=best)
@@ -212,9 +217,12 @@ def write_results(folder: Path, validation: Validation, plans: Plans) -> None:
         for case, marks in predicted.items()
     }
     truth = {case: result.truth for case, result in validation.results.items()}
+    write_table(folder / TRUTH, truth)
+    for case, result in validation.results.items():
+        result.prediction.detections.save(folder, case)
     evaluation = evaluate(truth, found, pairs=plans.pairs, diagonals=validation.diagonals(), unit=plans.unit)
     summary = {k: v for k, v in vars(evaluation).items() if k != "points"}
-    if any(result.prediction.separate is not None for result in validation.results.values()):
+    if configuration.co_slice and plans.co_slice_groups:
         without = validation.numbers(separate=True)
         summary["without_co_slice"] = {k: without[k] for k in ("mre", "median", "sdr")}
     write_json(folder / "summary.json", summary)

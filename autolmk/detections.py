@@ -1,0 +1,98 @@
+"""Detections: all that a model says of one image, landmark by landmark: a few candidates, how sure it is of each.
+
+They are what ensembling, postprocessing and error radii work from, of held-out and of new cases alike: never heatmaps,
+so that memory grows neither with the image nor with the number of models. A folder of predictions keeps them in
+detections/CASE.json.
+
+Shapes: L landmarks, K candidates, P physical axes. Everything in mm (or pixels, for images without physical size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.serialization import read_json, write_json
+
+FOLDER = "detections"
+REMEDY = "predict this case again with --save_detections"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """names: L names. candidates: (L, K, P) mm, LPS, best first, NaN where there is none; before landmarks of a group
+    were put on one slice. log_odds: (L, K) natural log-odds of each against "elsewhere", -inf where there is none.
+    spread: (L,) mm, width of the best candidate's peak, NaN where the model tells none. likelihood: (L,) calibrated
+    probability that the landmark is in the image; NaN where the model never saw it in training. geometry: of the image
+    in canonical orientation. Raises ValueError where shapes disagree.
+    """
+
+    names: tuple[str, ...]
+    candidates: FloatArray
+    log_odds: FloatArray
+    spread: FloatArray
+    likelihood: FloatArray
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        for key in ("candidates", "log_odds", "spread", "likelihood"):
+            object.__setattr__(self, key, np.asarray(getattr(self, key), dtype=np.float64))
+        n, k, p = (*self.candidates.shape, 0, 0, 0)[:3]
+        shapes = (self.candidates.ndim, self.log_odds.shape, self.spread.shape, self.likelihood.shape)
+        if n != len(self.names) or shapes != (3, (n, k), (n,), (n,)) or k < 1 or p != self.geometry.physical_ndim:
+            raise ValueError(
+                f"{len(self.names)} landmarks need candidates (L, K, P), log_odds (L, K), spread (L,) and likelihood "
+                f"(L,), got {self.candidates.shape} and {shapes[1:]}"
+            )
+
+    @property
+    def best(self) -> FloatArray:
+        """(L, P) places of the best candidates, NaN where there is none."""
+        return np.asarray(self.candidates[:, 0])
+
+    def save(self, folder: Path, case: str) -> None:
+        """Write detections/CASE.json into a folder of predictions, atomically."""
+        value = {key: np.where(np.isfinite(v), v, np.nan) for key, v in vars(self).items() if key in _ARRAYS}
+        geometry = self.geometry.to_json()
+        write_json(
+            file_of(folder, case), {"names": self.names, **value, "geometry": geometry, "version": VERSION}, indent=None
+        )
+
+    @classmethod
+    def load(cls, folder: Path, case: str) -> Detections:
+        """Inverse of `save`. AutolmkError where the file is missing or damaged."""
+        file = file_of(folder, case)
+        value = read_json(file, remedy=REMEDY)
+        try:
+            if value["version"] != VERSION:
+                raise ValueError(f"version {value['version']} instead of {VERSION}")
+            arrays = {key: np.array(value[key], dtype=np.float64) for key in _ARRAYS}
+            arrays["log_odds"] = np.where(np.isnan(arrays["log_odds"]), -np.inf, arrays["log_odds"])
+            return cls(tuple(value["names"]), geometry=Geometry.from_json(value["geometry"]), **arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
+
+
+_ARRAYS = ("candidates", "log_odds", "spread", "likelihood")
+
+
+def file_of(folder: Path, case: str) -> Path:
+    """detections/CASE.json of a folder of predictions."""
+    return folder / FOLDER / f"{case}.json"
+
+
+def saved_cases(folder: Path) -> list[str]:
+    """Of a folder of predictions, the cases with detections, sorted."""
+    return sorted(file.stem for file in (folder / FOLDER).glob("*.json") if not file.name.startswith("."))
+
+
+def _damaged(file: Path, error: Exception) -> AutolmkError:
+    said: Any = f"no {error}" if isinstance(error, KeyError) else error
+    return AutolmkError("the detections of a case are damaged", file=file, found=said, remedy=REMEDY)
