@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolmk import annotations
+from autolmk.annotations import Annotation, read_table
 from autolmk.detections import Detections, saved_cases
 from autolmk.errors import AutolmkError, some
 from autolmk.landmarks import Landmarks
@@ -61,7 +61,7 @@ def read_crossval(model: Path, folds: Sequence[int]) -> CrossValidation:
                 found="no truth.csv" if cases else "no detections",
                 remedy=REMEDY,
             )
-        table = annotations.read_table(folder / TRUTH)
+        table = read_table(folder / TRUTH)
         twice = sorted(set(cases) & set(fold_of))
         if twice or set(cases) != set(table):
             raise AutolmkError(
@@ -77,7 +77,7 @@ def read_crossval(model: Path, folds: Sequence[int]) -> CrossValidation:
     return CrossValidation(model.name, fold_of, detections, truth)
 
 
-def _truth(found: annotations.Annotation, detections: Detections) -> Landmarks:
+def _truth(found: Annotation, detections: Detections) -> Landmarks:
     p = detections.geometry.physical_ndim
     return Landmarks(found.names, found.points[:, :p], found.status).reordered(detections.names)
 
