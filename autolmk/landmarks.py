@@ -84,3 +84,18 @@ class Landmarks:
                 for key, value in result.items():
                     value[row] = getattr(self, key)[where[name]]
         return Landmarks(tuple(names), **result)
+
+
+def decided(
+    names: Sequence[str], points: FloatArray, likelihood: FloatArray, sometimes_absent: Sequence[str]
+) -> Landmarks:
+    """Present or absent, from the best places (L, P) mm, NaN where there is none, and the likelihoods (L,), NaN where
+    nothing is known of a landmark.
+
+    Only what is sometimes absent may be called absent, from even odds down; what has no place is absent or unknown.
+    """
+    may_lack = np.isin(names, sometimes_absent)
+    unknown, found = np.isnan(likelihood), np.isfinite(points).all(axis=1)
+    status = np.where(may_lack & (likelihood < 0.5), Status.ABSENT, Status.PRESENT)
+    status = np.where(found, status, np.where(may_lack & ~unknown, Status.ABSENT, Status.UNKNOWN))
+    return Landmarks(tuple(names), points, status.astype(np.int8), likelihood)

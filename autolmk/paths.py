@@ -2,7 +2,7 @@
 
 raw/DATASET/{dataset.json, imagesTr, landmarksTr, imagesTs, landmarksTs}
 preprocessed/DATASET/{dataset.json, dataset_fingerprint.json, PLANS.json, splits_final.json, DATA_IDENTIFIER/}
-results/DATASET/TRAINER__PLANS__CONFIGURATION/{plans.json, ..., fold_k/}
+results/DATASET/TRAINER__PLANS__CONFIGURATION/{plans.json, ..., fold_k/}, results/DATASET/best/
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autolmk.serialization import near
 
 DEFAULT = Path("~/autolmk")
 DEFAULT_PLANS_NAME = "autolmkPlans"
+BEST = "best"  # in results/DATASET: the packed model that autolmk_find_best_configuration writes
 DATASET_NAME = re.compile(r"Dataset(\d{3,})_(.+)")
 
 

@@ -91,11 +91,11 @@ def table_rows(
     columns: Sequence[str],
     *,
     best: FloatArray | None = None,
-    log_odds: FloatArray | None = None,
+    more: Mapping[str, Sequence[float | str]] | None = None,
 ) -> list[list[str]]:
     """A row a landmark of one case, with those `columns` of a dataset's or a prediction's table.
 
-    best: (L, P), written where a landmark is not present. log_odds: (L,) for the column of that name.
+    best: (L, P), written where a landmark is not present. more: column -> a number or text a landmark.
     """
     rows = []
     for i, name in enumerate(marks.names):
@@ -104,8 +104,9 @@ def table_rows(
         row = {"case": case, "landmark": name, "status": Status(marks.status[i]).name.lower()}
         row |= {axis: _text(x) for axis, x in zip("xyz", point, strict=False)}
         row |= {"likelihood": _text(marks.likelihood[i]), "error_radius": _text(marks.error_radius[i])}
-        if log_odds is not None:
-            row["log_odds"] = _text(log_odds[i])
+        for column, values in (more or {}).items():
+            value = values[i]
+            row[column] = value if isinstance(value, str) else _text(value)
         rows.append([row.get(column, "") for column in columns])
     return rows
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import autolmk
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.paths import dataset_name
+from autolmk.paths import BEST, dataset_name
 
 if TYPE_CHECKING:
+    from autolmk.prediction.model import Model
     from autolmk.prediction.predictor import Predictor
 
 CHECKPOINTS = ("final", "best")
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="write PNGs of the slices at each landmark",
     )
+    option(
+        arguments, "--save_detections", "--save_probabilities", "--npz", action="store_true",
+        help="keep all candidates too, which autolmk_ensemble and autolmk_apply_postprocessing need",
+    )  # fmt: skip
     option(arguments, "-npp", type=int, default=1, help="threads that read and preprocess ahead; 0: in turn")
     option(arguments, "-nps", type=int, default=1, help="threads that write behind; 0: in turn")
     add_folders(arguments)
@@ -66,7 +71,7 @@ def _add_model(arguments: Parser) -> None:
     option(arguments, "-c", metavar="CONFIGURATION", help="default: the one that was trained")
     option(arguments, "-p", metavar="PLANS", help="name of the plans; default: those that were trained with")
     option(arguments, "-tr", metavar="TRAINER", help="heatmap, ..., file.py:Class or module:Class; default: as trained")
-    option(arguments, "-m", metavar="MODEL_FOLDER", help="instead of -d, -c and -p: a model's folder")
+    option(arguments, "-m", metavar="MODEL_FOLDER", help="instead of -d, -c and -p: a model's folder, or a packed one")
     option(
         arguments, "-f", nargs="+", metavar="FOLD", help="folds to average, such as 0 1 2, or all; default: as trained"
     )
@@ -101,18 +106,24 @@ def _predict(args: argparse.Namespace) -> int:
     )
     ending = None if predictor.description is None else predictor.description.file_ending
     cases = find_cases(Path(args.input).expanduser(), ending)
-    logger.info(
-        "%s, fold%s %s (%s): %s on %s",
-        f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model),
-        "s" * (len(predictor.folds) > 1),
-        ", ".join(predictor.folds),
-        args.chk,
-        counted(len(cases), "case"),
-        predictor.device,
-    )
-    _say_uncalibrated(predictor)
+    place = f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model)
+    for part in predictor.models:
+        logger.info(
+            "%s, fold%s %s (%s)",
+            place if predictor.recipe is None else f"{part.model_folder.name} of {place}",
+            "s" * (len(part.folds) > 1),
+            ", ".join(part.folds),
+            args.chk,
+        )
+    logger.info("%s on %s", counted(len(cases), "case"), predictor.device)
+    if predictor.recipe is None:
+        _say_uncalibrated(predictor.models[0])
     output = PredictionFolder(
-        Path(args.output).expanduser(), fingerprints(cases), _identity(predictor), unit=predictor.plans.unit
+        Path(args.output).expanduser(),
+        fingerprints(cases),
+        _identity(predictor, detections=args.save_detections),
+        unit=predictor.plans.unit,
+        recipe=predictor.recipe,
     )
     report = predict_cases(
         predictor,
@@ -121,7 +132,7 @@ def _predict(args: argparse.Namespace) -> int:
         resume=args.continue_prediction,
         readers=args.npp,
         writers=args.nps,
-        extras=Extras(args.save_heatmap_crops, args.save_overlays),
+        extras=Extras(args.save_heatmap_crops, args.save_overlays, args.save_detections),
         record=_record(args, model, predictor),
     )
     print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
@@ -130,16 +141,20 @@ def _predict(args: argparse.Namespace) -> int:
     return SOME_FAILED if report.failures else OK
 
 
-def _identity(predictor: Predictor) -> dict[str, Any]:
+def _identity(predictor: Predictor, *, detections: bool) -> dict[str, Any]:
     """What two runs must share for one to go on with the other's predictions."""
+    from autolmk.plans import digest
+
     return {
         "checkpoints": predictor.digests,
         "plans": predictor.plans.digest(),
         "mirroring": predictor.mirror,
         "step_size": predictor.step,
-        "shape_prior": predictor.configuration.shape_prior,
-        "co_slice": predictor.configuration.co_slice,
-        "stages": len(predictor.stages),
+        "shape_prior": [model.configuration.shape_prior for model in predictor.models],
+        "co_slice": [model.configuration.co_slice for model in predictor.models],
+        "stages": [len(model.stages) for model in predictor.models],
+        "recipe": None if predictor.recipe is None else digest(vars(predictor.recipe)),
+        "detections": detections,
         "device": predictor.device.type,
         "autolmk": autolmk.__version__,
     }
@@ -152,18 +167,20 @@ def _record(args: argparse.Namespace, model: Path, predictor: Predictor) -> dict
         "arguments": {k: v for k, v in sorted(vars(args).items()) if not k.startswith("_")},
         "model_folder": str(model.absolute()),
         "dataset": predictor.plans.dataset_name,
-        "trainer": predictor.configuration.trainer,
         "unit": predictor.plans.unit,
-        "folds": predictor.folds,
         "checkpoint": args.chk,
-        "presence_calibrated_on": {
-            f: m.presence_cases for f, m in zip(predictor.folds, predictor.measured, strict=True)
-        },
+        "models": {part.model_folder.name: _record_of(part) for part in predictor.models},
         "device": describe_device(predictor.device),
     }
 
 
-def _say_uncalibrated(predictor: Predictor) -> None:
+def _record_of(model: Model) -> dict[str, Any]:
+    """Of one configuration."""
+    calibrated = {f: m.presence_cases for f, m in zip(model.folds, model.measured, strict=True)}
+    return {"trainer": model.configuration.trainer, "folds": model.folds, "presence_calibrated_on": calibrated}
+
+
+def _say_uncalibrated(predictor: Model) -> None:
     """Where landmarks may be absent but no fold's held-out cases told how to calibrate."""
     if predictor.plans.sometimes_absent and not any(m.presence_cases for m in predictor.measured):
         logger.warning(
@@ -174,7 +191,9 @@ def _say_uncalibrated(predictor: Predictor) -> None:
 
 
 def find_model(args: argparse.Namespace) -> Path:
-    """The model folder that -m names, or the only trained one that fits -d, -c, -p and -tr."""
+    """The model folder that -m names; else of dataset -d the packed one, where there is one and no part of it is asked
+    for, or the only trained one that fits -c, -p and -tr."""
+    from autolmk.recipe import RECIPE
     from autolmk.registry import label
 
     if (args.m is None) == (args.d is None):
@@ -185,18 +204,21 @@ def find_model(args: argparse.Namespace) -> Path:
         )
     if args.m is not None:
         model = Path(args.m).expanduser()
-        if not (model / "plans.json").is_file():
+        if not any((model / name).is_file() for name in ("plans.json", RECIPE)):
             raise AutolmkError(
                 "this is no model folder",
                 file=model,
-                found="no plans.json",
-                expected="TRAINER__PLANS__CONFIGURATION, with plans.json and fold_k folders",
+                found=f"neither plans.json nor {RECIPE}",
+                expected="TRAINER__PLANS__CONFIGURATION, with plans.json and fold_k folders, or a packed model",
                 remedy="check the path",
             )
         return model
     folders = folders_from(args)
     dataset = dataset_name(args.d, folders)
     wanted = (None if args.tr is None else label(args.tr), args.p, args.c)
+    packed = folders.results / dataset / BEST
+    if (packed / RECIPE).is_file() and not any((args.tr, args.p, args.c, args.f, args.stages)):
+        return packed
     trained = sorted(_trained(folders.results / dataset, args.chk))
     fitting = [m for m in trained if all(w in (None, n) for w, n in zip(wanted, m.name.split("__"), strict=True))]
     if len(fitting) == 1:
@@ -211,7 +233,7 @@ def find_model(args: argparse.Namespace) -> Path:
 
 
 def _trained(folder: Path, checkpoint: str) -> list[Path]:
-    from autolmk.prediction.predictor import trained_folds
+    from autolmk.prediction.model import trained_folds
 
     models = [p for p in folder.iterdir() if p.name.count("__") == 2] if folder.is_dir() else []
     return [model for model in models if trained_folds(model, checkpoint)]

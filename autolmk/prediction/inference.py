@@ -24,7 +24,7 @@ from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.landmarks import Landmarks, Status
+from autolmk.landmarks import Landmarks, decided
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
@@ -32,6 +32,7 @@ from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
 from autolmk.prediction.co_slice import on_one_slice
 from autolmk.prediction.shrinkage import shrink
+from autolmk.recipe import Conclusion
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks
@@ -55,13 +56,14 @@ class Member:
 class Prediction:
     """landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
     even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen.
-    detections: the same before groups were put on one slice, with the widths of the peaks."""
+    detections: the same before groups were put on one slice, with the widths of the peaks. conclusion: of a recipe."""
 
     landmarks: Landmarks
     candidates: FloatArray
     log_odds: FloatArray
     looks: int
     detections: Detections
+    conclusion: Conclusion | None = None
 
     def best(self, *, separate: bool = False) -> FloatArray:
         """(L, P) best positions; separate: before groups were put on one slice."""
@@ -321,11 +323,8 @@ def landmarks_of(
     unknown: (L,) landmarks that no member learned: of these nothing can be said.
     """
     likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured))
-    found = np.isfinite(log_odds[:, 0])
-    may_lack = np.isin(plans.landmarks, plans.sometimes_absent)
-    status = np.where(may_lack & (likelihood < 0.5), Status.ABSENT, Status.PRESENT)
-    status = np.where(found, status, np.where(may_lack & ~unknown, Status.ABSENT, Status.UNKNOWN))
-    return Landmarks(plans.landmarks, candidates[:, 0], status.astype(np.int8), likelihood)
+    points = np.where(np.isfinite(log_odds[:, :1]), candidates[:, 0], np.nan)
+    return decided(plans.landmarks, points, likelihood, plans.sometimes_absent)
 
 
 def heatmap_crops(

@@ -1,4 +1,5 @@
-"""What a prediction run leaves behind: CASE.mrk.json, one landmarks.csv, run.json, failures.json, crops and pictures.
+"""What a prediction run leaves behind: CASE.mrk.json, one landmarks.csv, run.json, failures.json, crops and pictures;
+with a recipe review.csv and measurements.csv.
 
 Every file is written atomically. A case counts as done when its rows stand in landmarks.csv, which is written after the
 case's other files; so a run that was killed can go on.
@@ -15,24 +16,31 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import autolmk
-from autolmk.annotations import write
+from autolmk.annotations import read_table, write
 from autolmk.annotations.csv import table_rows, write_rows
+from autolmk.detections import Detections, file_of
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import Image
 from autolmk.imageio import write_image
 from autolmk.landmarks import Landmarks
+from autolmk.measurements import write_measurements
+from autolmk.prediction.inference import Prediction
 from autolmk.preprocessing import Failure
+from autolmk.recipe import Conclusion, Recipe
 from autolmk.serialization import make_folder, read_json, write_json
 
-COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds")
+COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
+RECIPE_COLUMNS = (*COLUMNS, "expected_error", "flags")
+REVIEW_COLUMNS = ("case", "landmark", "expected_error", "error_radius", "flags")
 TABLE, RUN, FAILURES, CROPS, OVERLAYS = "landmarks.csv", "run.json", "failures.json", "heatmap_crops", "overlays"
+REVIEW = "review.csv"
 START_OVER = "predict without --continue_prediction, which starts over"
 TABLE_SHARE = 20  # the table is written again once this many times its last writing time has passed
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "dynamic-network-architectures", "acvl-utils", "blosc2")
@@ -40,11 +48,29 @@ PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "dynamic-network-architectur
 
 @dataclass(frozen=True, eq=False)
 class CaseOutput:
-    """landmarks: as written. best: (L, P) mm, the best candidate, also of absent landmarks. log_odds: (L,)."""
+    """landmarks: as written. best: (L, P) mm, the best candidate, also of absent landmarks. log_odds: (L,). more: columns
+    of a recipe's conclusion, a number or text a landmark each. detections: to be kept too."""
 
     landmarks: Landmarks
     best: FloatArray
     log_odds: FloatArray
+    more: Mapping[str, Sequence[float | str]] = field(default_factory=dict)
+    detections: Detections | None = None
+
+    @classmethod
+    def of(cls, prediction: Prediction, *, detections: bool) -> CaseOutput:
+        """What is written of a prediction."""
+        best, odds = prediction.candidates[:, 0], prediction.log_odds[:, 0]
+        kept = prediction.detections if detections else None
+        return cls(prediction.landmarks, best, odds, concluded(prediction.conclusion), kept)
+
+
+def concluded(conclusion: Conclusion | None) -> dict[str, Sequence[float | str]]:
+    """Columns of RECIPE_COLUMNS that are no others' too; empty without a recipe."""
+    if conclusion is None:
+        return {}
+    errors = [float(error) for error in conclusion.expected_error]
+    return {"expected_error": errors, "flags": ["; ".join(reasons) for reasons in conclusion.flags]}
 
 
 class PredictionFolder:
@@ -52,11 +78,21 @@ class PredictionFolder:
     their files: a case whose files changed is predicted again.
 
     identity: what results depend on (model digests, test-time options, device); a run may be continued only by one of
-    the same identity. `write` may be called from several threads.
+    the same identity. recipe: of a packed model, which adds columns and tables. `write` may be called from several
+    threads.
     """
 
-    def __init__(self, folder: Path, cases: Mapping[str, str], identity: Mapping[str, Any], *, unit: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cases: Mapping[str, str],
+        identity: Mapping[str, Any],
+        *,
+        unit: str,
+        recipe: Recipe | None = None,
+    ) -> None:
         self.folder, self.cases, self.identity, self.unit = folder, dict(cases), dict(identity), unit
+        self.recipe, self.columns = recipe, COLUMNS if recipe is None else RECIPE_COLUMNS
         self._rows: dict[str, list[list[str]]] = {}
         self._written, self._cost, self._unwritten = 0.0, 0.0, False
         self._lock = threading.Lock()
@@ -79,8 +115,11 @@ class PredictionFolder:
 
     def write(self, case: str, output: CaseOutput) -> None:
         """The case's points, and from time to time the table."""
-        write(self._points(case), output.landmarks, unit=self.unit)
-        rows = table_rows(case, output.landmarks, COLUMNS, best=output.best, log_odds=output.log_odds)
+        write(self.points_file(case), output.landmarks, unit=self.unit)
+        if output.detections is not None:
+            output.detections.save(self.folder, case)
+        more = {"log_odds": output.log_odds.tolist(), **output.more}
+        rows = table_rows(case, output.landmarks, self.columns, best=output.best, more=more)
         with self._lock:
             self._rows[case] = rows
             self._unwritten = True
@@ -98,11 +137,13 @@ class PredictionFolder:
         return self.folder / OVERLAYS / f"{case}.png"
 
     def finish(self, run: Mapping[str, Any], failures: Sequence[Failure]) -> None:
-        """The table, run.json, and failures.json where there are any."""
+        """The tables, run.json, and failures.json where there are any."""
         if self._unwritten:
             self._write_table()
+        if self.recipe is not None:
+            self._write_recipe_tables(self.recipe)
         for failure in failures:
-            self._points(failure.case).unlink(missing_ok=True)
+            self.points_file(failure.case).unlink(missing_ok=True)
         if failures:
             write_json(self.folder / FAILURES, sorted(failures, key=lambda f: f.case))
         else:
@@ -114,21 +155,30 @@ class PredictionFolder:
         record = {**run, "identity": self.identity, "inputs": self.cases, "versions": versions()}
         write_json(self.folder / RUN, record)
 
-    def _points(self, case: str) -> Path:
+    def points_file(self, case: str) -> Path:
+        """Where the case's points belong."""
         return self.folder / f"{case}.mrk.json"
+
+    def _write_recipe_tables(self, recipe: Recipe) -> None:
+        """review.csv, the least certain points first; measurements.csv where the dataset declares measurements."""
+        rows = [dict(zip(self.columns, row, strict=True)) for case in self.cases for row in self._rows.get(case, ())]
+        write_review(self.folder, rows)
+        if recipe.measurements:
+            write_measurements(self.folder, read_table(self.folder / TABLE), recipe.measurements, self.unit)
 
     def _is_done(self, case: str, earlier: Mapping[str, str]) -> bool:
         same = case in self.cases and earlier.get(case) == self.cases[case]
-        return same and self._points(case).is_file()
+        return same and self.points_file(case).is_file()
 
     def _remove(self, case: str) -> None:
-        self._points(case).unlink(missing_ok=True)
+        self.points_file(case).unlink(missing_ok=True)
         self.overlay_file(case).unlink(missing_ok=True)
+        file_of(self.folder, case).unlink(missing_ok=True)
         shutil.rmtree(self.folder / CROPS / case, ignore_errors=True)
 
     def _write_table(self) -> None:
         start = time.monotonic()
-        write_rows(self.folder / TABLE, COLUMNS, [row for case in self.cases for row in self._rows.get(case, ())])
+        write_rows(self.folder / TABLE, self.columns, [row for case in self.cases for row in self._rows.get(case, ())])
         self._written, self._unwritten = time.monotonic(), False
         self._cost = self._written - start
 
@@ -137,11 +187,11 @@ class PredictionFolder:
         if not file.is_file():
             return {}
         rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
-        if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        if not rows or tuple(rows[0]) != self.columns or any(len(row) != len(self.columns) for row in rows):
             raise AutolmkError(
                 "the table of an earlier run is damaged",
                 file=file,
-                expected=f"the columns {', '.join(COLUMNS)}",
+                expected=f"the columns {', '.join(self.columns)}",
                 remedy="remove it, or predict without --continue_prediction",
             )
         cases: dict[str, list[list[str]]] = {}
@@ -188,6 +238,13 @@ class PredictionFolder:
                 leftover.unlink()
         for leftover in self.folder.rglob(".writing_*"):
             shutil.rmtree(leftover)
+
+
+def write_review(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """review.csv: of rows with at least REVIEW_COLUMNS, the points with flags or an expected error, the worst first."""
+    known = [row for row in rows if row["expected_error"] or row["flags"]]
+    known.sort(key=lambda row: -float(row["expected_error"] or "inf"))
+    write_rows(folder / REVIEW, REVIEW_COLUMNS, [[row[column] for column in REVIEW_COLUMNS] for row in known])
 
 
 def _json_or_nothing(file: Path) -> object:

@@ -34,6 +34,7 @@ class Extras:
 
     heatmap_crops: bool = False
     overlays: bool = False
+    detections: bool = False
 
 
 @dataclass
@@ -88,7 +89,7 @@ def predict_cases(
 def _predict_one(
     predictor: Predictor,
     case: str,
-    prepared: Sequence[Prepared],
+    prepared: Sequence[Sequence[Prepared]],
     seconds: float,
     output: PredictionFolder,
     extras: Extras,
@@ -105,15 +106,18 @@ def _predict_one(
     report.cases[case] = {
         "seconds": {"read": round(seconds, 3), "predict": round(time.monotonic() - start, 3)},
         "windows": prediction.looks,
-        "shape": list(prepared[-1].image.geometry.shape),
+        "shape": list(prepared[0][-1].image.geometry.shape),
     }
-    image = prepared[-1].image if extras.overlays else None
-    writing.submit(output, case, prediction, crops, image)
+    image = prepared[0][-1].image if extras.overlays else None
+    writing.submit(output, case, prediction, crops, image, extras.detections)
 
 
-def _crops(predictor: Predictor, prepared: Sequence[Prepared], prediction: Prediction) -> list[tuple[str, Image]]:
-    half = CROP_SIGMAS * np.array(predictor.stages[0].configuration.sigma)
-    return list(heatmap_crops(predictor.look(prepared), prediction, predictor.stages[0].configuration, half))
+def _crops(predictor: Predictor, prepared: Sequence[Sequence[Prepared]], prediction: Prediction) -> list[tuple[str, Image]]:
+    """As the first model sees it."""
+    model, images = predictor.models[0], prepared[0]
+    configuration = model.stages[0].configuration
+    half = CROP_SIGMAS * np.array(configuration.sigma)
+    return list(heatmap_crops(model.look(images), prediction, configuration, half))
 
 
 def _write(
@@ -122,13 +126,13 @@ def _write(
     prediction: Prediction,
     crops: Sequence[tuple[str, Image]],
     image: Image | None,
+    detections: bool,
 ) -> None:
     """The points last: they are what says that a case is done."""
-    best = prediction.candidates[:, 0]
     output.write_crops(case, crops, prediction.landmarks.names)
     if image is not None:
-        write_overlay(output.overlay_file(case), case, image, prediction.landmarks, best)
-    output.write(case, CaseOutput(prediction.landmarks, best, prediction.log_odds[:, 0]))
+        write_overlay(output.overlay_file(case), case, image, prediction.landmarks, prediction.candidates[:, 0])
+    output.write(case, CaseOutput.of(prediction, detections=detections))
 
 
 class _Writing:
@@ -158,7 +162,7 @@ class _Writing:
 
 def _ahead(
     predictor: Predictor, cases: Mapping[str, Sequence[Path]], readers: int
-) -> Iterator[tuple[str, Sequence[Prepared] | AutolmkError, float]]:
+) -> Iterator[tuple[str, Sequence[Sequence[Prepared]] | AutolmkError, float]]:
     """(case, prepared image or why there is none, seconds), in order, `readers` threads working ahead."""
     if readers < 1:
         for case, files in cases.items():
@@ -167,7 +171,7 @@ def _ahead(
     waiting = iter(cases.items())
     pool = ThreadPoolExecutor(readers, "read")
     try:
-        pending: deque[tuple[str, Future[tuple[Sequence[Prepared] | AutolmkError, float]]]] = deque()
+        pending: deque[tuple[str, Future[tuple[Sequence[Sequence[Prepared]] | AutolmkError, float]]]] = deque()
         while True:
             while len(pending) <= readers and (following := next(waiting, None)) is not None:
                 pending.append((following[0], pool.submit(_prepare, predictor, *following)))
@@ -179,9 +183,9 @@ def _ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Sequence[Prepared] | AutolmkError, float]:
+def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Sequence[Sequence[Prepared]] | AutolmkError, float]:
     start = time.monotonic()
-    result: Sequence[Prepared] | AutolmkError
+    result: Sequence[Sequence[Prepared]] | AutolmkError
     try:
         channels = len(predictor.plans.channel_names)
         if len(files) != 1:

@@ -1,0 +1,219 @@
+"""Model: a trained configuration with its folds, ready to predict; original geometry in, LPS millimetres out.
+
+A model folder holds plans.json, dataset.json and fold_k/{config.json, measured.json, checkpoint_NAME.safetensors}; no
+environment variable and no preprocessed data are needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autolmk.checkpoint import checkpoint_file
+from autolmk.dataset import DatasetDescription
+from autolmk.errors import AutolmkError
+from autolmk.image import Image
+from autolmk.imageio import squeeze
+from autolmk.measured import Measured
+from autolmk.plans import Configuration, Plans, digest
+from autolmk.precision import choose_device
+from autolmk.prediction.inference import Look, Prediction
+from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
+from autolmk.preprocessing import preprocess_image
+from autolmk.registry import model_trainer_class
+from autolmk.serialization import from_json, near, read_json
+
+CHECKPOINTS = ("final", "best", "latest")
+NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction
+
+
+class Model:
+    """A model folder, loaded once.
+
+    folds: such as (0, 1) or ("all",); default: every fold that was trained. checkpoint: final or best. device: auto,
+    cpu, cuda or cuda:N. mirror: test-time mirroring, where the plans allow it. step: between windows, in window sides.
+    shape_prior: points are drawn toward the mean shape, where the plans say so; False leaves them as they were found.
+    co_slice: landmarks of a group are put on one slice, where the plans say so; False leaves each for itself.
+    stages: the first so many of a method's stages; default: all.
+    trainer: for models of a trainer of your own, `file.py:Class`, of the last stage; trust_code runs the copies in the
+    model folder, for all stages that this does not name.
+    AutolmkError where the folder is incomplete or damaged.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path | str,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = "final",
+        device: str = "auto",
+        *,
+        mirror: bool = True,
+        step: float = 0.5,
+        shape_prior: bool = True,
+        co_slice: bool = True,
+        stages: int | None = None,
+        trainer: str | None = None,
+        trust_code: bool = False,
+    ) -> None:
+        self.model_folder = Path(model_folder).expanduser()
+        if not 0 < step <= 1:
+            raise AutolmkError(
+                "the step between windows must be a share of the window",
+                found=step,
+                expected="0 < step <= 1",
+                remedy="correct -step_size; 0.5 is the default",
+            )
+        self.plans = Plans.load(self.model_folder / "plans.json")
+        description = self.model_folder / "dataset.json"
+        self.description = DatasetDescription.load(description) if description.is_file() else None
+        self.folds = chosen_folds(self.model_folder, folds, checkpoint)
+        self.checkpoint, self.device, self.mirror, self.step = checkpoint, choose_device(device), mirror, step
+        self.digests: dict[str, str] = {}  # SHA-256 of each fold's checkpoints, by fold or fold/stage
+        self.stages: list[Stage] = []  # first to last
+        folders = {fold: self.model_folder / f"fold_{fold}" for fold in self.folds}
+        kind, given = checkpoint, trainer
+        while folders:
+            self.stages.insert(0, self._stage(folders, kind, given, trust_code))
+            for folder in folders.values():
+                place = folder.relative_to(self.model_folder).as_posix().removeprefix("fold_")
+                self.digests[place] = hashlib.sha256(checkpoint_file(folder, kind).read_bytes()).hexdigest()
+            before = self.stages[0].configuration.previous_stage
+            folders = {} if before is None else {fold: folder / before for fold, folder in folders.items()}
+            kind, given = "final", None  # what a later stage was trained on
+        if stages is not None and not 1 <= stages <= len(self.stages):
+            raise AutolmkError(
+                "there are not so many stages",
+                file=self.model_folder,
+                found=stages,
+                expected=f"1 to {len(self.stages)}",
+                remedy="correct --stages, or leave it out",
+            )
+        del self.stages[stages or len(self.stages) :]
+        last = self.stages[-1].configuration
+        self.configuration = dataclasses.replace(
+            last, shape_prior=last.shape_prior and shape_prior, co_slice=last.co_slice and co_slice
+        )
+        self.stages[-1] = dataclasses.replace(self.stages[-1], configuration=self.configuration)
+
+    def _stage(self, folders: Mapping[str, Path], checkpoint: str, given: str | None, trust_code: bool) -> Stage:
+        """The stage before those that are already there."""
+        trainers, configurations, rights = [], [], {"trust_code": trust_code, "last": not self.stages}
+        for folder in folders.values():
+            configuration, options, specification = _fold_config(folder)
+            cls = model_trainer_class(specification, self.model_folder, given=given, **rights)
+            configurations.append(configuration)
+            trainers.append(cls(self.plans, configuration, options))
+        stage = load_stage(trainers, list(folders.values()), checkpoint, self.device)
+        return dataclasses.replace(stage, configuration=_common(configurations, self.folds, self.model_folder))
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """What the folds of the last stage measured."""
+        return self.stages[-1].measured
+
+    def prepare(self, image: Image) -> list[Prepared]:
+        """Preprocess for each stage, as training did. AutolmkError where the image does not suit the plans."""
+        if self.plans.ndim == 2 and image.geometry.ndim == 3:
+            image = squeeze(image)
+        return [Prepared(*preprocess_image(image, stage.configuration)) for stage in self.stages]
+
+    def compute(self, prepared: Sequence[Prepared]) -> Prediction:
+        """All that the networks say of a prepared image."""
+        try:
+            return predict_stages(
+                prepared, self.stages, self.plans, device=self.device, mirror=self.mirror, step=self.step
+            )
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise AutolmkError(
+                "the device's memory does not suffice for one window",
+                found=str(error).splitlines()[0],
+                remedy="free the device of other programs, or predict with -device cpu",
+            ) from None
+
+    def look(self, prepared: Sequence[Prepared]) -> Look:
+        """For those who want a window's scores, such as `inference.heatmap_crops`: of the first stage, which sees
+        windows that hold many landmarks."""
+        first, stage = prepared[0], self.stages[0]
+        return Look(first.image, first.fill, stage.members, self.plans, stage.configuration, self.device, self.mirror)
+
+
+def trained_folds(model_folder: Path, checkpoint: str) -> list[str]:
+    """Folds with that checkpoint: numbers in order, then "all"."""
+    found = [
+        p.name.removeprefix("fold_") for p in model_folder.glob("fold_*") if checkpoint_file(p, checkpoint).is_file()
+    ]
+    return sorted(
+        (f for f in found if f == "all" or f.isdecimal()), key=lambda f: (f == "all", int(f) if f != "all" else 0)
+    )
+
+
+def chosen_folds(model_folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
+    """The folds to predict with. By default all that were trained; where there are numbered ones, without "all"."""
+    if checkpoint not in CHECKPOINTS:
+        raise AutolmkError(
+            f"there is no kind of checkpoint {checkpoint!r}{near(checkpoint, CHECKPOINTS)}",
+            expected="final or best",
+            remedy="choose one with -chk",
+        )
+    trained = trained_folds(model_folder, checkpoint)
+    if folds is None:
+        numbered = [fold for fold in trained if fold != "all"]
+        if not trained:
+            started = sorted(p.name for p in model_folder.glob("fold_*"))
+            raise AutolmkError(
+                f"no fold of this model has a checkpoint_{checkpoint}",
+                file=model_folder,
+                found=", ".join(started) or "no fold",
+                remedy="finish training with autolmk_train (the same command goes on), or choose -chk best",
+            )
+        return numbered or trained
+    wanted = list(dict.fromkeys(str(fold) for fold in folds))
+    missing = [fold for fold in wanted if fold not in trained]
+    if missing or not wanted:
+        raise AutolmkError(
+            f"fold {', '.join(missing) or '(none)'} of this model has no checkpoint_{checkpoint}",
+            file=model_folder,
+            found=f"trained folds: {', '.join(trained) or 'none'}",
+            remedy="train it with autolmk_train, or choose from those with -f",
+        )
+    return wanted
+
+
+def _fold_config(folder: Path) -> tuple[Configuration, dict[str, Any], str]:
+    """(configuration, options, trainer's specification) that the fold was trained with."""
+    file = folder / "config.json"
+    value = read_json(file, remedy="restore it, or train this fold again")
+    missing = [k for k in ("configuration", "options", "trainer") if not isinstance(value, dict) or k not in value]
+    if missing:
+        raise AutolmkError(
+            "a fold's record of its training is incomplete",
+            file=file,
+            found=f"no {', '.join(missing)}",
+            remedy="restore the file, or train the fold again",
+        )
+    configuration = from_json(Configuration, value["configuration"], file=file, path="configuration")
+    return configuration, dict(value["options"]), str(value["trainer"])
+
+
+def _common(configurations: Sequence[Configuration], folds: Sequence[str], model_folder: Path) -> Configuration:
+    """The configuration that all folds share, as far as prediction can see it."""
+
+    def seen(configuration: Configuration) -> str:
+        own = ("patch_size", "sigma") if configuration.windows.kind == "landmark" else ()  # measured by each fold
+        return digest({k: v for k, v in vars(configuration).items() if k not in (*NOT_SEEN, *own)})
+
+    for fold, configuration in zip(folds, configurations, strict=True):
+        if seen(configuration) != seen(configurations[0]):
+            raise AutolmkError(
+                "the folds of this model were trained with different plans, so they cannot be averaged",
+                file=model_folder,
+                found=f"fold {fold} differs from fold {folds[0]}",
+                remedy="predict with one of them (-f), or train the others again",
+            )
+    return configurations[0]

@@ -1,0 +1,123 @@
+"""Recipe: how the final predictor goes from what its models say to what is written, chosen on held-out cases.
+
+    models' Detections --combination--> Detections --postprocessing--> Detections --> Landmarks with error radii
+
+The same few lines run for held-out cases, for `autolmk_predict -m PACKED_FOLDER` and for the commands that work on folders
+of predictions. It is data: recipe.json in the packed folder.
+
+Shapes: L landmarks. Everything in mm (or pixels).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from autolmk.dataset.description import Measurement
+from autolmk.detections import Detections
+from autolmk.ensembling import Combination, combine
+from autolmk.error_radius import ErrorRadius
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks, decided
+from autolmk.postprocessing import Judgement, Postprocessing
+from autolmk.serialization import from_json, read_json, write_json
+
+RECIPE = "recipe.json"
+VERSION = 1
+REMEDY = "run autolmk_find_best_configuration again"
+
+
+@dataclass(frozen=True)
+class Member:
+    """model: its folder's name, TRAINER__PLANS__CONFIGURATION. folds: that are averaged, such as "0", "1", or "all"."""
+
+    model: str
+    folds: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Conclusion:
+    """landmarks: with error radii. detections: after combination and postprocessing. expected_error: (L,) mm, for
+    ranking. flags: of each landmark, why a person should look at it; mostly empty."""
+
+    landmarks: Landmarks
+    detections: Detections
+    expected_error: FloatArray
+    flags: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """landmarks: names in order. sometimes_absent: the only ones that may be called absent. members, combination: None
+    where predictions come from elsewhere. postprocessing, error_radius: None where nothing follows."""
+
+    dataset_name: str
+    unit: Literal["mm", "px"]
+    landmarks: tuple[str, ...]
+    sometimes_absent: tuple[str, ...]
+    members: tuple[Member, ...]
+    combination: Combination
+    postprocessing: Postprocessing
+    error_radius: ErrorRadius | None = None
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    version: int = VERSION
+
+    @classmethod
+    def load(cls, folder: Path) -> Recipe:
+        """recipe.json of a packed folder, or that file. AutolmkError where it is missing, damaged or of another
+        version."""
+        file = folder / RECIPE if folder.is_dir() else folder
+        value = read_json(file, remedy=REMEDY)
+        if isinstance(value, dict) and value.get("version") != VERSION:
+            raise AutolmkError(
+                "a recipe of another version",
+                file=file,
+                found=value.get("version"),
+                expected=f"version {VERSION}",
+                remedy=f"update autolmk, or {REMEDY}",
+            )
+        return from_json(cls, value, file=file)
+
+    def save(self, folder: Path) -> None:
+        """Write recipe.json atomically."""
+        write_json(folder / RECIPE, self)
+
+    def conclude(self, found: Sequence[Detections]) -> Conclusion:
+        """What the members' detections of one case, in their order, come to."""
+        combined, disagreement = combine(found, self.combination)
+        return self.finish(combined, disagreement)
+
+    def finish(self, combined: Detections, disagreement: FloatArray | None = None) -> Conclusion:
+        """What detections that are combined already come to. disagreement: (L,) mm of the members, where known."""
+        self.require_names(combined)
+        finished = self.postprocessing.apply(combined)
+        judged = self.postprocessing.judge(finished, disagreement)
+        statistics = error_statistics(finished, judged)
+        radius = expected = np.full(len(self.landmarks), np.nan)
+        if self.error_radius is not None:
+            radius, expected = self.error_radius.radius(statistics), self.error_radius.expected(statistics)
+        landmarks = decided(finished.names, finished.best, finished.likelihood, self.sometimes_absent)
+        radius = np.where(np.isfinite(finished.best).all(axis=1), radius, np.nan)
+        return Conclusion(dataclasses.replace(landmarks, error_radius=radius), finished, expected, judged.flags)
+
+    def require_names(self, found: Detections) -> None:
+        """AutolmkError where detections are of other landmarks than the recipe."""
+        if found.names != self.landmarks:
+            different = sorted(set(found.names) ^ set(self.landmarks))
+            raise AutolmkError(
+                "these predictions are of other landmarks than the recipe",
+                found=", ".join(different[:10]) or "the same names in another order",
+                expected=f"the landmarks of {self.dataset_name}",
+                remedy="use predictions of a model of that dataset",
+            )
+
+
+def error_statistics(found: Detections, judged: Judgement) -> dict[str, Any]:
+    """(L,) each: what the error radius is scaled by, computed alike of held-out and of new cases."""
+    return {"spread": found.spread, "shape_residual": judged.shape_residual, "log_odds": found.log_odds[:, 0]}
