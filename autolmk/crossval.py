@@ -40,6 +40,20 @@ class CrossValidation:
         """Sorted."""
         return tuple(sorted(set(self.fold_of.values())))
 
+    def held_out_by(self, fold: int) -> tuple[str, ...]:
+        """Sorted cases of a fold."""
+        return tuple(case for case in self.cases if self.fold_of[case] == fold)
+
+    def restricted(self, cases: Sequence[str]) -> CrossValidation:
+        """To these cases."""
+        kept = set(cases)
+        parts = ({c: v for c, v in part.items() if c in kept} for part in (self.fold_of, self.detections, self.truth))
+        return CrossValidation(self.name, *parts)
+
+    def without(self, fold: int) -> CrossValidation:
+        """Of the other folds' cases: what a choice for this fold's cases may be made on."""
+        return self.restricted([case for case in self.cases if self.fold_of[case] != fold])
+
     def diagonals(self) -> dict[str, float]:
         """case -> length of its image's diagonal."""
         return {case: math.hypot(*d.geometry.extent) for case, d in self.detections.items()}

@@ -9,7 +9,7 @@ Shapes: L landmarks, K candidates, P physical axes. Everything in mm (or pixels,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from autolmk.serialization import read_json, write_json
 FOLDER = "detections"
 REMEDY = "predict this case again with --save_detections"
 VERSION = 1
+_ARRAYS = ("candidates", "log_odds", "spread", "likelihood", "disagreement")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class Detections:
     were put on one slice. log_odds: (L, K) natural log-odds of each against "elsewhere", -inf where there is none.
     spread: (L,) mm, width of the best candidate's peak, NaN where the model tells none. likelihood: (L,) calibrated
     probability that the landmark is in the image; NaN where the model never saw it in training. geometry: of the image
-    in canonical orientation. Raises ValueError where shapes disagree.
+    in canonical orientation. disagreement: (L,) mm, how far the models lie apart whose detections these are; NaN of a
+    single one. Raises ValueError where shapes disagree.
     """
 
     names: tuple[str, ...]
@@ -39,17 +41,21 @@ class Detections:
     spread: FloatArray
     likelihood: FloatArray
     geometry: Geometry
+    disagreement: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
-        for key in ("candidates", "log_odds", "spread", "likelihood"):
+        if not len(self.disagreement):
+            object.__setattr__(self, "disagreement", np.full(len(self.names), np.nan))
+        for key in _ARRAYS:
             object.__setattr__(self, key, np.asarray(getattr(self, key), dtype=np.float64))
         n, k, p = (*self.candidates.shape, 0, 0, 0)[:3]
-        shapes = (self.candidates.ndim, self.log_odds.shape, self.spread.shape, self.likelihood.shape)
-        if n != len(self.names) or shapes != (3, (n, k), (n,), (n,)) or k < 1 or p != self.geometry.physical_ndim:
+        vectors = [getattr(self, key).shape for key in _ARRAYS[2:]]
+        shapes = (self.candidates.ndim, self.log_odds.shape, *vectors)
+        if n != len(self.names) or shapes != (3, (n, k), (n,), (n,), (n,)) or k < 1 or p != self.geometry.physical_ndim:
             raise ValueError(
-                f"{len(self.names)} landmarks need candidates (L, K, P), log_odds (L, K), spread (L,) and likelihood "
-                f"(L,), got {self.candidates.shape} and {shapes[1:]}"
+                f"{len(self.names)} landmarks need candidates (L, K, P), log_odds (L, K), spread, likelihood and "
+                f"disagreement (L,), got {self.candidates.shape} and {shapes[1:]}"
             )
 
     @property
@@ -78,9 +84,6 @@ class Detections:
             return cls(tuple(value["names"]), geometry=Geometry.from_json(value["geometry"]), **arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
-
-
-_ARRAYS = ("candidates", "log_odds", "spread", "likelihood")
 
 
 def file_of(folder: Path, case: str) -> Path:

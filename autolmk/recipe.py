@@ -1,6 +1,6 @@
 """Recipe: how the final predictor goes from what its models say to what is written, chosen on held-out cases.
 
-    models' Detections --combination--> Detections --postprocessing--> Detections --> Landmarks with error radii
+    Detections of models --combination--> Detections --postprocessing--> Detections --> Landmarks with error radii
 
 The same few lines run for held-out cases, for `autolmk_predict -m PACKED_FOLDER` and for the commands that work on folders
 of predictions. It is data: recipe.json in the packed folder.
@@ -90,21 +90,16 @@ class Recipe:
 
     def conclude(self, found: Sequence[Detections]) -> Conclusion:
         """What the members' detections of one case, in their order, come to."""
-        combined, disagreement = combine(found, self.combination)
-        return self.finish(combined, disagreement)
+        for one in found:
+            self.require_names(one)
+        return self.finish(combine(found, self.combination))
 
-    def finish(self, combined: Detections, disagreement: FloatArray | None = None) -> Conclusion:
-        """What detections that are combined already come to. disagreement: (L,) mm of the members, where known."""
+    def finish(self, combined: Detections) -> Conclusion:
+        """What detections that are combined already come to."""
         self.require_names(combined)
         finished = self.postprocessing.apply(combined)
-        judged = self.postprocessing.judge(finished, disagreement)
-        statistics = error_statistics(finished, judged)
-        radius = expected = np.full(len(self.landmarks), np.nan)
-        if self.error_radius is not None:
-            radius, expected = self.error_radius.radius(statistics), self.error_radius.expected(statistics)
-        landmarks = decided(finished.names, finished.best, finished.likelihood, self.sometimes_absent)
-        radius = np.where(np.isfinite(finished.best).all(axis=1), radius, np.nan)
-        return Conclusion(dataclasses.replace(landmarks, error_radius=radius), finished, expected, judged.flags)
+        judged = self.postprocessing.judge(finished)
+        return concluded(finished, judged, self.error_radius, self.sometimes_absent)
 
     def require_names(self, found: Detections) -> None:
         """AutolmkError where detections are of other landmarks than the recipe."""
@@ -116,6 +111,20 @@ class Recipe:
                 expected=f"the landmarks of {self.dataset_name}",
                 remedy="use predictions of a model of that dataset",
             )
+
+
+def concluded(
+    finished: Detections, judged: Judgement, error_radius: ErrorRadius | None, sometimes_absent: Sequence[str]
+) -> Conclusion:
+    """What postprocessed detections and their judgement come to."""
+    statistics = error_statistics(finished, judged)
+    radius = expected = np.full(len(finished.names), np.nan)
+    if error_radius is not None:
+        radius, expected = error_radius.radius(statistics), error_radius.expected(statistics)
+    found = np.isfinite(finished.best).all(axis=1)
+    landmarks = decided(finished.names, finished.best, finished.likelihood, sometimes_absent)
+    landmarks = dataclasses.replace(landmarks, error_radius=np.where(found, radius, np.nan))
+    return Conclusion(landmarks, finished, np.where(found, expected, np.nan), judged.flags)
 
 
 def error_statistics(found: Detections, judged: Judgement) -> dict[str, Any]:

@@ -168,6 +168,7 @@ def _record(args: argparse.Namespace, model: Path, predictor: Predictor) -> dict
         "model_folder": str(model.absolute()),
         "dataset": predictor.plans.dataset_name,
         "unit": predictor.plans.unit,
+        "sometimes_absent": predictor.plans.sometimes_absent,
         "checkpoint": args.chk,
         "models": {part.model_folder.name: _record_of(part) for part in predictor.models},
         "device": describe_device(predictor.device),

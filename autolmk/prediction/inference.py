@@ -33,6 +33,7 @@ from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, ti
 from autolmk.prediction.co_slice import on_one_slice
 from autolmk.prediction.shrinkage import shrink
 from autolmk.recipe import Conclusion
+from autolmk.results import Result
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks
@@ -64,6 +65,12 @@ class Prediction:
     looks: int
     detections: Detections
     conclusion: Conclusion | None = None
+
+    def result(self) -> Result:
+        """As it is written."""
+        if self.conclusion is not None:
+            return Result.of_conclusion(self.conclusion)
+        return Result(self.landmarks, self.candidates[:, 0], self.detections)
 
     def best(self, *, separate: bool = False) -> FloatArray:
         """(L, P) best positions; separate: before groups were put on one slice."""

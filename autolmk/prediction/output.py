@@ -16,61 +16,27 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import autolmk
 from autolmk.annotations import read_table, write
-from autolmk.annotations.csv import table_rows, write_rows
-from autolmk.detections import Detections, file_of
+from autolmk.annotations.csv import write_rows
+from autolmk.detections import file_of
 from autolmk.errors import AutolmkError
-from autolmk.geometry import FloatArray
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.landmarks import Landmarks
 from autolmk.measurements import write_measurements
-from autolmk.prediction.inference import Prediction
 from autolmk.preprocessing import Failure
-from autolmk.recipe import Conclusion, Recipe
+from autolmk.recipe import Recipe
+from autolmk.results import COLUMNS, RECIPE_COLUMNS, TABLE, Result, write_review
 from autolmk.serialization import make_folder, read_json, write_json
 
-COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
-RECIPE_COLUMNS = (*COLUMNS, "expected_error", "flags")
-REVIEW_COLUMNS = ("case", "landmark", "expected_error", "error_radius", "flags")
-TABLE, RUN, FAILURES, CROPS, OVERLAYS = "landmarks.csv", "run.json", "failures.json", "heatmap_crops", "overlays"
-REVIEW = "review.csv"
+RUN, FAILURES, CROPS, OVERLAYS = "run.json", "failures.json", "heatmap_crops", "overlays"
 START_OVER = "predict without --continue_prediction, which starts over"
 TABLE_SHARE = 20  # the table is written again once this many times its last writing time has passed
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "dynamic-network-architectures", "acvl-utils", "blosc2")
-
-
-@dataclass(frozen=True, eq=False)
-class CaseOutput:
-    """landmarks: as written. best: (L, P) mm, the best candidate, also of absent landmarks. log_odds: (L,). more: columns
-    of a recipe's conclusion, a number or text a landmark each. detections: to be kept too."""
-
-    landmarks: Landmarks
-    best: FloatArray
-    log_odds: FloatArray
-    more: Mapping[str, Sequence[float | str]] = field(default_factory=dict)
-    detections: Detections | None = None
-
-    @classmethod
-    def of(cls, prediction: Prediction, *, detections: bool) -> CaseOutput:
-        """What is written of a prediction."""
-        best, odds = prediction.candidates[:, 0], prediction.log_odds[:, 0]
-        kept = prediction.detections if detections else None
-        return cls(prediction.landmarks, best, odds, concluded(prediction.conclusion), kept)
-
-
-def concluded(conclusion: Conclusion | None) -> dict[str, Sequence[float | str]]:
-    """Columns of RECIPE_COLUMNS that are no others' too; empty without a recipe."""
-    if conclusion is None:
-        return {}
-    errors = [float(error) for error in conclusion.expected_error]
-    return {"expected_error": errors, "flags": ["; ".join(reasons) for reasons in conclusion.flags]}
 
 
 class PredictionFolder:
@@ -113,13 +79,12 @@ class PredictionFolder:
         self._write_table()
         return [case for case in self.cases if case not in self._rows]
 
-    def write(self, case: str, output: CaseOutput) -> None:
-        """The case's points, and from time to time the table."""
-        write(self.points_file(case), output.landmarks, unit=self.unit)
-        if output.detections is not None:
-            output.detections.save(self.folder, case)
-        more = {"log_odds": output.log_odds.tolist(), **output.more}
-        rows = table_rows(case, output.landmarks, self.columns, best=output.best, more=more)
+    def write(self, case: str, result: Result, *, detections: bool = False) -> None:
+        """The case's points, all that was detected if asked for, and from time to time the table."""
+        write(self.points_file(case), result.landmarks, unit=self.unit)
+        if detections:
+            result.detections.save(self.folder, case)
+        rows = result.rows(case, self.columns)
         with self._lock:
             self._rows[case] = rows
             self._unwritten = True
@@ -161,8 +126,8 @@ class PredictionFolder:
 
     def _write_recipe_tables(self, recipe: Recipe) -> None:
         """review.csv, the least certain points first; measurements.csv where the dataset declares measurements."""
-        rows = [dict(zip(self.columns, row, strict=True)) for case in self.cases for row in self._rows.get(case, ())]
-        write_review(self.folder, rows)
+        rows = [row for case in self.cases for row in self._rows.get(case, ())]
+        write_review(self.folder, self.columns, rows)
         if recipe.measurements:
             write_measurements(self.folder, read_table(self.folder / TABLE), recipe.measurements, self.unit)
 
@@ -238,13 +203,6 @@ class PredictionFolder:
                 leftover.unlink()
         for leftover in self.folder.rglob(".writing_*"):
             shutil.rmtree(leftover)
-
-
-def write_review(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """review.csv: of rows with at least REVIEW_COLUMNS, the points with flags or an expected error, the worst first."""
-    known = [row for row in rows if row["expected_error"] or row["flags"]]
-    known.sort(key=lambda row: -float(row["expected_error"] or "inf"))
-    write_rows(folder / REVIEW, REVIEW_COLUMNS, [[row[column] for column in REVIEW_COLUMNS] for row in known])
 
 
 def _json_or_nothing(file: Path) -> object:

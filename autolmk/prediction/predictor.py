@@ -66,7 +66,9 @@ class Predictor:
         else:
             _refuse_parts(self.model_folder, folds, checkpoint, shape_prior, co_slice, stages, trainer)
             models = [
-                Model(self.model_folder / m.model, m.folds, device=device, mirror=mirror, step=step, trust_code=trust_code)
+                Model(
+                    self.model_folder / m.model, m.folds, device=device, mirror=mirror, step=step, trust_code=trust_code
+                )
                 for m in self.recipe.members
             ]
         self.models: tuple[Model, ...] = tuple(models)

@@ -18,7 +18,7 @@ from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import check_channels
 from autolmk.prediction.inference import Prediction, heatmap_crops
-from autolmk.prediction.output import CaseOutput, PredictionFolder, now
+from autolmk.prediction.output import PredictionFolder, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared
@@ -112,7 +112,9 @@ def _predict_one(
     writing.submit(output, case, prediction, crops, image, extras.detections)
 
 
-def _crops(predictor: Predictor, prepared: Sequence[Sequence[Prepared]], prediction: Prediction) -> list[tuple[str, Image]]:
+def _crops(
+    predictor: Predictor, prepared: Sequence[Sequence[Prepared]], prediction: Prediction
+) -> list[tuple[str, Image]]:
     """As the first model sees it."""
     model, images = predictor.models[0], prepared[0]
     configuration = model.stages[0].configuration
@@ -132,7 +134,7 @@ def _write(
     output.write_crops(case, crops, prediction.landmarks.names)
     if image is not None:
         write_overlay(output.overlay_file(case), case, image, prediction.landmarks, prediction.candidates[:, 0])
-    output.write(case, CaseOutput.of(prediction, detections=detections))
+    output.write(case, prediction.result(), detections=detections)
 
 
 class _Writing:
@@ -183,7 +185,9 @@ def _ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> tuple[Sequence[Sequence[Prepared]] | AutolmkError, float]:
+def _prepare(
+    predictor: Predictor, case: str, files: Sequence[Path]
+) -> tuple[Sequence[Sequence[Prepared]] | AutolmkError, float]:
     start = time.monotonic()
     result: Sequence[Sequence[Prepared]] | AutolmkError
     try:

@@ -13,12 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autolmk.annotations import Annotation
-from autolmk.annotations.csv import write_table
 from autolmk.calibration import fit_presence
 from autolmk.codecs import HeldOut
-from autolmk.crossval import TRUTH
-from autolmk.evaluation import RADII, evaluate, penalties, point_errors
+from autolmk.evaluation import RADII, penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.loading import TrainingLoader, check_case
@@ -27,7 +24,7 @@ from autolmk.plans import Augmentation, Configuration, Plans, preprocessing_dige
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, likelihoods, predict_image
 from autolmk.prediction.refinement import look_again
-from autolmk.serialization import write_json
+from autolmk.results import write_held_out
 from autolmk.store import Store
 
 WINDOWS_A_CASE = 4  # of those that the codec measures by, where a window shows a part of the image
@@ -206,23 +203,18 @@ def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_results(folder: Path, validation: Validation, plans: Plans, configuration: Configuration) -> None:
-    """landmarks.csv (predictions, with the best positions of landmarks called absent too), truth.csv, each case's
-    `Detections`, and summary.json, which is what `evaluation` says of them, and under `without_co_slice` the errors
-    before groups were put on one slice."""
-    predicted = {case: result.prediction.landmarks for case, result in validation.results.items()}
-    best = {case: result.prediction.candidates[:, 0] for case, result in validation.results.items()}
-    write_table(folder / "landmarks.csv", predicted, best=best)
-    found = {
-        case: Annotation(marks.names, best[case], marks.status, "LPS", marks.likelihood)
-        for case, marks in predicted.items()
-    }
-    truth = {case: result.truth for case, result in validation.results.items()}
-    write_table(folder / TRUTH, truth)
-    for case, result in validation.results.items():
-        result.prediction.detections.save(folder, case)
-    evaluation = evaluate(truth, found, pairs=plans.pairs, diagonals=validation.diagonals(), unit=plans.unit)
-    summary = {k: v for k, v in vars(evaluation).items() if k != "points"}
+    """What `results.write_held_out` writes, and in summary.json under `without_co_slice` the errors before groups were
+    put on one slice."""
+    more = {}
     if configuration.co_slice and plans.co_slice_groups:
         without = validation.numbers(separate=True)
-        summary["without_co_slice"] = {k: without[k] for k in ("mre", "median", "sdr")}
-    write_json(folder / "summary.json", summary)
+        more["without_co_slice"] = {k: without[k] for k in ("mre", "median", "sdr")}
+    write_held_out(
+        folder,
+        {case: result.prediction.result() for case, result in validation.results.items()},
+        {case: result.truth for case, result in validation.results.items()},
+        diagonals=validation.diagonals(),
+        pairs=plans.pairs,
+        unit=plans.unit,
+        more=more,
+    )

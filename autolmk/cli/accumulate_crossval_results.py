@@ -1,0 +1,67 @@
+"""autolmk_accumulate_crossval_results: the held-out predictions of a model's folds in one place, with their figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
+from autolmk.cli.held_out import add_models, held_out_models
+from autolmk.errors import AutolmkError
+
+if TYPE_CHECKING:
+    from autolmk.crossval import CrossValidation
+    from autolmk.evaluation import Evaluation
+    from autolmk.plans import Plans
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parser(
+        "Put the held-out predictions of a model's folds together and evaluate them: landmarks.csv, truth.csv, "
+        "points.csv, summary.json in crossval_results_folds_0_1_... of its model folder."
+    )
+    add_models(arguments)
+    option(arguments, "-o", "--output", type=Path, metavar="FOLDER", help="instead; only with a single model")
+    add_folders(arguments)
+    return run(_accumulate, arguments, argv)
+
+
+def _accumulate(args: argparse.Namespace) -> int:
+    from autolmk.plans import Plans
+
+    folders = folders_from(args)
+    models = held_out_models(args, folders)
+    if args.output is not None and len(models) > 1:
+        raise AutolmkError(
+            "-o takes the results of one model",
+            found=", ".join(model.name for model in models),
+            remedy="name one with -c, -tr and -p, or leave -o out",
+        )
+    for model, held_out in models.items():
+        place = args.output or model / f"crossval_results_folds_{'_'.join(map(str, held_out.folds))}"
+        evaluation = accumulate(model, place, held_out, Plans.load(model / "plans.json"))
+        mre = evaluation.overall.mre.value
+        said = "no annotated point" if mre is None else f"MRE {mre:.3f} {evaluation.unit}"
+        print(f"{model.name}, folds {', '.join(map(str, held_out.folds))}, {evaluation.n_cases} cases: {said}: {place}")
+    return OK
+
+
+def accumulate(model: Path, folder: Path, held_out: CrossValidation, plans: Plans) -> Evaluation:
+    """Write what the folds of a model say of their held-out cases, as each validated it, and what `evaluation` says."""
+    from autolmk.annotations import read_table
+    from autolmk.crossval import VALIDATION
+    from autolmk.landmarks import Landmarks
+    from autolmk.results import TABLE, Result, write_held_out
+
+    results = {}
+    for fold in held_out.folds:
+        for case, found in read_table(model / f"fold_{fold}" / VALIDATION / TABLE).items():
+            points = found.points[:, : held_out.truth[case].points.shape[1]]
+            landmarks = Landmarks(found.names, points, found.status, found.likelihood)
+            results[case] = Result(landmarks, points, held_out.detections[case])
+    return write_held_out(
+        folder, results, held_out.truth, diagonals=held_out.diagonals(), pairs=plans.pairs, unit=plans.unit
+    )

@@ -1,0 +1,46 @@
+"""autolmk_apply_postprocessing: predictions finished by the steps of a recipe, with error radii."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolmk.cli.common import OK, option, parser, run
+from autolmk.errors import counted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parser(
+        "Finish predictions by the steps that a packed model keeps, on a folder that autolmk_ensemble or "
+        "autolmk_predict --save_detections wrote: points, error radii, review.csv."
+    )
+    option(arguments, "-i", "--input", type=Path, required=True, metavar="FOLDER", help="of predictions")
+    option(arguments, "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
+    option(
+        arguments, "-r", "--recipe", "-pp_file", type=Path, required=True, metavar="RECIPE",
+        help="of a packed model: its folder or recipe.json",
+    )  # fmt: skip
+    return run(_apply, arguments, argv)
+
+
+def _apply(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from autolmk.cli.prediction_folders import begin, read_predicted
+    from autolmk.detections import Detections
+    from autolmk.plans import digest
+    from autolmk.recipe import Recipe
+    from autolmk.results import Result
+    from autolmk.serialization import to_json
+
+    predicted, recipe = read_predicted(args.input.expanduser()), Recipe.load(args.recipe.expanduser())
+    output = begin(args.output.expanduser(), [predicted], predicted.cases, {"recipe": digest(to_json(recipe))}, recipe)
+    for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
+        conclusion = recipe.finish(Detections.load(predicted.folder, case))
+        output.write(case, Result.of_conclusion(conclusion), detections=True)
+    record = {"dataset": predicted.dataset, "unit": predicted.unit, "models": {name: {} for name in predicted.models}}
+    output.finish({**record, "sometimes_absent": recipe.sometimes_absent}, [])
+    print(f"{counted(len(predicted.cases), 'case')} finished: {output.folder}")
+    return OK

@@ -1,0 +1,84 @@
+"""autolmk_ensemble: the predictions of several models of the same cases, combined into one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolmk.cli.common import OK, option, parser, run
+from autolmk.errors import AutolmkError, counted
+
+if TYPE_CHECKING:
+    from autolmk.cli.prediction_folders import Predicted
+    from autolmk.ensembling import Combination
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parser(
+        "Combine predictions of the same cases, made with autolmk_predict --save_detections, into CASE.mrk.json, "
+        "landmarks.csv and detections, from which autolmk_apply_postprocessing goes on."
+    )
+    option(arguments, "-i", "--input", nargs="+", type=Path, required=True, metavar="FOLDER", help="of predictions")
+    option(arguments, "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
+    option(
+        arguments, "-r", "--recipe", type=Path, metavar="RECIPE",
+        help="weights of a packed model, its folder or recipe.json; default: all models count alike",
+    )  # fmt: skip
+    return run(_ensemble, arguments, argv)
+
+
+def _ensemble(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from autolmk.cli.prediction_folders import begin, common_cases, read_predicted
+    from autolmk.detections import Detections
+    from autolmk.ensembling import combine
+    from autolmk.landmarks import decided
+    from autolmk.plans import digest
+    from autolmk.results import Result
+    from autolmk.serialization import to_json
+
+    if len(args.input) < 2:
+        raise AutolmkError(
+            "an ensemble needs several folders of predictions",
+            found=counted(len(args.input), "folder"),
+            remedy="name two or more with -i",
+        )
+    runs = [read_predicted(folder.expanduser()) for folder in args.input]
+    cases = common_cases(runs)
+    runs, combination = _combination(runs, args.recipe)
+    absent = sorted({name for run_ in runs for name in run_.sometimes_absent})
+    models = {name: {} for run_ in runs for name in run_.models}
+    output = begin(args.output.expanduser(), runs, cases, {"combination": digest(to_json(combination))})
+    for case in tqdm(cases, desc="combining", unit="case", delay=2):
+        combined = combine([Detections.load(run_.folder, case) for run_ in runs], combination)
+        landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
+        output.write(case, Result(landmarks, combined.best, combined), detections=True)
+    record = {"dataset": runs[0].dataset, "unit": runs[0].unit, "sometimes_absent": absent, "models": models}
+    output.finish(record, [])
+    print(f"{counted(len(cases), 'case')} of {len(runs)} models combined: {output.folder}")
+    return OK
+
+
+def _combination(runs: Sequence[Predicted], recipe: Path | None) -> tuple[list[Predicted], Combination]:
+    """(runs in the order of the combination's members, the combination)."""
+    from autolmk.ensembling import equal_combination
+    from autolmk.recipe import Recipe
+
+    if recipe is None:
+        return list(runs), equal_combination([run_.folder.name for run_ in runs])
+    known = Recipe.load(recipe.expanduser())
+    by_model = {run_.models: run_ for run_ in runs}
+    wanted = [(member.model,) for member in known.members]
+    if set(by_model) != set(wanted) or len(by_model) != len(runs):
+        raise AutolmkError(
+            "these predictions are not those of the recipe's models",
+            file=recipe,
+            found="; ".join(f"{run_.folder}: {', '.join(run_.models)}" for run_ in runs),
+            expected="a folder of predictions of each of " + ", ".join(member.model for member in known.members),
+            remedy="predict with each of these models, or leave -r out",
+        )
+    return [by_model[model] for model in wanted], known.combination

@@ -1,0 +1,60 @@
+"""Which models and folds: for all commands that work on held-out predictions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolmk.cli.common import Parser, option
+from autolmk.errors import AutolmkError
+from autolmk.paths import Folders, dataset_name
+
+if TYPE_CHECKING:
+    from autolmk.crossval import CrossValidation
+
+
+def add_models(arguments: Parser) -> None:
+    """DATASET, -c, -p, -tr and -f."""
+    arguments.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
+    option(arguments, "-c", "--configurations", nargs="+", metavar="NAME", help="default: all that were trained")
+    option(arguments, "-p", "--plans", nargs="+", metavar="PLANS", help="names of plans; default: all")
+    option(arguments, "-tr", "--trainers", nargs="+", metavar="TRAINER", help="default: all")
+    option(
+        arguments, "-f", "--folds", nargs="+", type=int, metavar="FOLD",
+        help="default: those that every one of these models was trained with",
+    )  # fmt: skip
+
+
+def held_out_models(args: argparse.Namespace, folders: Folders) -> dict[Path, CrossValidation]:
+    """Model folder -> its held-out predictions, all of the same folds. AutolmkError where none fits."""
+    from autolmk.crossval import read_crossval
+    from autolmk.prediction.model import trained_folds
+    from autolmk.registry import label
+
+    dataset = dataset_name(args.dataset, folders)
+    place = folders.results / dataset
+    wanted = (args.trainers and [label(t) for t in args.trainers], args.plans, args.configurations)
+    named = [p for p in sorted(place.iterdir()) if p.name.count("__") == 2] if place.is_dir() else []
+    fitting = [m for m in named if all(not w or n in w for w, n in zip(wanted, m.name.split("__"), strict=True))]
+    folds = {m: [int(f) for f in trained_folds(m, "final") if f != "all"] for m in fitting}
+    chosen = args.folds or sorted(
+        set.intersection(*(set(f) for f in folds.values() if f)) if any(folds.values()) else []
+    )
+    models = [m for m in fitting if folds[m] and set(chosen) <= set(folds[m])]
+    lacking = sorted(set(args.configurations or ()) - {m.name.split("__")[2] for m in models})
+    if not models or not chosen or lacking:
+        raise AutolmkError(
+            f"configuration {', '.join(lacking)} was not trained with these folds"
+            if lacking
+            else "no trained model fits",
+            file=place,
+            found="; ".join(f"{m.name}: folds {', '.join(map(str, folds[m])) or 'none'}" for m in named if m in folds)
+            or ", ".join(m.name for m in named)
+            or "no model",
+            expected=f"folds {', '.join(map(str, chosen))} of each"
+            if chosen
+            else "numbered folds, which hold cases out",
+            remedy="train them with autolmk_train, or choose others with -c, -p, -tr and -f",
+        )
+    return {model: read_crossval(model, chosen) for model in models}

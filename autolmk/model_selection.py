@@ -1,0 +1,228 @@
+"""Model selection: from the held-out predictions of all trained models to the final predictor.
+
+1. Each model alone, and ensembles of two and three of the best ones, are judged on the cases that their folds held out;
+   how an ensemble combines its members is fitted on the other folds' cases.
+2. The simplest candidate that loses at most 2 % against the best one is taken (`selection`).
+3. Postprocessing steps and the error radius are chosen for it, and the whole pipeline is judged with all of these
+   choices made on the other folds' cases only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from autolmk.crossval import CrossValidation, common_cases
+from autolmk.detections import Detections
+from autolmk.ensembling import Combination, choose_combination, combine, single
+from autolmk.error_radius import ErrorRadius, fit_error_radius
+from autolmk.evaluation import penalties, point_errors
+from autolmk.geometry import FloatArray
+from autolmk.plans import Plans
+from autolmk.postprocessing import Context, Judgement, Postprocessing, choose_steps
+from autolmk.recipe import Conclusion, concluded, error_statistics
+from autolmk.selection import Candidate, Comparison, compare, simplest
+
+MOST_MEMBERS = 3
+BEST_MODELS = 5  # of which ensembles are made: 25 of them at most
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a model: its stages and its weights, of one fold."""
+
+    n_stages: int
+    n_parameters: int
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """candidates: all that were compared, by name. chosen: name of the one that was taken, and why. combination,
+    postprocessing, error_radius: of the recipe. conclusions: held-out case -> what the whole pipeline comes to, every
+    choice made on the other folds' cases. evidence: JSON-ready, of combination, postprocessing and error radius."""
+
+    candidates: dict[str, Comparison]
+    chosen: str
+    why: str
+    members: tuple[str, ...]
+    combination: Combination
+    postprocessing: Postprocessing
+    error_radius: ErrorRadius
+    conclusions: dict[str, Conclusion]
+    evidence: dict[str, Any]
+
+
+def case_errors(held_out: CrossValidation, cases: Sequence[str]) -> FloatArray:
+    """(N, 2): sum of the errors of all annotated points, mm, and their number, of each case; the rule is that of
+    `evaluation.point_errors`."""
+    penalty = penalties(held_out.truth, held_out.diagonals())
+    rows = []
+    for case in cases:
+        errors, _ = point_errors(held_out.truth[case], held_out.detections[case].best, penalty[case])
+        rows.append((np.nansum(errors), np.isfinite(errors).sum()))
+    return np.array(rows, dtype=np.float64)
+
+
+def choose(
+    models: Mapping[str, CrossValidation],
+    sizes: Mapping[str, Size],
+    plans: Plans,
+    *,
+    most_members: int = MOST_MEMBERS,
+    level: float = 0.9,
+    seed: int = 0,
+    progress: bool = False,
+) -> Choice:
+    """The final predictor, of models by name. plans: of any of them, for landmarks, groups and pairs. level: of the
+    error radius. AutolmkError where the models were not trained on the same splits."""
+    cases = common_cases(models)
+    held_out = {name: model.restricted(cases) for name, model in models.items()}
+    combined: dict[str, CrossValidation] = dict(held_out)
+    members: dict[str, tuple[str, ...]] = {name: (name,) for name in models}
+    first = next(iter(held_out.values()))
+    if len(first.folds) > 1:
+        for names in tqdm(_ensembles(held_out, most_members), "comparing ensembles", delay=2, disable=not progress):
+            name = " + ".join(names)
+            members[name] = names
+            combined[name] = nested_combination({n: held_out[n] for n in names}, seed=seed)
+    candidates = {
+        name: Candidate(
+            members[name],
+            sum(sizes[n].n_stages for n in members[name]),
+            sum(sizes[n].n_parameters for n in members[name]),
+            case_errors(model, cases),
+        )
+        for name, model in combined.items()
+    }
+    compared = compare(candidates, seed=seed)
+    chosen, why = simplest(candidates, compared)
+    return _finished(chosen, why, members[chosen], compared, combined[chosen], held_out, plans, level, seed, progress)
+
+
+def _ensembles(models: Mapping[str, CrossValidation], most_members: int) -> list[tuple[str, ...]]:
+    """Sets of two and more of the best models, by their own held-out errors."""
+    totals = {name: case_errors(model, model.cases).sum(axis=0) for name, model in models.items()}
+    best = sorted(models, key=lambda name: totals[name][0] / max(totals[name][1], 1.0))[:BEST_MODELS]
+    sizes = range(2, most_members + 1)
+    return [names for n in sizes for names in itertools.combinations(sorted(best, key=list(models).index), n)]
+
+
+def nested_combination(models: Mapping[str, CrossValidation], *, seed: int) -> CrossValidation:
+    """Held-out predictions of an ensemble: each fold's combination is chosen and fitted on the other folds' cases."""
+    first = next(iter(models.values()))
+    detections = {}
+    for fold in first.folds:
+        others = {name: model.without(fold) for name, model in models.items()}
+        combination, _ = choose_combination(others, others[first.name].cases, seed=seed)
+        for case in first.held_out_by(fold):
+            detections[case] = combine([model.detections[case] for model in models.values()], combination)
+    return CrossValidation(" + ".join(models), dict(first.fold_of), detections, dict(first.truth))
+
+
+def _finished(
+    chosen: str,
+    why: str,
+    members: tuple[str, ...],
+    compared: dict[str, Comparison],
+    found: CrossValidation,
+    models: Mapping[str, CrossValidation],
+    plans: Plans,
+    level: float,
+    seed: int,
+    progress: bool,
+) -> Choice:
+    """What follows the chosen candidate, and all of it judged on cases that no choice has seen."""
+    if len(members) == 1:
+        combination, evidence = single(members[0]), {}
+    else:
+        combination, evidence = choose_combination({n: models[n] for n in members}, found.cases, seed=seed)
+    context = Context(plans.landmarks, plans.sometimes_absent, plans.co_slice_groups, plans.pairs, plans.unit)
+    steps, reasons = choose_steps(found, context, seed=seed)
+    nested = _nested_steps(found, context, seed, progress)
+    table = _ErrorTable.of(found, nested)
+    radius = table.fit(found.cases, level, seed)
+    parts = {"level": level, "sometimes_absent": plans.sometimes_absent, "seed": seed}
+    conclusions = {case: c for cases in _groups(found) for case, c in table.conclude(cases, **parts).items()}
+    evidence = {
+        "combination": evidence,
+        "postprocessing": reasons,
+        "error_radius": {"level": level, "n_cases": radius.n_cases, "why": radius.why, **_coverage(conclusions, found)},
+    }
+    return Choice(compared, chosen, why, members, combination, steps, radius, conclusions, evidence)
+
+
+def _groups(found: CrossValidation) -> list[tuple[str, ...]]:
+    """Of cases, for each of which choices are made on the others: the folds; of a single fold a fifth of it each."""
+    if len(found.folds) > 1:
+        return [found.held_out_by(fold) for fold in found.folds]
+    return [found.cases[i::5] for i in range(min(5, len(found.cases)))]
+
+
+def _nested_steps(
+    found: CrossValidation, context: Context, seed: int, progress: bool
+) -> dict[str, tuple[Detections, Judgement]]:
+    """Each case as the steps that the other folds' cases chose leave it, and what they say of it."""
+    result = {}
+    for fold in tqdm(found.folds, "choosing steps, fold by fold", delay=2, disable=not progress):
+        steps, _ = choose_steps(found.without(fold), context, seed=seed)
+        for case in found.held_out_by(fold):
+            detections = steps.apply(found.detections[case])
+            result[case] = detections, steps.judge(detections)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _ErrorTable:
+    """Of held-out cases after all steps: found (case -> detections and judgement), statistics (name -> (N, L)), errors
+    (N, L) mm, NaN where not annotated as present; rows in order of `cases`."""
+
+    cases: tuple[str, ...]
+    names: tuple[str, ...]
+    found: dict[str, tuple[Detections, Judgement]]
+    statistics: dict[str, FloatArray]
+    errors: FloatArray
+
+    @classmethod
+    def of(cls, held_out: CrossValidation, found: dict[str, tuple[Detections, Judgement]]) -> _ErrorTable:
+        penalty = penalties(held_out.truth, held_out.diagonals())
+        each = [error_statistics(*found[case]) for case in held_out.cases]
+        errors = [point_errors(held_out.truth[c], found[c][0].best, penalty[c])[0] for c in held_out.cases]
+        statistics = {key: np.stack([one[key] for one in each]) for key in each[0]}
+        names = found[held_out.cases[0]][0].names
+        return cls(held_out.cases, names, found, statistics, np.stack(errors))
+
+    def fit(self, cases: Sequence[str], level: float, seed: int) -> ErrorRadius:
+        """On these cases."""
+        rows = np.isin(self.cases, cases)
+        statistics = {key: value[rows] for key, value in self.statistics.items()}
+        return fit_error_radius(statistics, self.errors[rows], names=self.names, level=level, seed=seed)
+
+    def conclude(
+        self, cases: Sequence[str], *, level: float, sometimes_absent: Sequence[str], seed: int
+    ) -> dict[str, Conclusion]:
+        """Of these cases, with radii of all others."""
+        radius = self.fit([case for case in self.cases if case not in set(cases)], level, seed)
+        return {case: concluded(*self.found[case], radius, sometimes_absent) for case in cases}
+
+
+def _coverage(conclusions: Mapping[str, Conclusion], held_out: CrossValidation) -> dict[str, float | None]:
+    """Share of the annotated points within their radius, each case counting alike, and the median radius."""
+    shares, radii = [], []
+    penalty = penalties(held_out.truth, held_out.diagonals())
+    for case, conclusion in conclusions.items():
+        errors, _ = point_errors(held_out.truth[case], conclusion.detections.best, penalty[case])
+        radius = conclusion.landmarks.error_radius
+        known = np.isfinite(errors) & np.isfinite(radius)
+        radii.append(radius[np.isfinite(radius)])
+        if known.any():
+            shares.append(float((errors[known] <= radius[known]).mean()))
+    every = np.concatenate(radii)
+    return {
+        "coverage": float(np.mean(shares)) if shares else None,
+        "median_radius": float(np.median(every)) if len(every) else None,
+    }

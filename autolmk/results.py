@@ -1,0 +1,93 @@
+"""Results on disk: the tables that predictions and held-out predictions have in common.
+
+landmarks.csv holds a row a landmark of each case; review.csv the points that a person should look at first; truth.csv,
+points.csv and summary.json stand beside held-out predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autolmk.annotations import Annotation, write_table
+from autolmk.annotations.csv import table_rows, write_rows
+from autolmk.crossval import TRUTH
+from autolmk.detections import Detections
+from autolmk.evaluation import Evaluation, evaluate
+from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks
+from autolmk.recipe import Conclusion
+from autolmk.serialization import write_json
+
+TABLE, REVIEW, POINTS, SUMMARY = "landmarks.csv", "review.csv", "points.csv", "summary.json"
+COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
+RECIPE_COLUMNS = (*COLUMNS, "expected_error", "flags")
+REVIEW_COLUMNS = ("case", "landmark", "expected_error", "error_radius", "flags")
+More = Mapping[str, Sequence[float | str]]  # column -> a number or text a landmark
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """landmarks: as written. best: (L, P) mm, the best candidate, also of absent landmarks. detections: they come from.
+    more: columns of a recipe's conclusion."""
+
+    landmarks: Landmarks
+    best: FloatArray
+    detections: Detections
+    more: More = field(default_factory=dict)
+
+    @classmethod
+    def of_conclusion(cls, conclusion: Conclusion) -> Result:
+        """What a recipe came to."""
+        errors = [float(error) for error in conclusion.expected_error]
+        more: More = {"expected_error": errors, "flags": ["; ".join(reasons) for reasons in conclusion.flags]}
+        return cls(conclusion.landmarks, conclusion.detections.best, conclusion.detections, more)
+
+    def rows(self, case: str, columns: Sequence[str]) -> list[list[str]]:
+        """Of landmarks.csv."""
+        more = {"log_odds": self.detections.log_odds[:, 0].tolist(), **self.more}
+        return table_rows(case, self.landmarks, columns, best=self.best, more=more)
+
+
+def write_review(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """review.csv, of rows of landmarks.csv: the points with flags or an expected error, the worst first."""
+    named = [dict(zip(columns, row, strict=True)) for row in rows]
+    known = [row for row in named if row["expected_error"] or row["flags"]]
+    known.sort(key=lambda row: -float(row["expected_error"] or "inf"))
+    write_rows(folder / REVIEW, REVIEW_COLUMNS, [[row[column] for column in REVIEW_COLUMNS] for row in known])
+
+
+def write_held_out(
+    folder: Path,
+    results: Mapping[str, Result],
+    truth: Mapping[str, Landmarks],
+    *,
+    diagonals: Mapping[str, float],
+    pairs: Sequence[tuple[str, str]],
+    unit: str,
+    more: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Predictions of cases with their truth: landmarks.csv, truth.csv, detections/, summary.json, points.csv, and
+    review.csv where a recipe concluded. diagonals, pairs, unit: as of `evaluate`. more: what summary.json says besides.
+    """
+    columns = RECIPE_COLUMNS if any(result.more for result in results.values()) else COLUMNS
+    rows = [row for case, result in results.items() for row in result.rows(case, columns)]
+    write_rows(folder / TABLE, columns, rows)
+    write_table(folder / TRUTH, truth)
+    for case, result in results.items():
+        result.detections.save(folder, case)
+    if columns == RECIPE_COLUMNS:
+        write_review(folder, columns, rows)
+    found = {
+        case: Annotation(r.landmarks.names, r.best, r.landmarks.status, "LPS", r.landmarks.likelihood)
+        for case, r in results.items()
+    }
+    evaluation = evaluate(truth, found, pairs=pairs, diagonals=diagonals, unit=unit)
+    points = [{k: "" if v is None else str(v) for k, v in vars(point).items()} for point in evaluation.points]
+    if points:
+        write_rows(folder / POINTS, tuple(points[0]), [list(point.values()) for point in points])
+    summary = {k: v for k, v in vars(evaluation).items() if k != "points"}
+    write_json(folder / SUMMARY, {**summary, **(more or {})})
+    return evaluation

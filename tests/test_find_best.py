@@ -1,0 +1,175 @@
+"""From held-out predictions to a packed model that predicts: in one command, and step by step."""
+
+from __future__ import annotations
+
+import csv
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autolmk.cli import (
+    accumulate_crossval_results,
+    apply_postprocessing,
+    ensemble,
+    find_best_configuration,
+    predict,
+)
+from autolmk.crossval import VALIDATION
+from autolmk.detections import Detections
+from autolmk.geometry import Geometry
+from autolmk.landmarks import Landmarks, Status
+from autolmk.results import Result, write_held_out
+
+BLOBS = runpy.run_path(str(Path(__file__).with_name("test_cli_predict.py")))
+make_model, make_images = BLOBS["make_model"], BLOBS["make_images"]
+NAMES = ("bright", "dark")
+CASES = {fold: [f"c{fold}{i}" for i in range(8)] for fold in range(3)}
+
+
+def write_validation(model: Path, noise: float, seed: int) -> None:
+    """Held-out predictions that err by `noise` mm an axis."""
+    truths = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
+    for fold, cases in CASES.items():
+        results, truth = {}, {}
+        for case in cases:
+            points = truths.uniform(8, 40, (2, 3))
+            truth[case] = Landmarks(NAMES, points, np.full(2, Status.PRESENT, dtype=np.int8))
+            candidates = np.full((2, 2, 3), np.nan)
+            candidates[:, 0] = points + rng.normal(0, noise, (2, 3))
+            log_odds = np.array([[4.0, -np.inf], [3.0, -np.inf]])
+            geometry = Geometry.from_parts((48, 48, 48), (1.0, 1.0, 1.0))
+            found = Detections(NAMES, candidates, log_odds, np.full(2, 1.5), np.full(2, 0.98), geometry)
+            marks = Landmarks(NAMES, candidates[:, 0], truth[case].status, found.likelihood)
+            results[case] = Result(marks, candidates[:, 0], found)
+        diagonals = dict.fromkeys(cases, 83.0)
+        write_held_out(
+            model / f"fold_{fold}" / VALIDATION, results, truth, diagonals=diagonals, pairs=(), unit="mm"
+        )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models of three folds in results/Dataset001_Blobs, the second one half as good."""
+    place = tmp_path_factory.mktemp("trained")
+    model = make_model(place, folds=("0", "1", "2"))
+    other = model.with_name("BlobTrainer__otherPlans__full")
+    shutil.copytree(model, other)
+    write_validation(model, 0.4, seed=1)
+    write_validation(other, 0.8, seed=2)
+    return place
+
+
+def folders(place: Path) -> list[str]:
+    return [part for name in ("raw", "preprocessed", "results") for part in (f"--{name}", str(place / name))]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def packed(trained: Path) -> Path:
+    assert find_best_configuration.main(["1", *folders(trained)]) == 0
+    return trained / "results" / "Dataset001_Blobs" / "best"
+
+
+def test_the_choice_and_its_evidence(packed: Path) -> None:
+    information = json.loads((packed / "inference_information.json").read_text())
+    one, other = "BlobTrainer__autolmkPlans__full", "BlobTrainer__otherPlans__full"
+    candidates = information["candidates"]
+    assert set(candidates) == {one, other, f"{one} + {other}"}
+    assert candidates[one]["mre"]["value"] < 0.65 * candidates[other]["mre"]["value"]
+    assert candidates[other]["p_holm"] < 0.01
+    assert information["chosen"] in candidates and information["n_cases"] == 24
+    assert candidates[information["chosen"]]["loss_against_best"]["high"] is None or (
+        candidates[information["chosen"]]["loss_against_best"]["high"] <= 0.02
+    )
+    assert str(packed) in (packed / "inference_instructions.txt").read_text()
+    assert 0.8 <= information["error_radius"]["coverage"] <= 1
+    table = rows(packed / "crossval" / "landmarks.csv")
+    assert len(table) == 48 and all(float(row["error_radius"]) > 0 for row in table)
+    review = rows(packed / "crossval" / "review.csv")
+    expected = [float(row["expected_error"]) for row in review]
+    assert expected == sorted(expected, reverse=True) and len(expected) == 48
+
+
+def test_the_packed_folder_predicts_elsewhere_and_as_step_by_step(packed: Path, tmp_path: Path) -> None:
+    images, moved = tmp_path / "images", tmp_path / "elsewhere"
+    truth = make_images(images, 2)
+    shutil.copytree(packed, moved)
+    rest = ["-device", "cpu", "--trust-code"]
+    assert predict.main(["-i", str(images), "-o", str(tmp_path / "whole"), "-m", str(moved), *rest]) == 0
+    whole = rows(tmp_path / "whole" / "landmarks.csv")
+    points = {case: [[float(r[a]) for a in "xyz"] for r in whole if r["case"] == case] for case in truth}
+    for case, expected in truth.items():
+        np.testing.assert_allclose(points[case], expected, atol=0.15)
+    assert all(float(row["error_radius"]) > 0 for row in whole)
+    assert len(rows(tmp_path / "whole" / "review.csv")) == 4
+    members = [m["model"] for m in json.loads((moved / "recipe.json").read_text())["members"]]
+    for i, member in enumerate(members):
+        arguments = ["-i", str(images), "-o", str(tmp_path / f"p{i}"), "-m", str(moved / member), "--npz"]
+        assert predict.main([*arguments, *rest]) == 0
+    last = tmp_path / "p0"
+    if len(members) > 1:
+        inputs = [str(tmp_path / f"p{i}") for i in range(len(members))]
+        last = tmp_path / "combined"
+        assert ensemble.main(["-i", *inputs[::-1], "-o", str(last), "-r", str(moved)]) == 0
+    assert apply_postprocessing.main(["-i", str(last), "-o", str(tmp_path / "steps"), "-r", str(moved)]) == 0
+    assert rows(tmp_path / "steps" / "landmarks.csv") == whole
+    case = next(iter(truth))
+    assert (tmp_path / "steps" / f"{case}.mrk.json").read_bytes() == (
+        tmp_path / "whole" / f"{case}.mrk.json"
+    ).read_bytes()
+    assert "error_radius" in (tmp_path / "whole" / f"{case}.mrk.json").read_text()
+
+
+def test_two_models_are_combined_without_a_recipe(trained: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    truth = make_images(images, 1)
+    place = trained / "results" / "Dataset001_Blobs"
+    inputs = []
+    for name in ("autolmkPlans", "otherPlans"):
+        inputs.append(str(tmp_path / name))
+        model = str(place / f"BlobTrainer__{name}__full")
+        arguments = ["-i", str(images), "-o", inputs[-1], "-m", model, "--save_detections"]
+        assert predict.main([*arguments, "-device", "cpu", "--trust-code"]) == 0
+    assert ensemble.main(["-i", *inputs, "-o", str(tmp_path / "both")]) == 0
+    found = rows(tmp_path / "both" / "landmarks.csv")
+    np.testing.assert_allclose([[float(r[a]) for a in "xyz"] for r in found], truth["case00"], atol=0.15)
+
+
+def test_refusals_are_clear(packed: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    make_images(images, 1)
+    assert predict.main(["-i", str(images), "-o", str(out), "-m", str(packed), "-f", "0", "-device", "cpu"]) == 2
+    assert "packed model says by itself" in capsys.readouterr().err
+    assert ensemble.main(["-i", str(out), "-o", str(tmp_path / "x")]) == 2
+    assert "several folders" in capsys.readouterr().err
+    assert apply_postprocessing.main(["-i", str(images), "-o", str(out), "-r", str(packed)]) == 2
+    assert "run.json" in capsys.readouterr().err
+    assert find_best_configuration.main(["1", "-f", "7", *folders(trained)]) == 2
+    assert "no trained model fits" in capsys.readouterr().err
+    assert find_best_configuration.main(["1", "-c", "ful", *folders(trained)]) == 2
+    assert "ful" in capsys.readouterr().err
+    (packed / "recipe.json").rename(tmp_path / "kept.json")
+    (packed / "recipe.json").write_text('{"version": 1, "unit": "mm"}')
+    assert predict.main(["-i", str(images), "-o", str(out), "-m", str(packed), "-device", "cpu"]) == 2
+    assert "recipe.json" in capsys.readouterr().err
+    (tmp_path / "kept.json").replace(packed / "recipe.json")
+
+
+def test_results_of_folds_are_accumulated(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert accumulate_crossval_results.main(["1", "-p", "autolmkPlans", *folders(trained)]) == 0
+    model = trained / "results" / "Dataset001_Blobs" / "BlobTrainer__autolmkPlans__full"
+    place = model / "crossval_results_folds_0_1_2"
+    assert len(rows(place / "landmarks.csv")) == len(rows(place / "points.csv")) == 48
+    errors = [float(row["error"]) for row in rows(place / "points.csv")]
+    summary = json.loads((place / "summary.json").read_text())
+    assert summary["overall"]["mre"]["value"] == pytest.approx(np.mean(errors))
+    assert f"MRE {np.mean(errors):.3f} mm" in capsys.readouterr().out
