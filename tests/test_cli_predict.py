@@ -56,7 +56,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     truth = make_images(images, 3)
     assert predict("-i", images, "-o", out, "-m", model) == 0
     rows = table(out)
-    assert list(rows[0]) == ["case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds"]
+    assert list(rows[0]) == ["case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius"]
     assert [(r["case"], r["landmark"]) for r in rows] == [(c, n) for c in truth for n in ("bright", "dark")]
     for case, points in truth.items():
         read = annotations.read(out / f"{case}.mrk.json")
@@ -70,7 +70,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     run = json.loads((out / "run.json").read_text())
     assert run["done"] == 3
     assert run["failed"] == 0
-    assert run["folds"] == ["0"]
+    assert run["models"]["BlobTrainer__autolmkPlans__full"]["folds"] == ["0"]
     assert set(run["cases"]) == set(truth)
     assert run["cases"]["case00"]["seconds"]["predict"] >= 0
     assert run["versions"]["torch"]

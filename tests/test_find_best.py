@@ -47,9 +47,7 @@ def write_validation(model: Path, noise: float, seed: int) -> None:
             marks = Landmarks(NAMES, candidates[:, 0], truth[case].status, found.likelihood)
             results[case] = Result(marks, candidates[:, 0], found)
         diagonals = dict.fromkeys(cases, 83.0)
-        write_held_out(
-            model / f"fold_{fold}" / VALIDATION, results, truth, diagonals=diagonals, pairs=(), unit="mm"
-        )
+        write_held_out(model / f"fold_{fold}" / VALIDATION, results, truth, diagonals=diagonals, pairs=(), unit="mm")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from autolmk.image import Image
 from autolmk.imageio import write_image
 from autolmk.measured import Measured
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.prediction.predictor import Predictor, trained_folds
+from autolmk.prediction.model import Model, trained_folds
+from autolmk.prediction.predictor import Predictor
 from autolmk.registry import keep_sources, trainer_class
 from autolmk.serialization import write_json
 
@@ -216,16 +217,16 @@ def test_folds_default_to_what_was_trained(tmp_path: Path) -> None:
     model = make_model(tmp_path, folds=("10", "2", "all"))
     (model / "fold_3").mkdir()
     assert trained_folds(model, "final") == ["2", "10", "all"]
-    predictor = Predictor(model, device="cpu", trust_code=True)
+    predictor = Model(model, device="cpu", trust_code=True)
     assert predictor.folds == ["2", "10"]
     assert len(predictor.stages[-1].members) == len(predictor.measured) == 2
-    assert Predictor(model, ["all"], device="cpu", trust_code=True).folds == ["all"]
+    assert Model(model, ["all"], device="cpu", trust_code=True).folds == ["all"]
     with pytest.raises(AutolmkError, match=r"fold 3 .* has no checkpoint_final"):
-        Predictor(model, [3], device="cpu", trust_code=True)
+        Model(model, [3], device="cpu", trust_code=True)
     with pytest.raises(AutolmkError, match=r"no fold .* checkpoint_best"):
-        Predictor(model, checkpoint="best", device="cpu", trust_code=True)
+        Model(model, checkpoint="best", device="cpu", trust_code=True)
     with pytest.raises(AutolmkError, match="kind of checkpoint"):
-        Predictor(model, checkpoint="finall", device="cpu", trust_code=True)
+        Model(model, checkpoint="finall", device="cpu", trust_code=True)
 
 
 def test_code_of_a_model_folder_runs_only_if_trusted(tmp_path: Path) -> None:
@@ -281,8 +282,8 @@ def test_folds_of_different_plans_cannot_be_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", ["shape_prior", "co_slice"])
 def test_the_shape_prior_and_the_co_slice_step_can_be_left_out(tmp_path: Path, step: str) -> None:
     model = make_model(tmp_path)
-    assert getattr(Predictor(model, device="cpu", trust_code=True).configuration, step)
-    assert not getattr(Predictor(model, device="cpu", trust_code=True, **{step: False}).configuration, step)
+    assert getattr(Model(model, device="cpu", trust_code=True).configuration, step)
+    assert not getattr(Model(model, device="cpu", trust_code=True, **{step: False}).configuration, step)
 
 
 def test_no_such_device_or_step(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Plans, Windows
-from autolmk.prediction.predictor import Predictor
+from autolmk.prediction.model import Model
 from autolmk.prediction.stages import Prepared, predict_stages
 from autolmk.registry import keep_sources
 from autolmk.runlog import read_log
@@ -110,16 +110,16 @@ def test_a_model_folder_predicts_by_all_its_stages(store: Store, trained: Path, 
     for fold in ("fold_0", "fold_1"):
         shutil.copytree(trained, tmp_path / fold)
     for folds in ([0], None):
-        predictor = Predictor(tmp_path, folds, device="cpu")
+        predictor = Model(tmp_path, folds, device="cpu")
         assert [stage.configuration.trainer for stage in predictor.stages] == ["heatmap", "fine"]
         assert set(predictor.digests) == {f"{fold}{stage}" for fold in predictor.folds for stage in ("", "/heatmap")}
         found = predictor.compute([image, image]).landmarks
         assert np.allclose(found.points, validated[VAL[0]].points, atol=1e-4)
-    coarse = Predictor(tmp_path, [0], device="cpu", stages=1)
+    coarse = Model(tmp_path, [0], device="cpu", stages=1)
     assert [stage.configuration.trainer for stage in coarse.stages] == ["heatmap"]
     assert coarse.compute([image]).looks < predictor.compute([image, image]).looks
     with pytest.raises(AutolmkError, match="not so many stages"):
-        Predictor(tmp_path, [0], device="cpu", stages=3)
+        Model(tmp_path, [0], device="cpu", stages=3)
 
 
 OWN = """
@@ -149,16 +149,16 @@ def test_any_mix_of_own_and_shipped_trainers_predicts(
     staged_plans().save(model / "plans.json")
     keep_sources(named.values(), model)
     with pytest.raises(AutolmkError, match="--trust-code"):
-        Predictor(model, device="cpu")
+        Model(model, device="cpu")
     stored = store.load(VAL[0])
     image = Prepared(stored.image(), stored.fill)
-    found = Predictor(model, device="cpu", trust_code=True).compute([image, image]).landmarks
+    found = Model(model, device="cpu", trust_code=True).compute([image, image]).landmarks
     assert np.allclose(found.points, read_table(trained / "validation" / "landmarks.csv")[VAL[0]].points, atol=1e-4)
     if "heatmap" in own:  # -tr names the last stage's trainer alone
         with pytest.raises(AutolmkError) as refused:
-            Predictor(model, device="cpu", trainer=named["fine"])
+            Model(model, device="cpu", trainer=named["fine"])
         assert "--trust-code; -tr names the last stage's trainer alone" in str(refused.value)
-    Predictor(model, device="cpu", trainer=named["fine"], trust_code="heatmap" in own)
+    Model(model, device="cpu", trainer=named["fine"], trust_code="heatmap" in own)
 
 
 class Remembering:
