@@ -1,10 +1,10 @@
-"""autolmk_run on real data: from raw images to the final predictor, judged on test cases that nothing has seen before.
+"""autolmk_run on real data: from raw images to the final predictor, judged on test cases that nothing has seen.
 
-    python benchmarks/final.py --data FOLDER NAME [--configurations A B] [--folds 0 1 2] [--max-time 110m] [--work FOLDER]
+    python benchmarks/final.py --data FOLDER NAME [--configurations A B] [--folds 0 1 2] [--max-time 110m] [--work DIR]
 
-The command is autolmk_run alone, which trains on the training cases, chooses, packs, predicts the test cases and evaluates
-them; then each member of the packed model predicts the test cases by itself, for comparison. Finished steps are skipped,
-so the same call resumes; the seconds of all calls of autolmk_run are added up.
+The command is autolmk_run alone, which trains on the training cases, chooses, packs, predicts the test cases and
+evaluates them; then each member of the packed model predicts the test cases by itself, for comparison. Finished steps
+are skipped, so the same call resumes; the seconds of all calls of autolmk_run are added up.
 
 Exit code 1 where a bound is missed: the MRE; points further off than --far that no flag points at; the share of points
 with a flag; and whether the final predictor is better than each of its members.
