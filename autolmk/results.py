@@ -72,13 +72,15 @@ def write_held_out(
     """Predictions of cases with their truth: landmarks.csv, truth.csv, detections/, summary.json, points.csv, and
     review.csv where a recipe concluded. diagonals, pairs, unit: as of `evaluate`. more: what summary.json says besides.
     """
-    columns = RECIPE_COLUMNS if any(result.more for result in results.values()) else COLUMNS
+    concluded = any(result.more for result in results.values())
+    third = any(result.best.shape[1] == 3 for result in results.values())
+    columns = tuple(c for c in (RECIPE_COLUMNS if concluded else COLUMNS) if c != "z" or third)
     rows = [row for case, result in results.items() for row in result.rows(case, columns)]
     write_rows(folder / TABLE, columns, rows)
     write_table(folder / TRUTH, truth)
     for case, result in results.items():
         result.detections.save(folder, case)
-    if columns == RECIPE_COLUMNS:
+    if concluded:
         write_review(folder, columns, rows)
     found = {
         case: Annotation(r.landmarks.names, r.best, r.landmarks.status, "LPS", r.landmarks.likelihood)

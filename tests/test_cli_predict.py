@@ -215,7 +215,8 @@ def test_presence_without_calibration_is_said_once(tmp_path: Path, capsys: pytes
     make_images(images, 2)
     assert predict("-i", images, "-o", out, "-m", model) == 0
     assert capsys.readouterr().err.count("presence is not calibrated") == 1
-    assert json.loads((out / "run.json").read_text())["presence_calibrated_on"] == {"0": 0}
+    (record,) = json.loads((out / "run.json").read_text())["models"].values()
+    assert record["presence_calibrated_on"] == {"0": 0}
 
 
 def test_the_model_is_found_by_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
