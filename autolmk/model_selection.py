@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from autolmk.crossval import CrossValidation, common_cases
 from autolmk.detections import Detections
-from autolmk.ensembling import Combination, choose_combination, combine, single
+from autolmk.ensembling import Combination, choose_combination
 from autolmk.error_radius import ErrorRadius, fit_error_radius
 from autolmk.evaluation import penalties, point_errors
 from autolmk.geometry import FloatArray
@@ -57,15 +57,13 @@ class Choice:
     evidence: dict[str, Any]
 
 
-def case_errors(held_out: CrossValidation, cases: Sequence[str]) -> FloatArray:
-    """(N, 2): sum of the errors of all annotated points, mm, and their number, of each case; the rule is that of
-    `evaluation.point_errors`."""
+def case_errors(held_out: CrossValidation) -> tuple[FloatArray, ...]:
+    """(n_i,) mm of all annotated points of each case, in order of `cases`; the rule is `evaluation.point_errors`."""
     penalty = penalties(held_out.truth, held_out.diagonals())
-    rows = []
-    for case in cases:
-        errors, _ = point_errors(held_out.truth[case], held_out.detections[case].best, penalty[case])
-        rows.append((np.nansum(errors), np.isfinite(errors).sum()))
-    return np.array(rows, dtype=np.float64)
+    each = (
+        point_errors(held_out.truth[case], held_out.detections[case].best, penalty[case])[0] for case in held_out.cases
+    )
+    return tuple(errors[np.isfinite(errors)] for errors in each)
 
 
 def choose(
@@ -85,17 +83,16 @@ def choose(
     combined: dict[str, CrossValidation] = dict(held_out)
     members: dict[str, tuple[str, ...]] = {name: (name,) for name in models}
     first = next(iter(held_out.values()))
-    if len(first.folds) > 1:
-        for names in tqdm(_ensembles(held_out, most_members), "comparing ensembles", delay=2, disable=not progress):
-            name = " + ".join(names)
-            members[name] = names
-            combined[name] = nested_combination({n: held_out[n] for n in names}, seed=seed)
+    sets = _ensembles(held_out, most_members) if len(first.folds) > 1 else []
+    for names in tqdm(sets, "comparing ensembles", delay=2, disable=not progress):
+        _, ensemble, _ = choose_combination({n: held_out[n] for n in names}, seed=seed)
+        members[ensemble.name], combined[ensemble.name] = names, ensemble
     candidates = {
         name: Candidate(
             members[name],
             sum(sizes[n].n_stages for n in members[name]),
             sum(sizes[n].n_parameters for n in members[name]),
-            case_errors(model, cases),
+            case_errors(model),
         )
         for name, model in combined.items()
     }
@@ -106,22 +103,10 @@ def choose(
 
 def _ensembles(models: Mapping[str, CrossValidation], most_members: int) -> list[tuple[str, ...]]:
     """Sets of two and more of the best models, by their own held-out errors."""
-    totals = {name: case_errors(model, model.cases).sum(axis=0) for name, model in models.items()}
-    best = sorted(models, key=lambda name: totals[name][0] / max(totals[name][1], 1.0))[:BEST_MODELS]
+    totals = {name: float(np.concatenate(case_errors(model)).sum()) for name, model in models.items()}
+    best = sorted(models, key=totals.__getitem__)[:BEST_MODELS]
     sizes = range(2, most_members + 1)
     return [names for n in sizes for names in itertools.combinations(sorted(best, key=list(models).index), n)]
-
-
-def nested_combination(models: Mapping[str, CrossValidation], *, seed: int) -> CrossValidation:
-    """Held-out predictions of an ensemble: each fold's combination is chosen and fitted on the other folds' cases."""
-    first = next(iter(models.values()))
-    detections = {}
-    for fold in first.folds:
-        others = {name: model.without(fold) for name, model in models.items()}
-        combination, _ = choose_combination(others, others[first.name].cases, seed=seed)
-        for case in first.held_out_by(fold):
-            detections[case] = combine([model.detections[case] for model in models.values()], combination)
-    return CrossValidation(" + ".join(models), dict(first.fold_of), detections, dict(first.truth))
 
 
 def _finished(
@@ -137,17 +122,15 @@ def _finished(
     progress: bool,
 ) -> Choice:
     """What follows the chosen candidate, and all of it judged on cases that no choice has seen."""
-    if len(members) == 1:
-        combination, evidence = single(members[0]), {}
-    else:
-        combination, evidence = choose_combination({n: models[n] for n in members}, found.cases, seed=seed)
+    combination, _, evidence = choose_combination({n: models[n] for n in members}, seed=seed)
     context = Context(plans.landmarks, plans.sometimes_absent, plans.co_slice_groups, plans.pairs, plans.unit)
     steps, reasons = choose_steps(found, context, seed=seed)
     nested = _nested_steps(found, context, seed, progress)
     table = _ErrorTable.of(found, nested)
     radius = table.fit(found.cases, level, seed)
-    parts = {"level": level, "sometimes_absent": plans.sometimes_absent, "seed": seed}
-    conclusions = {case: c for cases in _groups(found) for case, c in table.conclude(cases, **parts).items()}
+    conclusions: dict[str, Conclusion] = {}
+    for cases in _groups(found):
+        conclusions |= table.conclude(cases, level=level, sometimes_absent=plans.sometimes_absent, seed=seed)
     evidence = {
         "combination": evidence,
         "postprocessing": reasons,

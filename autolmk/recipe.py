@@ -1,9 +1,9 @@
 """Recipe: how the final predictor goes from what its models say to what is written, chosen on held-out cases.
 
-    Detections of models --combination--> Detections --postprocessing--> Detections --> Landmarks with error radii
+    Detections of models --combination--> Detections --postprocessing--> Detections --> Landmarks, error radii
 
-The same few lines run for held-out cases, for `autolmk_predict -m PACKED_FOLDER` and for the commands that work on folders
-of predictions. It is data: recipe.json in the packed folder.
+The same few lines run for held-out cases, for `autolmk_predict -m PACKED_FOLDER` and for the commands that work on
+folders of predictions. It is data: recipe.json in the packed folder.
 
 Shapes: L landmarks. Everything in mm (or pixels).
 """

@@ -51,7 +51,7 @@ def _ensemble(args: argparse.Namespace) -> int:
     cases = common_cases(runs)
     runs, combination = _combination(runs, args.recipe)
     absent = sorted({name for run_ in runs for name in run_.sometimes_absent})
-    models = {name: {} for run_ in runs for name in run_.models}
+    models: dict[str, object] = {name: {} for run_ in runs for name in run_.models}
     output = begin(args.output.expanduser(), runs, cases, {"combination": digest(to_json(combination))})
     for case in tqdm(cases, desc="combining", unit="case", delay=2):
         combined = combine([Detections.load(run_.folder, case) for run_ in runs], combination)

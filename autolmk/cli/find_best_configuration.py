@@ -114,7 +114,7 @@ def _recipe(choice: Choice, plans: Plans, model: Path, folds: Sequence[int]) -> 
 def _write(
     folder: Path, target: Path, choice: Choice, plans: Plans, held_out: CrossValidation, args: argparse.Namespace
 ) -> None:
-    """What stands beside the recipe: the evidence, how to predict, and the held-out cases through the whole pipeline."""
+    """What stands beside the recipe: evidence, how to predict, and the held-out cases through the whole pipeline."""
     from autolmk.results import Result, write_held_out
     from autolmk.serialization import write_bytes, write_json
 

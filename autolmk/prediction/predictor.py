@@ -56,11 +56,10 @@ class Predictor:
         packed = (self.model_folder / RECIPE).is_file()
         self.recipe = Recipe.load(self.model_folder) if packed else None
         if self.recipe is None:
-            parts = {"shape_prior": shape_prior, "co_slice": co_slice, "stages": stages, "trainer": trainer}
             models = [
                 Model(
-                    self.model_folder, folds, checkpoint, device,
-                    mirror=mirror, step=step, trust_code=trust_code, **parts,
+                    self.model_folder, folds, checkpoint, device, mirror=mirror, step=step, shape_prior=shape_prior,
+                    co_slice=co_slice, stages=stages, trainer=trainer, trust_code=trust_code,
                 )
             ]  # fmt: skip
         else:

@@ -1,0 +1,333 @@
+"""Ensembling: what several models say of one case, combined in millimetres. Candidates only, never heatmaps.
+
+A place is supported by every candidate near it, of any model, each by its probability and its model's precision. The
+best supported place wins; there the models' candidates are averaged by precision, with weights that fall to nothing for
+what lies far off. So a model that is far off, or finds nothing, hardly matters, and a second candidate of one model can
+win where the others confirm it. What the weights are is fitted on held-out cases (`Combination`).
+
+Shapes: M models, L landmarks, K candidates, P physical axes. Everything in mm (or pixels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from autolmk.calibration import PresenceCalibration, fit_presence
+from autolmk.crossval import CrossValidation
+from autolmk.detections import Detections
+from autolmk.evaluation import penalties, point_errors
+from autolmk.geometry import FloatArray
+from autolmk.selection import paired_test
+
+Rule = Literal["mean", "precision", "landmark_precision"]  # the simplest first
+SIGNIFICANT = 0.05  # p from which a rule is better than a simpler one
+CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
+NEAR = 3.0  # standard deviations of the difference of two models' points within which they mean the same place
+WIDE = 6.0  # the same, of what a first look at a case without fitted errors allows: widths of peaks
+ROUNDS = 10  # of reweighting
+FLOOR = 1e-6  # mm^2
+LEAST_LIKELY = 1e-4  # probability of a place that no model shows
+SAMPLING = 2.7  # variance of the logarithm of a median-based variance, over that of one from all squares
+
+
+@dataclass(frozen=True)
+class Combination:
+    """rule: how models are weighted: all alike, by each model's precision, or by each model's precision landmark by
+    landmark. members: names of the models, in order. variance: of each member, landmark -> mm^2 an axis of its errors
+    (those within reach; gross ones do not count); empty where no held-out cases told, then peaks' widths count instead.
+    slope, intercept: of each member, from a candidate's log-odds to the probability that it is the true place."""
+
+    rule: Rule
+    members: tuple[str, ...]
+    variance: dict[str, dict[str, float]] = field(default_factory=dict)
+    slope: dict[str, float] = field(default_factory=dict)
+    intercept: dict[str, float] = field(default_factory=dict)
+
+
+def single(name: str) -> Combination:
+    """Of one model: what it says is left as it is."""
+    return Combination("mean", (name,))
+
+
+def equal_combination(names: Sequence[str]) -> Combination:
+    """Of models of which nothing is known: all count alike."""
+    return Combination("mean", tuple(names))
+
+
+def combine(found: Sequence[Detections], combination: Combination) -> Detections:
+    """One case's detections of the members, in their order, as one. ValueError where their number or names differ.
+
+    Candidates are at places that models found, or their means; log-odds are those of the mean of the models'
+    probabilities; spread is the weighted mean of the models' widths, likelihood their mean over those that know the
+    landmark; geometry that of the finest voxels. disagreement: root mean square distance of the models' own best points
+    from the combined one. One member is left as it is.
+    """
+    return combine_cases([found], combination)[0]
+
+
+def combine_cases(cases: Sequence[Sequence[Detections]], combination: Combination) -> list[Detections]:
+    """`combine` of many cases, which is faster than one by one."""
+    for found in cases:
+        if len(found) != len(combination.members) or any(one.names != found[0].names for one in found):
+            raise ValueError(f"a combination of {len(combination.members)} models needs as many detections of a case")
+    if not cases or len(combination.members) == 1:
+        return [found[0] for found in cases]
+    k = max(one.candidates.shape[1] for found in cases for one in found)
+    pool = _Pool.joined([_Pool.of(found, combination, k) for found in cases])
+    places, odds, weights = zip(*(pool.take() for _ in range(k)), strict=True)
+    candidates, log_odds = np.stack(places, axis=1), np.stack(odds, axis=1)
+    result = []
+    for i, found in enumerate(cases):
+        rows = slice(i * len(found[0].names), (i + 1) * len(found[0].names))
+        result.append(_combined(found, candidates[rows], log_odds[rows], weights[0][rows]))
+    return result
+
+
+def _combined(
+    found: Sequence[Detections], candidates: FloatArray, log_odds: FloatArray, weight: FloatArray
+) -> Detections:
+    """Of one case; weight: (L, M) that each model has in the best place."""
+    finest = min(found, key=lambda one: math.prod(one.geometry.spacing))
+    spread = _weighted_mean(np.stack([one.spread for one in found], axis=1), weight)
+    own = np.stack([one.best for one in found], axis=1)
+    disagreement = np.sqrt(_mean(((own - candidates[:, :1]) ** 2).sum(axis=2)))
+    likelihood = _mean(np.stack([one.likelihood for one in found], axis=1))
+    return Detections(found[0].names, candidates, log_odds, spread, likelihood, finest.geometry, disagreement)
+
+
+@dataclass(eq=False)
+class _Pool:
+    """The candidates that are left. points: (L, M, K, P), anything where there is none; probability: (L, M, K), 0
+    there; deviation: (L, M) mm an axis of each model's errors; weight: (L, M) of each model's points; n_models: (L,)
+    that know the landmark."""
+
+    points: FloatArray
+    probability: FloatArray
+    deviation: FloatArray
+    weight: FloatArray
+    n_models: FloatArray
+
+    @classmethod
+    def joined(cls, pools: Sequence[_Pool]) -> _Pool:
+        """Landmarks of many cases in one row."""
+        return cls(*(np.concatenate([vars(pool)[name] for pool in pools]) for name in cls.__dataclass_fields__))
+
+    @classmethod
+    def of(cls, found: Sequence[Detections], combination: Combination, k: int) -> _Pool:
+        """Of all members of one case; those with fewer than k candidates are filled up."""
+        points, log_odds = [], []
+        for one in found:
+            missing = k - one.candidates.shape[1]
+            points.append(np.pad(one.candidates, ((0, 0), (0, missing), (0, 0)), constant_values=np.nan))
+            log_odds.append(np.pad(one.log_odds, ((0, 0), (0, missing)), constant_values=-np.inf))
+        each, odds = np.stack(points, axis=1), np.stack(log_odds, axis=1)
+        there = np.isfinite(odds) & np.isfinite(each).all(axis=3)
+        deviation = _deviations(found, combination).T
+        weight = np.ones_like(deviation) if combination.rule == "mean" else 1 / deviation**2
+        known = np.stack([~np.isnan(one.likelihood) for one in found], axis=1).sum(axis=1)
+        return cls(
+            np.where(there[..., None], each, 0.0),
+            np.where(there, _probabilities(odds, combination), 0.0),
+            deviation,
+            weight / weight.max(axis=1, keepdims=True),
+            np.maximum(known, 1),
+        )
+
+    def take(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(best supported places (L, P), NaN where nothing is left; their log-odds (L,); the weight (L, M) that each
+        model has in them); what lies there is taken out."""
+        n, m, k, p = self.points.shape
+        each = self.points.reshape(n, m * k, p)
+        totals = np.stack([self._support(each[:, j]).sum(axis=1) for j in range(m * k)], axis=1)
+        totals = np.where(self.probability.reshape(n, m * k) > 0, totals, -1.0)
+        place = each[np.arange(n), totals.argmax(axis=1)]
+        for _ in range(ROUNDS):
+            place = self._mean_at(place)
+        near = self._scaled(place) <= NEAR
+        shown = np.where(near, self.probability, 0.0).max(axis=2).sum(axis=1) / self.n_models
+        mean = shown.clip(LEAST_LIKELY, 1 - LEAST_LIKELY)
+        weight, left = self._support(place), totals.max(axis=1) >= 0
+        self.probability = np.where(near, 0.0, self.probability)
+        log_odds = np.where(left, np.log(mean / (1 - mean)), -np.inf)
+        return np.where(left[:, None], place, np.nan), log_odds, weight
+
+    def _scaled(self, place: FloatArray) -> FloatArray:
+        """(L, M, K) distances from places (L, P), in standard deviations of the difference of two models' points."""
+        usual = np.median(self.deviation, axis=1, keepdims=True)
+        both = np.sqrt((self.deviation**2 + usual**2) * self.points.shape[3])
+        return np.asarray(np.linalg.norm(self.points - place[:, None, None], axis=3) / both[..., None])
+
+    def _each(self, place: FloatArray) -> FloatArray:
+        """(L, M, K) support of each candidate for places: its probability, less the further off (Geman-McClure)."""
+        return np.asarray(self.probability * (NEAR**2 / (NEAR**2 + self._scaled(place) ** 2)) ** 2)
+
+    def _support(self, place: FloatArray) -> FloatArray:
+        """(L, M) of each model for places, by its best candidate for them."""
+        return np.asarray(self.weight * self._each(place).max(axis=2))
+
+    def _mean_at(self, place: FloatArray) -> FloatArray:
+        """(L, P) mean of the candidates by which the models support places; the places where nothing does."""
+        each = self._each(place)
+        best = each.argmax(axis=2)[..., None, None]
+        points = np.take_along_axis(self.points, best, axis=2)[:, :, 0]
+        weight = (self.weight * each.max(axis=2))[..., None]
+        total = weight.sum(axis=1)
+        return np.where(total > 0, (weight * points).sum(axis=1) / np.maximum(total, 1e-300), place)
+
+
+def _deviations(found: Sequence[Detections], combination: Combination) -> FloatArray:
+    """(M, L) mm an axis of the models' errors, as the rule knows them."""
+    if combination.variance:
+        names = found[0].names
+        rows = [[combination.variance[m].get(name, np.nan) for name in names] for m in combination.members]
+        variance = np.array(rows, dtype=np.float64)
+        fill = np.nanmean(variance, axis=1, keepdims=True)
+        return np.sqrt(np.maximum(np.where(np.isfinite(variance), variance, fill), FLOOR))
+    spread = np.array([one.spread for one in found])
+    voxel = np.array([[math.prod(one.geometry.spacing) ** (1 / len(one.geometry.spacing))] for one in found])
+    width = np.where(np.isfinite(spread), spread, voxel)
+    return np.asarray(np.broadcast_to(np.median(width, axis=0), width.shape) * WIDE / NEAR)
+
+
+def _probabilities(log_odds: FloatArray, combination: Combination) -> FloatArray:
+    """(L, M, K) that each candidate is the true place."""
+    each = [
+        PresenceCalibration(combination.slope.get(name, 1.0), combination.intercept.get(name, 0.0)).likelihood(odds)
+        for name, odds in zip(combination.members, log_odds.swapaxes(0, 1), strict=True)
+    ]
+    return np.maximum(np.stack(each, axis=1), LEAST_LIKELY)
+
+
+def _mean(values: FloatArray) -> FloatArray:
+    """(L,) of values (L, M), those that are known; NaN where none is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+
+
+def _weighted_mean(values: FloatArray, weight: FloatArray) -> FloatArray:
+    """(L,) of values (L, M), those that are known."""
+    weight = np.where(np.isfinite(values), weight, 0.0)
+    total = weight.sum(axis=1)
+    sums = (np.nan_to_num(values) * weight).sum(axis=1)
+    return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
+
+
+# -- fitted on held-out cases ------------------------------------------------------------------------------------------
+
+
+def fit_combination(models: Mapping[str, CrossValidation], cases: Sequence[str], rule: Rule) -> Combination:
+    """On these held-out cases. A landmark's variance is drawn to its model's as far as few cases leave it uncertain
+    (empirical Bayes on the logarithm), so that landmarks weigh of their own only where the data supports it."""
+    variance, slope, intercept = {}, {}, {}
+    for name, model in models.items():
+        each = _variances(model, cases)
+        pooled = float(np.exp(np.mean(np.log(list(each.values()))))) if each else FLOOR
+        variance[name] = each if rule == "landmark_precision" else dict.fromkeys(each, pooled)
+        fit = _calibration(model, cases, each, pooled)
+        slope[name], intercept[name] = fit.slope, fit.intercept
+    return Combination(rule, tuple(models), variance, slope, intercept)
+
+
+def choose_combination(
+    models: Mapping[str, CrossValidation], *, seed: int
+) -> tuple[Combination, CrossValidation, dict[str, Any]]:
+    """(the combination fitted on all cases; held-out predictions of the ensemble; the errors of each rule there).
+
+    What is held out is predicted by weights that were fitted on the other folds' cases, and by the rule that does best
+    on them: the simplest one, unless a later one has a lower error by the paired test. With one fold no rule can be
+    judged, and all models count alike.
+    """
+    first = next(iter(models.values()))
+    if len(models) == 1:
+        return single(first.name), first, {}
+    rules: tuple[Rule, ...] = get_args(Rule) if len(first.folds) > 1 else get_args(Rule)[:1]
+    detections = {rule: _held_out(models, rule) for rule in rules}
+    errors = {rule: _case_means(first, found) for rule, found in detections.items()}
+    chosen = _rule(errors, first.cases, seed)
+    kept = {}
+    for fold in first.folds:
+        rest = [case for case in first.cases if first.fold_of[case] != fold]
+        rule = _rule(errors, rest, seed)
+        kept |= {case: detections[rule][case] for case in first.held_out_by(fold)}
+    combined = CrossValidation(" + ".join(models), dict(first.fold_of), kept, dict(first.truth))
+    why = f"the simplest rule that no other one beats beyond chance, over {len(first.cases)} held-out cases"
+    if len(rules) == 1:
+        why = "one fold cannot judge rules: all models count alike"
+    evidence = {rule: _overall(values, first.cases) for rule, values in errors.items()}
+    fitted = fit_combination(models, first.cases, chosen)
+    return fitted, combined, {"rule": chosen, "why": why, "case_mean": evidence}
+
+
+def _held_out(models: Mapping[str, CrossValidation], rule: Rule) -> dict[str, Detections]:
+    """case -> the ensemble's detections, by weights of the other folds' cases; of a single fold all models alike."""
+    first = next(iter(models.values()))
+    result: dict[str, Detections] = {}
+    for fold in first.folds:
+        rest = [case for case in first.cases if first.fold_of[case] != fold]
+        combination = fit_combination(models, rest, rule) if rest else equal_combination(list(models))
+        cases = first.held_out_by(fold)
+        found = combine_cases([[model.detections[case] for model in models.values()] for case in cases], combination)
+        result |= dict(zip(cases, found, strict=True))
+    return result
+
+
+def _case_means(truth: CrossValidation, found: Mapping[str, Detections]) -> dict[str, float]:
+    """case -> mean error of its annotated points, mm; NaN without any."""
+    penalty = penalties(truth.truth, truth.diagonals())
+    each = {case: point_errors(truth.truth[case], one.best, penalty[case])[0] for case, one in found.items()}
+    return {case: float(_mean(errors[None])[0]) for case, errors in each.items()}
+
+
+def _rule(errors: Mapping[Rule, Mapping[str, float]], cases: Sequence[str], seed: int) -> Rule:
+    """By these cases."""
+    rules = list(errors)
+    chosen = rules[0]
+    for rule in rules[1:]:
+        one, other = (np.array([errors[r][case] for case in cases]) for r in (rule, chosen))
+        if np.nansum(one) < np.nansum(other) and paired_test(one, other, seed=seed) < SIGNIFICANT:
+            chosen = rule
+    return chosen
+
+
+def _overall(errors: Mapping[str, float], cases: Sequence[str]) -> float | None:
+    known = [errors[case] for case in cases if math.isfinite(errors[case])]
+    return float(np.mean(known)) if known else None
+
+
+def _variances(model: CrossValidation, cases: Sequence[str]) -> dict[str, float]:
+    """landmark -> mm^2 an axis, from the median of squared errors, so that gross errors do not count; landmarks that
+    no case shows are left out."""
+    names = model.detections[cases[0]].names
+    square = np.array([((model.detections[c].best - model.truth[c].points) ** 2).sum(axis=1) for c in cases])
+    p = model.detections[cases[0]].candidates.shape[2]
+    count = np.isfinite(square).sum(axis=0)
+    known = np.flatnonzero(count > 0)
+    if not len(known):
+        return {}
+    raw = np.log(np.maximum(np.nanmedian(square[:, known], axis=0) / CHI_SQUARE_MEDIAN[p], FLOOR))
+    sampling = SAMPLING * 2 / (count[known] * p)
+    between = max(float(raw.var(ddof=1) - sampling.mean()), 0.0) if len(known) > 1 else 0.0
+    own = between / (between + sampling)
+    logarithm = own * raw + (1 - own) * raw.mean()
+    return {names[i]: float(np.exp(value)) for i, value in zip(known, logarithm, strict=True)}
+
+
+def _calibration(
+    model: CrossValidation, cases: Sequence[str], variance: Mapping[str, float], pooled: float
+) -> PresenceCalibration:
+    """From log-odds to "this candidate is within reach of the true place", over all candidates of present landmarks."""
+    odds, right = [], []
+    for case in cases:
+        found, truth = model.detections[case], model.truth[case]
+        deviation = np.sqrt([variance.get(name, pooled) for name in found.names])
+        distance = np.linalg.norm(found.candidates - truth.points[:, None], axis=2)
+        shown = np.isfinite(found.log_odds) & np.isfinite(distance)
+        odds.append(found.log_odds[shown])
+        right.append((distance <= NEAR * deviation[:, None] * math.sqrt(found.candidates.shape[2]))[shown])
+    return fit_presence(np.concatenate(odds), np.concatenate(right))
