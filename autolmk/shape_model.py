@@ -39,11 +39,12 @@ PARTS = 8  # at most, into which the training cases are divided for calibration
 @dataclass(frozen=True, eq=False)
 class Expectation:
     """What the others make of each landmark. place: (L, P) mm, NaN where nothing can be said. covariance: (L, P, P)
-    mm^2 of the true place around it. weight: (L,) 0 to 1, how much each point was believed."""
+    mm^2 of the true place around it. weight: (L,) 0 to 1, how much each was believed. pose: mean shape to image."""
 
     place: FloatArray
     covariance: FloatArray
     weight: FloatArray
+    pose: Similarity | None
 
     @property
     def standard_deviation(self) -> FloatArray:
@@ -86,7 +87,7 @@ class ShapeModel:
     @property
     def known(self) -> BoolArray:
         """(L,) landmarks that the model knows."""
-        return np.asarray(np.isfinite(self.points).all(axis=1))
+        return _known(self.points)
 
     @cached_property
     def covariance(self) -> FloatArray:
@@ -98,11 +99,11 @@ class ShapeModel:
         return np.asarray(self.inflation**2 * shape + pose.T @ pose)
 
     @cached_property
-    def _spread(self) -> FloatArray:
-        """(L,) mm an axis, of a landmark by itself."""
+    def own_variance(self) -> FloatArray:
+        """(L,) mm^2 an axis, of each landmark by itself in the mean shape's pose."""
         modes = np.array(self.modes, dtype=np.float64).reshape(-1, *self.points.shape)
         variance = np.array(self.variance) + (modes**2).sum(axis=0)
-        return np.asarray(self.inflation * np.sqrt(variance.mean(axis=1)))
+        return np.asarray(self.inflation**2 * variance.mean(axis=1))
 
     def expected(self, points: FloatArray, weight: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """(places (L, P), standard deviations an axis (L,)), both mm, see `expectation`."""
@@ -110,26 +111,31 @@ class ShapeModel:
         return found.place, found.standard_deviation
 
     def expectation(
-        self, points: FloatArray, weight: FloatArray | None = None, noise: FloatArray | float = 0.0
+        self,
+        points: FloatArray,
+        weight: FloatArray | None = None,
+        noise: FloatArray | float = 0.0,
+        *,
+        start: Similarity | None = None,
     ) -> Expectation:
         """Of each landmark, given the other points (L, P) mm, NaN for none, trusted by weight (L,) 0 to 1, default 1.
 
         noise: mm an axis, of the points' own errors, a number or (L,). Nothing can be said, NaN, with P points or
-        fewer, or where they lie on a line. ValueError where the points are not those of the model's landmarks.
+        fewer, or where they lie on a line. start: a pose from which to
+        begin, instead of a robust search. ValueError where the points are not those of the model's landmarks.
         """
         n, p = self.points.shape
         if points.shape != (n, p):
             raise ValueError(f"a shape model of {n} landmarks on {p} axes needs points ({n}, {p}), got {points.shape}")
         trust = np.ones(n) if weight is None else np.clip(np.nan_to_num(weight), 0.0, 1.0)
         used = np.isfinite(points).all(axis=1) & self.known & (trust > 0)
-        nothing = Expectation(np.full((n, p), np.nan), np.full((n, p, p), np.nan), np.zeros(n))
+        nothing = Expectation(np.full((n, p), np.nan), np.full((n, p, p), np.nan), np.zeros(n), None)
         if used.sum() <= p or on_a_line(points[used]) or on_a_line(self.points[used]):
             return nothing
-        fit = fit_similarity(self.points[used], points[used], trust[used], scale_bounds=self.scale_bounds)
-        own = np.broadcast_to(np.asarray(noise, dtype=np.float64), (n,)) / fit.similarity.scale
-        in_pose = fit.similarity.inverse().apply(points) - self.points
-        believed = np.zeros(n)
-        believed[used] = np.maximum(fit.weights, LEAST_WEIGHT)
+        own = np.broadcast_to(np.asarray(noise, dtype=np.float64), (n,))
+        pose, believed = self._pose(points, np.where(used, trust, 0.0), own, start)
+        own = own / pose.scale
+        in_pose = pose.inverse().apply(points) - self.points
         for _ in range(REWEIGHTED):
             mean, covariance = self._conditional(in_pose, believed, own)
             square = _squares(in_pose - mean, covariance + own[:, None, None] ** 2 * np.eye(p))
@@ -138,8 +144,28 @@ class ShapeModel:
             if moved < CONVERGED:
                 break
         mean, covariance = self._conditional(in_pose, believed, own)
-        turn = fit.similarity.scale * fit.similarity.rotation
-        return Expectation(fit.similarity.apply(self.points + mean), turn @ covariance @ turn.T, believed)
+        turn = pose.scale * pose.rotation
+        return Expectation(pose.apply(self.points + mean), turn @ covariance @ turn.T, believed, pose)
+
+    def _pose(
+        self, points: FloatArray, trust: FloatArray, noise: FloatArray, start: Similarity | None
+    ) -> tuple[Similarity, FloatArray]:
+        """The pose in which the mean shape fits the points (L, P), and how much each is believed (L,): a robust search,
+        or one step from `start`."""
+        used = trust > 0
+        if start is None:
+            fit = fit_similarity(self.points[used], points[used], trust[used], scale_bounds=self.scale_bounds)
+            believed = np.zeros(len(trust))
+            believed[used] = np.maximum(fit.weights, LEAST_WEIGHT)
+            return fit.similarity, believed
+        square = ((points - start.apply(self.points)) ** 2).mean(axis=1)
+        usual = start.scale**2 * self.own_variance + noise**2
+        weight = (1 + np.where(used, square, np.inf) / (WIDTH**2 * np.maximum(usual, 1e-12))) ** -2.0
+        believed = np.where(used, np.maximum(trust * weight, LEAST_WEIGHT), 0.0)
+        fit = fit_similarity(
+            self.points[used], points[used], believed[used], robust=False, scale_bounds=self.scale_bounds
+        )
+        return fit.similarity, believed
 
     def _conditional(
         self, observed: FloatArray, weight: FloatArray, noise: FloatArray
@@ -149,7 +175,7 @@ class ShapeModel:
         n, p = observed.shape
         seen, rest = np.flatnonzero(weight > 0), np.flatnonzero((weight <= 0) & self.known)
         blocks = self.covariance.reshape(n, p, n, p)
-        error = noise**2 + self._spread**2 * (1 / np.maximum(weight, LEAST_WEIGHT) - 1)
+        error = noise**2 + self.own_variance * (1 / np.maximum(weight, LEAST_WEIGHT) - 1)
         among = blocks[seen][:, :, seen].reshape(len(seen) * p, -1)
         inverse = np.linalg.inv(among + np.diag(np.repeat(error[seen], p)))
         pulled = inverse @ observed[seen].ravel()
@@ -230,10 +256,10 @@ def _of_residuals(
 ) -> ShapeModel:
     """A model, not yet calibrated, of deviations (N, L, P) from the mean shape (L, P), NaN where not present."""
     n, landmarks, p = residuals.shape
-    seen = np.isfinite(residuals).all(axis=2)
+    seen: BoolArray = np.asarray(np.isfinite(residuals).all(axis=2))
     counts = np.repeat(np.maximum(seen.sum(axis=0), 1), p)
     x = np.where(seen[..., None], residuals, 0.0).reshape(n, -1)
-    known = np.repeat(np.isfinite(mean).all(axis=1), p)
+    known = np.repeat(_known(mean), p)
     raw = (x**2).sum(axis=0) / np.maximum(counts - 1, 1)
     spread = np.sqrt((counts * raw + PSEUDO_CASES * raw[known].mean()) / (counts + PSEUDO_CASES))
     scale = np.sqrt(np.maximum((x**2).sum(axis=0), 1e-300))
@@ -276,7 +302,9 @@ def _calibrated(model: ShapeModel, in_pose: FloatArray, poses: Sequence[Similari
         mean = np.where(count[:, None] > 0, np.nansum(others, axis=0) / np.maximum(count, 1)[:, None], np.nan)
         mean[count < FEWEST_SEEN - 1] = np.nan
         without = _of_residuals(model.names, others - mean, mean, model.scale_bounds)
-        found += [without.standardised(poses[i].apply(in_pose[i])) for i in map(int, np.flatnonzero(parts == part))]
+        for i in map(int, np.flatnonzero(parts == part)):
+            points = poses[i].apply(in_pose[i])
+            found.append(without.expectation(points, start=poses[i]).distance(points))
     distances = np.concatenate(found)
     distances = distances[np.isfinite(distances)]
     if not len(distances):
@@ -286,9 +314,14 @@ def _calibrated(model: ShapeModel, in_pose: FloatArray, poses: Sequence[Similari
     return replace(model, inflation=inflation, distances=tuple(map(float, np.quantile(distances / inflation, LEVELS))))
 
 
+def _known(points: FloatArray) -> BoolArray:
+    """(L,) which rows of (L, P) are places."""
+    return np.asarray(np.isfinite(points).all(axis=1))
+
+
 def _pose_modes(mean: FloatArray) -> FloatArray:
     """(P + P (P - 1) / 2 + 1, L, P) mm: translations, rotations and scale, to first order, as large as the shape."""
-    known: BoolArray = np.asarray(np.isfinite(mean).all(axis=1))
+    known = _known(mean)
     p = mean.shape[1]
     centred = np.where(known[:, None], mean - mean[known].mean(axis=0), 0.0)
     size = float(np.sqrt((centred**2).sum() / max(known.sum(), 1)))

@@ -19,26 +19,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from correlated import set_folders
 from real_data import command
 from tqdm import tqdm
 
 from autolmk import Predictor
 from autolmk.dataset import Dataset
-from autolmk.detections import Detections, saved_cases
+from autolmk.detections import saved_cases
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans, replace_configuration
 
 NAME, METHOD = "Dataset001_LookAlikes", "heatmap"
 MODEL = f"{METHOD}__autolmkPlans__{METHOD}"
-N_TRAIN, N_TEST, FOLDS = 32, 40, (0, 1)
+N_TRAIN, N_TEST, FOLDS = 24, 40, (0, 1)
 WINDOW, STAGES, BATCH = (4, 12, 12), 3, 24
+STRIDES = ((1, 1, 1), (1, 2, 2), (1, 2, 2))
 LEAST_REMOVED, MOST_WORSENED = 0.8, 0.01
 
 
@@ -73,8 +72,12 @@ def shorten(file: Path, steps: int) -> None:
     plans = Plans.load(file)
     c = plans.configuration(METHOD)
     a = c.architecture
-    shallow = {key: getattr(a, key)[:STAGES] for key in ("features_per_stage", "kernel_sizes", "strides")}
-    shallow |= {"n_conv_per_stage": a.n_conv_per_stage[:STAGES], "n_conv_per_stage_decoder": (2,) * (STAGES - 2)}
+    shallow = {key: getattr(a, key)[:STAGES] for key in ("features_per_stage", "kernel_sizes")}
+    shallow |= {
+        "strides": STRIDES,
+        "n_conv_per_stage": a.n_conv_per_stage[:STAGES],
+        "n_conv_per_stage_decoder": (2,) * (STAGES - 2),
+    }
     plans = replace(plans, pairs=())
     replace_configuration(
         plans,

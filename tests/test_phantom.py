@@ -140,18 +140,19 @@ def test_single_slices_share_none() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_row_of_balls_lies_exactly_at_its_points(seed: int) -> None:
+def test_a_row_of_balls_lies_exactly_at_its_points(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the row adds to the image is balls, whose centroids are the landmarks, within half a millimetre."""
     phantom = make_phantom(seed, look_alikes=True, noise=0)
-    geometry, plain = phantom.image.geometry, make_phantom(seed, noise=0)
+    geometry = phantom.image.geometry
+    monkeypatch.setattr("autolmk.phantom.ROW", [])
+    plain = make_phantom(seed, look_alikes=True, noise=0)
     added = np.abs(phantom.image.array[0] - plain.image.array[0])
-    blobs, n = ndimage.label(added > 0.25 * added.max())
+    blobs, n = ndimage.label(added > 0.5 * added.max())
     found = geometry.to_physical(np.array(ndimage.center_of_mass(added, blobs, np.arange(1, n + 1))))
     rows = [i for i, name in enumerate(phantom.landmarks.names) if name in ROW_POINTS]
     apart = np.linalg.norm(phantom.landmarks.points[rows][:, None] - found, axis=2)
     assert n == len(ROW) and len(rows) == len(ROW) - 2
     assert apart.min(axis=1).max() < 0.5 and len(set(apart.argmin(axis=1))) == len(rows)
-    np.testing.assert_array_equal(phantom.landmarks.points[:12], plain.landmarks.points)
     assert geometry.contains(geometry.to_voxels(phantom.landmarks.points)).all()
 
 
