@@ -7,11 +7,14 @@ ever interpolated, and each voxel is the mean of two samples along its thick axi
 With `co_slice` it also holds two groups of landmarks that annotators place on one slice of the file each, on different
 axes. A rod runs through all slices and looks the same on each of them: only the other members of its group tell on
 which one its landmark lies, and they are further away than what a small window around it shows.
+
+With `look_alikes` it also holds a row of identical balls, like vertebrae: a small window shows a ball with a neighbour
+on either side, and only the head far away tells which one it is. These heads also nod by up to 45 degrees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -23,6 +26,7 @@ from tqdm import tqdm
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
+from autolmk.phantom_anatomy import CO_SLICE, HEAD, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT, Structure
 from autolmk.serialization import write_json
 
 SIDE = 80.0  # mm: the field of view that the model below was drawn for
@@ -30,99 +34,10 @@ SPACING = {3: (2.5, 1.0, 1.0), 2: (1.0, 1.0)}  # mm, array order
 MAX_ROTATION, MAX_OBLIQUITY = 20.0, 10.0  # degrees: of the head in the room, of the grid in the room
 WAVES, AMPLITUDE, WAVELENGTHS = 3, 0.8, (35.0, 60.0)  # of the displacement; its gradient stays below 0.5
 NOISE = 0.05  # of the brightest structure
+MAX_NOD = 45.0  # degrees, of heads with look-alikes: the direction in which a row runs must not tell its members apart
 ABSENT_SHARE, UNKNOWN_SHARE = 0.2, 0.05
 SLICE_VARIES, REACH = 9.0, 40.0  # mm of the model: where a group's slice lies, and how far members are looked for
 JITTER = 0.4  # mm, standard deviation of annotations within their slice
-
-
-@dataclass(frozen=True)
-class Structure:
-    """An ellipsoid of the model, mm, physical order; later structures cover earlier ones.
-
-    radii: infinite along a rod. part_of: the landmark without which it is missing from the image.
-    """
-
-    centre: tuple[float, ...]
-    radii: tuple[float, ...]
-    value: float
-    part_of: str | None = None
-
-
-def _both(centre: tuple[float, ...], radii: tuple[float, ...], value: float, name: str) -> list[Structure]:
-    """A structure on the left (+x) and its mirror image on the right."""
-    mirrored = (-centre[0], *centre[1:])
-    return [Structure(centre, radii, value, f"{name}_L"), Structure(mirrored, radii, value, f"{name}_R")]
-
-
-HEAD = {
-    3: [
-        Structure((0, 0, 0), (22, 25, 24), 0.45),
-        Structure((0, -24, -4), (3, 5, 3.5), 0.45),
-        Structure((0, 0, 0), (20, 23, 22), 1.0),
-        Structure((0, 2, 22.5), (3, 3, 3), 1.0),
-        Structure((0, 23.5, -4), (3, 3, 3), 1.0),
-        Structure((0, 0, 0), (17.8, 20.8, 19.8), 0.6),
-        Structure((0, 6, -20.5), (3.5, 3.5, 4), 0.3),
-        *_both((4.5, -1, 3), (2.2, 7.5, 3), 0.2, "Ventricle"),
-        *_both((8.5, -19, 1), (4.2, 4.2, 4.2), 0.15, "Eye"),
-        *_both((8.5, -22, 1), (1.6, 1.3, 1.6), 0.8, "Eye"),
-        *_both((19.5, 2, -6), (4, 2.8, 2.8), 0.1, "Ear"),
-        Structure((0, -6, -8), (2.5, 2.5, 2.5), 0.95),
-        Structure((0, 8, 2), (2.5, 2.5, 2.5), 1.1, "Pineal"),
-    ],
-    2: [
-        Structure((0, 0), (23, 28), 0.45),
-        Structure((0, 0), (20, 25), 1.0),
-        Structure((0, -25), (3, 3), 1.0),
-        Structure((0, 25), (3, 3), 1.0),
-        Structure((0, 0), (17.5, 22.5), 0.6),
-        *_both((4.5, 2), (2, 7), 0.2, "Ventricle"),
-        *_both((8.5, -11), (4, 4), 0.15, "Eye"),
-        *_both((19.5, 5), (4, 2.8), 0.1, "Ear"),
-        Structure((0, -2), (2.5, 2.5), 0.95),
-        Structure((0, 14), (2.5, 2.5), 1.1, "Pineal"),
-    ],
-}
-POINTS: dict[int, dict[str, tuple[float, ...]]] = {
-    3: {
-        "Nose_Tip": (0, -29, -4),
-        "Crown": (0, 2, 22.5),
-        "Inion": (0, 23.5, -4),
-        "Basion": (0, 6, -20.5),
-        "Pituitary": (0, -6, -8),
-        "Pineal": (0, 8, 2),
-        "Eye_L": (8.5, -19, 1),
-        "Eye_R": (-8.5, -19, 1),
-        "Ear_L": (19.5, 2, -6),
-        "Ear_R": (-19.5, 2, -6),
-        "Ventricle_L": (4.5, -8.5, 3),
-        "Ventricle_R": (-4.5, -8.5, 3),
-    },
-    2: {
-        "Crown": (0, -25),
-        "Chin": (0, 25),
-        "Pituitary": (0, -2),
-        "Pineal": (0, 14),
-        "Eye_L": (8.5, -11),
-        "Eye_R": (-8.5, -11),
-        "Ear_L": (19.5, 5),
-        "Ear_R": (-19.5, 5),
-        "Ventricle_L": (4.5, -5),
-        "Ventricle_R": (-4.5, -5),
-    },
-}
-SOMETIMES_ABSENT = ("Pineal", "Ear_L", "Ear_R")
-CO_SLICE = {  # array axis of the file -> members, each named by its landmark and moved along that axis to the slice
-    0: [
-        Structure((12, 4, 0), (2.2, 2.2, 2.2), 0.3, "Axial_Key"),
-        Structure((9, 13, 0), (2.0, 2.0, 2.0), 0.95, "Axial_Mark"),
-        Structure((-9, 4, 0), (1.5, 1.5, inf), 1.2, "Axial_Rod"),
-    ],
-    2: [
-        Structure((0, -10, 12), (2.2, 2.2, 2.2), 0.3, "Sagittal_Key"),
-        Structure((0, 8, -11), (inf, 1.5, 1.5), 1.2, "Sagittal_Rod"),
-    ],
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,38 +84,42 @@ def make_phantom(
     absent: tuple[str, ...] = (),
     noise: float = NOISE,
     co_slice: bool = False,
+    look_alikes: bool = False,
 ) -> Phantom:
     """One case, a function of its arguments alone. size: voxels an axis in the plane; the head grows with it.
 
     The structures of the landmarks `absent` are not drawn, and these landmarks have the status absent. co_slice: with
-    the groups of `CO_SLICE`; volumes only.
+    the groups of `CO_SLICE`; look_alikes: with the row of `ROW`; volumes only, ValueError otherwise.
     """
+    if ndim != 3 and (co_slice or look_alikes):
+        raise ValueError("the groups on slices and the row of look-alikes are of volumes: they need ndim=3")
     rng = np.random.default_rng([seed, ndim, size])
     shape = _random_shape(rng, ndim, size / SIDE)
+    if look_alikes:
+        shape = _nodded(shape, np.radians(np.random.default_rng([seed, 4]).uniform(-MAX_NOD, MAX_NOD)))
     geometry = _random_grid(rng, ndim, size)
     structures = [s for s in HEAD[ndim] if s.part_of is None or s.part_of not in absent]
     planted, extra = _planted(seed, shape, geometry) if co_slice else ([], {})
-    structures += planted
+    structures += [*planted, *(ROW if look_alikes else ())]
+    model = {**POINTS[ndim], **(ROW_POINTS if look_alikes else {})}
     values = _render(geometry, shape, structures)
     values *= 1 + 0.1 * np.sin(np.linspace(0, np.pi, size) + rng.uniform(0, 2 * np.pi))  # uneven coil
     values = np.abs(values + rng.normal(0, noise, values.shape)) * rng.uniform(140, 190)
-    points = np.concatenate([shape.to_room(np.array(list(POINTS[ndim].values()))), *extra.values()])
-    names = landmark_names(ndim, co_slice)
+    points = np.concatenate([shape.to_room(np.array(list(model.values()))), *extra.values()])
+    names = landmark_names(ndim, co_slice, look_alikes)
     status = [Status.ABSENT if name in absent else Status.PRESENT for name in names]
     image = Image(np.round(values.clip(0, 255))[None].astype(np.float32), geometry)
     return Phantom(image, Landmarks(names, points, np.array(status)))
 
 
-def landmark_names(ndim: int, co_slice: bool = False) -> tuple[str, ...]:
+def landmark_names(ndim: int, co_slice: bool = False, look_alikes: bool = False) -> tuple[str, ...]:
     """In the order of `make_phantom`."""
     members = (s.part_of for group in CO_SLICE.values() for s in group if s.part_of)
-    return (*POINTS[ndim], *(members if co_slice else ()))
+    return (*POINTS[ndim], *(ROW_POINTS if look_alikes else ()), *(members if co_slice else ()))
 
 
 def _planted(seed: int, shape: _Shape, geometry: Geometry) -> tuple[list[Structure], dict[str, FloatArray]]:
     """(structures of the groups, landmark -> (1, P) mm), each group on a slice of the grid of its own."""
-    if geometry.ndim != 3:
-        raise ValueError("slices are of volumes: co_slice needs ndim=3")
     rng = np.random.default_rng([seed, 3])
     steps = np.linspace(-REACH, REACH, 321)
     structures: list[Structure] = []
@@ -231,6 +150,13 @@ def _random_shape(rng: np.random.Generator, ndim: int, scale: float) -> _Shape:
         phases=rng.uniform(0, 2 * np.pi, WAVES),
         directions=AMPLITUDE * _unit_vectors(rng, WAVES, ndim),
     )
+
+
+def _nodded(shape: _Shape, angle: float) -> _Shape:
+    """Turned in the room about the axis from left to right, by so many radians."""
+    turn = np.eye(3)
+    turn[1:, 1:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return replace(shape, inverse=shape.inverse @ turn.T, shift=turn @ shape.shift)
 
 
 def _random_grid(rng: np.random.Generator, ndim: int, size: int) -> Geometry:
@@ -290,24 +216,27 @@ def write_phantom(
     ndim: int = 3,
     size: int = 60,
     co_slice: bool = False,
+    look_alikes: bool = False,
 ) -> None:
     """Write a raw dataset into `folder`, such as raw/Dataset001_Phantom; the same arguments give the same files.
 
     3D: NIfTI and .mrk.json; 2D: PNG and .csv, with errors in pixels. dataset.json is written last: it marks completion.
     co_slice: see `make_phantom`; the members of groups are annotated on their slice, with a jitter within it.
+    look_alikes: see `make_phantom`.
     """
     from autolmk import annotations, imageio
 
+    kinds = {"co_slice": co_slice, "look_alikes": look_alikes}
     ending, suffix, unit = (".nii.gz", ".mrk.json", "mm") if ndim == 3 else (".png", ".csv", "px")
     for split, cases in (("Tr", n_train), ("Ts", n_test)):
         first = 0 if split == "Tr" else n_train
-        for case, phantom, unknown in tqdm(_cases(cases, first, seed, ndim, size, co_slice), f"phantom {split}", cases):
+        for case, phantom, unknown in tqdm(_cases(cases, first, seed, ndim, size, kinds), f"phantom {split}", cases):
             imageio.write_image(folder / f"images{split}" / f"{case}_0000{ending}", phantom.image)
             points = phantom.landmarks
             status = np.where(unknown & points.present, Status.UNKNOWN, points.status)
             known = Landmarks(points.names, _of_image(points.points, phantom.image, ndim), status)
             annotations.write(folder / f"landmarks{split}" / f"{case}{suffix}", known, unit=unit)
-    write_json(folder / "dataset.json", _description(n_train, ndim, ending, landmark_names(ndim, co_slice)))
+    write_json(folder / "dataset.json", _description(n_train, ndim, ending, landmark_names(ndim, **kinds)))
 
 
 def _of_image(points: FloatArray, image: Image, ndim: int) -> FloatArray:
@@ -316,7 +245,7 @@ def _of_image(points: FloatArray, image: Image, ndim: int) -> FloatArray:
 
 
 def _cases(
-    n: int, first: int, seed: int, ndim: int, size: int, co_slice: bool
+    n: int, first: int, seed: int, ndim: int, size: int, kinds: Mapping[str, bool]
 ) -> Iterator[tuple[str, Phantom, npt.NDArray[np.bool_]]]:
     """(name, phantom as annotated, which landmarks nobody annotated) of n cases; each landmark that may be absent is so
     in the same share of them."""
@@ -324,9 +253,9 @@ def _cases(
     lacking = {name: rng.permutation(n)[: round(ABSENT_SHARE * n)] for name in SOMETIMES_ABSENT}
     for i in range(n):
         absent = tuple(name for name, cases in lacking.items() if i in cases)
-        unknown = rng.random(len(landmark_names(ndim, co_slice))) < UNKNOWN_SHARE
-        phantom = make_phantom(seed * 1_000_003 + first + i, ndim=ndim, size=size, absent=absent, co_slice=co_slice)
-        yield f"phantom_{first + i:03d}", _jittered(rng, phantom) if co_slice else phantom, unknown
+        unknown = rng.random(len(landmark_names(ndim, **kinds))) < UNKNOWN_SHARE
+        phantom = make_phantom(seed * 1_000_003 + first + i, ndim=ndim, size=size, absent=absent, **kinds)
+        yield f"phantom_{first + i:03d}", _jittered(rng, phantom) if kinds["co_slice"] else phantom, unknown
 
 
 def _jittered(rng: np.random.Generator, phantom: Phantom) -> Phantom:

@@ -32,7 +32,8 @@ from real_data import command
 
 from autolmk.bootstrap import Estimate, means, resample_cases
 from autolmk.geometry import FloatArray
-from autolmk.phantom import CO_SLICE, write_phantom
+from autolmk.phantom import write_phantom
+from autolmk.phantom_anatomy import CO_SLICE
 from autolmk.plans import Plans, replace_configuration
 
 NAME, METHOD = "Dataset001_CoSlice", "coarse_to_fine"

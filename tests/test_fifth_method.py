@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autolmk import annotations
-from autolmk.phantom import POINTS, write_phantom
+from autolmk.phantom import write_phantom
+from autolmk.phantom_anatomy import POINTS
 from autolmk.registry import trainer_class
 from autolmk.testing import check_trainer
 

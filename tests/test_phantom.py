@@ -12,7 +12,8 @@ from autolmk.dataset import Dataset
 from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
-from autolmk.phantom import CO_SLICE, POINTS, SOMETIMES_ABSENT, SPACING, make_phantom, write_phantom
+from autolmk.phantom import SPACING, make_phantom, write_phantom
+from autolmk.phantom_anatomy import CO_SLICE, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT
 from autolmk.rules import slice_groups
 
 
@@ -133,3 +134,38 @@ def across(values: FloatArray, place: FloatArray, axis: int) -> FloatArray:
 def test_single_slices_share_none() -> None:
     with pytest.raises(ValueError, match="volumes"):
         make_phantom(0, ndim=2, co_slice=True)
+
+
+# -- look-alikes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_row_of_balls_lies_exactly_at_its_points(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the row adds to the image is balls, whose centroids are the landmarks, within half a millimetre."""
+    phantom = make_phantom(seed, look_alikes=True, noise=0)
+    geometry = phantom.image.geometry
+    monkeypatch.setattr("autolmk.phantom.ROW", [])
+    plain = make_phantom(seed, look_alikes=True, noise=0)
+    added = np.abs(phantom.image.array[0] - plain.image.array[0])
+    blobs, n = ndimage.label(added > 0.5 * added.max())
+    found = geometry.to_physical(np.array(ndimage.center_of_mass(added, blobs, np.arange(1, n + 1))))
+    rows = [i for i, name in enumerate(phantom.landmarks.names) if name in ROW_POINTS]
+    apart = np.linalg.norm(phantom.landmarks.points[rows][:, None] - found, axis=2)
+    assert n == len(ROW) and len(rows) == len(ROW) - 2
+    assert apart.min(axis=1).max() < 0.5 and len(set(apart.argmin(axis=1))) == len(rows)
+    assert geometry.contains(geometry.to_voxels(phantom.landmarks.points)).all()
+
+
+def test_neighbours_in_the_row_are_evenly_spaced_and_alike() -> None:
+    centres = np.array([ball.centre for ball in ROW])
+    apart = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    np.testing.assert_allclose(apart, apart[0])
+    assert 7 < apart[0] < 9 and len({(ball.radii, ball.value) for ball in ROW}) == 1
+
+
+def test_the_row_is_written_and_read_back(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "Dataset001_Row", n_train=2, n_test=1, size=32, look_alikes=True)
+    dataset = Dataset.open(tmp_path / "Dataset001_Row")
+    assert dataset.landmark_names == (*POINTS[3], *ROW_POINTS)
+    with pytest.raises(ValueError, match="volumes"):
+        make_phantom(0, ndim=2, look_alikes=True)

@@ -14,7 +14,8 @@ import pytest
 
 from autolmk import annotations
 from autolmk.dataset import Dataset
-from autolmk.phantom import POINTS, write_phantom
+from autolmk.phantom import write_phantom
+from autolmk.phantom_anatomy import POINTS
 
 NAME = "Dataset001_Phantom"
 

@@ -1,0 +1,164 @@
+"""Which steps of postprocessing are kept, decided on held-out cases, and what the pipeline then does, judged on others.
+
+A step's parameters are fitted on the cases of all folds but one and tried on that one, in turn; it is kept if that
+helps beyond chance. What a pipeline so chosen is worth is judged once more outside: for every fold, steps and
+parameters are chosen on the cases of the other folds alone (nested cross-validation), and the returned predictions are
+those. Cases of one fold alone are divided at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from autolmk.crossval import CrossValidation
+from autolmk.detections import Detections
+from autolmk.geometry import FloatArray
+from autolmk.postprocessing import presence, shape_prior
+from autolmk.postprocessing.context import Context, Step
+from autolmk.postprocessing.evidence import held_out, localisation, verdict
+from autolmk.postprocessing.evidence import presence as presence_evidence
+from autolmk.postprocessing.flags import Limits, measure_limits
+from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
+from autolmk.serialization import to_json
+from autolmk.shape_model import ShapeModel, fit_shape_model, why_no_shape
+
+PARTS = 4  # at most, that the cases of one fold are divided into
+
+
+def choose_steps(
+    crossval: CrossValidation,
+    context: Context,
+    *,
+    seed: int = 0,
+    disagreement: Mapping[str, FloatArray] | None = None,
+    progress: bool = True,
+) -> tuple[Postprocessing, CrossValidation, list[dict[str, Any]]]:
+    """(pipeline fitted on all held-out cases, predictions of the held-out cases by pipelines chosen without their fold,
+    evidence: a JSON-ready dict a step).
+
+    disagreement: case -> (L,) mm between the members of an ensemble, which lets `Postprocessing.judge` flag it. seed:
+    of the division of cases where one fold is left. With fewer than two cases nothing is kept.
+    """
+    shapes = _Shapes(crossval)
+    parts = _parts(crossval, crossval.cases, seed)
+    after: dict[str, Detections] = {}
+    model_of: dict[str, ShapeModel | None] = {}
+    with tqdm(total=len(parts) + 1, desc="postprocessing", unit="choice", delay=2, disable=not progress) as bar:
+        for part in parts if len(parts) > 1 else []:
+            others = [case for case in crossval.cases if case not in part]
+            _, steps = _decided(shapes, others, context, seed)
+            for case in part:
+                after[case], model_of[case] = _applied(crossval.detections[case], steps), shapes.of(others)
+            bar.update()
+        decisions, _ = _decided(shapes, crossval.cases, context, seed)
+        bar.update()
+    nested = replace(crossval, detections={**crossval.detections, **after})
+    truth = [crossval.truth[case] for case in crossval.cases]
+    limits = Limits()
+    if after:
+        noise = shape_prior.noise_of(held_out(nested, nested.cases))
+        limits = measure_limits(
+            nested.detections, nested.truth, model_of, noise, context.sometimes_absent, disagreement
+        )
+    result = Postprocessing(
+        tuple(decisions), shapes.of(crossval.cases), why_no_shape(truth) or "", limits, context.sometimes_absent
+    )
+    return result, nested, [decision.to_dict() for decision in decisions]
+
+
+class _Shapes:
+    """Shape models of sets of cases, each fitted once."""
+
+    def __init__(self, crossval: CrossValidation) -> None:
+        self.crossval = crossval
+        self._models: dict[frozenset[str], ShapeModel | None] = {}
+
+    def of(self, cases: Sequence[str]) -> ShapeModel | None:
+        """None where they tell none."""
+        key = frozenset(cases)
+        if key not in self._models:
+            self._models[key] = fit_shape_model([self.crossval.truth[case] for case in sorted(key)])
+        return self._models[key]
+
+
+def _parts(crossval: CrossValidation, cases: Sequence[str], seed: int) -> list[list[str]]:
+    """The cases by fold; those of a single fold at random in up to four parts."""
+    folds = sorted({crossval.fold_of[case] for case in cases})
+    if len(folds) > 1:
+        return [[case for case in cases if crossval.fold_of[case] == fold] for fold in folds]
+    order = np.random.default_rng(seed).permutation(sorted(cases)).tolist()
+    return [sorted(order[i::PARTS]) for i in range(min(PARTS, len(order)))]
+
+
+def _decided(shapes: _Shapes, cases: Sequence[str], context: Context, seed: int) -> tuple[list[Decision], list[Step]]:
+    """The decision on each step, in order, each after those kept before it, and the kept ones fitted on all cases."""
+    crossval = shapes.crossval
+    parts = _parts(crossval, cases, seed)
+    current = {case: crossval.detections[case] for case in cases}  # fitted on the other parts
+    fitted = dict(current)  # fitted on all cases
+    decisions, steps = [], []
+    for name in STEPS:
+        decision, after = _tried(name, shapes, current, parts, context)
+        if decision.kept:
+            step = _fitted(name, shapes, fitted, cases, context)
+            assert not isinstance(step, str), step  # it could be fitted on fewer of the same cases
+            current = after
+            fitted = {case: step.apply(found) for case, found in fitted.items()}
+            steps.append(step)
+            decision = replace(decision, parameters=dict(to_json(step)))
+        decisions.append(decision)
+    return decisions, steps
+
+
+def _tried(
+    name: str,
+    shapes: _Shapes,
+    current: Mapping[str, Detections],
+    parts: Sequence[Sequence[str]],
+    context: Context,
+) -> tuple[Decision, dict[str, Detections]]:
+    """A step fitted on all parts but one, and tried on that one, in turn."""
+    if len(parts) < 2:
+        return Decision(name, False, "there are too few held-out cases to try it on"), dict(current)
+    after: dict[str, Detections] = {}
+    for part in parts:
+        others = [case for other in parts if other is not part for case in other]
+        step = _fitted(name, shapes, current, others, context)
+        if isinstance(step, str):
+            return Decision(name, False, step), dict(current)
+        after |= {case: step.apply(current[case]) for case in part}
+    order = sorted(after)
+    truth = [shapes.crossval.truth[case] for case in order]
+    sides = [current[case] for case in order], [after[case] for case in order]
+    if name == presence.Presence.name:
+        evidence = presence_evidence(*sides, truth, context.sometimes_absent)
+    else:
+        evidence = localisation(*sides, truth)
+    kept, why = verdict(evidence, context.unit)
+    return Decision(name, kept, why, evidence), after
+
+
+def _fitted(
+    name: str,
+    shapes: _Shapes,
+    current: Mapping[str, Detections],
+    cases: Sequence[str],
+    context: Context,
+) -> Step | str:
+    """The step, fitted on what `current` says of these cases, or why it cannot be."""
+    known = {"model": shapes.of(cases)} if name == shape_prior.ShapePrior.name else {}
+    step: Step | str = STEPS[name][1](
+        [(current[case], shapes.crossval.truth[case]) for case in cases], context, **known
+    )
+    return step
+
+
+def _applied(found: Detections, steps: Sequence[Step]) -> Detections:
+    for step in steps:
+        found = step.apply(found)
+    return found
