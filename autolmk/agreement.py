@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from autolmk.annotations import Annotation
 from autolmk.bootstrap import LEVEL, MIN_CASES, Estimate, shares
 from autolmk.dataset.description import Measurement
 from autolmk.geometry import FloatArray
-from autolmk.landmarks import Landmarks
-from autolmk.measurements import Measured, measure, unit_of
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measurements import TABLE, Measured, measure, measured, read_measurements, unit_of
 
 WITHIN = 1.96  # standard deviations to either side of the bias hold 95 % of normal differences
 
@@ -78,6 +80,35 @@ def compare(
             kind = unit_of(measurements[name], unit)
             pairs.append(Pair(case, name, true, found.value, error, found.error_radius, kind))
     return tuple(pairs)
+
+
+def pairs_of(
+    truth: Mapping[str, Landmarks],
+    predictions: Mapping[str, Annotation],
+    folder: Path,
+    measurements: Mapping[str, Measurement],
+    *,
+    unit: str,
+) -> tuple[Pair, ...]:
+    """`compare` of a folder of predictions: values of the points that are called present; error radii as
+    measurements.csv in the folder says, else as they follow from those of the points. AutolmkError where that table is
+    damaged."""
+    predicted: dict[str, dict[str, Measured]] = {}
+    for case, marks in truth.items():
+        if case in predictions:
+            predicted[case] = measured(called_present(predictions[case], marks.points.shape[1]), measurements)
+    written = read_measurements(folder / TABLE) if (folder / TABLE).is_file() else {}
+    for case in written.keys() & predicted.keys():
+        predicted[case] |= {name: value for name, value in written[case].items() if name in measurements}
+    return compare(truth, predicted, measurements, unit=unit)
+
+
+def called_present(found: Annotation, p: int) -> Landmarks:
+    """Of a prediction, the points that it calls present and gives a place; p: physical axes."""
+    points = found.points[:, :p]
+    there = found.present & np.isfinite(points).all(axis=1)
+    status = np.where(there, Status.PRESENT, Status.ABSENT).astype(np.int8)
+    return Landmarks(found.names, points, status, found.likelihood, found.error_radius)
 
 
 def agreements(pairs: tuple[Pair, ...]) -> dict[str, Agreement]:

@@ -123,10 +123,10 @@ def _evaluate_measurements(
     output: Path, folder: Path, known: _Truth, predictions: dict[str, Annotation]
 ) -> dict[str, Any]:
     """Print the agreement, write measurements.csv, and what summary.json is to say."""
-    from autolmk.agreement import agreements
-    from autolmk.cli.measurement_table import agreement_table, measured_pairs
+    from autolmk.agreement import agreements, pairs_of
+    from autolmk.cli.measurement_table import agreement_table
 
-    pairs = measured_pairs(known.landmarks, predictions, folder, known.measurements, known.unit or "mm")
+    pairs = pairs_of(known.landmarks, predictions, folder, known.measurements, unit=known.unit or "mm")
     found = agreements(pairs)
     print(f"\n{agreement_table(found)}")
     _write_csv(output / "measurements.csv", [dict(vars(pair)) for pair in pairs])

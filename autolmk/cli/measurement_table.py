@@ -1,53 +1,13 @@
-"""What autolmk_evaluate says of measurements: predicted beside annotated values, and how far they agree."""
+"""What autolmk_evaluate says of measurements: how far predicted and annotated values agree."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autolmk.agreement import Agreement, Pair
-    from autolmk.annotations import Annotation
+    from autolmk.agreement import Agreement
     from autolmk.bootstrap import Estimate
-    from autolmk.dataset.description import Measurement
-    from autolmk.landmarks import Landmarks
-    from autolmk.measurements import Measured
-
-
-def measured_pairs(
-    truth: Mapping[str, Landmarks],
-    predictions: Mapping[str, Annotation],
-    folder: Path,
-    measurements: Mapping[str, Measurement],
-    unit: str,
-) -> tuple[Pair, ...]:
-    """Values of the predicted present points beside the annotated ones; error radii as measurements.csv in the folder
-    of the predictions says, else as they follow from those of the points. unit: mm or px."""
-    from autolmk.agreement import compare
-    from autolmk.measurements import TABLE, measured, read_measurements
-
-    predicted: dict[str, dict[str, Measured]] = {}
-    for case, marks in truth.items():
-        found = _present(predictions[case], marks.points.shape[1]).reordered(marks.names)
-        predicted[case] = measured(found, measurements)
-    written = read_measurements(folder / TABLE) if (folder / TABLE).is_file() else {}
-    for case, values in written.items():
-        if case in predicted:
-            predicted[case] |= {name: value for name, value in values.items() if name in measurements}
-    return compare(truth, predicted, measurements, unit=unit)
-
-
-def _present(found: Annotation, p: int) -> Landmarks:
-    """Of a prediction, what it calls present and gives a place."""
-    import numpy as np
-
-    from autolmk.landmarks import Landmarks, Status
-
-    points = found.points[:, :p]
-    there = found.present & np.isfinite(points).all(axis=1)
-    status = np.where(there, Status.PRESENT, Status.ABSENT)
-    return Landmarks(found.names, points, status.astype(np.int8), found.likelihood, found.error_radius)
 
 
 def agreement_table(agreements: Mapping[str, Agreement]) -> str:
