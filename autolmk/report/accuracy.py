@@ -95,8 +95,13 @@ def _table(results: Results, unit: str) -> Table:
     radii = list(results.evaluation.overall.sdr)[:3]
     head = ("landmark", "points", f"MRE ({unit})", "SD", f"median ({unit})", *(f"SDR {r} {unit}" for r in radii))
     head = (*head, "missed", "swapped")
-    caption = f"Errors by landmark, {results.name}"
-    return Table(caption, head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset([len(rows) - 1]))
+    return Table(
+        f"In the order of dataset.json, {results.evaluation.n_cases} cases",
+        head,
+        "l" + "r" * (len(head) - 1),
+        tuple(rows),
+        frozenset([len(rows) - 1]),
+    )
 
 
 def _row(name: str, scores: Scores) -> tuple[str, ...]:

@@ -60,11 +60,12 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are shown on demand, and always in print."""
+    """Blocks that a reader may hide, or is hidden at first; in print they are always shown."""
 
     kind: ClassVar[str] = "fold"
     summary: str
     blocks: tuple[Block, ...]
+    hidden: bool = False
 
 
 Block = Text | Facts | Table | Figure | Gallery | Fold

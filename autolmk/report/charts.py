@@ -15,11 +15,11 @@ from autolmk.bootstrap import Estimate
 from autolmk.report.wording import short
 
 COLOURS = 6
-WIDTH, HEIGHT = 460.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 10.0, 46.0
+WIDTH, HEIGHT = 360.0, 250.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 44.0
 LINE = 18.0  # of a legend
 ROW = 20.0  # of `whiskers`
-LETTER = 6.8  # width of one, roughly
+LETTER = 6.5  # width of one, roughly
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
 
 
@@ -46,7 +46,7 @@ class Axis:
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
         else:
-            rough = (self.high - self.low) / 4
+            rough = (self.high - self.low) / 4.5
             power = 10.0 ** math.floor(math.log10(rough))
             step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
             first = math.ceil(self.low / step - 1e-9)
@@ -116,7 +116,7 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, alternative: str) -> str:
 
 def whiskers(rows: Sequence[Row], names: Sequence[str], x: Axis, alternative: str) -> str:
     """Dots with the whiskers of their intervals, a row a thing. names: of the series; two or more make a legend."""
-    left = min(24 + LETTER * max((len(short(row.label)) for row in rows), default=1), 230.0)
+    left = min(24 + LETTER * max((len(short(row.label)) for row in rows), default=1), 170.0)
     legend = LINE if len(names) > 1 else 0.0
     height = TOP + legend + ROW * len(rows) + BOTTOM
     root = _root(WIDTH, height, alternative)

@@ -8,7 +8,7 @@ from typing import Any
 from autolmk.report.blocks import Block, Facts, Figure, Section, Table, Text, section
 from autolmk.report.charts import Row, axis, whiskers
 from autolmk.report.sources import FIND_BEST, Sources
-from autolmk.report.wording import NOTHING, as_number, estimate, interval, number, percent, plain
+from autolmk.report.wording import NOTHING, as_number, estimate, interval, level, number, p_value, plain, sentence
 
 
 def choice(sources: Sources) -> Section:
@@ -19,7 +19,7 @@ def choice(sources: Sources) -> Section:
         return section("choice", title, [Text(text, missing=True)])
     blocks: list[Block] = [Facts(_facts(known, sources))]
     if known.get("why"):
-        blocks.append(Text(str(known["why"])))
+        blocks.append(Text(sentence(str(known["why"]))))
     candidates = {k: v for k, v in _object(known, "candidates").items() if isinstance(v, Mapping)}
     if candidates:
         chosen = str(known.get("chosen", ""))
@@ -45,9 +45,9 @@ def _facts(known: Mapping[str, Any], sources: Sources) -> tuple[tuple[str, str],
         rows.append(("held-out cases", plain(known["n_cases"])))
     radius = _object(known, "error_radius")
     if radius:
-        level, median = as_number(radius.get("level")), as_number(radius.get("median_radius"))
-        said = f"{percent(level)}, median {number(median)} {sources.unit}"
-        rows.append(("error radius", said if median is not None else f"none is given at {percent(level)}"))
+        claimed, median = level(as_number(radius.get("level"))), as_number(radius.get("median_radius"))
+        said = f"{claimed}, median {number(median)} {sources.unit}"
+        rows.append(("error radius", said if median is not None else f"none is given at {claimed}"))
     return tuple(rows)
 
 
@@ -63,7 +63,7 @@ def _comparison(candidates: Mapping[str, Mapping[str, Any]], chosen: str, unit: 
         row += [interval(estimate(found.get("mre"))), interval(estimate(found.get("median")))]
         row += [interval(estimate(_object(found, "sdr").get(r)), share=True) for r in radii]
         row += [plain(found.get("swaps")), interval(estimate(found.get("loss_against_best")), share=True)]
-        rows.append((*row, number(as_number(found.get("p"))), number(as_number(found.get("p_holm")))))
+        rows.append((*row, p_value(as_number(found.get("p"))), p_value(as_number(found.get("p_holm")))))
     head = ["candidate", "models", "stages", "parameters", f"MRE ({unit})", f"median ({unit})"]
     head += [f"SDR {r} {unit}" for r in radii] + ["swapped", "loss against the best", "p", "p (Holm)"]
     caption = "Candidates on the held-out cases, least error first; the chosen one is stressed"

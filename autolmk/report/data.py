@@ -15,7 +15,10 @@ def data(sources: Sources) -> Section:
     if fingerprint is None:
         text = "The dataset has no fingerprint yet: autolmk_plan_and_preprocess extracts it."
         return section("data", "The dataset", [Text(text, missing=True)])
-    blocks: list[Block] = [Facts(_facts(sources, fingerprint)), Fold("Landmarks", (_landmarks(sources, fingerprint),))]
+    blocks: list[Block] = [
+        Facts(_facts(sources, fingerprint)),
+        Fold("Landmarks", (_landmarks(sources, fingerprint),), True),
+    ]
     if fingerprint.failed:
         blocks.append(Text(f"Left out, because they cannot be read: {some(fingerprint.failed)}."))
     return section("data", "The dataset", blocks)

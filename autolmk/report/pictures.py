@@ -114,8 +114,8 @@ def _drawn(tiles: list[Tile], alternative: str) -> str:
 
 def _mark(parent: ElementTree.Element, kind: str, x: float, y: float) -> None:
     """A ring or a cross, dark under light, so that it shows on any grey."""
-    ring = f"M{x - 5:.1f},{y:.1f}a5,5 0 1 0 10,0a5,5 0 1 0 -10,0"
-    cross = f"M{x - 6:.1f},{y:.1f}h12M{x:.1f},{y - 6:.1f}v12"
+    ring = f"M{x - 7:.1f},{y:.1f}a7,7 0 1 0 14,0a7,7 0 1 0 -14,0"
+    cross = f"M{x - 8:.1f},{y:.1f}h16M{x:.1f},{y - 8:.1f}v16"
     for layer in ("under", "over"):
         path = ring if kind == "annotated" else cross
         ElementTree.SubElement(parent, "path", {"class": f"{kind} {layer}", "d": path})

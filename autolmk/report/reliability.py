@@ -16,7 +16,7 @@ from autolmk.report.blocks import Block, Figure, Gallery, Section, Table, Text, 
 from autolmk.report.charts import Axis, Series, lines
 from autolmk.report.results import Results
 from autolmk.report.sources import FIND_BEST, Sources
-from autolmk.report.wording import as_number, interval, number, percent
+from autolmk.report.wording import as_number, interval, level, number, sentence
 
 LEVELS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
@@ -51,18 +51,18 @@ def _radii(sources: Sources) -> list[Block]:
         text = f"The predictions have no error radii: {FIND_BEST} fits them, where there are enough held-out cases."
         return [Text(text, missing=True)]
     said = (sources.information or {}).get("error_radius")
-    level = as_number(said.get("level")) if isinstance(said, dict) else None
+    claimed = as_number(said.get("level")) if isinstance(said, dict) else None
     rows = []
     for results in sources.results:
         if results.name in known:
             points = [(p.case, p.landmark) for p in results.evaluation.points if p.error is not None]
             radii = np.array([r for r in (results.radius(*p) for p in points) if math.isfinite(r)])
-            row = [results.name, str(len(known[results.name])), str(len(radii)), percent(level)]
+            row = [results.name, str(len(known[results.name])), str(len(radii)), level(claimed)]
             rows.append((*row, interval(coverage(known[results.name]), share=True), number(float(np.median(radii)))))
     head = ("", "cases", "points", "claimed", "measured", f"median radius ({sources.unit})")
     blocks: list[Block] = [Table("Points within their error radius", head, "lrrrrr", tuple(rows))]
     if isinstance(said, dict) and said.get("why"):
-        blocks.append(Text(str(said["why"])))
+        blocks.append(Text(sentence(str(said["why"]))))
     return [*blocks, *_curve(known)]
 
 
@@ -75,14 +75,14 @@ def _curve(known: Mapping[str, Mapping[str, FloatArray]]) -> list[Block]:
     series = [Series("as claimed", ((50.0, 50.0), (100.0, 100.0)), 5, "line", 2)]
     for i, (name, scores) in enumerate(known.items()):
         points = []
-        for level in LEVELS:
+        for share in LEVELS:
             factors = {
-                case: conformal_quantile([s for other, s in held_out.items() if other != case], level)
+                case: conformal_quantile([s for other, s in held_out.items() if other != case], share)
                 for case in scores
             }
             if all(map(math.isfinite, factors.values())):
-                share = coverage(scores, factors).value
-                points.append((100 * level, 100 * (share or 0.0)))
+                measured = coverage(scores, factors).value
+                points.append((100 * share, 100 * (measured or 0.0)))
         series.append(Series(name, tuple(points), i, "both", i))
     text = (
         "Measured against claimed coverage. For each level the radii are rescaled by split conformal prediction, for a "

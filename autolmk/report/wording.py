@@ -8,7 +8,8 @@ from typing import Any
 from autolmk.bootstrap import Estimate
 
 NOTHING = "–"
-LONGEST = 30  # letters of a name in a chart; its middle is left out beyond
+CLOSE = "\N{NO-BREAK SPACE}"  # between what belongs on one line
+LONGEST = 24  # letters of a name in a chart; its middle is left out beyond
 
 
 def number(value: float | None) -> str:
@@ -17,12 +18,12 @@ def number(value: float | None) -> str:
         return NOTHING
     digits = 2 if value == 0 else max(0, min(6, 2 - math.floor(math.log10(abs(value)))))
     text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if digits > 2 and float(text) == 0 else text
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def percent(value: float | None) -> str:
     """Of a share."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.1f}{CLOSE}%"
 
 
 def interval(estimate: Estimate | None, *, share: bool = False) -> str:
@@ -32,7 +33,23 @@ def interval(estimate: Estimate | None, *, share: bool = False) -> str:
     say = percent if share else number
     if estimate.low is None or estimate.high is None:
         return say(estimate.value)
-    return f"{say(estimate.value)} [{say(estimate.low)}, {say(estimate.high)}]"
+    return f"{say(estimate.value)} [{say(estimate.low)},{CLOSE}{say(estimate.high)}]"
+
+
+def level(share: float | None) -> str:
+    """Of a claim: 90 %, 97.5 %."""
+    return NOTHING if share is None else f"{100 * share:g}{CLOSE}%"
+
+
+def p_value(p: float | None) -> str:
+    """Two significant digits."""
+    return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def estimate(value: Any) -> Estimate | None:
@@ -52,7 +69,7 @@ def as_number(value: Any) -> float | None:
 
 
 def plain(value: Any) -> str:
-    """A value of parsed JSON as a reader writes it: lists as a × b, no braces."""
+    """A value of parsed JSON as a reader writes it: no braces, lists within lists as a × b."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
@@ -60,8 +77,7 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        simple = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-        return (" × " if simple else ", ").join(map(plain, value)) or "none"
+        return ", ".join("×".join(map(plain, v)) if isinstance(v, (list, tuple)) else plain(v) for v in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {plain(v)}" for key, v in value.items()) or "none"
     return str(value)
