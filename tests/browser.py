@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,13 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 SECONDS = 60.0  # for any answer
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for descriptor, end in zip((3, 4), ends):
+    os.dup2(end, descriptor)
+os.execv(sys.argv[3], sys.argv[3:])
+"""  # the browser reads from descriptor 3 and writes to 4
 
 
 def find() -> str | None:
@@ -29,12 +37,11 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # the browser reads from descriptor 3 and writes to 4, which a shell can set without a race
-        command = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
+        ends = [str(to_browser), str(from_browser)]
         arguments = [program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         with (profile.parent / "browser.log").open("w") as log:
             self._process = subprocess.Popen(
-                ["sh", "-c", command, "sh", *arguments],
+                [sys.executable, "-c", START, *ends, *arguments],
                 pass_fds=(to_browser, from_browser),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -44,6 +51,13 @@ class Browser:
         os.close(from_browser)
         self.events: list[dict[str, Any]] = []
         self._buffer, self._last, self._session = b"", 0, ""
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         page = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         target = {"targetId": page["targetId"], "flatten": True}
         self._session = self.call("Target.attachToTarget", **target)["sessionId"]
@@ -54,6 +68,10 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         self._process.terminate()
         self._process.wait(10)
         os.close(self._read)

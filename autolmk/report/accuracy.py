@@ -34,24 +34,28 @@ def accuracy(sources: Sources) -> Section:
         text = "No evaluated predictions of test cases: autolmk_predict and autolmk_evaluate make them."
         blocks.append(Text(text, missing=True))
     if sources.results:
-        blocks += [_headline(sources), _note(sources), Gallery((_cumulative(sources), _by_landmark(sources)))]
+        blocks += [*_headline(sources), _note(sources), Gallery((_cumulative(sources), _by_landmark(sources)))]
         blocks += [Fold(f"Errors by landmark, {r.name}", (_table(r, sources.unit),)) for r in sources.results]
     return section("accuracy", "Accuracy", blocks)
 
 
-def _headline(sources: Sources) -> Table:
-    unit = sources.unit
-    radii = list(dict.fromkeys(r for results in sources.results for r in results.evaluation.overall.sdr))
-    rows = []
+def _headline(sources: Sources) -> list[Block]:
+    unit, rows = sources.unit, []
     for results in sources.results:
         scores = results.evaluation.overall
         row = [results.name, str(results.evaluation.n_cases), str(scores.n), interval(scores.mre)]
-        row += [interval(scores.median), *(interval(scores.sdr.get(r), share=True) for r in radii)]
-        rows.append((*row, f"{scores.swaps} of {scores.n_swappable}", str(scores.missing)))
-    head = ("", "cases", "points", f"MRE ({unit})", f"median ({unit})", *(f"SDR {r} {unit}" for r in radii))
-    return Table(
-        "Radial errors of all landmarks", (*head, "swapped", "no place"), "l" + "r" * (len(head) + 1), tuple(rows)
-    )
+        rows.append((*row, interval(scores.median), f"{scores.swaps} of {scores.n_swappable}", str(scores.missing)))
+    head = ("", "cases", "points", f"MRE ({unit})", f"median ({unit})", "swapped", "no place")
+    radii = list(dict.fromkeys(r for results in sources.results for r in results.evaluation.overall.sdr))
+    rates = [
+        (f"{r} {unit}", *(interval(x.evaluation.overall.sdr.get(r), share=True) for x in sources.results))
+        for r in radii
+    ]
+    names = ("within", *(results.name for results in sources.results))
+    return [
+        Table("Radial errors of all landmarks", head, "lrrrrrr", tuple(rows)),
+        Table("Successful detection rate (SDR)", names, "l" + "r" * len(sources.results), tuple(rates)),
+    ]
 
 
 def _note(sources: Sources) -> Text:

@@ -21,9 +21,8 @@ from autolmk.report.sources import Sources
 from autolmk.report.wording import number, percent
 
 WORST, CASES = 12, 8  # points with a picture, cases in the table; of held-out and of test cases each
-RING = (
-    "Ring: annotation. Cross: prediction. Slices through the annotation; superior and anterior are up, left is right."
-)
+MARKS = "Ring: annotation. Cross: prediction."
+SLICES = "Slices through the annotation; superior and anterior are up, the patient's left is on the right."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,12 @@ def worst(sources: Sources, *, progress: bool) -> Section:
             "No evaluated predictions yet: autolmk_train predicts held-out cases, autolmk_evaluate judges test cases."
         )
         return section("worst", "Worst cases", [Text(text, missing=True)])
-    return section("worst", "Worst cases", [Text(RING), *blocks])
+    return section("worst", "Worst cases", [Text(legend(sources)), *blocks])
+
+
+def legend(sources: Sources) -> str:
+    """What the marks on the pictures are."""
+    return MARKS if sources.fingerprint is not None and sources.fingerprint.ndim == 2 else f"{MARKS} {SLICES}"
 
 
 def _worst_of(sources: Sources, results: Results, progress: bool) -> Fold:
@@ -104,6 +108,6 @@ def pictures(
         image = dataset.read_image(cases[name]).canonical()
         for i, one in enumerate(shown):
             if one.case == name:
-                svg = picture(image, one.annotated, one.predicted, f"Slices through {one.caption}.")
+                svg = picture(image, one.annotated, one.predicted, f"Image around {one.caption}.")
                 drawn[i] = Figure(f"{one.caption}.", svg, wide=image.geometry.ndim == 3)
     return [drawn[i] for i in sorted(drawn)]

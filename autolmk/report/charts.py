@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 360.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 44.0
 LINE = 18.0  # of a legend
 ROW = 20.0  # of `whiskers`
-LETTER = 6.5  # width of one, roughly
+LETTER, BOLD = 6.5, 7.4  # width of one, roughly
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
 
 
@@ -116,7 +116,7 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, alternative: str) -> str:
 
 def whiskers(rows: Sequence[Row], names: Sequence[str], x: Axis, alternative: str) -> str:
     """Dots with the whiskers of their intervals, a row a thing. names: of the series; two or more make a legend."""
-    left = min(24 + LETTER * max((len(short(row.label)) for row in rows), default=1), 170.0)
+    left = min(16 + BOLD * max((len(short(row.label)) for row in rows), default=1), 180.0)
     legend = LINE if len(names) > 1 else 0.0
     height = TOP + legend + ROW * len(rows) + BOTTOM
     root = _root(WIDTH, height, alternative)

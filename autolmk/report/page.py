@@ -20,7 +20,7 @@ from autolmk.report.planning import planning
 from autolmk.report.reliability import reliability
 from autolmk.report.sources import Sources
 from autolmk.report.suspicions import find_doubts, suspicions
-from autolmk.report.wording import interval, plain
+from autolmk.report.wording import CLOSE, interval, plain
 from autolmk.serialization import write_bytes
 
 TEMPLATE = "report.html"
@@ -81,7 +81,7 @@ def _cards(sources: Sources) -> list[tuple[str, str]]:
         cards.append(("landmarks", str(len(sources.fingerprint.landmarks))))
     for results in sources.results:
         scores, unit = results.evaluation.overall, sources.unit
-        cards.append((f"mean radial error, {results.name}", f"{interval(scores.mre)} {unit}"))
+        cards.append((f"mean radial error, {results.name}", f"{interval(scores.mre)}{CLOSE}{unit}"))
     if sources.information and sources.information.get("chosen"):
         cards.append(("chosen", plain(sources.information["chosen"])))
     return cards

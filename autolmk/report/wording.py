@@ -9,7 +9,7 @@ from autolmk.bootstrap import Estimate
 
 NOTHING = "–"
 CLOSE = "\N{NO-BREAK SPACE}"  # between what belongs on one line
-LONGEST = 24  # letters of a name in a chart; its middle is left out beyond
+LONGEST = 22  # letters of a name in a chart; its middle is left out beyond
 
 
 def number(value: float | None) -> str:
@@ -33,7 +33,8 @@ def interval(estimate: Estimate | None, *, share: bool = False) -> str:
     say = percent if share else number
     if estimate.low is None or estimate.high is None:
         return say(estimate.value)
-    return f"{say(estimate.value)} [{say(estimate.low)},{CLOSE}{say(estimate.high)}]"
+    low, high = (f"{100 * v:.1f}" if share else number(v) for v in (estimate.low, estimate.high))
+    return f"{say(estimate.value)} [{low},{CLOSE}{high}]".replace("-", "−")
 
 
 def level(share: float | None) -> str:
