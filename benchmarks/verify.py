@@ -1,4 +1,5 @@
-"""The long checks, resumable: every test marked `long`, one by one, and the benchmarks that need no data.
+"""The long checks, resumable: every test marked `long`, one by one, the tests that need a browser, which fail here
+where there is none, and the benchmarks that need no data.
 
     python benchmarks/verify.py --folder .verify
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("autolmk", "planners", "trainers", "tests", "benchmarks")
+BROWSER_TESTS = ("tests/test_report_browser.py",)
+REQUIRED = {"AUTOLMK_REQUIRE_BROWSER": "1"}  # what `make test` skips for want of a browser fails
 BENCHMARKS = ("step_time.py", "prediction_memory.py")
 
 
@@ -27,7 +31,8 @@ def main() -> int:
     arguments.add_argument("--folder", type=Path, default=ROOT / ".verify", help="logs and marks of what passed")
     folder = arguments.parse_args().folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    checks = {name: [sys.executable, "-m", "pytest", "-q", name] for name in long_tests()}
+    tests = [*long_tests(), *BROWSER_TESTS]
+    checks = {name: [sys.executable, "-m", "pytest", "-q", name] for name in tests}
     checks |= {name: [sys.executable, f"benchmarks/{name}"] for name in BENCHMARKS}
     digest, failed = digest_of_sources(), []
     for name, command in checks.items():
@@ -49,7 +54,8 @@ def long_tests() -> list[str]:
 def digest_of_sources() -> str:
     """SHA-256 over the names and bytes of all sources."""
     result = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
-    for file in sorted(f for folder in SOURCES for f in (ROOT / folder).rglob("*.py")):
+    kinds = ("*.py", "*.html", "*.css")
+    for file in sorted(f for folder in SOURCES for kind in kinds for f in (ROOT / folder).rglob(kind)):
         result.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
     return result.hexdigest()[:12]
 
@@ -63,7 +69,8 @@ def passed(name: str, command: list[str], folder: Path, digest: str) -> bool:
         return True
     started = time.monotonic()
     with log.open("w") as stream:
-        code = subprocess.run(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT).returncode
+        environment = {**os.environ, **REQUIRED}
+        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT).returncode
     print(f"{'passed' if code == 0 else 'FAILED':8}{time.monotonic() - started:6.0f} s {name}", flush=True)
     if code == 0:
         mark.touch()

@@ -109,7 +109,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "coordinates": "voxel",
         "unlisted_landmark_means": "absent",
         "groups": "^(sub-\\d+)",
-        "measurements": {"width": {"distance": ["Or_L", "Or_R"]}, "tilt": {"angle": ["Or_L", "S", "Or_R"]}},
+        "measurements": {
+            "width": {"distance": ["Or_L", "Or_R"]},
+            "tilt": {"angle": ["Or_L", "S", "Or_R"]},
+            "depth": {"distance": ["S", "Or_L"]},
+            "shape": {"ratio": ["width", "depth"]},
+        },
         "co_slice_groups": [{"axis": 2, "landmarks": ["Or_L", "S"]}],
     }
     description = DatasetDescription.from_json(content)
@@ -138,7 +143,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"groups": "("}, "regular expression"),
         ({"unlisted_landmark_means": "missing"}, "absent"),
         ({"landmarks": LANDMARKS, "measurements": {"m": {"distance": ["S", "N"]}}}, "unknown landmark 'N'"),
-        ({"measurements": {"m": {}}}, "either a distance or an angle"),
+        ({"measurements": {"m": {}}}, "either a distance, an angle or a ratio"),
+        ({"measurements": {"m": {"distance": ["a", "a"]}}}, "different landmarks"),
+        ({"measurements": {"m": {"ratio": ["b", "c"]}}}, "'b' is not declared"),
+        (
+            {"measurements": {"w": {"distance": ["a", "b"]}, "t": {"angle": list("abc")}, "m": {"ratio": ["w", "t"]}}},
+            "'t' is no distance",
+        ),
         ({"measurements": {"m": {"distance": ["a"]}}}, "2 values"),
         (
             {"landmarks": LANDMARKS, "co_slice_groups": [{"axis": 0, "landmarks": ["S", "Or_l"]}]},

@@ -7,9 +7,10 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from autolmk.annotations import Annotation
     from autolmk.bootstrap import Estimate
     from autolmk.dataset import Dataset
+    from autolmk.dataset.description import Measurement
     from autolmk.evaluation import Evaluation, Scores
     from autolmk.landmarks import Landmarks
 
@@ -80,8 +82,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         name = dataset_name(args.dataset, folders)
         truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / FINGERPRINT
         logger.info("annotations of %s", folders.raw.describe(truth_at))
-    truth, pairs, diagonals, unit = _read_truth(truth_at, args.split, fingerprint)
-    unit = unit or args.unit or _unit_of(predictions_at)
+    known = _read_truth(truth_at, args.split, fingerprint)
+    truth, unit = known.landmarks, known.unit or args.unit or _unit_of(predictions_at)
     if not truth:
         raise AutolmkError(
             "there are no annotated cases",
@@ -95,8 +97,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     result = evaluate(
         truth,
         predictions,
-        pairs=pairs,
-        diagonals=diagonals,
+        pairs=known.pairs,
+        diagonals=known.diagonals,
         unit=unit,
         radii=args.radii,
         seed=args.seed,
@@ -104,12 +106,31 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     folder = predictions_at if predictions_at.is_dir() else predictions_at.parent
     output = args.output or folder / "evaluation"
-    write_json(output / "summary.json", {k: v for k, v in vars(result).items() if k != "points"})
+    summary = {k: v for k, v in vars(result).items() if k != "points"}
+    print(table(result))
+    written = ["summary.json", "summary.csv", "points.csv"]
+    if known.measurements:
+        summary |= _evaluate_measurements(output, folder, replace(known, landmarks=truth, unit=unit), predictions)
+        written.append("measurements.csv")
+    write_json(output / "summary.json", summary)
     _write_csv(output / "summary.csv", _summary_rows(result))
     _write_csv(output / "points.csv", _point_rows(result))
-    print(table(result))
-    print(f"\nwritten to {output}: summary.json, summary.csv, points.csv")
+    print(f"\nwritten to {output}: {', '.join(written)}")
     return OK
+
+
+def _evaluate_measurements(
+    output: Path, folder: Path, known: _Truth, predictions: dict[str, Annotation]
+) -> dict[str, Any]:
+    """Print the agreement, write measurements.csv, and what summary.json is to say."""
+    from autolmk.agreement import agreements, pairs_of
+    from autolmk.cli.measurement_table import agreement_table
+
+    pairs = pairs_of(known.landmarks, predictions, folder, known.measurements, unit=known.unit or "mm")
+    found = agreements(pairs)
+    print(f"\n{agreement_table(found)}")
+    _write_csv(output / "measurements.csv", [dict(vars(pair)) for pair in pairs])
+    return {"measurements": found}
 
 
 def _places(args: argparse.Namespace) -> tuple[Path, Path | None]:
@@ -159,11 +180,21 @@ def _in_lps(found: Annotation) -> Annotation:
     return dataclasses.replace(found, points=found.points * signs, frame="LPS")
 
 
-def _read_truth(
-    place: Path, split: str, fingerprint: Path | None
-) -> tuple[dict[str, Landmarks], Sequence[tuple[str, str]], dict[str, float], str | None]:
-    """Landmarks a case, pairs, the diagonal of each case's image and the unit: of a dataset where `place` is one or
-    lies in one, else of bare landmark files, which tell neither diagonal nor unit.
+@dataclass(frozen=True)
+class _Truth:
+    """landmarks: by case. pairs: left/right partners. diagonals: of each case's image; empty where no image is known.
+    unit: mm or px; None where nothing says. measurements: as dataset.json declares them."""
+
+    landmarks: dict[str, Landmarks]
+    pairs: Sequence[tuple[str, str]]
+    diagonals: dict[str, float] = field(default_factory=dict)
+    unit: str | None = None
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+
+
+def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
+    """Of a dataset where `place` is one or lies in one, else of bare landmark files, which tell neither diagonals nor
+    unit nor measurements.
 
     Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
     """
@@ -173,7 +204,7 @@ def _read_truth(
         place, split = place.parent, place.name[-2:]
     if not (place / "dataset.json").is_file() and not (place / "imagesTr").is_dir():
         truth = _bare_truth(_read_points(place))
-        return truth, pairs_from_names(next(iter(truth.values())).names), {}, None
+        return _Truth(truth, pairs_from_names(next(iter(truth.values())).names))
     from autolmk.dataset import Dataset
 
     dataset = Dataset.open(place)
@@ -183,7 +214,8 @@ def _read_truth(
 
         pairs = Fingerprint.load(fingerprint).pairs
     truth, diagonals = _annotations(dataset, "Ts" if split == "Ts" else "Tr")
-    return truth, pairs or pairs_from_names(dataset.landmark_names), diagonals, dataset.unit
+    pairs = pairs or pairs_from_names(dataset.landmark_names)
+    return _Truth(truth, pairs, diagonals, dataset.unit, dataset.description.measurements or {})
 
 
 def _unit_of(predictions: Path) -> str:

@@ -26,14 +26,24 @@ class LandmarkDescription:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One of: distance between two landmarks, angle at the middle one of three."""
+    """One of: distance between two landmarks, angle at the middle one of three, ratio of two other measurements, which
+    are distances."""
 
     distance: tuple[str, str] | None = None
     angle: tuple[str, str, str] | None = None
+    ratio: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if (self.distance is None) == (self.angle is None):
-            raise ValueError("a measurement is either a distance or an angle")
+        given = [names for names in (self.distance, self.angle, self.ratio) if names is not None]
+        if len(given) != 1:
+            raise ValueError("a measurement is either a distance, an angle or a ratio")
+        if len(set(given[0])) < len(given[0]):
+            raise ValueError(f"a measurement is of different landmarks or distances, got {list(given[0])}")
+
+    @property
+    def landmarks(self) -> tuple[str, ...]:
+        """Those that it names itself; a ratio names none."""
+        return self.distance or self.angle or ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ class DatasetDescription:
                 raise ValueError("two labels have the same value")
         if self.landmarks is not None:
             _check_landmarks(self.landmarks)
+        _check_ratios(self.measurements or {})
         if self.names is not None:
             self._check_measurements(set(self.names))
             self._check_slices(set(self.names))
@@ -169,7 +180,7 @@ class DatasetDescription:
 
     def _check_measurements(self, names: set[str]) -> None:
         for key, measurement in (self.measurements or {}).items():
-            for name in (*(measurement.distance or ()), *(measurement.angle or ())):
+            for name in measurement.landmarks:
                 if name not in names:
                     raise ValueError(f"the measurement {key!r} names an unknown landmark {name!r}{near(name, names)}")
 
@@ -188,6 +199,17 @@ def _check_channel_names(names: Mapping[str, str]) -> None:
     expected = [str(i) for i in range(len(names))]
     if not names or sorted(names, key=lambda k: (len(k), k)) != expected:
         raise ValueError(f'channel_names must number the channels "0", "1", ..., got {list(names)}')
+
+
+def _check_ratios(measurements: Mapping[str, Measurement]) -> None:
+    distances = [key for key, measurement in measurements.items() if measurement.distance is not None]
+    for key, measurement in measurements.items():
+        for name in measurement.ratio or ():
+            if name not in distances:
+                kind = "is no distance" if name in measurements else "is not declared"
+                raise ValueError(
+                    f"the ratio {key!r} is of two distances in measurements, but {name!r} {kind}{near(name, distances)}"
+                )
 
 
 def _check_landmarks(landmarks: Mapping[str, LandmarkDescription]) -> None:

@@ -1,0 +1,115 @@
+"""How accurate the predictions are: headline figures, cumulative errors, errors by landmark."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autolmk.bootstrap import MIN_CASES
+from autolmk.evaluation import Scores
+from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, Table, Text, section
+from autolmk.report.charts import Axis, Row, Series, axis, lines, whiskers
+from autolmk.report.results import Results
+from autolmk.report.sources import FIND_BEST, Sources
+from autolmk.report.wording import interval, number, percent
+
+SHOWN = 0.99  # of the points, that the cumulative curve shows
+STEPS = 150
+
+
+def accuracy(sources: Sources) -> Section:
+    """Held-out and test cases side by side."""
+    blocks: list[Block] = []
+    if sources.held_out is None:
+        text = "No held-out predictions yet: autolmk_train writes those of its fold once it is done."
+        blocks.append(Text(text, missing=True))
+    elif sources.final is None:
+        blocks.append(
+            Text(
+                f"The held-out cases are those of {sources.held_out_of}, the trained model that errs least on them; "
+                f"{FIND_BEST} would also combine and correct models.",
+                missing=True,
+            )
+        )
+    if sources.test is None:
+        text = "No evaluated predictions of test cases: autolmk_predict and autolmk_evaluate make them."
+        blocks.append(Text(text, missing=True))
+    if sources.results:
+        blocks += [*_headline(sources), _note(sources), Gallery((_cumulative(sources), _by_landmark(sources)))]
+        blocks += [Fold(f"Errors by landmark, {r.name}", (_table(r, sources.unit),)) for r in sources.results]
+    return section("accuracy", "Accuracy", blocks)
+
+
+def _headline(sources: Sources) -> list[Block]:
+    unit, rows = sources.unit, []
+    for results in sources.results:
+        scores = results.evaluation.overall
+        row = [results.name, str(results.evaluation.n_cases), str(scores.n), interval(scores.mre)]
+        rows.append((*row, interval(scores.median), f"{scores.swaps} of {scores.n_swappable}", str(scores.missing)))
+    head = ("", "cases", "points", f"MRE ({unit})", f"median ({unit})", "swapped", "no place")
+    radii = list(dict.fromkeys(r for results in sources.results for r in results.evaluation.overall.sdr))
+    rates = [
+        (f"{r} {unit}", *(interval(x.evaluation.overall.sdr.get(r), share=True) for x in sources.results))
+        for r in radii
+    ]
+    names = ("within", *(results.name for results in sources.results))
+    return [
+        Table("Radial errors of all landmarks", head, "lrrrrrr", tuple(rows)),
+        Table("Successful detection rate (SDR)", names, "l" + "r" * len(sources.results), tuple(rates)),
+    ]
+
+
+def _note(sources: Sources) -> Text:
+    return Text(
+        f"In brackets, 95 % intervals over cases (none with fewer than {MIN_CASES}). SDR: share of points at most that "
+        "far from their annotation. Every point that is annotated as present counts at its best candidate, even where "
+        "it was predicted absent; a point without any place counts as far away as its image is large. Swapped: nearer "
+        "to the mirror partner's place than to its own."
+    )
+
+
+def _cumulative(sources: Sources) -> Figure:
+    pooled = np.concatenate([results.errors() for results in sources.results])
+    end = float(np.quantile(pooled, SHOWN)) * 1.1 if len(pooled) else 1.0
+    steps = np.linspace(0, max(end, 1e-6), STEPS)
+    series, beyond = [], []
+    for i, results in enumerate(sources.results):
+        errors = np.sort(results.errors())
+        share = 100 * np.searchsorted(errors, steps, side="right") / max(len(errors), 1)
+        series.append(Series(results.name, tuple(zip(steps.tolist(), share.tolist(), strict=True)), i, "line", i))
+        beyond.append(f"{int((errors > steps[-1]).sum())} of {len(errors)} ({results.name})")
+    x, y = Axis(f"radial error ({sources.unit})", 0, float(steps[-1])), Axis("points at most that far (%)", 0, 100)
+    said = f"Cumulative errors. Further away than shown: {', '.join(beyond)}."
+    return Figure(said, lines(series, x, y, f"Cumulative distribution of radial errors. {said}"))
+
+
+def _by_landmark(sources: Sources) -> Figure:
+    """In the order of the landmarks, worst first where there are held-out results."""
+    tables = [results.evaluation.landmarks for results in sources.results]
+    names = sorted(tables[0], key=lambda name: -(tables[0][name].mre.value or 0.0))
+    rows = [Row(name, tuple(t[name].mre if name in t else None for t in tables)) for name in names]
+    shown = [v for row in rows for e in row.values if e for v in (e.value, e.high) if v is not None]
+    x = axis(f"mean radial error ({sources.unit})", shown)
+    said = "Mean radial error of each landmark with its 95 % interval over cases, largest first."
+    return Figure(said, whiskers(rows, [r.name for r in sources.results], x, f"Dots with whiskers. {said}"))
+
+
+def _table(results: Results, unit: str) -> Table:
+    rows = [_row(name, scores) for name, scores in results.evaluation.landmarks.items()]
+    rows.append(_row("overall", results.evaluation.overall))
+    radii = list(results.evaluation.overall.sdr)[:3]
+    head = ("landmark", "points", f"MRE ({unit})", "SD", f"median ({unit})", *(f"SDR {r} {unit}" for r in radii))
+    head = (*head, "missed", "swapped")
+    return Table(
+        f"In the order of dataset.json, {results.evaluation.n_cases} cases",
+        head,
+        "l" + "r" * (len(head) - 1),
+        tuple(rows),
+        frozenset([len(rows) - 1]),
+    )
+
+
+def _row(name: str, scores: Scores) -> tuple[str, ...]:
+    row = [name, str(scores.n), interval(scores.mre), number(scores.sd), interval(scores.median)]
+    row += [percent(e.value) for e in list(scores.sdr.values())[:3]]
+    swaps = f"{scores.swaps} of {scores.n_swappable}" if scores.n_swappable else "–"
+    return (*row, str(scores.presence.missed), swaps)

@@ -1,0 +1,87 @@
+"""The report as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+import autolmk
+from autolmk.annotation_doubts import FOLDER, write_doubts
+from autolmk.report.accuracy import accuracy
+from autolmk.report.blocks import Section
+from autolmk.report.cases import worst
+from autolmk.report.choice import choice
+from autolmk.report.data import data
+from autolmk.report.learning import learning
+from autolmk.report.measuring import measuring
+from autolmk.report.planning import planning
+from autolmk.report.reliability import reliability
+from autolmk.report.sources import Sources
+from autolmk.report.suspicions import find_doubts, suspicions
+from autolmk.report.wording import CLOSE, interval, plain
+from autolmk.serialization import write_bytes
+
+TEMPLATE = "report.html"
+
+
+def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list[Path]:
+    """Write the report, and suspected_annotation_errors/CASE.mrk.json beside it; the files that were written.
+
+    AutolmkError where an image cannot be read or the disk refuses.
+    """
+    found = find_doubts(sources)
+    steps = {
+        "choice": lambda: choice(sources),
+        "accuracy": lambda: accuracy(sources),
+        "reliability": lambda: reliability(sources),
+        "measurements": lambda: measuring(sources),
+        "worst cases": lambda: worst(sources, progress=progress),
+        "annotations": lambda: suspicions(sources, found, progress=progress),
+        "dataset": lambda: data(sources),
+        "plans": lambda: planning(sources),
+        "learning curves": lambda: learning(sources),
+    }
+    sections = []
+    for step in tqdm(steps.values(), "report", delay=2, leave=False, disable=not progress):
+        made = step()
+        if made is not None:
+            sections.append(made)
+    write_bytes(file, render(sources, sections).encode())
+    doubted = () if isinstance(found, str) else found
+    return [file, *write_doubts(file.parent / FOLDER, doubted, unit=sources.unit)]
+
+
+def render(sources: Sources, sections: list[Section]) -> str:
+    """HTML. Every text is escaped; only the charts' SVG, which is built as XML, goes in as it is."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("autolmk.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        name=sources.name,
+        version=autolmk.__version__,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        cards=_cards(sources),
+        sections=sections,
+    )
+
+
+def _cards(sources: Sources) -> list[tuple[str, str]]:
+    """The figures that a reader looks for first."""
+    cards = []
+    if sources.fingerprint is not None:
+        cards.append(("training cases", str(sources.fingerprint.n_cases)))
+        cards.append(("landmarks", str(len(sources.fingerprint.landmarks))))
+    for results in sources.results:
+        scores, unit = results.evaluation.overall, sources.unit
+        cards.append((f"mean radial error, {results.name}", f"{interval(scores.mre)}{CLOSE}{unit}"))
+    if sources.information and sources.information.get("chosen"):
+        cards.append(("chosen", plain(sources.information["chosen"])))
+    return cards
