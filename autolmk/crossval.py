@@ -47,8 +47,12 @@ class CrossValidation:
     def restricted(self, cases: Sequence[str]) -> CrossValidation:
         """To these cases."""
         kept = set(cases)
-        parts = ({c: v for c, v in part.items() if c in kept} for part in (self.fold_of, self.detections, self.truth))
-        return CrossValidation(self.name, *parts)
+        return CrossValidation(
+            self.name,
+            {case: fold for case, fold in self.fold_of.items() if case in kept},
+            {case: found for case, found in self.detections.items() if case in kept},
+            {case: truth for case, truth in self.truth.items() if case in kept},
+        )
 
     def without(self, fold: int) -> CrossValidation:
         """Of the other folds' cases: what a choice for this fold's cases may be made on."""

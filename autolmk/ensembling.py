@@ -250,7 +250,7 @@ def choose_combination(
     detections = {rule: _held_out(models, rule) for rule in rules}
     errors = {rule: _case_means(first, found) for rule, found in detections.items()}
     chosen = _rule(errors, first.cases, seed)
-    kept = {}
+    kept: dict[str, Detections] = {}
     for fold in first.folds:
         rest = [case for case in first.cases if first.fold_of[case] != fold]
         rule = _rule(errors, rest, seed)

@@ -1,11 +1,14 @@
-"""The error radius: how far a point may be off, in mm, such that the promise holds for new cases.
+"""Error radius: a distance in mm that a point's error does not exceed, with a probability that is stated and holds.
 
-A scale for each point's error is learned on held-out cases, from what is computed alike for new ones: the width of its
-peak, its distance from where the other landmarks make it likely, its log-odds, and how hard the landmark is. Split
-conformal prediction then makes a radius of it that covers the promised share, whatever that scale is worth: the scale
-decides how the radius is shared out among points, not whether it holds.
+A scale model predicts from statistics of a point, which are computed in the same way on held-out and on new cases, how
+large its error is expected to be. Split conformal prediction (Papadopoulos et al., ECML 2002; Lei et al., JASA
+113:1094, 2018) makes that a radius: the errors of held-out cases over their predicted scales give the factor that
+covers the level. The case is the unit, because its points hang together: each of n cases weighs 1 / (n + 1), shared by
+its points, and one more case counts as infinite (Lee, Barber and Willett, Distribution-free inference with hierarchical
+data, 2023). So for a new case that is like the held-out ones, any of its points is covered with at least that
+probability, however wrong the scale model is; a good one makes radii small where points are sure.
 
-Shapes: N cases, L landmarks, F statistics.
+Shapes: N cases, L landmarks, F features.
 """
 
 from __future__ import annotations
@@ -18,150 +21,193 @@ import numpy as np
 from autolmk.conformal import conformal_quantile
 from autolmk.errors import counted
 from autolmk.geometry import FloatArray
-from autolmk.shape import BoolArray
 
-LOGARITHMIC = ("spread", "shape_residual")  # statistics that count by their logarithm; others as they are
-GROUPS = 10  # of cases: the scale of each is learned on the others
-LEAST_ERROR = 0.05  # of the median error: shorter ones say no more to the scale
-FURTHEST = 4.0  # standard deviations that a statistic counts at most
-PENALTY = 1.0  # of the statistics' coefficients, in residual variances
-FEWEST_CASES = 4  # that a scale is learned on; with fewer all points have one
+LOG_PREFIX = "log_"  # of the names of statistics that are logarithms already; the others are lengths and above 0
+LARGEST = 50.0  # log-odds beyond this, infinite ones too, say no more
+SMALLEST = 1e-3  # of the median error: smaller ones count as that in logarithms, so that an exact hit is no outlier
+FOLDS = 10
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)  # on landmark effects, in points; the best is cross-validated
+OWN_PENALTY = 1.0  # on the slopes of standardised statistics
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one statistic says of the log of the error: slope * (x - centre), x being its logarithm (of a log-odds,
+    itself) within low to high, the range of the held-out points; `missing` where it is NaN."""
+
+    centre: float
+    slope: float
+    missing: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ScaleModel:
+    """log of a point's scale (mm) = intercept + the terms + the landmark's effect, shrunk toward 0 as far as the cases
+    do not support it. mean_ratio: mean of error over scale, so that scale * mean_ratio is the expected error (Duan's
+    smearing estimate, JASA 78:605, 1983)."""
+
+    intercept: float
+    terms: dict[str, Term]
+    landmarks: dict[str, float]
+    mean_ratio: float
+
+    def scales(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
+        """(..., L) mm from statistics (..., L), landmarks in the order of `landmarks`. Raises ValueError where one that
+        the model was fitted with is not given, or has another number of landmarks."""
+        result = self.intercept + np.array(list(self.landmarks.values()))
+        for name, term in self.terms.items():
+            if name not in statistics or np.shape(statistics[name])[-1:] != (len(self.landmarks),):
+                raise ValueError(f"the statistic {name} of {counted(len(self.landmarks), 'landmark')} is needed")
+            x = _logarithm(name, statistics[name]).clip(term.low, term.high)
+            result = result + np.where(np.isnan(x), term.missing, term.slope * (x - term.centre))
+        return np.asarray(np.exp(result))
 
 
 @dataclass(frozen=True)
 class ErrorRadius:
-    """level: share of points that the radius covers. quantile: of error over scale; None where the cases are too few
-    for the level, see why. mean: of error over scale. landmark: name -> logarithm of its scale. centre, width: of each
-    statistic on held-out cases; slope: of the logarithm of the scale, a width."""
+    """level: the probability, such as 0.9. n_cases: held-out cases with an annotated point. scale: the scale model.
+    unjudged: landmarks that no held-out case shows, which get no radius. quantile: radius over scale; None where there
+    are too few cases for the level, and then there is no radius. why: in words."""
 
     level: float
     n_cases: int
-    why: str
+    scale: ScaleModel
+    unjudged: tuple[str, ...]
     quantile: float | None
-    mean: float
-    landmark: dict[str, float]
-    centre: dict[str, float]
-    width: dict[str, float]
-    slope: dict[str, float]
+    why: str
 
     def radius(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
-        """(L,) mm, of statistics (L,) of the landmarks in their order; NaN where the level is declined."""
-        if self.quantile is None:
-            return np.full(len(self.landmark), np.nan)
-        return self.quantile * self.scale(statistics)
+        """(..., L) mm from statistics (..., L); NaN where declined. Raises ValueError as `ScaleModel.scales`."""
+        scales = self.scale.scales(statistics)
+        judged = np.array([name not in self.unjudged for name in self.scale.landmarks])
+        return np.where(judged, scales * (np.nan if self.quantile is None else self.quantile), np.nan)
 
     def expected(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
-        """(L,) mm: the mean error of such points, to rank them by; also where the level is declined."""
-        return self.mean * self.scale(statistics)
-
-    def scale(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
-        """(..., L) mm. A statistic that a point lacks counts as an average one."""
-        logarithm = np.array(list(self.landmark.values()), dtype=np.float64)
-        for name, slope in self.slope.items():
-            values = (_transformed(name, statistics[name]) - self.centre[name]) / self.width[name]
-            logarithm = logarithm + slope * np.clip(np.nan_to_num(values), -FURTHEST, FURTHEST)
-        return np.asarray(np.exp(logarithm))
+        """(..., L) mm, the expected error, for ranking; also where the radius is declined."""
+        return self.scale.scales(statistics) * self.scale.mean_ratio
 
 
 def fit_error_radius(
-    statistics: Mapping[str, FloatArray], errors: FloatArray, *, names: Sequence[str], level: float = 0.9, seed: int = 0
+    statistics: Mapping[str, FloatArray],
+    errors: FloatArray,
+    *,
+    names: Sequence[str],
+    level: float = 0.9,
+    seed: int,
 ) -> ErrorRadius:
-    """On held-out cases: statistics (N, L) each, NaN where a point lacks one; errors (N, L) mm, NaN where the landmark
-    is not annotated as present.
+    """From held-out cases: statistics (N, L), NaN where there is none, and errors (N, L) mm, NaN where the landmark is
+    not annotated as present; names: of the L landmarks.
 
-    Scores error / scale are those of scales learned on other cases. The quantile is `conformal.conformal_quantile`: the
-    case is the unit, and levels above n / (n + 1) of n cases are declined. seed: which cases are learned on together.
+    Statistics are lengths, such as the width of a heatmap's peak, or logarithms where their name starts with log_. The
+    scores that the quantile is taken of come from scale models fitted without their case, in at most 10 folds of cases
+    that the seed draws; the final one is fitted on all cases. Declined where level > n / (n + 1).
+
+    Raises ValueError where shapes disagree, the level is not in (0, 1), or no error is known.
     """
-    known = np.isfinite(errors).any(axis=1)
-    errors, statistics = errors[known], {name: values[known] for name, values in statistics.items()}
-    n = len(errors)
-    fitted = _Scale.fit(statistics, errors)
-    groups = np.random.default_rng(seed).permutation(n) % min(GROUPS, max(n, 1))
-    scores = np.full(errors.shape, np.nan)
-    for group in np.unique(groups):
-        rest, own = groups != group, groups == group
-        scale = fitted if not rest.any() else _Scale.fit({k: v[rest] for k, v in statistics.items()}, errors[rest])
-        model = scale.radius(names, level, n, "", None, 1.0)
-        scores[own] = errors[own] / model.scale({k: v[own] for k, v in statistics.items()})
-    quantile = conformal_quantile([row[np.isfinite(row)] for row in scores], level)
-    declined = not np.isfinite(quantile)
-    why = f"of {counted(n, 'held-out case')}, each with a scale that was learned on others"
-    if declined:
-        needed = int(np.ceil(level / (1 - level) - 1e-9))
-        why = f"{counted(n, 'held-out case')} cannot bound {level:.0%} of the points of a new one: {needed} are needed"
-    mean = float(np.nanmean(scores)) if np.isfinite(scores).any() else 1.0
-    return fitted.radius(names, level, n, why, None if declined else float(quantile), mean)
+    errors = np.asarray(errors, dtype=np.float64)
+    if not 0 < level < 1:
+        raise ValueError(f"the level must be in (0, 1), got {level}")
+    if (
+        errors.ndim != 2
+        or errors.shape[1] != len(names)
+        or any(np.shape(v) != errors.shape for v in statistics.values())
+    ):
+        raise ValueError(f"errors and statistics must be (N, {len(names)}), got {errors.shape}")
+    judged = np.isfinite(errors)
+    shown = np.flatnonzero(judged.any(axis=1))
+    if not len(shown):
+        raise ValueError("an error radius needs at least one case with a known error")
+    values = {name: np.asarray(v, dtype=np.float64)[shown] for name, v in statistics.items()}
+    errors, judged = errors[shown], judged[shown]
+    order = np.random.default_rng(seed).permutation(len(errors))
+    ratios = np.full(errors.shape, np.nan)
+    for part in np.array_split(order, min(FOLDS, len(errors))):
+        rest = np.setdiff1d(order, part)
+        if len(rest):
+            model = _fit_scale({k: v[rest] for k, v in values.items()}, errors[rest], names)
+            ratios[part] = errors[part] / model.scales({k: v[part] for k, v in values.items()})
+    if len(errors) == 1:
+        ratios = errors / _fit_scale(values, errors, names).scales(values)  # for the expected error; never a radius
+    scale = _fit_scale(values, errors, names, mean_ratio=float(np.mean(ratios[judged])))
+    unjudged = tuple(names[int(i)] for i in np.flatnonzero(~judged.any(axis=0)))
+    found = conformal_quantile([row[np.isfinite(row)] for row in ratios], level)
+    quantile = None if np.isnan(found) else found
+    return ErrorRadius(level, len(errors), scale, unjudged, quantile, _why(level, len(errors), quantile))
 
 
-@dataclass(frozen=True, eq=False)
-class _Scale:
-    """Fit of log error = landmark + slopes . statistics. landmark: (L,)."""
-
-    landmark: FloatArray
-    centre: dict[str, float]
-    width: dict[str, float]
-    slope: dict[str, float]
-
-    @classmethod
-    def fit(cls, statistics: Mapping[str, FloatArray], errors: FloatArray) -> _Scale:
-        """Ridge regression whose landmark effects are drawn to their mean as far as few cases leave them uncertain
-        (empirical Bayes; Efron and Morris, JASA 1973)."""
-        seen = np.isfinite(errors)
-        if not seen.any():
-            return cls(np.zeros(errors.shape[1]), {}, {}, {})
-        y = np.log(np.maximum(errors, max(LEAST_ERROR * float(np.nanmedian(errors)), 1e-9)))
-        features, centre, width = _standardised(statistics, seen)
-        names = list(features) if seen.any(axis=1).sum() >= FEWEST_CASES else []
-        rows, landmarks = np.nonzero(seen)
-        design = np.zeros((len(rows), 1 + errors.shape[1] + len(names)))
-        design[:, 0] = 1.0
-        design[np.arange(len(rows)), 1 + landmarks] = 1.0
-        for i, name in enumerate(names):
-            design[:, 1 + errors.shape[1] + i] = features[name][seen]
-        penalty = np.concatenate([[0.0], np.full(errors.shape[1], _shrinkage(y)), np.full(len(names), PENALTY)])
-        solved = np.linalg.lstsq(
-            design.T @ design + np.diag(penalty) + 1e-9 * np.eye(len(penalty)), design.T @ y[seen], rcond=None
-        )[0]
-        slopes = dict(zip(names, solved[1 + errors.shape[1] :].tolist(), strict=True))
-        kept = ({name: part[name] for name in names} for part in (centre, width))
-        return cls(solved[0] + solved[1 : 1 + errors.shape[1]], *kept, slopes)
-
-    def radius(
-        self, names: Sequence[str], level: float, n: int, why: str, quantile: float | None, mean: float
-    ) -> ErrorRadius:
-        """As data."""
-        landmark = dict(zip(names, self.landmark.tolist(), strict=True))
-        return ErrorRadius(level, n, why, quantile, mean, landmark, self.centre, self.width, self.slope)
+def _why(level: float, n: int, quantile: float | None) -> str:
+    if quantile is not None:
+        return f"covers at least {level:.0%} of the points of a new case, from the errors of {n} held-out cases"
+    least = int(np.ceil(level / (1 - level) - 1e-9))
+    return (
+        f"too few cases: {counted(n, 'held-out case')} can support at most {n / (n + 1):.0%}, and a radius for "
+        f"{level:.0%} needs at least {least}"
+    )
 
 
-def _transformed(name: str, values: FloatArray) -> FloatArray:
-    values = np.asarray(values, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result = np.log(values) if name in LOGARITHMIC else values
-    return np.where(np.isfinite(result), result, np.nan)
+# -- the scale model --------------------------------------------------------------------------------------------------
 
 
-def _standardised(
-    statistics: Mapping[str, FloatArray], seen: BoolArray
-) -> tuple[dict[str, FloatArray], dict[str, float], dict[str, float]]:
-    """(standardised, 0 where a point has none; centres; widths) of those statistics that vary."""
-    features, centre, width = {}, {}, {}
-    for name, values in statistics.items():
-        x = _transformed(name, values)
-        own = x[seen & np.isfinite(x)]
-        if len(own) > 1 and own.std() > 1e-9:
-            centre[name], width[name] = float(own.mean()), float(own.std())
-            features[name] = np.clip(np.nan_to_num((x - centre[name]) / width[name]), -FURTHEST, FURTHEST)
-    return features, centre, width
+def _logarithm(name: str, values: FloatArray) -> FloatArray:
+    """Of a length; of what is a logarithm already, itself, bounded. NaN where there is none."""
+    x = np.asarray(values, dtype=np.float64)
+    if name.startswith(LOG_PREFIX):
+        return x.clip(-LARGEST, LARGEST)
+    return np.log(np.where(np.isnan(x), np.nan, np.maximum(x, np.exp(-LARGEST))))
 
 
-def _shrinkage(y: FloatArray) -> float:
-    """Residual variance over the variance between landmarks, of log errors (N, L), by the method of moments."""
-    count = np.isfinite(y).sum(axis=0)
-    used = count > 1
-    if used.sum() < 2:
-        return 1.0
-    columns = y[:, used]
-    within = float((np.nanvar(columns, axis=0, ddof=1) * (count[used] - 1)).sum() / (count[used] - 1).sum())
-    between = float(np.nanmean(columns, axis=0).var(ddof=1) - within * np.mean(1 / count[used]))
-    return within / max(between, 0.01 * within, 1e-9)
+def _fit_scale(
+    statistics: Mapping[str, FloatArray], errors: FloatArray, names: Sequence[str], mean_ratio: float = 1.0
+) -> ScaleModel:
+    """Ridge regression of log errors on the standardised statistics, on whether each is missing, and on landmarks; the
+    penalty on landmark effects is that of the best prediction of unseen cases."""
+    judged = np.isfinite(errors)
+    floor = SMALLEST * float(np.median(errors[judged])) or SMALLEST
+    y = np.where(judged, np.log(np.maximum(np.where(judged, errors, 1.0), floor)), 0.0)
+    features = {
+        name: _feature(np.where(judged, _logarithm(name, values), np.nan)) for name, values in statistics.items()
+    }
+    columns = [judged.astype(np.float64)]
+    for x, _, _ in features.values():
+        columns += [np.where(np.isfinite(x), x, 0.0), (judged & np.isnan(x)).astype(np.float64)]
+    n_own = len(columns)
+    design = np.concatenate([np.stack(columns, axis=2), judged[..., None] * np.eye(len(names))], axis=2)  # (N, L, F)
+    found = _ridge(design, y, n_own)
+    terms = {}
+    for i, (name, (x, centre, width)) in enumerate(features.items()):
+        low, high = (centre + width * v for v in (np.nanmin(x), np.nanmax(x))) if np.isfinite(x).any() else (0.0, 0.0)
+        terms[name] = Term(centre, float(found[1 + 2 * i]) / width, float(found[2 + 2 * i]), float(low), float(high))
+    effects = {name: float(v) for name, v in zip(names, found[n_own:], strict=True)}
+    return ScaleModel(float(found[0]), terms, effects, mean_ratio)
+
+
+def _feature(x: FloatArray) -> tuple[FloatArray, float, float]:
+    """(standardised, centre, width); all 0 where it does not vary, NaN where it is."""
+    known = x[np.isfinite(x)]
+    centre, width = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+    if width < 1e-9:
+        return np.where(np.isnan(x), np.nan, 0.0), centre, 1.0
+    return (x - centre) / width, centre, width
+
+
+def _ridge(design: FloatArray, y: FloatArray, n_own: int) -> FloatArray:
+    """(F,) coefficients for design (N, L, F) and y (N, L), rows of 0 where there is no point. The first is free, the
+    next up to n_own have a fixed penalty, the rest one that is chosen by cross-validation over cases."""
+    n_parts = min(FOLDS, len(y))
+    parts = list(zip(np.array_split(design, n_parts), np.array_split(y, n_parts), strict=True))
+    grams = np.stack([np.tensordot(x, x, ((0, 1), (0, 1))) for x, _ in parts])
+    moments = np.stack([np.tensordot(x, z, ((0, 1), (0, 1))) for x, z in parts])
+    losses = []
+    for penalty in PENALTIES:
+        left_out = grams.sum(axis=0) - grams + _penalties(design.shape[2], n_own, penalty)
+        found = np.linalg.solve(left_out, (moments.sum(axis=0) - moments)[..., None])[..., 0]
+        losses.append(sum(float(((z - x @ f) ** 2).sum()) for f, (x, z) in zip(found, parts, strict=True)))
+    shrinkage = _penalties(design.shape[2], n_own, PENALTIES[int(np.argmin(losses))])
+    return np.asarray(np.linalg.solve(grams.sum(axis=0) + shrinkage, moments.sum(axis=0)))
+
+
+def _penalties(size: int, n_own: int, penalty: float) -> FloatArray:
+    """(F, F) diagonal; that of the intercept is there only so that the equations can be solved."""
+    return np.diag([1e-6, *[OWN_PENALTY] * (n_own - 1), *[penalty] * (size - n_own)])

@@ -18,11 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from autolmk.crossval import CrossValidation, common_cases
-from autolmk.detections import Detections
+from autolmk.dataset import Measurement
 from autolmk.ensembling import Combination, choose_combination
 from autolmk.error_radius import ErrorRadius, fit_error_radius
 from autolmk.evaluation import penalties, point_errors
 from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks
+from autolmk.measurements import MeasurementCalibration, fit_factors, measure, propagated
 from autolmk.plans import Plans
 from autolmk.postprocessing import Context, Judgement, Postprocessing, choose_steps
 from autolmk.recipe import Conclusion, concluded, error_statistics
@@ -123,10 +125,8 @@ def _finished(
 ) -> Choice:
     """What follows the chosen candidate, and all of it judged on cases that no choice has seen."""
     combination, _, evidence = choose_combination({n: models[n] for n in members}, seed=seed)
-    context = Context(plans.landmarks, plans.sometimes_absent, plans.co_slice_groups, plans.pairs, plans.unit)
-    steps, reasons = choose_steps(found, context, seed=seed)
-    nested = _nested_steps(found, context, seed, progress)
-    table = _ErrorTable.of(found, nested)
+    steps, nested, judged, reasons = choose_steps(found, Context.of(plans), seed=seed, progress=progress)
+    table = _ErrorTable.of(nested, judged)
     radius = table.fit(found.cases, level, seed)
     conclusions: dict[str, Conclusion] = {}
     for cases in _groups(found):
@@ -146,51 +146,39 @@ def _groups(found: CrossValidation) -> list[tuple[str, ...]]:
     return [found.cases[i::5] for i in range(min(5, len(found.cases)))]
 
 
-def _nested_steps(
-    found: CrossValidation, context: Context, seed: int, progress: bool
-) -> dict[str, tuple[Detections, Judgement]]:
-    """Each case as the steps that the other folds' cases chose leave it, and what they say of it."""
-    result = {}
-    for fold in tqdm(found.folds, "choosing steps, fold by fold", delay=2, disable=not progress):
-        steps, _ = choose_steps(found.without(fold), context, seed=seed)
-        for case in found.held_out_by(fold):
-            detections = steps.apply(found.detections[case])
-            result[case] = detections, steps.judge(detections)
-    return result
-
-
 @dataclass(frozen=True, eq=False)
 class _ErrorTable:
-    """Of held-out cases after all steps: found (case -> detections and judgement), statistics (name -> (N, L)), errors
-    (N, L) mm, NaN where not annotated as present; rows in order of `cases`."""
+    """Held-out cases after all steps, what is said of them, statistics (name -> (N, L)) and errors (N, L) mm, NaN where
+    not annotated as present; rows in order of their cases."""
 
-    cases: tuple[str, ...]
-    names: tuple[str, ...]
-    found: dict[str, tuple[Detections, Judgement]]
+    held_out: CrossValidation
+    judged: dict[str, Judgement]
     statistics: dict[str, FloatArray]
     errors: FloatArray
 
     @classmethod
-    def of(cls, held_out: CrossValidation, found: dict[str, tuple[Detections, Judgement]]) -> _ErrorTable:
+    def of(cls, held_out: CrossValidation, judged: dict[str, Judgement]) -> _ErrorTable:
+        cases, found = held_out.cases, held_out.detections
         penalty = penalties(held_out.truth, held_out.diagonals())
-        each = [error_statistics(*found[case]) for case in held_out.cases]
-        errors = [point_errors(held_out.truth[c], found[c][0].best, penalty[c])[0] for c in held_out.cases]
+        each = [error_statistics(found[case], judged[case]) for case in cases]
+        errors = [point_errors(held_out.truth[c], found[c].best, penalty[c])[0] for c in cases]
         statistics = {key: np.stack([one[key] for one in each]) for key in each[0]}
-        names = found[held_out.cases[0]][0].names
-        return cls(held_out.cases, names, found, statistics, np.stack(errors))
+        return cls(held_out, judged, statistics, np.stack(errors))
 
     def fit(self, cases: Sequence[str], level: float, seed: int) -> ErrorRadius:
         """On these cases."""
-        rows = np.isin(self.cases, cases)
+        rows = np.isin(self.held_out.cases, cases)
         statistics = {key: value[rows] for key, value in self.statistics.items()}
-        return fit_error_radius(statistics, self.errors[rows], names=self.names, level=level, seed=seed)
+        names = self.held_out.detections[self.held_out.cases[0]].names
+        return fit_error_radius(statistics, self.errors[rows], names=names, level=level, seed=seed)
 
     def conclude(
         self, cases: Sequence[str], *, level: float, sometimes_absent: Sequence[str], seed: int
     ) -> dict[str, Conclusion]:
         """Of these cases, with radii of all others."""
-        radius = self.fit([case for case in self.cases if case not in set(cases)], level, seed)
-        return {case: concluded(*self.found[case], radius, sometimes_absent) for case in cases}
+        radius = self.fit([case for case in self.held_out.cases if case not in set(cases)], level, seed)
+        found = self.held_out.detections
+        return {case: concluded(found[case], self.judged[case], radius, sometimes_absent) for case in cases}
 
 
 def _coverage(conclusions: Mapping[str, Conclusion], held_out: CrossValidation) -> dict[str, float | None]:
@@ -209,3 +197,22 @@ def _coverage(conclusions: Mapping[str, Conclusion], held_out: CrossValidation) 
         "coverage": float(np.mean(shares)) if shares else None,
         "median_radius": float(np.median(every)) if len(every) else None,
     }
+
+
+def calibrate_measurements(
+    conclusions: Mapping[str, Conclusion],
+    truth: Mapping[str, Landmarks],
+    measurements: Mapping[str, Measurement],
+    level: float,
+) -> MeasurementCalibration | None:
+    """Of declared measurements, on held-out cases; None without any."""
+    if not measurements:
+        return None
+    names = next(iter(conclusions.values())).landmarks.names
+    rows = []
+    for case, conclusion in conclusions.items():
+        found = conclusion.landmarks
+        widths = propagated(found.points, found.error_radius, names, measurements, level=level)
+        rows.append([measure(marks.points, names, measurements) for marks in (truth[case], found)] + [widths])
+    true, values, widths = (np.array(part) for part in zip(*rows, strict=True))
+    return fit_factors(true, values, widths, list(measurements), level=level)

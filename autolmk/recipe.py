@@ -25,6 +25,7 @@ from autolmk.error_radius import ErrorRadius
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, decided
+from autolmk.measurements import MeasurementCalibration
 from autolmk.postprocessing import Judgement, Postprocessing
 from autolmk.serialization import from_json, read_json, write_json
 
@@ -54,8 +55,8 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Recipe:
-    """landmarks: names in order. sometimes_absent: the only ones that may be called absent. members, combination: None
-    where predictions come from elsewhere. postprocessing, error_radius: None where nothing follows."""
+    """landmarks: names in order. sometimes_absent: the only ones that may be called absent. members: models, in the
+    order of the combination. measurements, measurement_calibration: that dataset.json declares, see `measurements`."""
 
     dataset_name: str
     unit: Literal["mm", "px"]
@@ -66,6 +67,7 @@ class Recipe:
     postprocessing: Postprocessing
     error_radius: ErrorRadius | None = None
     measurements: dict[str, Measurement] = field(default_factory=dict)
+    measurement_calibration: MeasurementCalibration | None = None
     version: int = VERSION
 
     @classmethod

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autolmk.annotations import Annotation, write_table
+import numpy as np
+
+from autolmk.annotations import Annotation, read_table, write_table
 from autolmk.annotations.csv import table_rows, write_rows
 from autolmk.crossval import TRUTH
 from autolmk.detections import Detections
@@ -49,6 +51,17 @@ class Result:
         """Of landmarks.csv."""
         more = {"log_odds": self.detections.log_odds[:, 0].tolist(), **self.more}
         return table_rows(case, self.landmarks, columns, best=self.best, more=more)
+
+
+def read_results(folder: Path) -> dict[str, Landmarks]:
+    """case -> landmarks with their error radii, of landmarks.csv. AutolmkError where it is damaged."""
+    result = {}
+    for case, found in read_table(folder / TABLE).items():
+        axes = 3 if found.points.shape[1] == 3 and np.isfinite(found.points[:, 2]).any() else 2
+        result[case] = Landmarks(
+            found.names, found.points[:, :axes], found.status, found.likelihood, found.error_radius
+        )
+    return result
 
 
 def write_review(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

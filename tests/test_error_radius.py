@@ -59,27 +59,32 @@ def test_too_few_cases_are_declined_with_a_reason() -> None:
     statistics, errors = draw(np.random.default_rng(2), 8)
     model = fit_error_radius(statistics, errors, names=NAMES, level=0.9, seed=0)
     assert model.quantile is None and np.isnan(model.radius({k: v[0] for k, v in statistics.items()})).all()
-    assert "8 held-out cases" in model.why and "9 are needed" in model.why
+    assert "8 held-out cases" in model.why and "at least 9" in model.why
     assert np.isfinite(model.expected({k: v[0] for k, v in statistics.items()})).all()
     assert fit_error_radius(statistics, errors, names=NAMES, level=0.8, seed=0).quantile is not None
     nine = draw(np.random.default_rng(2), 9)
     assert fit_error_radius(*nine, names=NAMES, level=0.9, seed=0).quantile is not None
 
 
-def test_what_a_point_lacks_counts_as_average_and_nothing_breaks_without_data() -> None:
+def test_what_a_point_lacks_is_told_apart_and_nothing_breaks_without_data() -> None:
     statistics, errors = draw(np.random.default_rng(3), 40)
-    statistics["spread"][:, 3] = np.nan
+    lacking = np.random.default_rng(4).random(errors.shape) < 0.2
+    statistics["spread"][lacking] = np.nan
+    errors[lacking] *= 3.0
     statistics["log_odds"][0, 0] = -np.inf
     model = fit_error_radius(statistics, errors, names=NAMES, level=0.9, seed=0)
     row = {k: v[0] for k, v in statistics.items()}
     assert np.isfinite(model.radius(row)).all()
-    average = {**row, "spread": np.where(np.isnan(row["spread"]), np.exp(model.centre["spread"]), row["spread"])}
-    assert model.radius(row)[3] == pytest.approx(model.radius(average)[3])
-    nothing = fit_error_radius(statistics, np.full_like(errors, np.nan), names=NAMES, level=0.9, seed=0)
-    assert nothing.n_cases == 0 and nothing.quantile is None and np.isfinite(nothing.expected(row)).all()
+    usual = {"spread": np.ones(L), "shape_residual": HARD, "log_odds": np.full(L, 4.0)}
+    assert (model.radius({**usual, "spread": np.full(L, np.nan)}) > 1.5 * model.radius(usual)).all()
+    with pytest.raises(ValueError, match="spread"):
+        model.radius({"log_odds": row["log_odds"]})
+    with pytest.raises(ValueError, match="known error"):
+        fit_error_radius(statistics, np.full_like(errors, np.nan), names=NAMES, level=0.9, seed=0)
     never = errors.copy()
     never[:, 5] = np.nan
-    assert np.isfinite(fit_error_radius(statistics, never, names=NAMES, level=0.9, seed=0).radius(row)[5])
+    model = fit_error_radius(statistics, never, names=NAMES, level=0.9, seed=0)
+    assert model.unjudged == (NAMES[5],) and np.isnan(model.radius(row)[5]) and np.isfinite(model.expected(row)[5])
 
 
 def test_it_is_data() -> None:

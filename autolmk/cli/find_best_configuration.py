@@ -55,7 +55,7 @@ def _find(args: argparse.Namespace) -> int:
     )
     place = next(iter(models)).parent
     held_out = next(iter(models.values()))
-    recipe = _recipe(choice, plans, next(iter(models)), held_out.folds)
+    recipe = _recipe(choice, plans, next(iter(models)), held_out)
     target = place / BEST
     pack(target, place, recipe, lambda folder: _write(folder, target, choice, plans, held_out, args))
     print(table(choice, plans.unit))
@@ -92,22 +92,25 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
     return Size(len(files), weights)
 
 
-def _recipe(choice: Choice, plans: Plans, model: Path, folds: Sequence[int]) -> Recipe:
+def _recipe(choice: Choice, plans: Plans, model: Path, held_out: CrossValidation) -> Recipe:
     from autolmk.dataset import DatasetDescription
+    from autolmk.model_selection import calibrate_measurements
     from autolmk.recipe import Member, Recipe
 
     file = model / "dataset.json"
-    measurements = DatasetDescription.load(file).measurements if file.is_file() else None
+    measurements = (DatasetDescription.load(file).measurements if file.is_file() else None) or {}
+    level = choice.error_radius.level
     return Recipe(
         dataset_name=plans.dataset_name,
         unit=plans.unit,
         landmarks=plans.landmarks,
         sometimes_absent=plans.sometimes_absent,
-        members=tuple(Member(name, tuple(map(str, folds))) for name in choice.members),
+        members=tuple(Member(name, tuple(map(str, held_out.folds))) for name in choice.members),
         combination=choice.combination,
         postprocessing=choice.postprocessing,
         error_radius=choice.error_radius,
-        measurements=measurements or {},
+        measurements=measurements,
+        measurement_calibration=calibrate_measurements(choice.conclusions, held_out.truth, measurements, level),
     )
 
 

@@ -6,6 +6,7 @@ points stay implausible.
 
 from autolmk.postprocessing.choose import choose_steps
 from autolmk.postprocessing.context import Context
+from autolmk.postprocessing.flags import Judgement
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
 
-__all__ = ["STEPS", "Context", "Decision", "Postprocessing", "choose_steps"]
+__all__ = ["STEPS", "Context", "Decision", "Judgement", "Postprocessing", "choose_steps"]

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
-from autolmk.geometry import FloatArray
 from autolmk.postprocessing import presence, shape_prior
 from autolmk.postprocessing.context import Context, Step
 from autolmk.postprocessing.evidence import held_out, localisation, verdict
 from autolmk.postprocessing.evidence import presence as presence_evidence
-from autolmk.postprocessing.flags import Limits, measure_limits
+from autolmk.postprocessing.flags import Judgement, Limits, judge, measure_limits
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
 from autolmk.serialization import to_json
 from autolmk.shape_model import ShapeModel, fit_shape_model, why_no_shape
@@ -35,14 +34,12 @@ def choose_steps(
     context: Context,
     *,
     seed: int = 0,
-    disagreement: Mapping[str, FloatArray] | None = None,
     progress: bool = True,
-) -> tuple[Postprocessing, CrossValidation, list[dict[str, Any]]]:
-    """(pipeline fitted on all held-out cases, predictions of the held-out cases by pipelines chosen without their fold,
-    evidence: a JSON-ready dict a step).
+) -> tuple[Postprocessing, CrossValidation, dict[str, Judgement], list[dict[str, Any]]]:
+    """(pipeline fitted on all held-out cases; predictions of the held-out cases by pipelines chosen without their fold;
+    what shapes of the other folds' cases say of these; evidence: a JSON-ready dict a step).
 
-    disagreement: case -> (L,) mm between the members of an ensemble, which lets `Postprocessing.judge` flag it. seed:
-    of the division of cases where one fold is left. With fewer than two cases nothing is kept.
+    seed: of the division of cases where one fold is left. With fewer than two cases nothing is kept.
     """
     shapes = _Shapes(crossval)
     parts = _parts(crossval, crossval.cases, seed)
@@ -62,13 +59,15 @@ def choose_steps(
     limits = Limits()
     if after:
         noise = shape_prior.noise_of(held_out(nested, nested.cases))
-        limits = measure_limits(
-            nested.detections, nested.truth, model_of, noise, context.sometimes_absent, disagreement
-        )
+        limits = measure_limits(nested.detections, nested.truth, model_of, noise, context.sometimes_absent)
     result = Postprocessing(
         tuple(decisions), shapes.of(crossval.cases), why_no_shape(truth) or "", limits, context.sometimes_absent
     )
-    return result, nested, [decision.to_dict() for decision in decisions]
+    judged = {
+        case: judge(found, model_of.get(case), limits, context.sometimes_absent)
+        for case, found in nested.detections.items()
+    }
+    return result, nested, judged, [decision.to_dict() for decision in decisions]
 
 
 class _Shapes:

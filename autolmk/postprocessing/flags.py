@@ -40,6 +40,21 @@ class Limits:
     noise: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """shape_residual: (L,) mm from where the other points make each likely, NaN where nothing can be said. flags: of
+    each landmark, short reasons why a person should look at it."""
+
+    shape_residual: FloatArray
+    flags: tuple[tuple[str, ...], ...]
+
+
+def judge(found: Detections, model: ShapeModel | None, limits: Limits, sometimes_absent: Sequence[str]) -> Judgement:
+    """Of detections after postprocessing."""
+    residual, distance = shape_judgement(found, model, limits.noise)
+    return Judgement(residual, tuple(flags_of(found, distance, limits, sometimes_absent)))
+
+
 def shape_judgement(
     found: Detections, model: ShapeModel | None, noise: Sequence[float]
 ) -> tuple[FloatArray, FloatArray]:
@@ -56,15 +71,13 @@ def shape_judgement(
 def flags_of(
     found: Detections,
     distance: FloatArray,
-    disagreement: FloatArray | None,
     limits: Limits,
     sometimes_absent: Sequence[str],
 ) -> list[tuple[str, ...]]:
     """Of each landmark; distance: (L,) standardised. What is called absent, or has no place, is only flagged as
     unsure."""
     may_lack = np.isin(found.names, list(sometimes_absent))
-    apart = np.full(len(found.names), np.nan) if disagreement is None else disagreement
-    result = []
+    apart, result = found.disagreement, []
     for i in range(len(found.names)):
         likelihood, reasons = found.likelihood[i], []
         shown = np.isfinite(found.best[i]).all() and not (may_lack[i] and likelihood < 0.5)
@@ -86,7 +99,6 @@ def measure_limits(
     model_of: Mapping[str, ShapeModel | None],
     noise: Sequence[float],
     sometimes_absent: Sequence[str],
-    disagreement: Mapping[str, FloatArray] | None = None,
 ) -> Limits:
     """From held-out cases after postprocessing; model_of: case -> a shape model that has not seen it."""
     cases = sorted(found)
@@ -97,26 +109,19 @@ def measure_limits(
     may_lack = np.broadcast_to(np.isin(found[cases[0]].names, list(sometimes_absent)), errors.shape)
     good = errors <= gross_limit
     known = np.stack([np.isin(truth[case].status, (1, 2)) for case in cases])
-    apart = None if disagreement is None else np.stack([disagreement[case] for case in cases])
+    apart = np.stack([found[case].disagreement for case in cases])
     n_points = int(known.sum())
     away = np.abs(likelihood - 0.5)[may_lack & known]
     limits = Limits(
         shape=_upper(distances[good], SHAPE),
         unsure=_band(away, UNSURE * n_points),
         unlikely=_lower(likelihood[good & ~may_lack], UNLIKELY),
-        disagreement=None if apart is None else _upper(apart[good], DISAGREEING),
+        disagreement=_upper(apart[good], DISAGREEING),
         gross=int((errors > gross_limit).sum()),
         noise=tuple(map(float, noise)),
     )
-    flagged = np.array(
-        [
-            [
-                bool(f)
-                for f in flags_of(found[c], distances[i], None if apart is None else apart[i], limits, sometimes_absent)
-            ]
-            for i, c in enumerate(cases)
-        ]
-    )
+    reasons = [flags_of(found[c], distances[i], limits, sometimes_absent) for i, c in enumerate(cases)]
+    flagged = np.array([[bool(reason) for reason in row] for row in reasons])
     share = float(flagged[good].mean()) if good.any() else None
     return Limits(**{**vars(limits), "false_alarms": share, "gross_flagged": int(flagged[errors > gross_limit].sum())})
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
-from autolmk.geometry import FloatArray
 from autolmk.postprocessing import co_slice, outside, presence, shape_prior
 from autolmk.postprocessing.context import Step
 from autolmk.postprocessing.evidence import Evidence
-from autolmk.postprocessing.flags import Limits, flags_of, shape_judgement
+from autolmk.postprocessing.flags import Judgement, Limits, judge
 from autolmk.serialization import from_json, near, to_json
 from autolmk.shape_model import ShapeModel
 
@@ -66,13 +65,9 @@ class Postprocessing:
             found = step.apply(found)
         return found
 
-    def judge(self, found: Detections, disagreement: FloatArray | None = None) -> dict[str, Any]:
-        """Of detections after `apply`: "shape_residual", (L,) mm from where the other points make each likely, NaN
-        where nothing can be said; "flags", L tuples of short reasons. disagreement: (L,) mm between members, where
-        there are several."""
-        residual, distance = shape_judgement(found, self.shape, self.limits.noise)
-        flags = flags_of(found, distance, disagreement, self.limits, self.sometimes_absent)
-        return {"shape_residual": residual, "flags": flags}
+    def judge(self, found: Detections) -> Judgement:
+        """Of detections after `apply`."""
+        return judge(found, self.shape, self.limits, self.sometimes_absent)
 
 
 def _step(decision: Decision) -> Step:

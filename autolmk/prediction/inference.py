@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.calibration import PresenceCalibration
+from autolmk.co_slice import on_one_slice
 from autolmk.codecs import Codec
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
@@ -30,7 +31,6 @@ from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
-from autolmk.prediction.co_slice import on_one_slice
 from autolmk.prediction.shrinkage import shrink
 from autolmk.recipe import Conclusion
 from autolmk.results import Result

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import autolmk
-from autolmk.annotations import read_table, write
+from autolmk.annotations import write
 from autolmk.annotations.csv import write_rows
 from autolmk.detections import file_of
 from autolmk.errors import AutolmkError
@@ -30,7 +30,7 @@ from autolmk.imageio import write_image
 from autolmk.measurements import write_measurements
 from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
-from autolmk.results import COLUMNS, RECIPE_COLUMNS, TABLE, Result, write_review
+from autolmk.results import COLUMNS, RECIPE_COLUMNS, TABLE, Result, read_results, write_review
 from autolmk.serialization import make_folder, read_json, write_json
 
 RUN, FAILURES, CROPS, OVERLAYS = "run.json", "failures.json", "heatmap_crops", "overlays"
@@ -129,7 +129,13 @@ class PredictionFolder:
         rows = [row for case in self.cases for row in self._rows.get(case, ())]
         write_review(self.folder, self.columns, rows)
         if recipe.measurements:
-            write_measurements(self.folder, read_table(self.folder / TABLE), recipe.measurements, self.unit)
+            write_measurements(
+                self.folder,
+                read_results(self.folder),
+                recipe.measurements,
+                unit=self.unit,
+                calibration=recipe.measurement_calibration,
+            )
 
     def _is_done(self, case: str, earlier: Mapping[str, str]) -> bool:
         same = case in self.cases and earlier.get(case) == self.cases[case]
