@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
@@ -76,10 +76,11 @@ class Shares:
 @dataclass(frozen=True)
 class Record:
     """Of one run with plans of one name. done: step -> digest of what it was made from. begun: the same, of a step that
-    may have been broken off."""
+    may have been broken off. expected: configuration -> seconds of a training, where it had to be measured."""
 
     wanted: Wanted
     shares: Shares | None
+    expected: dict[str, float | None] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
 
@@ -103,17 +104,17 @@ def save_record(file: Path, plans_name: str, record: Record) -> None:
     write_json(file, {"version": VERSION, "runs": {**_records(file), plans_name: record}})
 
 
-def decided(earlier: Record | None, wanted: Wanted, slots: int, *, begun: bool, file: Path) -> Record:
+def decided(earlier: Record | None, wanted: Wanted, slots: Callable[[], int], *, begun: bool, file: Path) -> Record:
     """The record to go on with: the earlier one, or a new one where nothing was trained yet.
 
-    begun: whether any training was. AutolmkError where it was, with arguments that do not suit those given now.
+    slots: tells how many trainings run at a time, by which time is shared out. begun: whether any training was.
+    AutolmkError where it was, with arguments that do not suit those given now.
     """
-    shares = None
-    if wanted.max_seconds is not None:
-        shares = share_out(wanted.max_seconds, len(wanted.trainings()), slots)
     if earlier is None or (not begun and wanted != earlier.wanted):
-        kept = {} if earlier is None else {step: digest for step, digest in earlier.done.items() if step == "prepare"}
-        return Record(wanted, shares, kept)
+        shares = None
+        if wanted.max_seconds is not None:
+            shares = share_out(wanted.max_seconds, len(wanted.trainings()), slots())
+        return Record(wanted, shares)
     differing = wanted.conflicts(earlier.wanted)
     if differing:
         raise AutolmkError(
@@ -124,7 +125,7 @@ def decided(earlier: Record | None, wanted: Wanted, slots: int, *, begun: bool, 
             remedy="give the arguments as at first; or plan under another name (-p NAME) to begin another run; or "
             "remove the folders of what was trained",
         )
-    return Record(wanted, earlier.shares, earlier.done, earlier.begun)
+    return replace(earlier, wanted=wanted)
 
 
 def stamp(files: Iterable[Path], settings: Sequence[str] | Mapping[str, str] = ()) -> str:

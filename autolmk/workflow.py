@@ -226,9 +226,8 @@ def fold_folder(request: Request, plans: Plans, configuration: str, fold: str) -
     return model_folder(results, request.dataset, trainer, request.plans_name, configuration) / f"fold_{fold}"
 
 
-def trainings(request: Request, plans: Plans | None, record: Record, expected: dict[str, float | None]) -> list[Job]:
-    """One a configuration and fold. plans: None before planning, when nothing is trained. expected: seconds that one of
-    a configuration takes, for the progress."""
+def trainings(request: Request, plans: Plans | None, record: Record) -> list[Job]:
+    """One a configuration and fold. plans: None before planning, when nothing is trained."""
     length: list[str] = []
     if record.shares is not None:
         length += ["--max-time", f"{record.shares.training:.0f}s"]
@@ -237,7 +236,7 @@ def trainings(request: Request, plans: Plans | None, record: Record, expected: d
     jobs = []
     for configuration, fold in record.wanted.trainings():
         folder = None if plans is None else fold_folder(request, plans, configuration, fold)
-        seconds = expected[configuration] if record.shares is None else record.shares.training
+        seconds = record.expected.get(configuration) if record.shares is None else record.shares.training
         job = request.job(
             f"{configuration} fold {fold}", "train", request.dataset, configuration, fold, "-p", request.plans_name,
             *length, takes=("device", "threads"), folder=folder, seconds=seconds,
@@ -257,8 +256,8 @@ def planned_seconds(plans: Plans, configuration: str) -> float | None:
 
 
 def after_training(request: Request, plans: Plans | None, asked: Wanted) -> list[Step]:
-    """find_best, predict, evaluate, report, in this order; steps that do not apply say why. plans: None where there are none
-    yet."""
+    """find_best, predict, evaluate, report, in this order; steps that do not apply say why. plans: None where there are
+    none yet."""
     each = [] if plans is None else [fold_folder(request, plans, name, fold) for name, fold in asked.trainings()]
     finals = tuple(folder / FINISHED for folder in each)
     images, truth = request.raw / "imagesTs", request.raw / "landmarksTs"

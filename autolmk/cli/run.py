@@ -5,31 +5,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import shlex
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autolmk.cli import overview
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
-from autolmk.errors import AutolmkError, counted
+from autolmk.errors import AutolmkError
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
-from autolmk.run_record import RESERVED, STEPS
+from autolmk.run_record import STEPS
 
 if TYPE_CHECKING:
-    from autolmk.jobs import Job, Place, Result
+    from autolmk.jobs import Job, Place
     from autolmk.plans import Plans
-    from autolmk.run_record import Record, Wanted
+    from autolmk.run_record import Record
     from autolmk.workflow import Request, Step
 
-DOES = {
-    "prepare": "check, fingerprint, plan, preprocess",
-    "find_best": "compare, combine, postprocess, error radius",
-    "predict": "landmarks of the test cases",
-    "evaluate": "predictions against annotations",
-    "report": "one HTML file",
-}
 TRAINING_BYTES = 2**30  # of a training process on a CPU, beside what its plans say
 logger = logging.getLogger(__name__)
 
@@ -119,7 +113,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 
 class _Running:
-    """One call of the command: the steps in order, and what it learns on the way."""
+    """One call of the command: the steps in order, with what is known of the run."""
 
     def __init__(self, args: argparse.Namespace, request: Request) -> None:
         self.args, self.request = args, request
@@ -128,96 +122,98 @@ class _Running:
 
     def all(self, plans: Plans | None) -> int:
         """Every step up to the last one asked for; the exit code."""
+        from autolmk.run_record import load_record
+
+        earlier = load_record(self.request.record_file, self.request.plans_name)
         if plans is None:
-            print(_outlook(self.request), flush=True)
-        plans = self._prepare(plans)
+            print(overview.outlook(self.request), flush=True)
+        plans = self._prepare(plans, earlier)
+        record = self._decide(plans, earlier)
         if self.last >= STEPS.index("train"):
-            self._train_and_choose(plans)
-        print(_where_all_is(self.request, self.last), flush=True)
+            self._train_and_choose(plans, record)
+        print(overview.where_all_is(self.request, self.last), flush=True)
         return SOME_FAILED if self.some_failed else OK
 
-    def _prepare(self, plans: Plans | None) -> Plans:
-        from autolmk.run_record import load_record, save_record
+    def _prepare(self, plans: Plans | None, earlier: Record | None) -> Plans:
         from autolmk.workflow import load_plans, prepare
 
         step = prepare(self.request, plans)
-        file, name = self.request.record_file, self.request.plans_name
-        record = load_record(file, name)
-        if plans is None or not step.done(record):
-            self._do(step)
-            plans = load_plans(self.request)
-            assert plans is not None
-        else:
+        if plans is not None and step.done(earlier):
             logger.info("prepare: done already, and nothing has changed since")
-        self._record = record
-        self._prepared = prepare(self.request, plans).stamp()
-        if record is not None:
-            self._record = dataclasses.replace(record, done={**record.done, "prepare": self._prepared})
-            save_record(file, name, self._record)
-        return plans
+            return plans
+        self._do(step)
+        made = load_plans(self.request)
+        assert made is not None
+        return made
 
-    def _train_and_choose(self, plans: Plans) -> None:
-        from autolmk.run_record import decided, save_record
-        from autolmk.workflow import after_training, trainings, wanted
+    def _decide(self, plans: Plans, earlier: Record | None) -> Record:
+        """What is trained, and how time is shared out."""
+        from autolmk.run_record import decided
+        from autolmk.workflow import prepare, wanted
 
-        asked = wanted(self.request, plans)
-        self._record = decided(
-            self._record,
-            asked,
-            self.slots(plans, len(asked.trainings())),
-            begun=_begun(self.request, plans),
-            file=self.request.record_file,
-        )
-        self._record = dataclasses.replace(self._record, done={**self._record.done, "prepare": self._prepared})
-        save_record(self.request.record_file, self.request.plans_name, self._record)
-        expected = self.expected(plans, asked)
-        jobs = trainings(self.request, plans, self._record, expected)
-        steps = after_training(self.request, plans, asked)
-        print(_overview(self.request, self._record, True, jobs, steps[: self.last - 1]), flush=True)
+        asked, file = wanted(self.request, plans), self.request.record_file
+        n, begun = len(asked.trainings()), _begun(self.request, plans)
+        record = decided(earlier, asked, lambda: self.slots(plans, n), begun=begun, file=file)
+        return self._kept(record, done={**record.done, "prepare": prepare(self.request, plans).stamp()})
+
+    def _train_and_choose(self, plans: Plans, record: Record) -> None:
+        from autolmk.workflow import after_training, trainings
+
+        jobs = trainings(self.request, plans, record)
+        left = sum(not job.done for job in jobs)
+        if left:
+            record = self._kept(record, expected=self.expected(plans, record))
+            jobs = trainings(self.request, plans, record)
+        steps = after_training(self.request, plans, record.wanted)[: self.last - 1]
+        slots = self.slots(plans, left) if left else 1
+        print(overview.overview(self.request, record, jobs, steps, ready=True, slots=slots), flush=True)
         self._run(jobs, "training", _bytes(plans))
-        for step in steps[: self.last - 1]:
-            self._after(step)
+        for step in steps:
+            record = self._after(step, record)
 
-    def _after(self, step: Step) -> None:
+    def _after(self, step: Step, record: Record) -> Record:
         """A step after training, unless it is done or does not apply."""
-        from autolmk.run_record import save_record
-
-        assert self._record is not None
         if step.job is None:
             logger.info("%s: left out, as %s", step.name, step.absent)
-            return
-        stamp = step.stamp()
-        if step.done(self._record):
+            return record
+        if step.done(record):
             logger.info("%s: done already, and nothing has changed since", step.name)
-            return
-        if step.name == "predict" and self._record.begun.get("predict") == stamp:
-            job = dataclasses.replace(step.job, command=(*step.job.command, "--continue_prediction"))
-            step = dataclasses.replace(step, job=job)
-        file, name = self.request.record_file, self.request.plans_name
-        self._record = dataclasses.replace(self._record, begun={**self._record.begun, step.name: stamp})
-        save_record(file, name, self._record)
-        self._do(step)
-        self._record = dataclasses.replace(self._record, done={**self._record.done, step.name: stamp})
-        save_record(file, name, self._record)
+            return record
+        stamp, job = step.stamp(), step.job
+        if step.name == "predict" and record.begun.get(step.name) == stamp:
+            job = dataclasses.replace(job, command=(*job.command, "--continue_prediction"))
+        record = self._kept(record, begun={**record.begun, step.name: stamp})
+        self._do(dataclasses.replace(step, job=job))
+        return self._kept(record, done={**record.done, step.name: stamp})
+
+    def _kept(self, record: Record, **changes: Any) -> Record:
+        from autolmk.run_record import save_record
+
+        changed = dataclasses.replace(record, **changes)
+        save_record(self.request.record_file, self.request.plans_name, changed)
+        return changed
 
     def _do(self, step: Step) -> None:
         assert step.job is not None
-        print(f"\n{step.name}: {DOES[step.name]}", flush=True)
+        print(f"\n{step.name}: {overview.DOES[step.name]}", flush=True)
         self._run([dataclasses.replace(step.job, outputs=())], step.name)  # what is there is out of date
 
-    def _run(self, jobs: Sequence[Job], label: str, bytes_a_job: int = TRAINING_BYTES) -> list[Result]:
+    def _run(self, jobs: Sequence[Job], label: str, bytes_a_job: int = TRAINING_BYTES) -> None:
         from autolmk.dispatch import run_jobs
 
-        results = run_jobs(
-            jobs,
-            places=self._places(len([job for job in jobs if not job.done]), bytes_a_job),
-            label=label,
-            folder=self.request.record_file.parent,
-            scheduler=self.args.scheduler,
-            echo=lambda text: print(text, end="", flush=True),
-        )
-        self.some_failed |= any(result.code == SOME_FAILED for result in results)
-        return results
+        left = [job for job in jobs if not job.done]
+        if len(left) < len(jobs):
+            logger.info("%s: %d of %d done already", label, len(jobs) - len(left), len(jobs))
+        if left:
+            results = run_jobs(
+                left,
+                places=self._places(len(left), bytes_a_job),
+                label=label,
+                folder=self.request.record_file.parent,
+                scheduler=self.args.scheduler,
+                echo=lambda text: print(text, end="", flush=True),
+            )
+            self.some_failed |= any(result.code == SOME_FAILED for result in results)
 
     def _places(self, n_jobs: int, bytes_a_job: int) -> list[Place]:
         from autolmk.dispatch import local_places
@@ -228,20 +224,52 @@ class _Running:
         return local_places(devices(self.args.device), n_jobs, at_a_time=self.args.jobs, bytes_a_job=bytes_a_job)
 
     def slots(self, plans: Plans | None, n_jobs: int) -> int:
-        """Trainings at a time, by which time is shared out."""
-        if self.args.jobs is not None or self.args.scheduler is None:
-            return min(n_jobs, self.args.jobs or len(self._places(n_jobs, _bytes(plans))))
+        """Of `n_jobs` trainings, how many run at a time."""
+        if self.args.jobs is not None:
+            return min(n_jobs, int(self.args.jobs))
+        if self.args.scheduler is None:
+            return len(self._places(n_jobs, _bytes(plans)))
         from autolmk.dispatch import cluster_slots
 
         return min(n_jobs, cluster_slots(self.args.scheduler, gpu=self.args.device != "cpu"))
 
-    def expected(self, plans: Plans | None, asked: Wanted) -> dict[str, float | None]:
-        """Seconds that a training of each configuration takes, where the plans say it."""
+    def expected(self, plans: Plans, record: Record) -> dict[str, float | None]:
+        """Seconds that a training of each configuration takes: as the plans say, else from measured steps, which only
+        this machine can tell; None where it cannot."""
+        from autolmk.parallel import map_cases
         from autolmk.workflow import planned_seconds
 
-        if self.request.epochs is not None or plans is None:
-            return dict.fromkeys(asked.configurations)
-        return {name: planned_seconds(plans, name) for name in asked.configurations}
+        if record.shares is not None:
+            return {}
+        found = dict(record.expected)
+        epochs = self.request.epochs
+        for name in record.wanted.configurations:
+            if name not in found and epochs is None:
+                found[name] = planned_seconds(plans, name)
+        unknown = {name: name for name in record.wanted.configurations if found.get(name) is None}
+        if self.args.scheduler is None and not set(unknown) <= set(record.expected):
+            logger.info("measuring how long a step of training takes")
+            measured = dict(map_cases(partial(seconds_of_training, plans, epochs), unknown, workers=1))
+            found |= {name: None if isinstance(value, AutolmkError) else value for name, value in measured.items()}
+        return found
+
+
+def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | None:
+    """Of a configuration with all its stages, from measured steps; None where the device cannot run them now."""
+    from autolmk.cli.plan_experiment import seconds_per_step
+    from autolmk.planner import expected_seconds
+
+    total = 0.0
+    for stage in plans.chain(name):
+        configuration = plans.configuration(stage)
+        if epochs is not None:
+            schedule = dataclasses.replace(configuration.schedule, epochs=epochs, max_seconds=None)
+            configuration = dataclasses.replace(configuration, schedule=schedule)
+        pace = seconds_per_step(plans, configuration)
+        if pace is None:
+            return None
+        total += expected_seconds(configuration, pace)
+    return total
 
 
 def devices(given: str) -> list[str]:
@@ -266,92 +294,13 @@ def _begun(request: Request, plans: Plans) -> bool:
     return any(has_checkpoints(fold_folder(request, plans, name, "0").parent) for name in plans.configurations)
 
 
-# -- what is shown ----------------------------------------------------------------------------------------------------
-
-
-def _outlook(request: Request) -> str:
-    """The plan before the dataset is planned, as far as it is known."""
-    configurations = "every method that the planner offers"
-    if request.configurations is not None:
-        configurations = ", ".join(request.configurations)
-    folds = "all folds" if request.folds is None else f"fold {', '.join(request.folds)}"
-    rows = [(step, DOES.get(step, f"{configurations}; {folds}"), _kept(request, step)) for step in STEPS]
-    return f"{request.dataset}: not planned yet; these steps, with their numbers once it is\n{_table(rows)}"
-
-
-def _kept(request: Request, step: str) -> str:
-    from autolmk.runlog import duration
-
-    if request.max_seconds is None:
-        return "as planned" if step == "train" else ""
-    share = RESERVED.get(step, 1 - sum(RESERVED.values()))
-    return f"at most {duration(share * request.max_seconds)}"
-
-
-def _overview(
-    request: Request,
-    record: Record,
-    ready: bool,
-    jobs: Sequence[Job],
-    steps: Sequence[Step],
-) -> str:
-    from autolmk.runlog import duration
-
-    asked, done = record.wanted, sum(job.done for job in jobs)
-    what = f"{', '.join(asked.configurations)}; fold {', '.join(asked.folds)}: {counted(len(jobs), 'training')}"
-    times = [job.seconds for job in jobs if not job.done]
-    if record.shares is not None:
-        what += f" in {counted(record.shares.waves, 'wave')}"
-        left = f"{duration(record.shares.training)} each"
-    elif None in times:
-        left = "as the plans say" if request.epochs is None else f"{request.epochs} epochs each"
-    else:
-        left = f"{duration(sum(t for t in times if t is not None))} of training"
-    rows = [
-        ("prepare", DOES["prepare"], "done" if ready else _kept(request, "prepare")),
-        ("train", what, "done" if not times else left),
-    ]
-    if done and times:
-        rows[-1] = ("train", f"{what}, {done} of them done", left)
-    for step in steps:
-        state = "left out" if step.job is None else "done" if step.done(record) else _kept(request, step.name)
-        rows.append((step.name, step.absent if step.job is None else DOES[step.name], state))
-    total = "" if request.max_seconds is None else f", {duration(request.max_seconds)} in all"
-    return f"\n{request.dataset}, {request.plans_name}{total}\n{_table(rows)}"
-
-
-def _table(rows: Sequence[tuple[str, str, str]]) -> str:
-    rows = [("step", "what", "time"), *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
-def _where_all_is(request: Request, last: int) -> str:
-    from autolmk.workflow import BEST, REPORT
-
-    places = [
-        ("plans, with their reasons", request.plans_file),
-        ("models, a folder each", request.results),
-        ("the chosen model", request.results / BEST),
-        ("predictions", request.predictions),
-        ("evaluation", request.predictions / "evaluation"),
-        ("report", request.results / REPORT),
-        ("logs", request.log("").parent),
-    ]
-    lines = [f"  {name:26}  {place}" for name, place in places if place.exists()]
-    return "\n".join([f"\n{request.dataset}: everything is done up to {STEPS[last]}.", *lines])
-
-
 def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) -> int:
     """The plan and its commands, or a batch file; nothing is done or written."""
     from autolmk.run_record import decided, load_record
     from autolmk.workflow import after_training, known_before, prepare, trainings
 
     running, earlier = _Running(args, request), load_record(request.record_file, request.plans_name)
-    step, asked = prepare(request, plans), known_before(request, plans)
-    ready = plans is not None and step.done(earlier)
+    before, asked = prepare(request, plans), known_before(request, plans)
     if asked is None:
         if args.print_jobs:
             raise AutolmkError(
@@ -359,27 +308,24 @@ def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) 
                 remedy=f"name configurations and folds with -c and -f, or run autolmk_run {args.dataset} --until "
                 "prepare first",
             )
-        print(f"{_outlook(request)}\n\n{_commands([step.job])}")
+        print(f"{overview.outlook(request)}\n\n{overview.commands([before.job])}")
         return OK
     n = len(asked.trainings())
     slots = min(args.jobs or n, n) if args.print_jobs else running.slots(plans, n)
     begun = plans is not None and _begun(request, plans)
-    record = decided(earlier, asked, slots, begun=begun, file=request.record_file)
-    expected = running.expected(plans, asked)
-    jobs, steps = trainings(request, plans, record, expected), after_training(request, plans, asked)
-    jobs, steps = (jobs if running.last else []), steps[: max(0, running.last - 1)]
+    record = decided(earlier, asked, lambda: slots, begun=begun, file=request.record_file)
+    ready = plans is not None and before.done(earlier)
+    jobs = trainings(request, plans, record) if running.last else []
+    steps = after_training(request, plans, asked)[: max(0, running.last - 1)]
+    first = None if ready else before.job
     left = [job for job in jobs if not job.done]
-    rest = [other.job for other in steps if other.job is not None and not other.done(record)]
+    rest = [step.job for step in steps if step.job is not None and not step.done(record)]
     if args.print_jobs:
-        print(_batch_file(request, plans, None if ready else step.job, left, rest), end="")
+        print(_batch_file(request, plans, first, left, rest), end="")
     else:
-        print(_overview(request, record, ready, jobs, steps))
-        print(f"\n{_commands([*([] if ready else [step.job]), *left, *rest])}")
+        print(overview.overview(request, record, jobs, steps, ready=ready, slots=slots))
+        print(f"\n{overview.commands([first, *left, *rest])}")
     return OK
-
-
-def _commands(jobs: Sequence[Job | None]) -> str:
-    return "\n".join(shlex.join([f"autolmk_{job.command[0]}", *job.command[1:]]) for job in jobs if job is not None)
 
 
 def _batch_file(
