@@ -27,10 +27,9 @@ PARENT_WATCH_SECONDS = 2.0
 
 def default_workers(bytes_per_case: int, *, memory: int | None = None) -> int:
     """Processes that the processors, and the memory in bytes (default: half of what is free), allow; at least one."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if memory is None:
         memory = _free_memory() // 2
-    return max(1, min(processors, memory // max(bytes_per_case, 1)))
+    return max(1, min(processors(), memory // max(bytes_per_case, 1)))
 
 
 def map_cases(
@@ -52,16 +51,34 @@ def die_with_parent() -> None:
     and even if that was before this call."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     started_by = multiprocessing.parent_process()
-    parent = os.getppid() if started_by is None or started_by.pid is None else started_by.pid
+    end_with(os.getppid() if started_by is None or started_by.pid is None else started_by.pid)
+
+
+def end_with(parent: int) -> None:
+    """This process ends as soon as the process that started it is gone, even if that was killed, and even if that was
+    before this call. On Linux it ends with the thread that started it, which must therefore wait for it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if _is_gone(parent):
         os._exit(1)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
+def processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_gone(parent: int) -> bool:
+    if sys.platform == "win32":  # where a process keeps the number of its dead parent
+        import psutil
+
+        return not psutil.pid_exists(parent)
+    return os.getppid() != parent
+
+
 def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+    while not _is_gone(parent):
         time.sleep(PARENT_WATCH_SECONDS)
     os._exit(1)
 

@@ -104,3 +104,22 @@ def exclusive(folder: Path) -> Iterator[None]:
             except OSError as error:  # a network file system without locks
                 logger.warning("%s cannot be locked (%s): do not train into it twice at a time", folder, error)
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process trains into a folder now. False where the file system knows no locks."""
+    file = folder / LOCK_FILE
+    if sys.platform == "win32" or not file.exists():
+        return False
+    import fcntl
+
+    try:
+        with file.open("a") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

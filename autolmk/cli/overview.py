@@ -1,0 +1,97 @@
+"""What autolmk_run shows: the plan with its times before anything is done, and where everything is at the end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from autolmk.errors import counted
+from autolmk.jobs import Job
+from autolmk.run_record import RESERVED, STEPS, Record
+from autolmk.runlog import duration
+from autolmk.workflow import BEST, REPORT, Request, Step
+
+DOES = {
+    "prepare": "check, fingerprint, plan, preprocess",
+    "find_best": "compare, combine, postprocess, error radius",
+    "predict": "landmarks of the test cases",
+    "evaluate": "predictions against annotations",
+    "report": "one HTML file",
+}
+
+
+def outlook(request: Request) -> str:
+    """The plan before the dataset is planned, as far as it is known."""
+    configurations = "every method that the planner offers"
+    if request.configurations is not None:
+        configurations = ", ".join(request.configurations)
+    folds = "all folds" if request.folds is None else f"fold {', '.join(request.folds)}"
+    rows = [(step, DOES.get(step, f"{configurations}; {folds}"), _kept(request, step)) for step in STEPS]
+    return f"{request.dataset}: not planned yet; these steps, with their numbers once it is\n{_table(rows)}"
+
+
+def _kept(request: Request, step: str) -> str:
+    if request.max_seconds is None:
+        return "as planned" if step == "train" else ""
+    share = RESERVED.get(step, 1 - sum(RESERVED.values()))
+    return f"at most {duration(share * request.max_seconds)}"
+
+
+def overview(
+    request: Request, record: Record, jobs: Sequence[Job], steps: Sequence[Step], *, ready: bool, slots: int
+) -> str:
+    """The plan in full. jobs: the trainings. steps: those after them. ready: whether the dataset is prepared. slots:
+    trainings at a time."""
+    rows = [("prepare", DOES["prepare"], "done" if ready else _kept(request, "prepare"))]
+    if jobs:
+        rows.append(("train", *_training(request, record, jobs, slots)))
+    for step in steps:
+        state = "left out" if step.job is None else "done" if step.done(record) else _kept(request, step.name)
+        rows.append((step.name, step.absent if step.job is None else DOES[step.name], state))
+    total = "" if request.max_seconds is None else f", {duration(request.max_seconds)} in all"
+    return f"\n{request.dataset}, {request.plans_name}{total}\n{_table(rows)}"
+
+
+def _training(request: Request, record: Record, jobs: Sequence[Job], slots: int) -> tuple[str, str]:
+    """(what is trained, how long the rest takes)."""
+    asked, left = record.wanted, [job for job in jobs if not job.done]
+    what = f"{', '.join(asked.configurations)}; fold {', '.join(asked.folds)}: {counted(len(jobs), 'training')}"
+    if len(left) < len(jobs):
+        what += f", {len(jobs) - len(left)} done"
+    if not left:
+        return what, "done"
+    what += f", {min(slots, len(left))} at a time"
+    seconds = [job.seconds for job in left if job.seconds is not None]
+    if len(seconds) < len(left):
+        return what, "as planned" if request.epochs is None else f"{request.epochs} epochs each"
+    waves = -(-len(left) // slots)
+    each = " or ".join(dict.fromkeys(map(duration, seconds)))
+    return what, f"{each} each, {duration(sum(seconds) / len(left) * waves)} in all"
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    rows = [("step", "what", "time"), *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def where_all_is(request: Request, last: int) -> str:
+    """At the end. last: index of the last step that was to be done."""
+    places = [
+        ("plans, with their reasons", request.plans_file),
+        ("models, a folder each", request.results),
+        ("the chosen model", request.results / BEST),
+        ("predictions", request.predictions),
+        ("evaluation", request.predictions / "evaluation"),
+        ("report", request.results / REPORT),
+        ("logs", request.log("").parent),
+    ]
+    lines = [f"  {name:26}  {place}" for name, place in places if place.exists()]
+    return "\n".join([f"\n{request.dataset}: everything is done up to {STEPS[last]}.", *lines])
+
+
+def commands(jobs: Sequence[Job | None]) -> str:
+    """As a user would type them, a line each."""
+    return "\n".join(shlex.join([f"autolmk_{job.command[0]}", *job.command[1:]]) for job in jobs if job is not None)

@@ -1,0 +1,323 @@
+"""Jobs side by side, through joblib: on this machine, a few at a time, or on the workers of a Dask or Ray cluster.
+
+Every job is a process of its own wherever it runs. One that was killed, as by a system short of memory, is tried once
+more, alone. Where a Dask worker is lost, Dask gives its job to another one, and training goes on from its checkpoint.
+A cluster's workers need autolmk installed, and the same folders under the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed, parallel_config
+
+from autolmk.errors import AutolmkError
+from autolmk.jobs import GRACE_SECONDS, Job, Place, Result, failure, run_job
+from autolmk.parallel import default_workers, processors
+from autolmk.serialization import write_bytes
+from autolmk.watching import Watch
+
+DASK_PREFIXES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+RAY, RAY_PREFIX = "ray", "ray://"
+CONNECT_SECONDS = 30.0
+WORKER_SECONDS = 120  # to wait for the first worker of a cluster
+BEAT_SECONDS, SILENCE_SECONDS = 5.0, 90.0  # a network file system may show a change a minute late
+GPU = "GPU"  # the resource that Dask workers may declare
+Run = Callable[[Sequence[Job]], Iterator[Result]]
+logger = logging.getLogger(__name__)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    places: Sequence[Place],
+    label: str,
+    folder: Path,
+    scheduler: str | None = None,
+    echo: Callable[[str], None] | None = None,
+) -> list[Result]:
+    """Run those of `jobs` that are not done, one a place at a time, and give their results.
+
+    scheduler: address of a Dask scheduler (tcp://...), `ray` or ray://...; the jobs then run on its workers, one a
+    thread, or one a declared GPU, and of `places` only the first one's device counts. folder: for the heartbeat that
+    tells those workers that somebody still waits. label: what the progress is called. echo: takes what a single job
+    says, as it says it.
+    A job that fails costs the others nothing; afterwards AutolmkError names those that failed, with the last lines and
+    the place of their logs. On an interruption the jobs are asked to save and stop.
+    """
+    todo = [job for job in jobs if not job.done]
+    if not todo:
+        return []
+    results: dict[str, Result] = {}
+    gpu = any("device" in job.takes for job in todo)
+    with _backend(scheduler, places, folder, gpu) as run, Watch(todo, label, echo) as watch:
+        for result in run(todo):
+            results[result.job.name] = result
+            watch.ended(result)
+        for job in [result.job for result in results.values() if result.killed]:
+            logger.warning("%s was killed; it is tried once more, alone", job.name)
+            for result in run([job]):
+                results[job.name] = result
+                watch.ended(result)
+    failed = [result for result in results.values() if not result.good]
+    if failed:
+        raise failure(failed)
+    return [results[job.name] for job in todo]
+
+
+def local_places(devices: Sequence[str], n_jobs: int, *, at_a_time: int | None = None, bytes_a_job: int) -> list[Place]:
+    """On this machine: one a GPU of `devices`; without any, as many as its cores and half of its free memory allow. The
+    cores are shared out. n_jobs: more places would be idle. at_a_time: so many instead."""
+    n = at_a_time or len(devices) or default_workers(bytes_a_job)
+    n = max(1, min(n, n_jobs))
+    cores = max(1, processors() // n)
+    return [Place(devices[k % len(devices)] if devices else "cpu", cores) for k in range(n)]
+
+
+def check_scheduler(address: str) -> None:
+    """AutolmkError where an address names no kind of cluster that is known, or what it needs is not installed."""
+    if address == RAY or address.startswith(RAY_PREFIX):
+        _needed("ray")
+    elif address.startswith(DASK_PREFIXES):
+        _needed("distributed", "dask")
+    else:
+        raise AutolmkError(
+            "a scheduler's address cannot be read",
+            found=address,
+            expected="tcp://HOST:PORT of a Dask scheduler, ray, or ray://HOST:PORT",
+            remedy="correct --scheduler, or leave it out to use this machine",
+        )
+
+
+def cluster_slots(address: str, *, gpu: bool) -> int:
+    """How many jobs a cluster runs at a time: its declared GPUs where `gpu` and there are any, else its workers'
+    threads. AutolmkError where it cannot be reached or has no worker."""
+    if not address.startswith(DASK_PREFIXES):
+        with _ray(address, Place("auto", 1), gpu=gpu):
+            found = _needed("ray").cluster_resources()
+            return max(1, int((found.get(GPU) if gpu else None) or found.get("CPU", 1)))
+    with _client(address) as client:
+        return sum(_slots(client, gpu=gpu)[0].values())
+
+
+def _backend(scheduler: str | None, places: Sequence[Place], folder: Path, gpu: bool) -> AbstractContextManager[Run]:
+    if scheduler is None:
+        return _local(places)
+    check_scheduler(scheduler)
+    if scheduler.startswith(DASK_PREFIXES):
+        return _dask(scheduler, places[0].device, folder, gpu=gpu and places[0].device != "cpu")
+    return _ray(scheduler, places[0], gpu=gpu and places[0].device != "cpu")
+
+
+# -- this machine -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _local(places: Sequence[Place]) -> Iterator[Run]:
+    """Each job waits in a thread of its own, so that its process ends with it; see `parallel.end_with`."""
+    stop = threading.Event()
+    free: queue.Queue[Place] = queue.Queue()
+    for place in places:
+        free.put(place)
+
+    def one(job: Job) -> Result:
+        place = free.get()
+        try:
+            return run_job(job, place, lambda: not stop.is_set())
+        finally:
+            free.put(place)
+
+    def run(jobs: Sequence[Job]) -> Iterator[Result]:
+        return _results(Parallel(min(len(places), len(jobs)), "threading", **_AS_THEY_END)(map(delayed(one), jobs)))
+
+    try:
+        yield run
+    except BaseException:
+        stop.set()
+        with contextlib.suppress(queue.Empty):
+            for _ in places:
+                free.get(timeout=GRACE_SECONDS)  # all ended
+        raise
+
+
+_AS_THEY_END: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "all"}
+
+
+def _results(found: Iterable[Any]) -> Iterator[Result]:
+    yield from found
+
+
+# -- Dask -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _dask(address: str, device: str, folder: Path, *, gpu: bool) -> Iterator[Run]:
+    with _client(address) as client, _heartbeat(folder) as file:
+        slots, declared = _slots(client, gpu=gpu)
+        options = {"resources": {GPU: 1}} if declared else {}
+
+        def run(jobs: Sequence[Job]) -> Iterator[Result]:
+            tasks = (delayed(run_on_worker)(job, device, slots, file) for job in jobs)
+            with parallel_config(backend="dask", client=client, wait_for_workers_timeout=WORKER_SECONDS, **options):
+                found = Parallel(-1, **_AS_THEY_END)(tasks)
+            return _of_living_workers(found)
+
+        yield run
+
+
+def run_on_worker(job: Job, device: str, slots: Mapping[str, int], heartbeat: Path) -> Result:
+    """`run_job` in a Dask worker, as long as somebody waits for it. slots: host -> jobs at a time there."""
+    distributed = _needed("distributed", "dask")
+    worker = distributed.get_worker()
+    at_a_time = slots.get(_host(worker.address), worker.state.nthreads)
+    return run_job(job, Place(device, max(1, processors() // max(1, at_a_time))), Pulse(heartbeat))
+
+
+def _slots(client: Any, *, gpu: bool) -> tuple[dict[str, int], bool]:
+    """(host -> jobs at a time there, whether these are declared GPUs)."""
+    end = time.monotonic() + WORKER_SECONDS
+    while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
+        if time.monotonic() > end:
+            raise AutolmkError(
+                "the Dask scheduler has no worker",
+                found=client.scheduler.address,
+                remedy="start some: dask worker ADDRESS --nthreads 1, with --resources GPU=1 for one GPU each",
+            )
+        time.sleep(1)
+    declared = gpu and any(worker["resources"].get(GPU) for worker in workers.values())
+    slots: dict[str, int] = {}
+    for place, worker in workers.items():
+        n = int(worker["resources"].get(GPU, 0)) if declared else int(worker["nthreads"])
+        slots[_host(place)] = slots.get(_host(place), 0) + n
+    return slots, declared
+
+
+def _host(address: str) -> str:
+    """Of a worker's address such as tcp://10.0.0.1:4567."""
+    return address.rpartition("://")[2].rpartition(":")[0]
+
+
+def _of_living_workers(found: Iterable[Any]) -> Iterator[Result]:
+    distributed = _needed("distributed", "dask")
+    try:
+        yield from found
+    except distributed.scheduler.KilledWorker as error:
+        raise AutolmkError(
+            "workers of the Dask cluster died again and again",
+            found=" ".join(str(error).split())[:300],
+            remedy="see the workers' logs; once they live, give the same command again: what is done is kept",
+        ) from None
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    distributed = _needed("distributed", "dask")
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError) as error:
+        raise AutolmkError(
+            "the Dask scheduler cannot be reached",
+            found=f"{address}: {error}",
+            remedy="start it with `dask scheduler`, and give the address that it says to --scheduler",
+        ) from None
+    with client:
+        yield client
+
+
+@contextmanager
+def _heartbeat(folder: Path) -> Iterator[Path]:
+    """A file that changes as long as this process lives and waits. What killed runs left is removed, so that jobs of
+    theirs end too: only one run at a time may use the folder."""
+    for file in folder.glob("alive_*"):
+        file.unlink(missing_ok=True)
+    file, over = folder / f"alive_{uuid.uuid4().hex[:8]}", threading.Event()
+    write_bytes(file, b"0")
+
+    def beat() -> None:
+        n = 0
+        while not over.wait(BEAT_SECONDS):
+            n += 1
+            write_bytes(file, str(n).encode())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield file
+    finally:
+        over.set()
+        thread.join()
+        file.unlink(missing_ok=True)
+
+
+class Pulse:
+    """Whether the run that keeps a heartbeat file still waits: the file is there, and has changed of late."""
+
+    def __init__(self, file: Path, silence: float = SILENCE_SECONDS, every: float = 2.0) -> None:
+        self.file, self.silence, self.every = file, silence, every
+        self._seen: bytes | None = None
+        self._changed = self._looked = -silence
+        self._alive = True
+
+    def __call__(self) -> bool:
+        """Looks at the file at most every few seconds."""
+        now = time.monotonic()
+        if now - self._looked < self.every or not self._alive:
+            return self._alive
+        self._looked = now
+        try:
+            content = self.file.read_bytes()
+        except FileNotFoundError:
+            self._alive = False
+            return False
+        if content != self._seen:
+            self._seen, self._changed = content, now
+        self._alive = now - self._changed < self.silence
+        return self._alive
+
+
+# -- Ray --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _ray(address: str, place: Place, *, gpu: bool) -> Iterator[Run]:
+    """Through Ray's backend of joblib. `ray`: what ray.init() finds or starts."""
+    ray = _needed("ray")
+    register = importlib.import_module("ray.util.joblib").register_ray
+    try:
+        ray.init(address=None if address == RAY else address, ignore_reinit_error=True, log_to_driver=False)
+    except ConnectionError as error:
+        raise AutolmkError(
+            "the Ray cluster cannot be reached", found=f"{address}: {error}", remedy="correct --scheduler"
+        ) from None
+    register()
+    options = {"ray_remote_args": {"num_gpus": 1}} if gpu and ray.cluster_resources().get(GPU) else {}
+
+    def run(jobs: Sequence[Job]) -> Iterator[Result]:
+        with parallel_config(backend="ray", **options):
+            return iter(Parallel(len(jobs), batch_size=1)(delayed(run_job)(job, place) for job in jobs))
+
+    try:
+        yield run
+    finally:
+        ray.shutdown()
+
+
+def _needed(module: str, extra: str | None = None) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise AutolmkError(
+            f"{extra or module} is not installed",
+            found=str(error),
+            remedy=f"pip install 'autolmk[{extra or module}]'",
+        ) from None
