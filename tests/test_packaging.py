@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "train",
     "predict": "predict",
     "evaluate": "evaluate",
+    "report": "report",
     "demo": "demo",
 }
 
@@ -130,6 +131,12 @@ def test_wheel_holds_every_module(installed: Path) -> None:
     assert found == expected and (installed / "autolmk" / "py.typed").is_file()
 
 
+def test_wheel_holds_the_files_that_are_no_code(installed: Path) -> None:
+    folders = [ROOT / "autolmk" / "report" / "templates"]
+    expected = {f.relative_to(ROOT) for folder in folders for f in folder.iterdir()}
+    assert len(expected) >= 2 and all((installed / file).is_file() for file in expected)
+
+
 def test_registry_loads_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = """
 from autolmk import registry
@@ -150,7 +157,7 @@ for module in {list(COMMANDS.values())}:
     except SystemExit as stop:
         assert stop.code == 0, module
     assert "torch" not in sys.modules, module
-for module in "geometry landmarks plans dataset check fingerprint evaluation splits shape phantom".split():
+for module in "geometry landmarks plans dataset check fingerprint evaluation splits shape phantom report".split():
     importlib.import_module("autolmk." + module)
     assert "torch" not in sys.modules, module
 """

@@ -55,7 +55,7 @@ def copy(data: ReportData, tmp_path: Path) -> ReportData:
 class Reader(HTMLParser):
     """Text, tags and attributes; fails where tags do not nest."""
 
-    EMPTY = ("meta", "link", "br", "image")
+    EMPTY = ("meta", "link", "br", "wbr", "image")
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autolmk.errors import counted
 from autolmk.report.blocks import Block, Facts, Figure, Section, Table, Text, section
 from autolmk.report.charts import Row, axis, whiskers
 from autolmk.report.sources import FIND_BEST, Sources
-from autolmk.report.wording import NOTHING, as_number, estimate, interval, level, number, p_value, plain, sentence
+from autolmk.report.wording import (
+    CLOSE,
+    NOTHING,
+    as_number,
+    estimate,
+    interval,
+    level,
+    number,
+    p_value,
+    plain,
+    sentence,
+)
 
 
 def choice(sources: Sources) -> Section:
@@ -57,18 +69,25 @@ def _comparison(candidates: Mapping[str, Mapping[str, Any]], chosen: str, unit: 
     rows = []
     for name in order:
         found = candidates[name]
-        row = [name, plain(len(found.get("members") or ()) or None), plain(found.get("n_stages"))]
-        parameters = as_number(found.get("parameters"))
-        row.append(NOTHING if parameters is None else f"{parameters / 1e6:.2f} M")
-        row += [interval(estimate(found.get("mre"))), interval(estimate(found.get("median")))]
+        row = [name, _size(found), interval(estimate(found.get("mre"))), interval(estimate(found.get("median")))]
         row += [interval(estimate(_object(found, "sdr").get(r)), share=True) for r in radii]
         row += [plain(found.get("swaps")), interval(estimate(found.get("loss_against_best")), share=True)]
         rows.append((*row, p_value(as_number(found.get("p"))), p_value(as_number(found.get("p_holm")))))
-    head = ["candidate", "models", "stages", "parameters", f"MRE ({unit})", f"median ({unit})"]
+    head = ["candidate", "size", f"MRE ({unit})", f"median ({unit})"]
     head += [f"SDR {r} {unit}" for r in radii] + ["swapped", "loss against the best", "p", "p (Holm)"]
     caption = "Candidates on the held-out cases, least error first; the chosen one is stressed"
     strong = frozenset([order.index(chosen)] if chosen in order else [])
-    return Table(caption, tuple(head), "l" + "r" * (len(head) - 1), tuple(rows), strong)
+    return Table(caption, tuple(head), "ll" + "r" * (len(head) - 2), tuple(rows), strong)
+
+
+def _size(candidate: Mapping[str, Any]) -> str:
+    """How many models, stages and parameters it has, as far as they are known."""
+    members, stages = candidate.get("members"), as_number(candidate.get("n_stages"))
+    parameters = as_number(candidate.get("parameters"))
+    parts = [counted(len(members), "model")] if isinstance(members, list) else []
+    parts += [counted(int(stages), "stage")] if stages is not None else []
+    parts += [f"{parameters / 1e6:.2f}{CLOSE}M parameters"] if parameters is not None else []
+    return ", ".join(parts) or NOTHING
 
 
 def _losses(candidates: Mapping[str, Mapping[str, Any]], chosen: str) -> list[Figure]:
