@@ -160,7 +160,7 @@ def test_neighbours_in_the_row_are_evenly_spaced_and_alike() -> None:
     centres = np.array([ball.centre for ball in ROW])
     apart = np.linalg.norm(np.diff(centres, axis=0), axis=1)
     np.testing.assert_allclose(apart, apart[0])
-    assert 7 < apart[0] < 9 and len({(ball.radii, ball.value) for ball in ROW}) == 1
+    assert 9 < apart[0] < 12 and len({(ball.radii, ball.value) for ball in ROW}) == 1
 
 
 def test_the_row_is_written_and_read_back(tmp_path: Path) -> None:
