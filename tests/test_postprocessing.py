@@ -107,6 +107,24 @@ def test_two_landmarks_never_take_one_place(prior: shape_prior.ShapePrior) -> No
     assert apart.min() > 2
 
 
+def test_photographs_have_shapes_too_and_slices_in_space_do_not() -> None:
+    """The row of look-alikes in two dimensions; and the same plane inside a volume's frame, where it may turn over."""
+    model = cross_validation(16, shifted=0.3)
+    flat, in_space = Geometry.from_parts((120, 120), (1.0, 1.0)), Geometry.from_parts((120, 120), (1, 1), (0, 0, 0))
+    cases = []
+    for found, truth in held_out(model, model.cases):
+        candidates = found.candidates[:, :, 1:]
+        cases.append(
+            (replace(found, candidates=candidates, geometry=flat), Landmarks(NAMES, truth.points[:, 1:], truth.status))
+        )
+    step = shape_prior.fit(cases, CONTEXT)
+    assert isinstance(step, shape_prior.ShapePrior)
+    gross = [[(errors_of(d, truth)[ROW] > STEP / 2).sum() for d in (f, step.apply(f))] for f, truth in cases]
+    assert np.sum(gross, axis=0)[0] > 15 and np.sum(gross, axis=0)[1] <= 1
+    slices = [(replace(found, geometry=in_space), truth) for found, truth in held_out(model, model.cases)]
+    assert "turn over" in str(shape_prior.fit(slices, CONTEXT))
+
+
 def test_unusual_anatomy_is_not_forced(prior: shape_prior.ShapePrior) -> None:
     """A landmark 4 mm from its usual place whose network is sure of it stays, in spite of a candidate at that place."""
     truth = configuration(500)
