@@ -32,6 +32,7 @@ WIDE = 6.0  # the same, of what a first look at a case without fitted errors all
 ROUNDS = 10  # of reweighting
 FLOOR = 1e-6  # mm^2
 LEAST_LIKELY = 1e-4  # probability of a place that no model shows
+UNKNOWN, UNKNOWN_OTHERS = PresenceCalibration(), PresenceCalibration(1.0, -3.0)  # without held-out cases
 SAMPLING = 2.7  # variance of the logarithm of a median-based variance, over that of one from all squares
 
 
@@ -40,13 +41,15 @@ class Combination:
     """rule: how models are weighted: all alike, by each model's precision, or by each model's precision landmark by
     landmark. members: names of the models, in order. variance: of each member, landmark -> mm^2 an axis of its errors
     (those within reach; gross ones do not count); empty where no held-out cases told, then peaks' widths count instead.
-    slope, intercept: of each member, from a candidate's log-odds to the probability that it is the true place."""
+    first, others: of each member, from a candidate's log-odds to the probability that it is the true place; the best
+    candidate apart from the others, because log-odds do not tell all: left and right are assigned by the whole
+    configuration, and a partner's place may have the higher log-odds."""
 
     rule: Rule
     members: tuple[str, ...]
     variance: dict[str, dict[str, float]] = field(default_factory=dict)
-    slope: dict[str, float] = field(default_factory=dict)
-    intercept: dict[str, float] = field(default_factory=dict)
+    first: dict[str, PresenceCalibration] = field(default_factory=dict)
+    others: dict[str, PresenceCalibration] = field(default_factory=dict)
 
 
 def single(name: str) -> Combination:
@@ -196,10 +199,10 @@ def _deviations(found: Sequence[Detections], combination: Combination) -> FloatA
 
 def _probabilities(log_odds: FloatArray, combination: Combination) -> FloatArray:
     """(L, M, K) that each candidate is the true place."""
-    each = [
-        PresenceCalibration(combination.slope.get(name, 1.0), combination.intercept.get(name, 0.0)).likelihood(odds)
-        for name, odds in zip(combination.members, log_odds.swapaxes(0, 1), strict=True)
-    ]
+    each = []
+    for name, odds in zip(combination.members, log_odds.swapaxes(0, 1), strict=True):
+        first, others = combination.first.get(name, UNKNOWN), combination.others.get(name, UNKNOWN_OTHERS)
+        each.append(np.concatenate([first.likelihood(odds[:, :1]), others.likelihood(odds[:, 1:])], axis=1))
     return np.maximum(np.stack(each, axis=1), LEAST_LIKELY)
 
 
@@ -215,7 +218,7 @@ def _weighted_mean(values: FloatArray, weight: FloatArray) -> FloatArray:
     weight = np.where(np.isfinite(values), weight, 0.0)
     total = weight.sum(axis=1)
     sums = (np.nan_to_num(values) * weight).sum(axis=1)
-    return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
+    return np.asarray(np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan))
 
 
 # -- fitted on held-out cases ------------------------------------------------------------------------------------------
@@ -224,14 +227,16 @@ def _weighted_mean(values: FloatArray, weight: FloatArray) -> FloatArray:
 def fit_combination(models: Mapping[str, CrossValidation], cases: Sequence[str], rule: Rule) -> Combination:
     """On these held-out cases. A landmark's variance is drawn to its model's as far as few cases leave it uncertain
     (empirical Bayes on the logarithm), so that landmarks weigh of their own only where the data supports it."""
-    variance, slope, intercept = {}, {}, {}
+    variance: dict[str, dict[str, float]] = {}
+    first: dict[str, PresenceCalibration] = {}
+    others: dict[str, PresenceCalibration] = {}
     for name, model in models.items():
         each = _variances(model, cases)
         pooled = float(np.exp(np.mean(np.log(list(each.values()))))) if each else FLOOR
         variance[name] = each if rule == "landmark_precision" else dict.fromkeys(each, pooled)
-        fit = _calibration(model, cases, each, pooled)
-        slope[name], intercept[name] = fit.slope, fit.intercept
-    return Combination(rule, tuple(models), variance, slope, intercept)
+        first[name] = _calibration(model, cases, each, pooled, slice(0, 1))
+        others[name] = _calibration(model, cases, each, pooled, slice(1, None))
+    return Combination(rule, tuple(models), variance, first, others)
 
 
 def choose_combination(
@@ -319,15 +324,17 @@ def _variances(model: CrossValidation, cases: Sequence[str]) -> dict[str, float]
 
 
 def _calibration(
-    model: CrossValidation, cases: Sequence[str], variance: Mapping[str, float], pooled: float
+    model: CrossValidation, cases: Sequence[str], variance: Mapping[str, float], pooled: float, ranks: slice
 ) -> PresenceCalibration:
-    """From log-odds to "this candidate is within reach of the true place", over all candidates of present landmarks."""
+    """From log-odds to "this candidate is within reach of the true place", over candidates of these ranks of present
+    landmarks."""
     odds, right = [], []
     for case in cases:
         found, truth = model.detections[case], model.truth[case]
         deviation = np.sqrt([variance.get(name, pooled) for name in found.names])
         distance = np.linalg.norm(found.candidates - truth.points[:, None], axis=2)
         shown = np.isfinite(found.log_odds) & np.isfinite(distance)
-        odds.append(found.log_odds[shown])
-        right.append((distance <= NEAR * deviation[:, None] * math.sqrt(found.candidates.shape[2]))[shown])
+        near = distance <= NEAR * deviation[:, None] * math.sqrt(found.candidates.shape[2])
+        odds.append(found.log_odds[:, ranks][shown[:, ranks]])
+        right.append(near[:, ranks][shown[:, ranks]])
     return fit_presence(np.concatenate(odds), np.concatenate(right))

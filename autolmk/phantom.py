@@ -9,7 +9,7 @@ axes. A rod runs through all slices and looks the same on each of them: only the
 which one its landmark lies, and they are further away than what a small window around it shows.
 
 With `look_alikes` it also holds a row of identical balls, like vertebrae: a small window shows a ball with a neighbour
-on either side, and only the head far away tells which one it is. These heads also nod by up to 45 degrees.
+on either side, and only the head far away tells which one it is. These heads also nod by up to 30 degrees.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPACING = {3: (2.5, 1.0, 1.0), 2: (1.0, 1.0)}  # mm, array order
 MAX_ROTATION, MAX_OBLIQUITY = 20.0, 10.0  # degrees: of the head in the room, of the grid in the room
 WAVES, AMPLITUDE, WAVELENGTHS = 3, 0.8, (35.0, 60.0)  # of the displacement; its gradient stays below 0.5
 NOISE = 0.05  # of the brightest structure
-MAX_NOD = 45.0  # degrees, of heads with look-alikes: the direction in which a row runs must not tell its members apart
+MAX_NOD = 30.0  # degrees, of heads with look-alikes: the direction in which a row runs must not tell its members apart
 ABSENT_SHARE, UNKNOWN_SHARE = 0.2, 0.05
 SLICE_VARIES, REACH = 9.0, 40.0  # mm of the model: where a group's slice lies, and how far members are looked for
 JITTER = 0.4  # mm, standard deviation of annotations within their slice

@@ -97,8 +97,8 @@ CO_SLICE = {  # array axis of the file -> members, each named by its landmark an
         Structure((0, 8, -11), (inf, 1.5, 1.5), 1.2, "Sagittal_Rod"),
     ],
 }
-ROW_RADIUS, ROW_STEP, ROW_ASIDE = 26.0, 17.0, 14.0  # mm; degrees between neighbours; mm to the left
-ROW_BALL, ROW_VALUE, ROW_LENGTH = 2.0, 1.1, 7
+ROW_RADIUS, ROW_STEP, ROW_ASIDE = 27.0, 22.0, 12.0  # mm; degrees between neighbours; mm to the left
+ROW_BALL, ROW_VALUE, ROW_LENGTH = 2.0, 1.1, 6
 
 
 def _row() -> list[Structure]:

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from autolmk.calibration import PresenceCalibration
 from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
 from autolmk.ensembling import (
@@ -105,7 +106,8 @@ def test_of_two_that_disagree_the_surer_one_wins_and_second_candidates_are_heard
     points = np.array([[30.0, 40.0, 50.0]])
     models = {name: crossval(name, 0.5, seed) for seed, name in enumerate("ab")}
     fitted = fit_combination(models, models["a"].cases, "mean")
-    fitted = Combination("mean", ("a", "b"), fitted.variance, {"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0})
+    plain = PresenceCalibration()
+    fitted = Combination("mean", ("a", "b"), fitted.variance, {"a": plain, "b": plain}, {"a": plain, "b": plain})
     sure, doubtful = detections(points, odds=3.0), detections(points + 40.0, odds=-1.0)
     found = combine([doubtful, sure], fitted)
     np.testing.assert_allclose(found.best, points, atol=0.1)
@@ -157,3 +159,21 @@ def test_one_fold_judges_no_rule_and_held_out_cases_are_predicted_by_the_others_
     _, after, _ = choose_combination(models, seed=0)
     for other in models["a"].held_out_by(1):
         np.testing.assert_array_equal(before.detections[other].best, after.detections[other].best)
+
+
+def test_left_and_right_as_a_model_assigned_them_are_not_exchanged_again() -> None:
+    """A partner's place may have the higher log-odds, and still be the second candidate."""
+    places, models = np.random.default_rng(3), {}
+    for seed, name in enumerate("ab"):
+        model, rng = crossval(name, 0.4, seed), np.random.default_rng(seed)
+        for case, truth in model.truth.items():
+            partner = truth.points[::-1] + rng.normal(0, 0.4, truth.points.shape)
+            found = model.detections[case]
+            candidates, log_odds = found.candidates.copy(), found.log_odds.copy()
+            candidates[:, 1], log_odds[:, 1] = partner, log_odds[:, 0] + places.normal(1.0, 1.0, N_LANDMARKS)
+            parts = (found.spread, found.likelihood, found.geometry)
+            model.detections[case] = Detections(NAMES, candidates, log_odds, *parts)
+        models[name] = model
+    for rule in get_args(Rule):
+        assert mre(models, fit_combination(models, models["a"].cases, rule)) < 0.6
+    assert mre(models, equal_combination(["a", "b"])) < 1.5

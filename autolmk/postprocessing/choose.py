@@ -24,7 +24,7 @@ from autolmk.postprocessing.evidence import presence as presence_evidence
 from autolmk.postprocessing.flags import Judgement, Limits, judge, measure_limits
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
 from autolmk.serialization import to_json
-from autolmk.shape_model import ShapeModel, fit_shape_model, why_no_shape
+from autolmk.shape_model import ShapeModel, fit_shape_model
 
 PARTS = 4  # at most, that the cases of one fold are divided into
 
@@ -55,14 +55,12 @@ def choose_steps(
         decisions, _ = _decided(shapes, crossval.cases, context, seed)
         bar.update()
     nested = replace(crossval, detections={**crossval.detections, **after})
-    truth = [crossval.truth[case] for case in crossval.cases]
     limits = Limits()
     if after:
         noise = shape_prior.noise_of(held_out(nested, nested.cases))
         limits = measure_limits(nested.detections, nested.truth, model_of, noise, context.sometimes_absent)
-    result = Postprocessing(
-        tuple(decisions), shapes.of(crossval.cases), why_no_shape(truth) or "", limits, context.sometimes_absent
-    )
+    why = shape_prior.no_shape(held_out(crossval, crossval.cases))
+    result = Postprocessing(tuple(decisions), shapes.of(crossval.cases), why or "", limits, context.sometimes_absent)
     judged = {
         case: judge(found, model_of.get(case), limits, context.sometimes_absent)
         for case, found in nested.detections.items()
@@ -81,7 +79,9 @@ class _Shapes:
         """None where they tell none."""
         key = frozenset(cases)
         if key not in self._models:
-            self._models[key] = fit_shape_model([self.crossval.truth[case] for case in sorted(key)])
+            shown = held_out(self.crossval, sorted(key))
+            known = shape_prior.no_shape(shown) is None
+            self._models[key] = fit_shape_model([truth for _, truth in shown]) if known else None
         return self._models[key]
 
 

@@ -34,8 +34,8 @@ class Context:
 
 
 class Step(Protocol):
-    """A frozen dataclass of JSON-able parameters. The function `fit` of its module gives it, from held-out cases and
-    the context, or a text that says why they do not tell it."""
+    """A frozen dataclass of JSON-able parameters. `fit` of its module gives it, from held-out cases and the
+    context, or a text that says why they do not tell it."""
 
     name: ClassVar[str]
 

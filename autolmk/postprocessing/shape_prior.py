@@ -76,12 +76,20 @@ class ShapePrior:
 def fit(held_out: HeldOut, context: Context, model: ShapeModel | None = None) -> ShapePrior | str:
     """The model of these cases' truth (`model`, where it is known already), the size of the detections' errors, and how
     far log-odds can be trusted."""
-    truth = [marks for _, marks in held_out]
-    model = fit_shape_model(truth) if model is None else model
-    if model is None:
-        return why_no_shape(truth) or "the cases tell no shape"
+    why = no_shape(held_out)
+    if why is not None:
+        return why
+    model = fit_shape_model([marks for _, marks in held_out]) if model is None else model
+    assert model is not None  # there is no reason why not
     step = ShapePrior(model, noise_of(held_out), 0.5)
     return replace(step, trust=_trust(step, held_out))
+
+
+def no_shape(held_out: HeldOut) -> str | None:
+    """Why these cases support no shape model; None where they do."""
+    if any(found.geometry.ndim != found.geometry.physical_ndim for found, _ in held_out):
+        return "the images are single slices in space, in which a shape may turn over"
+    return why_no_shape([marks for _, marks in held_out])
 
 
 def noise_of(held_out: HeldOut) -> tuple[float, ...]:
