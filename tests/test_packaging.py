@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "train",
     "predict": "predict",
     "evaluate": "evaluate",
+    "run": "run",
     "demo": "demo",
 }
 
@@ -64,9 +65,9 @@ def test_second_name_is_refused(name: str) -> None:
 
 def test_every_imported_package_is_declared() -> None:
     requirements = PROJECT["project"]["dependencies"]
-    for extra in ("tensorboard", "mlflow", "wandb"):
+    for extra in ("tensorboard", "mlflow", "wandb", "dask", "ray"):
         requirements = requirements + PROJECT["project"]["optional-dependencies"][extra]
-    declared = {PROVIDES.get(name, name) for name in (re.split(r"[<>=!~ ]", r)[0] for r in requirements)}
+    declared = {PROVIDES.get(name, name) for name in (re.split(r"[<>=!~ \[]", r)[0] for r in requirements)}
     imported, named = set(), set()
     for file in sources():
         for node in ast.walk(ast.parse(file.read_text())):
