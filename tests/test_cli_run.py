@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pytest
 
 from autolmk import dispatch
 from autolmk.cli import run as command
+from autolmk.cli import train
 from autolmk.jobs import Job, Place, Result
 from autolmk.phantom import write_phantom
-from autolmk.plans import Plans, preprocessing_digest
+from autolmk.plans import Plans
 from autolmk.serialization import read_json
 
 DATASET = "Dataset001_Tiny"
@@ -76,11 +78,10 @@ OUTPUTS = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With a dataset that is planned and preprocessed: configurations heatmap and second, five folds."""
-    plans: Plans = tiny.tiny_plans()
+    plans: Plans = tiny.tiny_plans(max_seconds=60.0)  # a time, so that no pace has to be measured
     second = dataclasses.replace(plans.configurations["heatmap"])
     plans = dataclasses.replace(plans, configurations={"heatmap": second, "second": second})
     place = tmp_path / "preprocessed" / DATASET
-    assert preprocessing_digest(plans, second)
     tiny.write_store(place / "tiny", tiny.tiny_plans())
     plans.save(place / "autolmkPlans.json")
     for name in ("imagesTr", "imagesTs", "landmarksTs"):
@@ -109,8 +110,8 @@ def test_all_steps_in_order_and_nothing_twice(folder: Path, ran: Ran, capsys: py
     assert "4 trainings, 2 at a time" in out and "40 s each, 80 s in all" in out
     for place in ("report.html", "best", "predictions/imagesTs", "run/logs"):
         assert str(folder / "results" / DATASET / place) in out or place == "run/logs"
-    train = [" ".join(job.command) for job in ran.jobs if job.command[0] == "train"]
-    assert train[1].startswith(f"train {DATASET} heatmap 1 -p autolmkPlans --max-time 40s --seed 3 --raw ")
+    trainings = [" ".join(job.command) for job in ran.jobs if job.command[0] == "train"]
+    assert trainings[1].startswith(f"train {DATASET} heatmap 1 -p autolmkPlans --max-time 40s --seed 3 --raw ")
     trained = ["heatmap fold 0", "heatmap fold 1", "second fold 0", "second fold 1"]
     assert ran.names() == ["prepare", *trained, "find_best", "predict", "evaluate", "report"]
 
@@ -126,11 +127,11 @@ def test_only_what_changed_is_done_again(folder: Path, ran: Ran) -> None:
     ran.names()
     (folder / "raw" / DATASET / "landmarksTs" / "case_0000.nii").write_text("corrected")
     assert run(folder, "-f", "0", "1") == 0
-    assert ran.names() == ["evaluate"]
+    assert ran.names() == ["evaluate", "report"]
     (folder / "raw" / DATASET / "imagesTs" / "new_0000.nii").write_text("2")
     (folder / "results" / DATASET / MODEL / "fold_0" / "checkpoint_final.safetensors").unlink()
     assert run(folder, "-f", "0", "1") == 0
-    assert ran.names() == ["heatmap fold 0", "find_best", "predict"]
+    assert ran.names() == ["heatmap fold 0", "find_best", "predict", "evaluate", "report"]
 
 
 def test_a_prediction_that_was_broken_off_is_continued(folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +256,7 @@ def test_a_dataset_that_is_not_planned_is_planned_first(
         return ran(jobs, **settings)
 
     monkeypatch.setattr(dispatch, "run_jobs", plan)
-    preset = Plans.load(folder / "kept.json").preset if (folder / "kept.json").exists() else "XS"
-    assert run(folder, "-c", "heatmap", "-f", "0", "1", "--preset", preset, "--until", "train") == 0
+    assert run(folder, "-c", "heatmap", "-f", "0", "1", "--preset", "XS", "--until", "train") == 0
     assert " ".join(ran.jobs[0].command[1:10]).startswith(f"-d {DATASET} -overwrite_plans_name autolmkPlans -c heatmap")
     out = capsys.readouterr().out
     assert out.index("not planned yet") < out.index("prepare: check") < out.index("2 trainings, 2 at a time")
@@ -282,27 +282,69 @@ echo "$number;cluster"
 """
 
 
-def test_a_batch_file_for_slurm_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a stand-in for sbatch that runs each job at once: plans, preprocesses and trains."""
-    raw = tmp_path / "raw" / "Dataset001_Phantom"
-    write_phantom(raw, n_train=4, n_test=1, ndim=2, size=48)
-    chosen = ["-c", "heatmap", "-f", "0", "--epochs", "1", "-pl", "heatmap", "--preset", "XS", "--until", "train"]
-    assert run(tmp_path, *chosen[2:], "--print-jobs", "slurm") == 2
+def submit(script: str, place: Path, *, commands: bool) -> tuple[str, list[str]]:
+    """Run a batch file with a stand-in for sbatch; (what it says, a line a job). commands: autolmk's own, else
+    stand-ins that write down how they are called."""
+    file, jobs, programs = place / "jobs.sh", place / "jobs.txt", place / "bin"
+    programs.mkdir()
+    names = ["sbatch"] if commands else ["sbatch", *(f"autolmk_{name}" for name in STEP_COMMANDS)]
+    for name in names:
+        (programs / name).write_text(SBATCH if name == "sbatch" else CALLED)
+        (programs / name).chmod(0o755)
+    if not commands:
+        script = script.replace("export PATH=", "# export PATH=")
+    file.write_text(script)
+    jobs.touch()
+    subprocess.run(["bash", "-n", file], check=True)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "JOBS": str(jobs)}
+    done = subprocess.run(["bash", file, "--partition=x"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + jobs.read_text()
+    return done.stdout, jobs.read_text().splitlines()
+
+
+STEP_COMMANDS = ("preprocess", "train", "find_best_configuration", "predict", "evaluate", "report")
+CALLED = '#!/bin/bash\necho "$(basename "$0") $*" >> "$JOBS.called"\n[[ $0 == *predict ]] && exit 3\nexit 0\n'
+
+
+def test_a_batch_file_for_slurm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It submits the very commands, which know their options; predicting leaves a case out, and the rest goes on."""
+    (folder / "raw").rename(folder / "raw data")
+    places = [*("--raw", str(folder / "raw data")), *("--results", str(folder / "results"))]
+    assert run(folder, *places, "-f", "0", "1", "--seed", "3", "--print-jobs", "slurm") == 0
+    said, jobs = submit(capsys.readouterr().out, folder, commands=False)
+    assert said == f"submitted: {' '.join(f'{k};cluster' for k in range(1, 7))}\n"
+    assert [job.split()[0] for job in jobs] == [
+        "prepare", "heatmap_fold_0", "heatmap_fold_1", "second_fold_0", "second_fold_1",
+        "find_best_predict_evaluate_report",
+    ]  # fmt: skip
+    assert all(job.endswith(" 0") and "--partition=x" in job for job in jobs)
+    called = [line.split() for line in (folder / "jobs.txt.called").read_text().splitlines()]
+    assert [words[0] for words in called][5:] == [f"autolmk_{name}" for name in STEP_COMMANDS[2:]]
+    parser = train._parser()
+    for words, (configuration, fold) in zip(called[1:5], itertools.product(["heatmap", "second"], "01"), strict=True):
+        parsed = parser.parse_args(parser.normalised([w for w in words[1:] if w != "data"]))
+        assert (parsed.dataset, parsed.where, parsed.seed) == (DATASET, [configuration, fold], 3)
+
+
+def test_nothing_is_printed_of_a_dataset_that_nobody_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw" / DATASET).mkdir(parents=True)
+    assert run(tmp_path, "-f", "0", "--print-jobs", "slurm") == 2
     assert "the dataset is not prepared" in capsys.readouterr().err
+    assert run(tmp_path, "-f", "0", "-c", "heatmap", "--max-time", "100s", "--print-jobs", "slurm") == 0
+    said = capsys.readouterr().out
+    assert "autolmk_plan_and_preprocess -d" in said and "--max-time 80s" in said
+
+
+@pytest.mark.long
+def test_a_batch_file_for_slurm_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a raw dataset on, with autolmk's own commands."""
+    write_phantom(tmp_path / "raw" / "Dataset001_Phantom", n_train=4, n_test=1, ndim=2, size=48)
+    chosen = ["-c", "heatmap", "-f", "0", "--epochs", "1", "-pl", "heatmap", "--preset", "XS", "--until", "train"]
     assert run(tmp_path, *chosen, "--print-jobs", "slurm") == 0
-    script, sbatch, listed = tmp_path / "jobs.sh", tmp_path / "bin" / "sbatch", tmp_path / "jobs.txt"
-    script.write_text(capsys.readouterr().out)
-    subprocess.run(["bash", "-n", script], check=True)
-    sbatch.parent.mkdir()
-    sbatch.write_text(SBATCH)
-    sbatch.chmod(0o755)
-    listed.touch()
-    environment = {**os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}", "JOBS": str(listed)}
-    done = subprocess.run(["bash", script, "--partition=x"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout == "submitted: 1;cluster 2;cluster\n", done.stderr + listed.read_text()
-    prepare, train = listed.read_text().splitlines()
-    assert prepare.startswith("prepare ") and prepare.endswith(" 0") and "--partition=x" in prepare
-    assert train.startswith("heatmap_fold_0 ") and train.endswith(" 0") and "--dependency=afterok:1 " in train
+    _, jobs = submit(capsys.readouterr().out, tmp_path, commands=True)
+    assert len(jobs) == 2 and all(job.endswith(" 0") for job in jobs) and "--dependency=afterok:1 " in jobs[1]
     fold = tmp_path / "results" / "Dataset001_Phantom" / MODEL / "fold_0"
     assert (fold / "checkpoint_final.safetensors").is_file()
 
