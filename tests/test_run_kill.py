@@ -207,9 +207,6 @@ def test_kill_of_a_dask_worker(
     assert runs.began(0) == runs.began(1) == 1
     for worker in workers:
         wait_until(lambda session=worker.pid: not set(processes_of(session)) - {session}, seconds=10)
-    kept = [digests(runs.fold(fold)) for fold in range(FOLDS)]
-    assert "training: 2 of 2 done already" in runs.finish(runs.start("--scheduler", address))
-    assert [digests(runs.fold(fold)) for fold in range(FOLDS)] == kept
 
 
 @pytest.mark.long
