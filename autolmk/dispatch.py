@@ -144,6 +144,8 @@ def _local(places: Sequence[Place]) -> Iterator[Run]:
         yield run
     except BaseException:
         stop.set()
+        if free.qsize() < len(places):
+            logger.info("asking the jobs to save and stop")
         with contextlib.suppress(queue.Empty):
             for _ in places:
                 free.get(timeout=GRACE_SECONDS)  # all ended

@@ -203,7 +203,7 @@ def _probabilities(log_odds: FloatArray, combination: Combination) -> FloatArray
     for name, odds in zip(combination.members, log_odds.swapaxes(0, 1), strict=True):
         first, others = combination.first.get(name, UNKNOWN), combination.others.get(name, UNKNOWN_OTHERS)
         each.append(np.concatenate([first.likelihood(odds[:, :1]), others.likelihood(odds[:, 1:])], axis=1))
-    return np.maximum(np.stack(each, axis=1), LEAST_LIKELY)
+    return np.asarray(np.maximum(np.stack(each, axis=1), LEAST_LIKELY))
 
 
 def _mean(values: FloatArray) -> FloatArray:

@@ -104,8 +104,8 @@ def run_job(job: Job, place: Place, wanted: Callable[[], bool] = lambda: True) -
         return Result(job, 1, 0.0, stopped=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
-        begin = log.tell()
         _say(log.fileno(), job, f"$ autolmk_{' '.join([job.command[0], *job.arguments(place)])}")
+        begin = job.log.stat().st_size
         if not _is_free(job, wanted):
             held = f"another process still trains into {job.folder}; end it first"
             return Result(job, 1, time.monotonic() - started, stopped=not wanted(), said=held)

@@ -262,7 +262,7 @@ def after_training(request: Request, plans: Plans | None, asked: Wanted) -> list
     finals = tuple(folder / FINISHED for folder in each)
     images, truth = request.raw / "imagesTs", request.raw / "landmarksTs"
     if asked.folds == (ALL,):
-        unchosen = "fold `all` holds no case out: there is nothing to choose by, and nothing to report"
+        unchosen = "fold `all` holds no case out"
         find_best, report = (Step(name, None, absent=unchosen) for name in ("find_best", "report"))
         model = ("-d", request.dataset, "-c", asked.configurations[0], "-p", request.plans_name, "-f", ALL)
         predict = _predict(request, images, model, finals)

@@ -31,7 +31,12 @@ COMMANDS = {
     "train": "train",
     "predict": "predict",
     "evaluate": "evaluate",
+    "accumulate_crossval_results": "accumulate_crossval_results",
+    "find_best_configuration": "find_best_configuration",
+    "ensemble": "ensemble",
+    "apply_postprocessing": "apply_postprocessing",
     "report": "report",
+    "run": "run",
     "demo": "demo",
 }
 
@@ -65,9 +70,9 @@ def test_second_name_is_refused(name: str) -> None:
 
 def test_every_imported_package_is_declared() -> None:
     requirements = PROJECT["project"]["dependencies"]
-    for extra in ("tensorboard", "mlflow", "wandb"):
+    for extra in ("tensorboard", "mlflow", "wandb", "dask", "ray"):
         requirements = requirements + PROJECT["project"]["optional-dependencies"][extra]
-    declared = {PROVIDES.get(name, name) for name in (re.split(r"[<>=!~ ]", r)[0] for r in requirements)}
+    declared = {PROVIDES.get(name, name) for name in (re.split(r"[<>=!~ \[]", r)[0] for r in requirements)}
     imported, named = set(), set()
     for file in sources():
         for node in ast.walk(ast.parse(file.read_text())):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autolmk.run_record import Record
     from autolmk.workflow import Request, Step
 
-TRAINING_BYTES = 2**30  # of a training process on a CPU, beside what its plans say
+TRAINING_BYTES = 2**30  # of a training on a CPU, beside what its plans say; 0.83 GB was measured, in 3D with preset XS
 logger = logging.getLogger(__name__)
 
 
