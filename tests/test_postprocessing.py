@@ -111,7 +111,7 @@ def test_more_look_alikes_than_right_points_do_not_pass_for_noise() -> None:
     model = cross_validation(16, shifted=0.9)
     step = shape_prior.fit(held_out(model, model.cases), CONTEXT)
     assert isinstance(step, shape_prior.ShapePrior)
-    assert 0.2 < min(step.noise) and max(step.noise) < 0.5  # 0.3 mm an axis, and most of the row 6 mm off
+    assert min(step.noise) > 0.2 and max(step.noise) < 0.5  # 0.3 mm an axis, and most of the row 6 mm off
     truth = [configuration(seed) for seed in range(100, 106)]
     found = [detections(seed, marks, 0.9) for seed, marks in enumerate(truth, 100)]
     before = [(errors_of(d, marks)[ROW] > STEP / 2).sum() for d, marks in zip(found, truth, strict=True)]
@@ -323,7 +323,7 @@ def test_few_good_points_and_all_gross_errors_are_flagged(
     chosen: tuple[Postprocessing, CrossValidation, list[dict[str, object]]],
 ) -> None:
     result, good, gross = chosen[0], [], []
-    for seed in range(700, 730):
+    for seed in range(700, 720):
         truth = configuration(seed)
         found = result.apply(detections(seed, truth, 0.3))
         good += [bool(flags) for flags in result.judge(found)["flags"]]
