@@ -21,7 +21,8 @@ from scipy import stats
 
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
-from autolmk.postprocessing.context import Context, HeldOut, errors_of
+from autolmk.landmarks import Landmarks
+from autolmk.postprocessing.context import Context, HeldOut
 from autolmk.shape import Similarity, fit_similarity
 from autolmk.shape_model import Expectation, ShapeModel, fit_shape_model, why_no_shape
 
@@ -93,14 +94,22 @@ def no_shape(held_out: HeldOut) -> str | None:
 
 
 def noise_of(held_out: HeldOut) -> tuple[float, ...]:
-    """(L,) mm an axis: with it the median of squared errors is that of chi-square, and gross errors do not count."""
-    errors = np.stack([errors_of(found, truth) for found, truth in held_out])
+    """(L,) mm an axis, of right candidates (the nearest to the truth: the best one may be a look-alike more often than
+    not); with it the median of squared errors is that of chi-square, so that few gross errors do not count."""
+    errors = np.stack([_nearest_of(found, truth) for found, truth in held_out])
     p = held_out[0][1].points.shape[1]
     pooled = float(np.nanmedian(errors)) ** 2 if np.isfinite(errors).any() else 0.0
     count = np.isfinite(errors).sum(axis=0)
     own = np.array([float(np.median(c[np.isfinite(c)])) ** 2 if np.isfinite(c).any() else 0.0 for c in errors.T])
     square = (count * own + POOLED * pooled) / (count + POOLED)
     return tuple(float(v) for v in np.sqrt(square / stats.chi2.median(p)))
+
+
+def _nearest_of(found: Detections, truth: Landmarks) -> FloatArray:
+    """(L,) mm from the truth to the nearest candidate, NaN where either is none."""
+    apart = np.linalg.norm(found.candidates - truth.points[:, None], axis=2)
+    nearest = np.where(np.isfinite(apart), apart, np.inf).min(axis=1)
+    return np.where(np.isfinite(nearest), nearest, np.nan)
 
 
 def _trust(step: ShapePrior, held_out: HeldOut) -> float:
