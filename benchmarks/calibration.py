@@ -243,9 +243,9 @@ def ensemble(
     fold_of = {case: i % 5 for i, case in enumerate(fitting)}
     truth = {case: phantom.truth[case] for case in fitting}
     models = {k: CrossValidation(k, fold_of, {c: found[c] for c in fitting}, truth) for k, found in members.items()}
-    combination, evidence = choose_combination(models, fitting, seed=seed)
-    print(f"  {len(members)} members: {combination.rule}; {evidence.why}")
-    return mre(phantom, {case: combine([m[case] for m in members.values()], combination)[0] for case in judged})
+    combination, _, evidence = choose_combination(models, seed=seed)
+    print(f"  {len(members)} members: {combination.rule}; {evidence['why']}")
+    return mre(phantom, {case: combine([m[case] for m in members.values()], combination) for case in judged})
 
 
 def mre(phantom: Phantom, found: Mapping[str, Detections]) -> float:
