@@ -14,6 +14,7 @@ import pytest
 
 from autolmk import annotations
 from autolmk.dataset import Dataset
+from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
 from autolmk.phantom_anatomy import POINTS
 
@@ -114,3 +115,35 @@ def test_demo_reaches_its_bounds(tmp_path: Path, command: Callable[..., str]) ->
     """What `make demo` runs; its exit code says whether errors and presence are as good as promised."""
     said = command("demo", "--folder", str(tmp_path / "demo"))
     assert said.count("reached") == 3
+
+
+def test_one_command_from_raw_images_to_the_report(tmp_path: Path, command: Callable[..., str]) -> None:
+    raw, results = tmp_path / "raw" / NAME, tmp_path / "results" / NAME
+    write_phantom(raw, n_train=12, n_test=2, ndim=2, size=48)
+    run = ("run", "1", "-pl", "heatmap", "--preset", "XS", "-f", "0", "1", "--epochs", "2", "--jobs", "2")
+    said = command(*run)
+    assert "train" in said and "report" in said
+    information = json.loads((results / "best" / "inference_information.json").read_text())
+    assert information["chosen"] == "heatmap__autolmkPlans__heatmap" and information["n_cases"] >= 4
+    predictions = results / "predictions" / "imagesTs"
+    table = annotations.read_table(predictions / "landmarks.csv")
+    assert sorted(table) == ["phantom_012", "phantom_013"]
+    assert (predictions / "review.csv").is_file()
+    overall = json.loads((predictions / "evaluation" / "summary.json").read_text())["overall"]
+    assert overall["n"] == sum((marks.status == 1).sum() for marks in truth_of(raw).values())
+    page = (results / "report.html").read_text()
+    assert "phantom_012" in page and len(page) < 15e6
+    trained = {file: file.stat().st_mtime_ns for file in results.rglob("checkpoint_final.safetensors")}
+    command(*run)
+    assert {file: file.stat().st_mtime_ns for file in results.rglob("checkpoint_final.safetensors")} == trained
+    elsewhere = tmp_path / "elsewhere"
+    command("predict", "-i", str(raw / "imagesTs"), "-o", str(elsewhere), "-d", "1")
+    again = annotations.read_table(elsewhere / "landmarks.csv")
+    for case, marks in table.items():
+        np.testing.assert_array_equal(again[case].points, marks.points)
+
+
+def truth_of(raw: Path) -> dict[str, Landmarks]:
+    """Of the test cases."""
+    dataset = Dataset.open(raw)
+    return {c.identifier: dataset.read_landmarks(c, dataset.read_image(c).geometry) for c in dataset.cases("Ts")}
