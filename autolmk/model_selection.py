@@ -31,6 +31,7 @@ from autolmk.recipe import Conclusion, concluded, error_statistics
 from autolmk.selection import Candidate, Comparison, compare, simplest
 
 MOST_MEMBERS = 3
+NO_POINT = "no held-out case has an annotated point"
 BEST_MODELS = 5  # of which ensembles are made: 25 of them at most
 
 
@@ -54,7 +55,7 @@ class Choice:
     members: tuple[str, ...]
     combination: Combination
     postprocessing: Postprocessing
-    error_radius: ErrorRadius
+    error_radius: ErrorRadius | None
     conclusions: dict[str, Conclusion]
     evidence: dict[str, Any]
 
@@ -134,7 +135,12 @@ def _finished(
     evidence = {
         "combination": evidence,
         "postprocessing": reasons,
-        "error_radius": {"level": level, "n_cases": radius.n_cases, "why": radius.why, **_coverage(conclusions, found)},
+        "error_radius": {
+            "level": level,
+            "n_cases": 0 if radius is None else radius.n_cases,
+            "why": NO_POINT if radius is None else radius.why,
+            **_coverage(conclusions, found),
+        },
     }
     return Choice(compared, chosen, why, members, combination, steps, radius, conclusions, evidence)
 
@@ -165,9 +171,11 @@ class _ErrorTable:
         statistics = {key: np.stack([one[key] for one in each]) for key in each[0]}
         return cls(held_out, judged, statistics, np.stack(errors))
 
-    def fit(self, cases: Sequence[str], level: float, seed: int) -> ErrorRadius:
-        """On these cases."""
+    def fit(self, cases: Sequence[str], level: float, seed: int) -> ErrorRadius | None:
+        """On these cases; None where they have no annotated point."""
         rows = np.isin(self.held_out.cases, cases)
+        if not np.isfinite(self.errors[rows]).any():
+            return None
         statistics = {key: value[rows] for key, value in self.statistics.items()}
         names = self.held_out.detections[self.held_out.cases[0]].names
         return fit_error_radius(statistics, self.errors[rows], names=names, level=level, seed=seed)

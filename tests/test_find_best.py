@@ -30,11 +30,11 @@ NAMES = ("bright", "dark")
 CASES = {fold: [f"c{fold}{i}" for i in range(8)] for fold in range(3)}
 
 
-def write_validation(model: Path, noise: float, seed: int) -> None:
+def write_validation(model: Path, noise: float, seed: int, folds: dict[int, list[str]] = CASES) -> None:
     """Held-out predictions that err by `noise` mm an axis."""
     truths = np.random.default_rng(7)
     rng = np.random.default_rng(seed)
-    for fold, cases in CASES.items():
+    for fold, cases in folds.items():
         results, truth = {}, {}
         for case in cases:
             points = truths.uniform(8, 40, (2, 3))
@@ -171,3 +171,15 @@ def test_results_of_folds_are_accumulated(trained: Path, capsys: pytest.CaptureF
     summary = json.loads((place / "summary.json").read_text())
     assert summary["overall"]["mre"]["value"] == pytest.approx(np.mean(errors))
     assert f"MRE {np.mean(errors):.3f} mm" in capsys.readouterr().out
+
+
+def test_one_fold_of_one_case_is_enough_to_pack_a_model(tmp_path: Path) -> None:
+    """Nothing can be chosen then, and the reasons are said in place of numbers."""
+    model = make_model(tmp_path, folds=("0",))
+    write_validation(model, 0.4, seed=1, folds={0: ["only"]})
+    assert find_best_configuration.main(["1", *folders(tmp_path)]) == 0
+    packed = model.parent / "best"
+    information = json.loads((packed / "inference_information.json").read_text())
+    assert information["error_radius"]["coverage"] is None and "too few" in information["error_radius"]["why"]
+    assert not any(step["kept"] for step in information["postprocessing"])
+    assert rows(packed / "crossval" / "landmarks.csv")[0]["error_radius"] == ""

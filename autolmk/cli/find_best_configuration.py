@@ -55,7 +55,7 @@ def _find(args: argparse.Namespace) -> int:
     )
     place = next(iter(models)).parent
     held_out = next(iter(models.values()))
-    recipe = _recipe(choice, plans, next(iter(models)), held_out)
+    recipe = _recipe(choice, plans, next(iter(models)), held_out, args.level)
     target = place / BEST
     pack(target, place, recipe, lambda folder: _write(folder, target, choice, plans, held_out, args))
     print(table(choice, plans.unit))
@@ -92,14 +92,13 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
     return Size(len(files), weights)
 
 
-def _recipe(choice: Choice, plans: Plans, model: Path, held_out: CrossValidation) -> Recipe:
+def _recipe(choice: Choice, plans: Plans, model: Path, held_out: CrossValidation, level: float) -> Recipe:
     from autolmk.dataset import DatasetDescription
     from autolmk.model_selection import calibrate_measurements
     from autolmk.recipe import Member, Recipe
 
     file = model / "dataset.json"
     measurements = (DatasetDescription.load(file).measurements if file.is_file() else None) or {}
-    level = choice.error_radius.level
     return Recipe(
         dataset_name=plans.dataset_name,
         unit=plans.unit,
