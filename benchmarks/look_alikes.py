@@ -1,6 +1,6 @@
 """Does the shape prior tell look-alikes apart? On a phantom with a row of identical balls.
 
-    python benchmarks/look_alikes.py [--work FOLDER] [--steps 1500] [--seed 0]
+    python benchmarks/look_alikes.py [--work FOLDER] [--steps 600] [--seed 0]
 
 The windows of the network show a ball and its neighbours, and not which of the row they are (`autolmk.phantom`). Two
 folds are trained; the steps of postprocessing are chosen and fitted on what each of them says of its held-out cases,
@@ -52,7 +52,7 @@ def main() -> int:
     """Train, predict, postprocess, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/look_alikes"))
-    parser.add_argument("--steps", type=int, default=1500, help="of each fold's training")
+    parser.add_argument("--steps", type=int, default=600, help="of each fold's training")
     parser.add_argument("--seed", default="0", help="of training")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
