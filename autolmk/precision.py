@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -101,8 +102,14 @@ class Precision:
         return str(self.dtype or torch.float32).removeprefix("torch.")
 
     def place(self, module: nn.Module) -> nn.Module:
-        """On the device; convolution weights channels last on CUDA."""
+        """On the device; convolution weights channels last on CUDA. On a CPU that computes in bfloat16, shallow 3D
+        convolutions stay in float32, see `_leave_bfloat16`."""
         if self.device.type != "cuda":
+            if self.dtype is not None:
+                for part in module.modules():
+                    if isinstance(part, nn.Conv3d):
+                        part.register_forward_pre_hook(_leave_bfloat16)
+                        part.register_forward_hook(_return_to_bfloat16, always_call=True)
             return module.to(self.device)
         for parameter in module.parameters():
             if parameter.ndim in _LAYOUTS:
@@ -125,6 +132,26 @@ class Precision:
         nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         self.scaler.step(optimizer)
         self.scaler.update()
+
+
+def _leave_bfloat16(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Before a convolution of images (B, C, D, H, W) whose depth D is below the kernel's: torch's bfloat16 gradient of
+    its weight reads memory that nothing wrote (2.13; kernel 3 at depth 2, 5 at 3), so that it is NaN at times, and
+    wrong."""
+    assert isinstance(convolution, nn.Conv3d)
+    if inputs[0].shape[2] >= convolution.kernel_size[0]:
+        return None
+    whole = ExitStack()
+    whole.enter_context(torch.autocast("cpu", enabled=False))
+    convolution.__dict__["_in_float32"] = whole
+    return (inputs[0].float(),)
+
+
+def _return_to_bfloat16(convolution: nn.Module, _: Any, __: Any) -> None:
+    """After it."""
+    whole = convolution.__dict__.pop("_in_float32", None)
+    if whole is not None:
+        whole.close()
 
 
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -113,3 +114,27 @@ def test_the_average_follows_the_weights() -> None:
     assert not any(p.requires_grad for p in averaged.network.parameters())
     averaged.copy()
     assert torch.equal(averaged.network.get_submodule("0").weight, network[0].weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not computes_in_bfloat16(), reason="a CPU that does not compute in bfloat16")
+@pytest.mark.parametrize(("kernel", "depth"), [(3, 2), (5, 3), (3, 3)])
+def test_shallow_convolutions_get_the_gradients_of_float32(kernel: int, depth: int) -> None:
+    """In bfloat16 torch reads memory that nothing wrote; here it holds NaN."""
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(16, 16, kernel, padding=kernel // 2)
+    network = Precision(torch.device("cpu"), training=True).place(copy.deepcopy(plain))
+    forward = MixedPrecision(network, torch.device("cpu"), torch.bfloat16)
+    x = torch.randn(2, 16, depth, 6, 6)
+    plain(x).square().sum().backward()
+    for _ in range(5):
+        network.zero_grad()
+        output = forward(x)
+        freed = [
+            torch.full((2**k,), float("nan"), dtype=d) for k in range(6, 20) for d in (torch.float, torch.bfloat16)
+        ]
+        del freed
+        output.square().sum().backward()
+        torch.testing.assert_close(
+            network.weight.grad, plain.weight.grad, rtol=0.1, atol=0.05 * plain.weight.grad.std()
+        )
+    assert forward(x).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
