@@ -263,7 +263,7 @@ class Loop:
         run = self.run
         validation = self._predict(cases)
         run.budget.took(len(cases), validation.seconds, progress)
-        whole = run.budget.chosen is not None  # a first look at one case only measures what a look costs
+        whole = run.budget.chosen == len(cases)  # a look at one case only measures what a look costs
         self._judge(validation, "best so far" if whole and self._improved(validation) else "", keep=whole)
 
     def _improved(self, validation: Validation) -> bool:
