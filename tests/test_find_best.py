@@ -97,7 +97,9 @@ def test_the_choice_and_its_evidence(packed: Path) -> None:
     assert expected == sorted(expected, reverse=True) and len(expected) == 48
 
 
-def test_the_packed_folder_predicts_elsewhere_and_as_step_by_step(packed: Path, tmp_path: Path) -> None:
+def test_the_packed_folder_predicts_elsewhere_and_as_step_by_step(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images, moved = tmp_path / "images", tmp_path / "elsewhere"
     truth = make_images(images, 2)
     shutil.copytree(packed, moved)
@@ -120,6 +122,9 @@ def test_the_packed_folder_predicts_elsewhere_and_as_step_by_step(packed: Path, 
         assert ensemble.main(["-i", *inputs[::-1], "-o", str(last), "-r", str(moved)]) == 0
     assert apply_postprocessing.main(["-i", str(last), "-o", str(tmp_path / "steps"), "-r", str(moved)]) == 0
     assert rows(tmp_path / "steps" / "landmarks.csv") == whole
+    again = ["-i", str(tmp_path / "steps"), "-o", str(tmp_path / "twice"), "-r", str(moved)]
+    assert apply_postprocessing.main(again) == 2
+    assert "finished already" in capsys.readouterr().err and not (tmp_path / "twice").exists()
     case = next(iter(truth))
     assert (tmp_path / "steps" / f"{case}.mrk.json").read_bytes() == (
         tmp_path / "whole" / f"{case}.mrk.json"

@@ -31,13 +31,14 @@ class Predicted:
 
 
 def read_predicted(folder: Path) -> Predicted:
-    """AutolmkError where run.json is missing or damaged, or the run was broken off or kept no detections."""
+    """AutolmkError where run.json is missing or damaged, the run was broken off or kept no detections, or a recipe has
+    finished these predictions, which must not happen twice."""
     from autolmk.detections import saved_cases
     from autolmk.prediction.output import RUN
 
     file = folder / RUN
     value = read_json(file, remedy=AGAIN)
-    keys = {"dataset": str, "unit": str, "models": dict, "sometimes_absent": list, "inputs": dict}
+    keys = {"dataset": str, "unit": str, "models": dict, "sometimes_absent": list, "inputs": dict, "identity": dict}
     wrong = [key for key, kind in keys.items() if not isinstance(value, dict) or not isinstance(value.get(key), kind)]
     if wrong or "finished" not in value:
         raise AutolmkError(
@@ -45,6 +46,14 @@ def read_predicted(folder: Path) -> Predicted:
             file=file,
             found=f"no {', '.join(wrong)}" if wrong else "a run that was broken off",
             remedy=AGAIN,
+        )
+    if value["identity"].get("recipe") is not None:
+        raise AutolmkError(
+            "these predictions are finished already: a recipe made them",
+            file=file,
+            found=f"predictions of {', '.join(value['models'])}, combined and postprocessed",
+            expected="what single models predict, or autolmk_ensemble combined",
+            remedy="predict with the single models of the packed folder, with --save_detections",
         )
     failed = {failure["case"] for failure in read_json(folder / "failures.json")} if value.get("failed") else set()
     cases, kept = sorted(set(value["inputs"]) - failed), set(saved_cases(folder))
