@@ -68,7 +68,7 @@ TRAIN = Stage(
     "train",
     "1 0 --epochs 12 --set schedule.iterations_per_epoch=5 --seed 7 -device cpu --threads 1 --workers 2",
     "results/*/*/fold_0",
-    9,
+    11 + N_TRAIN // 5,  # the detections of each held-out case among them
     r"going on from iteration \d+|is finished",
 )
 PREDICT = Stage(
