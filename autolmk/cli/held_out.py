@@ -45,10 +45,9 @@ def held_out_models(args: argparse.Namespace, folders: Folders) -> dict[Path, Cr
         set.intersection(*(set(f) for f in folds.values() if f)) if any(folds.values()) else []
     )
     models = [m for m in fitting if folds[m] and set(chosen) <= set(folds[m])]
-    named_parts = zip(
-        KINDS, wanted, zip(*(m.name.split("__") for m in models), strict=True) if models else ((),) * 3, strict=True
-    )
-    lacking = [f"{kind} {n}" for kind, names, there in named_parts for n in names or () if n not in there]
+    there = [set(part) for part in zip(*(m.name.split("__") for m in models), strict=True)] or [set()] * len(KINDS)
+    asked = zip(KINDS, wanted, there, strict=True)
+    lacking = [f"{kind} {name}" for kind, names, known in asked for name in names or () if name not in known]
     if not models or not chosen or lacking:
         raise AutolmkError(
             f"no model of {', '.join(lacking)} was trained with these folds" if lacking else "no trained model fits",
@@ -58,7 +57,7 @@ def held_out_models(args: argparse.Namespace, folders: Folders) -> dict[Path, Cr
             or "no model",
             expected=f"folds {', '.join(map(str, chosen))} of each"
             if chosen
-            else "numbered folds, which hold cases out",
+            else "numbered folds, which hold cases out, that all of these models were trained with",
             remedy="train them with autolmk_train, or choose others with -c, -p, -tr and -f",
         )
     return {model: read_crossval(model, chosen) for model in models}
