@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolmk.annotations import Annotation, read_table
-from autolmk.detections import Detections, saved_cases
+from autolmk.detections import Detections, file_of, saved_cases
 from autolmk.errors import AutolmkError, some
 from autolmk.landmarks import Landmarks
 
@@ -92,7 +92,21 @@ def read_crossval(model: Path, folds: Sequence[int]) -> CrossValidation:
             fold_of[case] = fold
             detections[case] = Detections.load(folder, case)
             truth[case] = _truth(table[case], detections[case])
+            _require_alike(folder, case, detections)
     return CrossValidation(model.name, fold_of, detections, truth)
+
+
+def _require_alike(folder: Path, case: str, detections: Mapping[str, Detections]) -> None:
+    """AutolmkError where a case has other landmarks or axes than the first one."""
+    one, first = detections[case], next(iter(detections.values()))
+    if one.names != first.names or one.geometry.physical_ndim != first.geometry.physical_ndim:
+        raise AutolmkError(
+            "a model's held-out cases have different landmarks",
+            file=file_of(folder, case),
+            found=f"{len(one.names)} on {one.geometry.physical_ndim} axes",
+            expected=f"the same {len(first.names)}, in the same order, on {first.geometry.physical_ndim} axes",
+            remedy=REMEDY,
+        )
 
 
 def _truth(found: Annotation, detections: Detections) -> Landmarks:

@@ -185,12 +185,13 @@ class _Pool:
 
 def _deviations(found: Sequence[Detections], combination: Combination) -> FloatArray:
     """(M, L) mm an axis of the models' errors, as the rule knows them."""
-    if combination.variance:
+    if any(combination.variance.values()):
         names = found[0].names
         rows = [[combination.variance[m].get(name, np.nan) for name in names] for m in combination.members]
         variance = np.array(rows, dtype=np.float64)
-        fill = np.nanmean(variance, axis=1, keepdims=True)
-        return np.sqrt(np.maximum(np.where(np.isfinite(variance), variance, fill), FLOOR))
+        own = _mean(variance)
+        own = np.where(np.isfinite(own), own, np.nanmax(variance))  # of a model that found nothing there: no better
+        return np.sqrt(np.maximum(np.where(np.isfinite(variance), variance, own[:, None]), FLOOR))
     spread = np.array([one.spread for one in found])
     voxel = np.array([[math.prod(one.geometry.spacing) ** (1 / len(one.geometry.spacing))] for one in found])
     width = np.where(np.isfinite(spread), spread, voxel)

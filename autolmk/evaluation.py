@@ -137,7 +137,7 @@ def evaluate(
     names = next(iter(truth.values())).names
     radii = tuple(sorted(float(r) for r in radii))
     penalty = penalties(truth, diagonals or {}, radii)
-    table = _table(names, truth, predictions, dict(pairs) | {b: a for a, b in pairs}, penalty)
+    table = _table(names, truth, predictions, pairs, penalty)
     draws = resample_cases(len(truth), n_resamples, seed)
     single = _scores(table, [slice(i, i + 1) for i in range(len(names))], radii, draws)
     (overall,) = _scores(table, [slice(0, len(names))], radii, draws)
@@ -164,6 +164,18 @@ def point_errors(truth: Landmarks, points: FloatArray, penalty: float) -> tuple[
     return np.where(missing, penalty, distance), missing
 
 
+def swapped_points(
+    truth: Landmarks, points: FloatArray, pairs: Sequence[tuple[str, str]]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(L,) each, of predicted points (L, P) in the order of the truth: whether nearer to the true place of the partner
+    than to its own, and whether that can be told, both being present. What has no position is not swapped."""
+    partner, where = dict(pairs) | {b: a for a, b in pairs}, {name: i for i, name in enumerate(truth.names)}
+    other = np.array([where.get(partner.get(name, name), i) for i, name in enumerate(truth.names)], dtype=np.int_)
+    swappable = truth.present & truth.present[other] & (other != np.arange(len(other)))
+    own, across = (np.linalg.norm(points - places, axis=1) for places in (truth.points, truth.points[other]))
+    return swappable & (across < own), swappable
+
+
 def _require_cases(truth: Mapping[str, Landmarks], predictions: Mapping[str, Annotation]) -> None:
     missing = [case for case in truth if case not in predictions]
     if missing:
@@ -182,18 +194,14 @@ def _table(
     names: Sequence[str],
     truth: Mapping[str, Landmarks],
     predictions: Mapping[str, Annotation],
-    partner: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
     penalty: Mapping[str, float],
 ) -> _Table:
-    where = {name: i for i, name in enumerate(names)}
-    other = np.array([where.get(partner.get(name, name), i) for i, name in enumerate(names)])
     rows = []
     for case, marks in truth.items():
         points, predicted, likelihood = _in_order(case, names, predictions[case], marks.points.shape[1])
         error, missing = point_errors(marks, points, penalty[case])
-        swappable = marks.present & marks.present[other] & (other != np.arange(len(names)))
-        across = np.linalg.norm(points - marks.points[other], axis=1)
-        swapped = swappable & (across < error)
+        swapped, swappable = swapped_points(marks, points, pairs)
         rows.append((marks.status, predicted, error, missing, likelihood, swapped, swappable))
     return _Table(*(np.stack(column) for column in zip(*rows, strict=True)))
 

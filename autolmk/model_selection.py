@@ -3,8 +3,8 @@
 1. Each model alone, and ensembles of two and three of the best ones, are judged on the cases that their folds held out;
    how an ensemble combines its members is fitted on the other folds' cases.
 2. The simplest candidate that loses at most 2 % against the best one is taken (`selection`).
-3. Postprocessing steps and the error radius are chosen for it, and the whole pipeline is judged with all of these
-   choices made on the other folds' cases only.
+3. Postprocessing steps and the error radius are chosen for it, and the whole pipeline is judged with these choices
+   made on the other folds' cases only. Which candidate it is was chosen on all held-out cases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autolmk.crossval import CrossValidation, common_cases
 from autolmk.dataset import Measurement
 from autolmk.ensembling import Combination, choose_combination
 from autolmk.error_radius import ErrorRadius, fit_error_radius
-from autolmk.evaluation import penalties, point_errors
+from autolmk.evaluation import penalties, point_errors, swapped_points
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.measurements import MeasurementCalibration, fit_factors, measure, propagated
@@ -46,8 +46,9 @@ class Size:
 @dataclass(frozen=True, eq=False)
 class Choice:
     """candidates: all that were compared, by name. chosen: name of the one that was taken, and why. combination,
-    postprocessing, error_radius: of the recipe. conclusions: held-out case -> what the whole pipeline comes to, every
-    choice made on the other folds' cases. evidence: JSON-ready, of combination, postprocessing and error radius."""
+    postprocessing, error_radius: of the recipe. conclusions: held-out case -> what the whole pipeline comes to, steps
+    and radius chosen on the other folds' cases. evidence: JSON-ready, of combination, postprocessing and error
+    radius."""
 
     candidates: dict[str, Comparison]
     chosen: str
@@ -67,6 +68,13 @@ def case_errors(held_out: CrossValidation) -> tuple[FloatArray, ...]:
         point_errors(held_out.truth[case], held_out.detections[case].best, penalty[case])[0] for case in held_out.cases
     )
     return tuple(errors[np.isfinite(errors)] for errors in each)
+
+
+def _swaps(held_out: CrossValidation, pairs: Sequence[tuple[str, str]]) -> int:
+    """Points nearer to their partner's true place than to their own, as `evaluation` counts them."""
+    found, truth = held_out.detections, held_out.truth
+    each = (swapped_points(truth[case], found[case].best, pairs)[0] for case in held_out.cases)
+    return int(sum(swapped.sum() for swapped in each))
 
 
 def choose(
@@ -96,6 +104,7 @@ def choose(
             sum(sizes[n].n_stages for n in members[name]),
             sum(sizes[n].n_parameters for n in members[name]),
             case_errors(model),
+            _swaps(model, plans.pairs),
         )
         for name, model in combined.items()
     }

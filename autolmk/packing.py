@@ -27,6 +27,8 @@ def pack(target: Path, models: Path, recipe: Recipe, write: Callable[[Path], Non
     the disk refuses.
     """
     place, old = target.with_name(WRITING + target.name), target.with_name(REPLACED + target.name)
+    if old.exists() and not target.exists():  # killed between the two renames below
+        old.rename(target)
     for leftover in (place, old):
         if leftover.exists():
             shutil.rmtree(leftover)

@@ -70,6 +70,15 @@ class Recipe:
     measurement_calibration: MeasurementCalibration | None = None
     version: int = VERSION
 
+    def __post_init__(self) -> None:
+        """ValueError where the parts are not of the same models and landmarks."""
+        models, shape = tuple(member.model for member in self.members), self.postprocessing.shape
+        if not models or models != self.combination.members:
+            raise ValueError(f"a combination of {self.combination.members} for the members {models}")
+        scale = self.landmarks if self.error_radius is None else tuple(self.error_radius.scale.landmarks)
+        if scale != self.landmarks or (shape is not None and shape.names != self.landmarks):
+            raise ValueError("an error radius or a shape of other landmarks, or in another order")
+
     @classmethod
     def load(cls, folder: Path) -> Recipe:
         """recipe.json of a packed folder, or that file. AutolmkError where it is missing, damaged or of another
@@ -84,7 +93,14 @@ class Recipe:
                 expected=f"version {VERSION}",
                 remedy=f"update autolmk, or {REMEDY}",
             )
-        return from_json(cls, value, file=file)
+        result = from_json(cls, value, file=file)
+        try:
+            _ = result.postprocessing.steps
+        except AutolmkError as error:
+            raise AutolmkError(
+                error.problem, file=file, found=error.found, expected=error.expected, remedy=error.remedy
+            ) from None
+        return result
 
     def save(self, folder: Path) -> None:
         """Write recipe.json atomically."""

@@ -16,7 +16,7 @@ import numpy as np
 from autolmk.annotations import Annotation, read_table, write_table
 from autolmk.annotations.csv import table_rows, write_rows
 from autolmk.crossval import TRUTH
-from autolmk.detections import Detections
+from autolmk.detections import Detections, file_of, saved_cases
 from autolmk.evaluation import Evaluation, evaluate
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
@@ -91,6 +91,8 @@ def write_held_out(
     rows = [row for case, result in results.items() for row in result.rows(case, columns)]
     write_rows(folder / TABLE, columns, rows)
     write_table(folder / TRUTH, truth)
+    for stale in set(saved_cases(folder)) - set(results):
+        file_of(folder, stale).unlink()
     for case, result in results.items():
         result.detections.save(folder, case)
     if concluded:

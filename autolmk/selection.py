@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolmk.bootstrap import Estimate, means, median, resample_cases
+from autolmk.bootstrap import Estimate, means, median, resample_cases, shares
+from autolmk.evaluation import RADII
 from autolmk.geometry import FloatArray
 
 TOLERATED = 0.02  # relative loss in MRE against the best that a simpler predictor may have, at most
@@ -24,12 +25,14 @@ CHUNK = 1000  # flips at a time
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """members: names of the models that it combines. n_stages, n_parameters: of all members together, of one fold.
-    errors: of all annotated points of each case, (n_i,) mm, the cases of all candidates in the same order."""
+    errors: of all annotated points of each case, (n_i,) mm, the cases of all candidates in the same order. swaps: of
+    left and right."""
 
     members: tuple[str, ...]
     n_stages: int
     n_parameters: int
     errors: tuple[FloatArray, ...]
+    swaps: int = 0
 
     def totals(self) -> FloatArray:
         """(N, 2): sum of the errors and number of points of each case."""
@@ -43,14 +46,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """mre, median: mm or px. loss_against_best: relative, of the MRE, paired over cases; 0 of the best one. p: of the
-    paired test against the best one, p_holm: corrected for all of them; None of the best one."""
+    """mre, median: mm or px. sdr: by radius, share of points within it. loss_against_best: relative, of the MRE, paired
+    over cases; 0 of the best one. p: of the paired test against the best one, p_holm: corrected for all of them; None
+    of the best one."""
 
     members: tuple[str, ...]
     n_stages: int
     parameters: int
     mre: Estimate
     median: Estimate
+    sdr: dict[str, Estimate]
+    swaps: int
     loss_against_best: Estimate
     p: float | None
     p_holm: float | None
@@ -119,11 +125,19 @@ def compare(candidates: Mapping[str, Candidate], *, seed: int) -> dict[str, Comp
             candidate.n_parameters,
             mre,
             median(candidate.errors, draws),
+            _rates(candidate.errors, totals[name][:, 1:]),
+            candidate.swaps,
             loss,
             p.get(name),
             corrected.get(name),
         )
     return result
+
+
+def _rates(errors: Sequence[FloatArray], counts: FloatArray) -> dict[str, Estimate]:
+    """Successful detection rates at the usual radii; counts: (N, 1) points of each case."""
+    hits = {f"{radius:g}": np.array([[float((e <= radius).sum())] for e in errors]) for radius in RADII}
+    return {radius: shares(hit, counts)[0] for radius, hit in hits.items()}
 
 
 def simplest(candidates: Mapping[str, Candidate], compared: Mapping[str, Comparison]) -> tuple[str, str]:

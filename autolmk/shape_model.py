@@ -243,12 +243,12 @@ def fit_shape_model(truth: Sequence[Landmarks]) -> ShapeModel | None:
 
 
 def on_a_line(points: FloatArray) -> bool:
-    """Whether the finite points (N, P) lie on a line, nearly, or are fewer than three."""
+    """Whether the finite points (N, P) lie on a line, nearly, or at one place, or are fewer than three."""
     finite = points[np.isfinite(points).all(axis=1)]
     if len(finite) < 3:
         return True
     extent = np.linalg.svd(finite - finite.mean(axis=0), compute_uv=False)
-    return bool(extent[1] < FLATNESS * extent[0])
+    return bool(extent[1] <= FLATNESS * extent[0])
 
 
 def _of_residuals(

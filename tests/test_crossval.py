@@ -14,6 +14,7 @@ from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
+from autolmk.results import Result, write_held_out
 
 NAMES = ("a", "b", "c")
 
@@ -69,3 +70,24 @@ def test_models_of_other_splits_are_refused(tmp_path: Path) -> None:
         common_cases({"m": one, "n": other})
     assert common_cases({"m": one}) == ("x", "y", "z")
     assert common_cases({"m": one, "n": read_crossval(tmp_path / "n", [0])}) == ("x",)
+
+
+def test_cases_with_other_landmarks_are_refused(tmp_path: Path) -> None:
+    written = write_model(tmp_path / "m", {0: ["x", "y"]})
+    found = written["y"][0]
+    fewer = Detections(
+        NAMES[:2], found.candidates[:2], found.log_odds[:2], found.spread[:2], found.likelihood[:2], found.geometry
+    )
+    fewer.save(tmp_path / "m" / "fold_0" / VALIDATION, "y")
+    with pytest.raises(AutolmkError, match="different landmarks"):
+        read_crossval(tmp_path / "m", [0])
+
+
+def test_a_fold_that_is_validated_again_leaves_no_case_of_an_earlier_split(tmp_path: Path) -> None:
+    folder = tmp_path / "fold_0" / VALIDATION
+    written = write_model(tmp_path, {0: ["x", "y"]})
+    found, truth = written["x"]
+    marks = Landmarks(NAMES, found.best, np.full(3, Status.PRESENT, dtype=np.int8))
+    result = Result(marks, found.best, found)
+    write_held_out(folder, {"x": result}, {"x": truth}, diagonals={"x": 9.0}, pairs=(), unit="mm")
+    assert read_crossval(tmp_path, [0]).cases == ("x",)

@@ -135,6 +135,21 @@ def test_what_a_model_does_not_know_is_left_to_the_others() -> None:
         combine([sure], equal_combination(["a", "b"]))
 
 
+def test_a_model_without_any_point_on_held_out_cases_leaves_the_others_as_they_are() -> None:
+    model, points = crossval("a", 0.5, seed=1), np.random.default_rng(0).uniform(20, 80, (N_LANDMARKS, 3))
+    nothing = detections(np.full((N_LANDMARKS, 3), np.nan))
+    blind = CrossValidation("b", model.fold_of, dict.fromkeys(model.fold_of, nothing), model.truth)
+    unjudged = {
+        case: Landmarks(t.names, t.points, np.full_like(t.status, Status.UNKNOWN)) for case, t in model.truth.items()
+    }
+    unknown = CrossValidation("a", model.fold_of, model.detections, unjudged)
+    for models in ({"a": model, "b": blind}, {"a": unknown, "b": unknown}):
+        combination = fit_combination(models, model.cases, "landmark_precision")
+        found = combine([detections(points), nothing], combination)
+        np.testing.assert_allclose(found.best, points)
+        assert np.isfinite(found.log_odds[:, 0]).all()
+
+
 def test_without_held_out_cases_widths_of_peaks_say_what_is_near() -> None:
     points = np.random.default_rng(0).uniform(20, 80, (N_LANDMARKS, 3))
     found = combine([detections(points), detections(points + 1.0)], equal_combination(["a", "b"]))

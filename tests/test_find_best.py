@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import runpy
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ from autolmk.crossval import VALIDATION
 from autolmk.detections import Detections
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
+from autolmk.packing import pack
+from autolmk.recipe import Recipe
 from autolmk.results import Result, write_held_out
 
 BLOBS = runpy.run_path(str(Path(__file__).with_name("test_cli_predict.py")))
@@ -82,13 +85,15 @@ def test_the_choice_and_its_evidence(packed: Path) -> None:
     one, other = "BlobTrainer__autolmkPlans__full", "BlobTrainer__otherPlans__full"
     candidates = information["candidates"]
     assert set(candidates) == {one, other, f"{one} + {other}"}
+    assert 0 < candidates[one]["sdr"]["2"]["value"] <= 1 and candidates[one]["swaps"] == 0
     assert candidates[one]["mre"]["value"] < 0.65 * candidates[other]["mre"]["value"]
     assert candidates[other]["p_holm"] < 0.01
     assert information["chosen"] in candidates and information["n_cases"] == 24
     assert candidates[information["chosen"]]["loss_against_best"]["high"] is None or (
         candidates[information["chosen"]]["loss_against_best"]["high"] <= 0.02
     )
-    assert str(packed) in (packed / "inference_instructions.txt").read_text()
+    instructions = (packed / "inference_instructions.txt").read_text()
+    assert f"-m {packed} --trust-code\n" in instructions and "--save_detections --trust-code\n" in instructions
     assert 0.8 <= information["error_radius"]["coverage"] <= 1
     table = rows(packed / "crossval" / "landmarks.csv")
     assert len(table) == 48 and all(float(row["error_radius"]) > 0 for row in table)
@@ -165,6 +170,54 @@ def test_refusals_are_clear(packed: Path, trained: Path, tmp_path: Path, capsys:
     assert predict.main(["-i", str(images), "-o", str(out), "-m", str(packed), "-device", "cpu"]) == 2
     assert "recipe.json" in capsys.readouterr().err
     (tmp_path / "kept.json").replace(packed / "recipe.json")
+
+
+def test_a_packed_model_that_is_older_than_what_was_trained_says_so(
+    packed: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-i", str(tmp_path / "images"), "-d", "1", *folders(trained), "-device", "cpu", "--trust-code"]
+    make_images(tmp_path / "images", 1)
+    assert predict.main([*arguments, "-o", str(tmp_path / "now")]) == 0
+    assert "older" not in capsys.readouterr().err
+    later = packed.parent / "BlobTrainer__otherPlans__full" / "fold_1" / "checkpoint_final.safetensors"
+    before = later.stat()
+    os.utime(later, (before.st_atime, (packed / "recipe.json").stat().st_mtime + 60))
+    assert predict.main([*arguments, "-o", str(tmp_path / "later")]) == 0
+    os.utime(later, (before.st_atime, before.st_mtime))
+    assert "trained since (BlobTrainer__otherPlans__full)" in capsys.readouterr().err
+
+
+def test_a_kill_between_two_renames_loses_no_packed_model(packed: Path) -> None:
+    place = packed.with_name("moved")
+    shutil.copytree(packed, place.with_name(".replaced_moved"))
+
+    def fail(folder: Path) -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        pack(place, packed.parent, Recipe.load(packed), fail)
+    assert Recipe.load(place) and not place.with_name(".writing_moved").exists()
+    shutil.rmtree(place)
+
+
+def test_names_that_fit_no_model_and_folds_given_twice(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, name in (("-p", "noPlans"), ("-tr", "NoTrainer")):
+        known = "autolmkPlans" if option == "-p" else "BlobTrainer"
+        assert accumulate_crossval_results.main(["1", option, known, name, *folders(trained)]) == 2
+        assert name in capsys.readouterr().err
+    arguments = ["1", "-p", "autolmkPlans", "-f", "1", "1", "-o", str(tmp_path / "one"), *folders(trained)]
+    assert accumulate_crossval_results.main(arguments) == 0
+    assert len(rows(tmp_path / "one" / "landmarks.csv")) == 16
+    fold = trained / "results" / "Dataset001_Blobs" / "BlobTrainer__autolmkPlans__full" / "fold_1" / VALIDATION
+    assert accumulate_crossval_results.main([*arguments[:6], "-o", str(fold), *folders(trained)]) == 2
+    assert "replace their source" in capsys.readouterr().err
+    table = (fold / "landmarks.csv").read_text()
+    (fold / "landmarks.csv").write_text(table.replace("c10,", "c99,"))
+    assert accumulate_crossval_results.main(arguments) == 2
+    (fold / "landmarks.csv").write_text(table)
+    assert "c10, c99" in capsys.readouterr().err
 
 
 def test_results_of_folds_are_accumulated(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

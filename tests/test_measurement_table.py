@@ -82,3 +82,11 @@ def test_radii_that_were_predicted_are_the_ones_judged(raw: Path, tmp_path: Path
     assert main(["-p", str(tmp_path), "-d", "5", "--raw", str(raw.parent), "--resamples", "100"]) == 0
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["measurements"]
     assert summary["eyes"]["coverage"]["value"] == 1 and summary["eyes"]["median_radius"] > 40
+
+
+def test_the_predictions_own_table_is_never_replaced(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_predictions(raw, tmp_path)
+    assert main(["-p", str(tmp_path), "-t", str(raw), "-o", f"{tmp_path}/x/.."]) == 2
+    assert "would be replaced" in capsys.readouterr().err

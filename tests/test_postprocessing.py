@@ -108,6 +108,14 @@ def test_two_landmarks_never_take_one_place(prior: shape_prior.ShapePrior) -> No
     assert apart.min() > 2
 
 
+def test_a_landmark_without_any_candidate_stays_so(prior: shape_prior.ShapePrior) -> None:
+    found = detections(400, configuration(400), 3)
+    candidates, log_odds = found.candidates.copy(), found.log_odds.copy()
+    candidates[5], log_odds[5] = np.nan, -np.inf
+    after = prior.apply(replace(found, candidates=candidates, log_odds=log_odds))
+    assert np.isnan(after.candidates[5]).all() and np.isneginf(after.log_odds[5]).all()
+
+
 def test_more_look_alikes_than_right_points_do_not_pass_for_noise() -> None:
     model = cross_validation(16, shifted=0.9)
     step = shape_prior.fit(held_out(model, model.cases), CONTEXT)

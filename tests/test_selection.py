@@ -56,6 +56,8 @@ def test_the_simplest_that_is_good_enough_is_chosen() -> None:
     compared = compare(candidates, seed=0)
     best = min(compared, key=lambda name: compared[name].mre.value)
     assert compared[best].p is None and compared[best].loss_against_best.value == 0.0
+    within = np.mean(np.concatenate(candidates["bad"].errors) <= 2)
+    assert compared["bad"].sdr["2"].value == pytest.approx(within) and compared["bad"].sdr["2"].low < within < 1
     assert compared["bad"].p_holm < 0.01 and compared["bad"].loss_against_best.low > 0.2
     chosen, why = simplest(candidates, compared)
     assert chosen in ("one", "two stages") and "%" in why

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.cli.held_out import add_models, held_out_models
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 
 if TYPE_CHECKING:
     from autolmk.crossval import CrossValidation
@@ -41,7 +41,11 @@ def _accumulate(args: argparse.Namespace) -> int:
             remedy="name one with -c, -tr and -p, or leave -o out",
         )
     for model, held_out in models.items():
-        place = args.output or model / f"crossval_results_folds_{'_'.join(map(str, held_out.folds))}"
+        place = (
+            args.output.expanduser()
+            if args.output
+            else model / f"crossval_results_folds_{'_'.join(map(str, held_out.folds))}"
+        )
         evaluation = accumulate(model, place, held_out, Plans.load(model / "plans.json"))
         mre = evaluation.overall.mre.value
         said = "no annotated point" if mre is None else f"MRE {mre:.3f} {evaluation.unit}"
@@ -52,13 +56,23 @@ def _accumulate(args: argparse.Namespace) -> int:
 def accumulate(model: Path, folder: Path, held_out: CrossValidation, plans: Plans) -> Evaluation:
     """Write what the folds of a model say of their held-out cases, as each validated it, and what `evaluation` says."""
     from autolmk.annotations import read_table
-    from autolmk.crossval import VALIDATION
+    from autolmk.crossval import REMEDY, VALIDATION
     from autolmk.landmarks import Landmarks
     from autolmk.results import TABLE, Result, write_held_out
 
     results = {}
     for fold in held_out.folds:
-        for case, found in read_table(model / f"fold_{fold}" / VALIDATION / TABLE).items():
+        validation = model / f"fold_{fold}" / VALIDATION
+        table = read_table(validation / TABLE)
+        differing = sorted(set(table) ^ set(held_out.held_out_by(fold)))
+        if differing or folder.resolve() == validation.resolve():
+            raise AutolmkError(
+                "points and detections are of different cases" if differing else "results cannot replace their source",
+                file=validation,
+                found=some(differing) if differing else None,
+                remedy=REMEDY if differing else "choose another folder with -o",
+            )
+        for case, found in table.items():
             points = found.points[:, : held_out.truth[case].points.shape[1]]
             landmarks = Landmarks(found.names, points, found.status, found.likelihood)
             results[case] = Result(landmarks, points, held_out.detections[case])

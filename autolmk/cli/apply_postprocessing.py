@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autolmk.cli.common import OK, option, parser, run
-from autolmk.errors import counted
+from autolmk.errors import AutolmkError, counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,17 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _apply(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from autolmk.cli.prediction_folders import begin, read_predicted
-    from autolmk.detections import Detections
+    from autolmk.cli.prediction_folders import begin, load_detections, read_predicted
     from autolmk.plans import digest
     from autolmk.recipe import Recipe
     from autolmk.results import Result
     from autolmk.serialization import to_json
 
     predicted, recipe = read_predicted(args.input.expanduser()), Recipe.load(args.recipe.expanduser())
+    members = {member.model for member in recipe.members}
+    if set(predicted.models) != members or predicted.unit != recipe.unit:
+        raise AutolmkError(
+            "these predictions are not those of the recipe's models",
+            file=predicted.folder,
+            found=f"{', '.join(predicted.models) or 'no model'}, in {predicted.unit}",
+            expected=f"{', '.join(sorted(members))}, in {recipe.unit}",
+            remedy="predict with these models, combine several with autolmk_ensemble -r RECIPE, and name that with -i",
+        )
     output = begin(args.output.expanduser(), [predicted], predicted.cases, {"recipe": digest(to_json(recipe))}, recipe)
     for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
-        conclusion = recipe.finish(Detections.load(predicted.folder, case))
+        conclusion = recipe.finish(load_detections(predicted, case))
         output.write(case, Result.of_conclusion(conclusion), detections=True)
     record = {"dataset": predicted.dataset, "unit": predicted.unit, "models": {name: {} for name in predicted.models}}
     output.finish({**record, "sometimes_absent": recipe.sometimes_absent}, [])

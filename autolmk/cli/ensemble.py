@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ensemble(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from autolmk.cli.prediction_folders import begin, common_cases, read_predicted
-    from autolmk.detections import Detections
+    from autolmk.cli.prediction_folders import begin, common_cases, load_detections, read_predicted
     from autolmk.ensembling import combine
     from autolmk.landmarks import decided
     from autolmk.plans import digest
@@ -54,7 +53,7 @@ def _ensemble(args: argparse.Namespace) -> int:
     models: dict[str, object] = {name: {} for run_ in runs for name in run_.models}
     output = begin(args.output.expanduser(), runs, cases, {"combination": digest(to_json(combination))})
     for case in tqdm(cases, desc="combining", unit="case", delay=2):
-        combined = combine([Detections.load(run_.folder, case) for run_ in runs], combination)
+        combined = combine([load_detections(run_, case) for run_ in runs], combination)
         landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
         output.write(case, Result(landmarks, combined.best, combined), detections=True)
     record = {"dataset": runs[0].dataset, "unit": runs[0].unit, "sometimes_absent": absent, "models": models}

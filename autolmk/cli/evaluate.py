@@ -106,6 +106,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     folder = predictions_at if predictions_at.is_dir() else predictions_at.parent
     output = args.output or folder / "evaluation"
+    if known.measurements and output.resolve() == folder.resolve():
+        raise AutolmkError(
+            "measurements.csv of the predictions would be replaced by that of the evaluation",
+            file=output,
+            expected="another folder than that of the predictions",
+            remedy="choose another folder with -o, or leave it out",
+        )
     summary = {k: v for k, v in vars(result).items() if k != "points"}
     print(table(result))
     written = ["summary.json", "summary.csv", "points.csv"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,7 @@ def _write(
     folder: Path, target: Path, choice: Choice, plans: Plans, held_out: CrossValidation, args: argparse.Namespace
 ) -> None:
     """What stands beside the recipe: evidence, how to predict, and the held-out cases through the whole pipeline."""
+    from autolmk.registry import SOURCE_RECORD
     from autolmk.results import Result, write_held_out
     from autolmk.serialization import write_bytes, write_json
 
@@ -142,33 +144,38 @@ def _write(
         "seed": args.seed,
     }
     write_json(folder / "inference_information.json", information)
-    write_bytes(folder / "inference_instructions.txt", _instructions(target, choice, plans).encode())
+    own_code = any((folder / name / SOURCE_RECORD).is_file() for name in choice.members)
+    text = _instructions(target, choice, plans, " --trust-code" * own_code)
+    write_bytes(folder / "inference_instructions.txt", text.encode())
 
 
-def _instructions(target: Path, choice: Choice, plans: Plans) -> str:
+def _instructions(target: Path, choice: Choice, plans: Plans, trust: str) -> str:
+    """trust: the option that models of trainers of one's own need."""
     return f"""{choice.why}
 
 Predict new images of {plans.dataset_name}:
 
-    autolmk_predict -i IMAGES -o PREDICTIONS -m {target}
+    autolmk_predict -i IMAGES -o PREDICTIONS -m {shlex.quote(str(target))}{trust}
 
 This folder is complete: it may be moved to another machine. In steps, with the models' own predictions in between:
 
-{_steps(target, choice)}
+{_steps(target, choice, trust)}
 """
 
 
-def _steps(target: Path, choice: Choice) -> str:
+def _steps(target: Path, choice: Choice, trust: str) -> str:
+    packed = shlex.quote(str(target))
     lines = [
-        f"    autolmk_predict -i IMAGES -o PREDICTIONS_{i} -m {target / name} --save_detections"
+        f"    autolmk_predict -i IMAGES -o PREDICTIONS_{i} -m {shlex.quote(str(target / name))}"
+        f" --save_detections{trust}"
         for i, name in enumerate(choice.members, start=1)
     ]
     last = "PREDICTIONS_1"
     if len(choice.members) > 1:
         folders = " ".join(f"PREDICTIONS_{i + 1}" for i in range(len(choice.members)))
         last = "ENSEMBLE"
-        lines.append(f"    autolmk_ensemble -i {folders} -o {last} -r {target}")
-    lines.append(f"    autolmk_apply_postprocessing -i {last} -o PREDICTIONS -r {target}")
+        lines.append(f"    autolmk_ensemble -i {folders} -o {last} -r {packed}")
+    lines.append(f"    autolmk_apply_postprocessing -i {last} -o PREDICTIONS -r {packed}")
     return "\n".join(lines)
 
 

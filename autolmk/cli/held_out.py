@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from autolmk.crossval import CrossValidation
 
 
+KINDS = ("trainer", "plans", "configuration")  # parts of a model folder's name
+
+
 def add_models(arguments: Parser) -> None:
     """DATASET, -c, -p, -tr and -f."""
     arguments.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
@@ -38,23 +41,23 @@ def held_out_models(args: argparse.Namespace, folders: Folders) -> dict[Path, Cr
     named = [p for p in sorted(place.iterdir()) if p.name.count("__") == 2] if place.is_dir() else []
     fitting = [m for m in named if all(not w or n in w for w, n in zip(wanted, m.name.split("__"), strict=True))]
     folds = {m: [int(f) for f in trained_folds(m, "final") if f != "all"] for m in fitting}
-    chosen = args.folds or sorted(
+    chosen = sorted(set(args.folds or ())) or sorted(
         set.intersection(*(set(f) for f in folds.values() if f)) if any(folds.values()) else []
     )
     models = [m for m in fitting if folds[m] and set(chosen) <= set(folds[m])]
-    lacking = sorted(set(args.configurations or ()) - {m.name.split("__")[2] for m in models})
+    there = [set(part) for part in zip(*(m.name.split("__") for m in models), strict=True)] or [set()] * len(KINDS)
+    asked = zip(KINDS, wanted, there, strict=True)
+    lacking = [f"{kind} {name}" for kind, names, known in asked for name in names or () if name not in known]
     if not models or not chosen or lacking:
         raise AutolmkError(
-            f"configuration {', '.join(lacking)} was not trained with these folds"
-            if lacking
-            else "no trained model fits",
+            f"no model of {', '.join(lacking)} was trained with these folds" if lacking else "no trained model fits",
             file=place,
             found="; ".join(f"{m.name}: folds {', '.join(map(str, folds[m])) or 'none'}" for m in named if m in folds)
             or ", ".join(m.name for m in named)
             or "no model",
             expected=f"folds {', '.join(map(str, chosen))} of each"
             if chosen
-            else "numbered folds, which hold cases out",
+            else "numbered folds, which hold cases out, that all of these models were trained with",
             remedy="train them with autolmk_train, or choose others with -c, -p, -tr and -f",
         )
     return {model: read_crossval(model, chosen) for model in models}

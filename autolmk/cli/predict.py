@@ -218,9 +218,10 @@ def find_model(args: argparse.Namespace) -> Path:
     dataset = dataset_name(args.d, folders)
     wanted = (None if args.tr is None else label(args.tr), args.p, args.c)
     packed = folders.results / dataset / BEST
-    if (packed / RECIPE).is_file() and not any((args.tr, args.p, args.c, args.f, args.stages)):
-        return packed
     trained = sorted(_trained(folders.results / dataset, args.chk))
+    if (packed / RECIPE).is_file() and not any((args.tr, args.p, args.c, args.f, args.stages)):
+        _say_newer(packed / RECIPE, trained)
+        return packed
     fitting = [m for m in trained if all(w in (None, n) for w, n in zip(wanted, m.name.split("__"), strict=True))]
     if len(fitting) == 1:
         return fitting[0]
@@ -231,6 +232,19 @@ def find_model(args: argparse.Namespace) -> Path:
         expected="one TRAINER__PLANS__CONFIGURATION",
         remedy="say which with -tr, -p and -c" if trained else "finish training with autolmk_train, or check --results",
     )
+
+
+def _say_newer(recipe: Path, trained: Sequence[Path]) -> None:
+    """Where models were trained after the packed one was chosen, which knows nothing of them."""
+    packed = recipe.stat().st_mtime
+    finals = {model: model.glob("fold_*/checkpoint_final.safetensors") for model in trained}
+    newer = [model.name for model, files in finals.items() if any(file.stat().st_mtime > packed for file in files)]
+    if newer:
+        logger.warning(
+            "the packed model %s is older than what was trained since (%s); autolmk_find_best_configuration chooses "
+            "anew, -c, -p and -tr name another model",
+            *(recipe.parent, some(newer)),
+        )
 
 
 def _trained(folder: Path, checkpoint: str) -> list[Path]:

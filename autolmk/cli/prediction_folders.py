@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolmk.errors import AutolmkError, some
+from autolmk.errors import AutolmkError, counted, some
 from autolmk.serialization import read_json
 
 if TYPE_CHECKING:
+    from autolmk.detections import Detections
     from autolmk.prediction.output import PredictionFolder
     from autolmk.recipe import Recipe
 
+FAILURES = "failures.json"
 AGAIN = "predict again with autolmk_predict --save_detections"
 
 
 @dataclass(frozen=True)
 class Predicted:
     """A folder that autolmk_predict --save_detections wrote. models: names of the model folders that it predicted with.
-    cases: sorted. sometimes_absent: landmarks that may be called absent."""
+    landmarks: names in order. axes: physical ones. cases: sorted. sometimes_absent: landmarks that may be called
+    absent."""
 
     folder: Path
     dataset: str
@@ -28,12 +31,14 @@ class Predicted:
     models: tuple[str, ...]
     sometimes_absent: tuple[str, ...]
     cases: tuple[str, ...]
+    landmarks: tuple[str, ...]
+    axes: int
 
 
 def read_predicted(folder: Path) -> Predicted:
-    """AutolmkError where run.json is missing or damaged, the run was broken off or kept no detections, or a recipe has
-    finished these predictions, which must not happen twice."""
-    from autolmk.detections import saved_cases
+    """AutolmkError where run.json is missing or damaged, where the run was broken off or kept no detections, or where a
+    recipe finished its predictions already."""
+    from autolmk.detections import Detections, saved_cases
     from autolmk.prediction.output import RUN
 
     file = folder / RUN
@@ -47,16 +52,14 @@ def read_predicted(folder: Path) -> Predicted:
             found=f"no {', '.join(wrong)}" if wrong else "a run that was broken off",
             remedy=AGAIN,
         )
-    if value["identity"].get("recipe") is not None:
+    if isinstance(value.get("identity"), dict) and value["identity"].get("recipe") is not None:
         raise AutolmkError(
-            "these predictions are finished already: a recipe made them",
-            file=file,
-            found=f"predictions of {', '.join(value['models'])}, combined and postprocessed",
-            expected="what single models predict, or autolmk_ensemble combined",
-            remedy="predict with the single models of the packed folder, with --save_detections",
+            "these predictions are finished already, by the steps of a packed model",
+            file=folder,
+            expected="what single models said, or autolmk_ensemble made of it",
+            remedy="predict with the model folders inside the packed one, with --save_detections",
         )
-    failed = {failure["case"] for failure in read_json(folder / "failures.json")} if value.get("failed") else set()
-    cases, kept = sorted(set(value["inputs"]) - failed), set(saved_cases(folder))
+    cases, kept = sorted(set(value["inputs"]) - _failed(folder, value)), set(saved_cases(folder))
     missing = [case for case in cases if case not in kept]
     if missing or not cases:
         raise AutolmkError(
@@ -65,21 +68,59 @@ def read_predicted(folder: Path) -> Predicted:
             found=f"no detections of {some(missing)}" if missing else "no case",
             remedy=AGAIN,
         )
+    first = Detections.load(folder, cases[0])
     rest = (tuple(value["models"]), tuple(value["sometimes_absent"]), tuple(cases))
-    return Predicted(folder, value["dataset"], value["unit"], *rest)
+    return Predicted(folder, value["dataset"], value["unit"], *rest, first.names, first.geometry.physical_ndim)
+
+
+def load_detections(run: Predicted, case: str) -> Detections:
+    """Of a case. AutolmkError where they are damaged, or of other landmarks than the first case's."""
+    from autolmk.detections import REMEDY, Detections, file_of
+
+    found = Detections.load(run.folder, case)
+    if (found.names, found.geometry.physical_ndim) != (run.landmarks, run.axes):
+        raise AutolmkError(
+            "the cases of a folder of predictions have different landmarks",
+            file=file_of(run.folder, case),
+            found=f"{counted(len(found.names), 'landmark')} on {found.geometry.physical_ndim} axes",
+            expected=f"the {len(run.landmarks)} of {run.cases[0]}, in the same order, on {run.axes} axes",
+            remedy=REMEDY,
+        )
+    return found
+
+
+def _failed(folder: Path, run: Mapping[str, Any]) -> set[str]:
+    """Cases that could not be predicted."""
+    if not run.get("failed"):
+        return set()
+    found = read_json(folder / FAILURES, remedy=AGAIN)
+    if not isinstance(found, list) or not all(isinstance(f, dict) and isinstance(f.get("case"), str) for f in found):
+        raise AutolmkError("the list of failed cases is damaged", file=folder / FAILURES, remedy=AGAIN)
+    return {failure["case"] for failure in found}
 
 
 def common_cases(runs: Sequence[Predicted]) -> tuple[str, ...]:
-    """Of all runs. AutolmkError where one lacks a case or another unit or the same folder stands twice."""
+    """Of all runs. AutolmkError where one has other cases, landmarks, axes or units, or a folder stands twice."""
     first, *others = runs
-    for other in others:
-        differing = sorted(set(first.cases) ^ set(other.cases))
-        if differing or other.unit != first.unit or other.folder.resolve() == first.folder.resolve():
+    places = [run.folder.resolve() for run in runs]
+    for i, other in enumerate(others, start=1):
+        cases = sorted(set(first.cases) ^ set(other.cases))
+        landmarks = sorted(set(first.landmarks) ^ set(other.landmarks))
+        differing = {
+            "the same folder twice": places[i] in places[:i],
+            f"only one of them has {some(cases)}": bool(cases),
+            f"only one of them has the landmark {some(landmarks)}": bool(landmarks),
+            "the same landmarks in another order": first.landmarks != other.landmarks,
+            f"points with {other.axes} coordinates": first.axes != other.axes,
+            f"unit {other.unit}": first.unit != other.unit,
+        }
+        found = next((said for said, wrong in differing.items() if wrong), None)
+        if found is not None:
             raise AutolmkError(
                 "these predictions do not belong together",
                 file=other.folder,
-                found=f"only one of them has {some(differing)}" if differing else f"unit {other.unit}",
-                expected=f"the same cases in {first.unit} as {first.folder}, predicted by another model",
+                found=found,
+                expected=f"the same cases and landmarks in {first.unit} as {first.folder}, predicted by another model",
                 remedy="predict the same images with each model, into a folder each",
             )
     return first.cases

@@ -41,8 +41,9 @@ def _report(args: argparse.Namespace) -> int:
         raise AutolmkError("no dataset is named", expected="autolmk_report 1, or a dataset's name", remedy="name one")
     folders = folders_from(args)
     name = dataset_name(given, folders)
-    sources = read_sources(name, folders, model=args.model, predictions=args.predictions)
-    file = args.output or folders.results / name / "report.html"
+    output, model, predictions = (p and p.expanduser() for p in (args.output, args.model, args.predictions))
+    sources = read_sources(name, folders, model=model, predictions=predictions)
+    file = output or folders.results / name / "report.html"
     report, *doubted = write_report(file, sources, progress=not args.disable_progress_bar)
     print(f"written: {report} ({report.stat().st_size / 1e6:.1f} MB)")
     if doubted:

@@ -224,7 +224,8 @@ class _Search:
         given: a landmark that moved with its neighbours is judged beside them."""
         choice, evidence = settled.choice, settled.evidence
         rows = np.arange(len(choice))
-        gain = np.where(choice > 0, evidence[rows, choice] - evidence[:, 0], 0.0)
+        changed = choice > 0  # a landmark without any candidate never is
+        gain = np.subtract(evidence[rows, choice], evidence[:, 0], out=np.zeros(len(choice)), where=changed)
         result = np.where(gain >= CLEARLY, choice, 0)
         before = set(self._conflicts(np.zeros_like(choice)))
         for i, j in self._conflicts(result):

@@ -27,10 +27,11 @@ from autolmk.detections import file_of
 from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import write_image
+from autolmk.measurements import TABLE as MEASUREMENTS
 from autolmk.measurements import write_measurements
 from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
-from autolmk.results import COLUMNS, RECIPE_COLUMNS, TABLE, Result, read_results, write_review
+from autolmk.results import COLUMNS, RECIPE_COLUMNS, REVIEW, TABLE, Result, read_results, write_review
 from autolmk.serialization import make_folder, read_json, write_json
 
 RUN, FAILURES, CROPS, OVERLAYS = "run.json", "failures.json", "heatmap_crops", "overlays"
@@ -76,6 +77,8 @@ class PredictionFolder:
         for case in earlier:
             if case not in self._rows:
                 self._remove(case)
+        for table in (REVIEW, MEASUREMENTS):  # of all cases: `finish` writes them anew, or this run has none
+            (self.folder / table).unlink(missing_ok=True)
         self._write_table()
         return [case for case in self.cases if case not in self._rows]
 
