@@ -146,11 +146,13 @@ def simplest(candidates: Mapping[str, Candidate], compared: Mapping[str, Compari
     best = min(compared, key=lambda name: compared[name].mre.value or 0.0)
     for name in sorted(candidates, key=lambda name: candidates[name].size):
         loss = compared[name].loss_against_best
+        if len(candidates) == 1:
+            return name, "the only candidate"
         if name == best:
-            return name, f"{name}: it has the lowest error on held-out cases, and nothing simpler is surely as good"
+            return name, "the lowest error on held-out cases, and nothing simpler is surely as good"
         if loss.high is not None and loss.high <= TOLERATED:
             return name, (
-                f"{name}: the simplest that loses at most {TOLERATED:.0%} against the best, {best} "
+                f"the simplest that loses at most {TOLERATED:.0%} against the best, {best} "
                 f"(loss {loss.value:+.1%}, at most {loss.high:.1%} with 95 % confidence)"
             )
     raise ValueError("there is no candidate to choose from")

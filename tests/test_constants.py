@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from autolmk import evaluation, fingerprint, planner
 from autolmk.cli import evaluate, plan_experiment, predict, train
-from autolmk.prediction import predictor
+from autolmk.prediction import model
 
 
 def test_the_command_line_repeats_what_the_code_says() -> None:
     assert tuple(planner.PRESETS) == plan_experiment.PRESETS
-    assert set(predict.CHECKPOINTS) < set(predictor.CHECKPOINTS)
+    assert set(predict.CHECKPOINTS) < set(model.CHECKPOINTS)
     assert tuple(evaluate.RADII) == evaluation.RADII
     assert fingerprint.FILE_NAME in train.COPIED and fingerprint.FILE_NAME == evaluate.FINGERPRINT

@@ -60,7 +60,7 @@ def _find(args: argparse.Namespace) -> int:
     target = place / BEST
     pack(target, place, recipe, lambda folder: _write(folder, target, choice, plans, held_out, args))
     print(table(choice, plans.unit))
-    print(f"\n{choice.why}\npacked: {folders.results.describe(target)}")
+    print(f"\n{choice.chosen}: {choice.why}\npacked: {folders.results.describe(target)}")
     return OK
 
 
@@ -151,7 +151,7 @@ def _write(
 
 def _instructions(target: Path, choice: Choice, plans: Plans, trust: str) -> str:
     """trust: the option that models of trainers of one's own need."""
-    return f"""{choice.why}
+    return f"""{choice.chosen}: {choice.why}.
 
 Predict new images of {plans.dataset_name}:
 
