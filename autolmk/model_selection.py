@@ -70,7 +70,7 @@ def case_errors(held_out: CrossValidation) -> tuple[FloatArray, ...]:
     return tuple(errors[np.isfinite(errors)] for errors in each)
 
 
-def _swaps(held_out: CrossValidation, pairs: Sequence[tuple[str, str]]) -> int:
+def count_swaps(held_out: CrossValidation, pairs: Sequence[tuple[str, str]]) -> int:
     """Points nearer to their partner's true place than to their own, as `evaluation` counts them."""
     found, truth = held_out.detections, held_out.truth
     each = (swapped_points(truth[case], found[case].best, pairs)[0] for case in held_out.cases)
@@ -104,7 +104,7 @@ def choose(
             sum(sizes[n].n_stages for n in members[name]),
             sum(sizes[n].n_parameters for n in members[name]),
             case_errors(model),
-            _swaps(model, plans.pairs),
+            count_swaps(model, plans.pairs),
         )
         for name, model in combined.items()
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from crossvals import simulated
 from scipy import stats
 
 from autolmk.geometry import FloatArray
+from autolmk.model_selection import count_swaps
 from autolmk.selection import Candidate, compare, holm, paired_test, simplest
 
 
@@ -79,3 +82,11 @@ def test_candidates_must_be_judged_on_the_same_points() -> None:
     one, other = errors(1.0, 1), (*errors(1.0, 2)[:-1], np.ones(2))
     with pytest.raises(ValueError, match="same points"):
         compare({"a": Candidate(("a",), 1, 1, one), "b": Candidate(("b",), 1, 1, other)}, seed=0)
+
+
+def test_swaps_of_held_out_points_are_counted() -> None:
+    model = simulated(("l", "r", "mid"), cases=4, models=1)["model_0"]
+    assert count_swaps(model, [("l", "r")]) == 0
+    swapped = {case: replace(d, candidates=d.candidates[[1, 0, 2]]) for case, d in model.detections.items()}
+    assert count_swaps(replace(model, detections=swapped), [("l", "r")]) == 8
+    assert count_swaps(replace(model, detections=swapped), []) == 0
