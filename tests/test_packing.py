@@ -1,0 +1,71 @@
+"""A packed model appears whole or not at all, with what prediction needs of its members and nothing else."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+from autolmk.ensembling import single
+from autolmk.errors import AutolmkError
+from autolmk.packing import pack
+from autolmk.postprocessing import Postprocessing
+from autolmk.recipe import Member, Recipe
+
+MODEL = runpy.run_path(str(Path(__file__).with_name("test_predictor.py")))["make_model"]
+
+
+def a_recipe(name: str, *folds: str) -> Recipe:
+    member = Member(name, folds)
+    return Recipe("Dataset001_Blobs", "mm", ("bright", "dark"), (), (member,), single(name), Postprocessing())
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_weights_and_records_are_copied_and_nothing_else(tmp_path: Path) -> None:
+    model = MODEL(tmp_path, folds=("0", "1"))
+    shutil.copytree(model / "fold_0", model / "fold_0" / "coarse")  # an earlier stage
+    for name in ("checkpoint_best.safetensors", "training_log.jsonl", "validation/summary.json"):
+        (model / "fold_0" / name).parent.mkdir(exist_ok=True)
+        (model / "fold_0" / name).write_text("not for prediction")
+    target = model.parent / "best"
+    pack(target, model.parent, a_recipe(model.name, "0"), lambda place: (place / "note.txt").touch())
+    weights = {"config.json", "measured.json", "checkpoint_final.safetensors"}
+    expected = {f"{model.name}/fold_0/{part}{name}" for part in ("", "coarse/") for name in weights}
+    kept = files_of(target)
+    assert expected <= kept and {"recipe.json", "note.txt", f"{model.name}/plans.json"} <= kept
+    assert not [file for file in kept if "fold_1" in file or "best.safetensors" in file or "summary" in file]
+    assert Recipe.load(target) == a_recipe(model.name, "0")
+
+
+def test_a_failure_leaves_the_earlier_one_and_no_remains(tmp_path: Path) -> None:
+    model = MODEL(tmp_path)
+    target = model.parent / "best"
+    pack(target, model.parent, a_recipe(model.name, "0"), lambda place: None)
+    before = files_of(target)
+    with pytest.raises(AutolmkError, match=r"not finished[\s\S]*checkpoint_final"):
+        pack(target, model.parent, a_recipe(model.name, "7"), lambda place: None)
+
+    def full(place: Path) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        pack(target, model.parent, a_recipe(model.name, "0"), full)
+    assert files_of(target) == before
+    assert sorted(p.name for p in model.parent.iterdir()) == sorted([model.name, "best"])
+
+
+def test_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
+    """Killed while it was written, or between moving the earlier one away and the new one into its place."""
+    model = MODEL(tmp_path)
+    target = model.parent / "best"
+    for name in (".writing_best", ".replaced_best"):
+        (model.parent / name).mkdir()
+        (model.parent / name / "recipe.json").write_text("half")
+    pack(target, model.parent, a_recipe(model.name, "0"), lambda place: None)
+    assert sorted(p.name for p in model.parent.iterdir()) == sorted([model.name, "best"])
+    assert Recipe.load(target).members[0].model == model.name
