@@ -54,10 +54,6 @@ class CrossValidation:
             {case: truth for case, truth in self.truth.items() if case in kept},
         )
 
-    def without(self, fold: int) -> CrossValidation:
-        """Of the other folds' cases: what a choice for this fold's cases may be made on."""
-        return self.restricted([case for case in self.cases if self.fold_of[case] != fold])
-
     def diagonals(self) -> dict[str, float]:
         """case -> length of its image's diagonal."""
         return {case: math.hypot(*d.geometry.extent) for case, d in self.detections.items()}

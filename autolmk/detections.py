@@ -32,7 +32,7 @@ class Detections:
     spread: (L,) mm, width of the best candidate's peak, NaN where the model tells none. likelihood: (L,) calibrated
     probability that the landmark is in the image; NaN where the model never saw it in training. geometry: of the image
     in canonical orientation. disagreement: (L,) mm, how far the models lie apart whose detections these are; NaN of a
-    single one. Raises ValueError where shapes disagree.
+    single one. Raises ValueError where shapes disagree or a name stands twice.
     """
 
     names: tuple[str, ...]
@@ -49,6 +49,8 @@ class Detections:
             object.__setattr__(self, "disagreement", np.full(len(self.names), np.nan))
         for key in _ARRAYS:
             object.__setattr__(self, key, np.asarray(getattr(self, key), dtype=np.float64))
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"landmark names must be unique, got {self.names}")
         n, k, p = (*self.candidates.shape, 0, 0, 0)[:3]
         vectors = [getattr(self, key).shape for key in _ARRAYS[2:]]
         shapes = (self.candidates.ndim, self.log_odds.shape, *vectors)

@@ -128,7 +128,9 @@ def _called(found: Landmarks, plans: Plans) -> Landmarks:
 def _table(folder: Path, cases: dict[str, Landmarks], plans: Plans) -> None:
     rows = []
     for case, found in cases.items():
-        rows += table_rows(case, _called(found, plans), COLUMNS, best=found.points, log_odds=found.likelihood)
+        rows += table_rows(
+            case, _called(found, plans), COLUMNS, best=found.points, more={"log_odds": found.likelihood.tolist()}
+        )
     write_rows(folder / "landmarks.csv", COLUMNS, rows)
 
 

@@ -91,3 +91,11 @@ def test_a_fold_that_is_validated_again_leaves_no_case_of_an_earlier_split(tmp_p
     result = Result(marks, found.best, found)
     write_held_out(folder, {"x": result}, {"x": truth}, diagonals={"x": 9.0}, pairs=(), unit="mm")
     assert read_crossval(tmp_path, [0]).cases == ("x",)
+
+
+def test_a_landmark_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    write_model(tmp_path, {0: ["x"]})
+    file = tmp_path / "fold_0" / VALIDATION / "detections" / "x.json"
+    file.write_text(file.read_text().replace('"b"', '"a"'))
+    with pytest.raises(AutolmkError, match="unique"):
+        read_crossval(tmp_path, [0])

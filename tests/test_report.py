@@ -222,3 +222,9 @@ def test_charts_are_well_formed_whatever_the_names() -> None:
     drawn = lines([Series("<b>", ((0, 0), (1, float("nan")), (1, 1)), 0)], x, x, '"quoted"')
     assert ElementTree.fromstring(drawn).get("aria-label") == '"quoted"'
     ElementTree.fromstring(whiskers([Row("<i>&", (None,))], ["a"], x, "empty"))
+
+
+def test_an_axis_of_nothing_but_zeros_has_a_length() -> None:
+    flat = axis("error", [0.0, 0.0])
+    assert flat.low == 0 < flat.high
+    assert axis("difference", [-1.0, 0.0]).high == 0

@@ -62,7 +62,7 @@ def axis(label: str, values: Sequence[float], *, zero: bool = True, logarithmic:
         return Axis(label, low / 1.15, max(high * 1.15, low * 1.5), True)
     low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
     room = (high - low) * 0.05 or max(abs(high), 1.0) * 0.1
-    return Axis(label, low if zero and low == 0 else low - room, high if zero and high == 0 else high + room)
+    return Axis(label, low if zero and low == 0 else low - room, high if zero and low < high == 0 else high + room)
 
 
 @dataclass(frozen=True)
