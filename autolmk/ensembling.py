@@ -1,15 +1,19 @@
 """Ensembling: what several models say of one case, combined in millimetres. Candidates only, never heatmaps.
 
-A place is supported by every candidate near it, of any model, each by its probability and its model's precision. The
-best supported place wins; there the models' candidates are averaged by precision, with weights that fall to nothing for
-what lies far off. So a model that is far off, or finds nothing, hardly matters, and a second candidate of one model can
-win where the others confirm it. What the weights are is fitted on held-out cases (`Combination`).
+A place is supported by every candidate near it, of any model, each by its probability. The best supported place wins;
+there the models' candidates are averaged, with weights that fall to nothing for what lies far off. So a model that is
+far off, or finds nothing, hardly matters, and a second candidate of one model can win where the others confirm it.
+
+Models that learned from the same cases err alike, so that one of twice the error can add little to a better one. The
+weights of the mean are those of the least variance given how far the models' errors agree (Bates and Granger,
+Operational Research Quarterly 20:451, 1969), none below 0. All is fitted on held-out cases (`Combination`).
 
 Shapes: M models, L landmarks, K candidates, P physical axes. Everything in mm (or pixels).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,15 +36,18 @@ WIDE = 6.0  # the same, of what a first look at a case without fitted errors all
 ROUNDS = 10  # of reweighting
 FLOOR = 1e-6  # mm^2
 LEAST_LIKELY = 1e-4  # probability of a place that no model shows
+LEAST_WEIGHT = 1e-6  # of a model in a mean: where it alone sees something, it is heard
+MOST_ALIKE = 0.98  # correlation of two models' errors that counts: weights stay finite
 UNKNOWN, UNKNOWN_OTHERS = PresenceCalibration(), PresenceCalibration(1.0, -3.0)  # without held-out cases
 SAMPLING = 2.7  # variance of the logarithm of a median-based variance, over that of one from all squares
 
 
 @dataclass(frozen=True)
 class Combination:
-    """rule: how models are weighted: all alike, by each model's precision, or by each model's precision landmark by
-    landmark. members: names of the models, in order. variance: of each member, landmark -> mm^2 an axis of its errors
-    (those within reach; gross ones do not count); empty where no held-out cases told, then peaks' widths count instead.
+    """rule: how models are weighted: all alike, by their errors, or by their errors landmark by landmark. members:
+    names of the models, in order. variance: of each member, landmark -> mm^2 an axis of its errors (gross ones do not
+    count); empty where no held-out cases told, then peaks' widths count instead. agreement: of each member, member ->
+    correlation of their errors.
     first, others: of each member, from a candidate's log-odds to the probability that it is the true place; the best
     candidate apart from the others, because log-odds do not tell all: left and right are assigned by the whole
     configuration, and a partner's place may have the higher log-odds."""
@@ -48,6 +55,7 @@ class Combination:
     rule: Rule
     members: tuple[str, ...]
     variance: dict[str, dict[str, float]] = field(default_factory=dict)
+    agreement: dict[str, dict[str, float]] = field(default_factory=dict)
     first: dict[str, PresenceCalibration] = field(default_factory=dict)
     others: dict[str, PresenceCalibration] = field(default_factory=dict)
 
@@ -131,13 +139,13 @@ class _Pool:
         each, odds = np.stack(points, axis=1), np.stack(log_odds, axis=1)
         there = np.isfinite(odds) & np.isfinite(each).all(axis=3)
         deviation = _deviations(found, combination).T
-        weight = np.ones_like(deviation) if combination.rule == "mean" else 1 / deviation**2
+        weight = np.ones_like(deviation) if combination.rule == "mean" else _weights(deviation, combination)
         known = np.stack([~np.isnan(one.likelihood) for one in found], axis=1).sum(axis=1)
         return cls(
             np.where(there[..., None], each, 0.0),
             np.where(there, _probabilities(odds, combination), 0.0),
             deviation,
-            weight / weight.max(axis=1, keepdims=True),
+            np.maximum(weight, LEAST_WEIGHT),
             np.maximum(known, 1),
         )
 
@@ -146,7 +154,7 @@ class _Pool:
         model has in them); what lies there is taken out."""
         n, m, k, p = self.points.shape
         each = self.points.reshape(n, m * k, p)
-        totals = np.stack([self._support(each[:, j]).sum(axis=1) for j in range(m * k)], axis=1)
+        totals = np.stack([self._each(each[:, j]).max(axis=2).sum(axis=1) for j in range(m * k)], axis=1)
         totals = np.where(self.probability.reshape(n, m * k) > 0, totals, -1.0)
         place = each[np.arange(n), totals.argmax(axis=1)]
         for _ in range(ROUNDS):
@@ -154,7 +162,7 @@ class _Pool:
         near = self._scaled(place) <= NEAR
         shown = np.where(near, self.probability, 0.0).max(axis=2).sum(axis=1) / self.n_models
         mean = shown.clip(LEAST_LIKELY, 1 - LEAST_LIKELY)
-        weight, left = self._support(place), totals.max(axis=1) >= 0
+        weight, left = self.weight * self._each(place).max(axis=2), totals.max(axis=1) >= 0
         self.probability = np.where(near, 0.0, self.probability)
         log_odds = np.where(left, np.log(mean / (1 - mean)), -np.inf)
         return np.where(left[:, None], place, np.nan), log_odds, weight
@@ -168,10 +176,6 @@ class _Pool:
     def _each(self, place: FloatArray) -> FloatArray:
         """(L, M, K) support of each candidate for places: its probability, less the further off (Geman-McClure)."""
         return np.asarray(self.probability * (NEAR**2 / (NEAR**2 + self._scaled(place) ** 2)) ** 2)
-
-    def _support(self, place: FloatArray) -> FloatArray:
-        """(L, M) of each model for places, by its best candidate for them."""
-        return np.asarray(self.weight * self._each(place).max(axis=2))
 
     def _mean_at(self, place: FloatArray) -> FloatArray:
         """(L, P) mean of the candidates by which the models support places; the places where nothing does."""
@@ -196,6 +200,24 @@ def _deviations(found: Sequence[Detections], combination: Combination) -> FloatA
     voxel = np.array([[math.prod(one.geometry.spacing) ** (1 / len(one.geometry.spacing))] for one in found])
     width = np.where(np.isfinite(spread), spread, voxel)
     return np.asarray(np.broadcast_to(np.median(width, axis=0), width.shape) * WIDE / NEAR)
+
+
+def _weights(deviation: FloatArray, combination: Combination) -> FloatArray:
+    """(L, M) that sum to 1, none below 0, of the mean of least variance; deviation: (L, M) mm an axis."""
+    names = combination.members
+    agreement = np.array([[combination.agreement[one][other] for other in names] for one in names], dtype=np.float64)
+    covariance = agreement * deviation[:, :, None] * deviation[:, None]
+    weight, least = np.zeros_like(deviation), np.full(len(deviation), np.inf)
+    for members in (list(c) for n in range(1, len(names) + 1) for c in itertools.combinations(range(len(names)), n)):
+        part = covariance[:, members][:, :, members]
+        solved = np.linalg.solve(part, np.ones((len(part), len(members), 1)))[..., 0]
+        total = solved.sum(axis=1)
+        better = (solved >= 0).all(axis=1) & (1 / np.maximum(total, 1e-300) < least * (1 - 1e-9))
+        least = np.where(better, 1 / np.maximum(total, 1e-300), least)
+        own = np.zeros_like(deviation)
+        own[:, members] = solved / np.where(total > 0, total, 1.0)[:, None]
+        weight = np.where(better[:, None], own, weight)
+    return weight
 
 
 def _probabilities(log_odds: FloatArray, combination: Combination) -> FloatArray:
@@ -237,7 +259,7 @@ def fit_combination(models: Mapping[str, CrossValidation], cases: Sequence[str],
         variance[name] = each if rule == "landmark_precision" else dict.fromkeys(each, pooled)
         first[name] = _calibration(model, cases, each, pooled, slice(0, 1))
         others[name] = _calibration(model, cases, each, pooled, slice(1, None))
-    return Combination(rule, tuple(models), variance, first, others)
+    return Combination(rule, tuple(models), variance, _agreement(models, cases, variance), first, others)
 
 
 def choose_combination(
@@ -322,6 +344,27 @@ def _variances(model: CrossValidation, cases: Sequence[str]) -> dict[str, float]
     own = between / (between + sampling)
     logarithm = own * raw + (1 - own) * raw.mean()
     return {names[i]: float(np.exp(value)) for i, value in zip(known, logarithm, strict=True)}
+
+
+def _agreement(
+    models: Mapping[str, CrossValidation], cases: Sequence[str], variance: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Correlation of the models' errors, over all points that every one of them has found; at most MOST_ALIKE."""
+    scaled = []
+    for name, model in models.items():
+        names = model.detections[cases[0]].names
+        deviation = np.sqrt([variance[name].get(landmark, np.nan) for landmark in names])[:, None]
+        errors = np.stack([(model.detections[c].best - model.truth[c].points) / deviation for c in cases])
+        reach = NEAR * math.sqrt(errors.shape[2])
+        scaled.append(np.where(np.linalg.norm(errors, axis=2, keepdims=True) <= reach, errors, np.nan))
+    stack = np.stack(scaled).reshape(len(models), -1)
+    known = stack[:, np.isfinite(stack).all(axis=0)]
+    found = np.eye(len(models))
+    if known.shape[1]:
+        product = known @ known.T
+        size = np.sqrt(np.maximum(np.diag(product), 1e-300))
+        found = np.where(np.eye(len(models)) > 0, 1.0, (product / size[:, None] / size).clip(0.0, MOST_ALIKE))
+    return {one: dict(zip(models, row, strict=True)) for one, row in zip(models, found.tolist(), strict=True)}
 
 
 def _calibration(

@@ -192,3 +192,17 @@ def test_left_and_right_as_a_model_assigned_them_are_not_exchanged_again() -> No
     for rule in get_args(Rule):
         assert mre(models, fit_combination(models, models["a"].cases, rule)) < 0.6
     assert mre(models, equal_combination(["a", "b"])) < 1.5
+
+
+def test_of_models_that_err_alike_the_worse_one_hardly_counts() -> None:
+    """Weights by precision alone would make the ensemble worse than its better member."""
+    good = crossval("good", 0.5, 1)
+    rng, found = np.random.default_rng(2), {}
+    for case, truth in good.truth.items():
+        shared = good.detections[case].best - truth.points
+        found[case] = detections(truth.points + 1.2 * shared + rng.normal(0, 0.15, shared.shape))
+    models = {"good": good, "worse": CrossValidation("worse", good.fold_of, found, good.truth)}
+    fitted = fit_combination(models, good.cases, "precision")
+    assert fitted.agreement["good"]["worse"] > 0.9 and fitted.agreement["good"]["good"] == 1.0
+    assert mre(models, fitted) < 1.005 * mre({"good": good}, single("good"))
+    assert mre(models, fit_combination(models, good.cases, "mean")) > 1.05 * mre({"good": good}, single("good"))
