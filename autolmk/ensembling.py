@@ -28,8 +28,9 @@ from autolmk.evaluation import penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.selection import paired_test
 
-Rule = Literal["mean", "precision", "landmark_precision"]  # the simplest first
-SIGNIFICANT = 0.05  # p from which a rule is better than a simpler one
+Rule = Literal["mean", "precision", "landmark_precision"]
+USUAL: Rule = "precision"  # unless another one is better beyond chance
+SIGNIFICANT = 0.05  # p up to which another rule is better beyond chance
 CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
 NEAR = 3.0  # standard deviations of the difference of two models' points within which they mean the same place
 WIDE = 6.0  # the same, of what a first look at a case without fitted errors allows: widths of peaks
@@ -268,13 +269,13 @@ def choose_combination(
     """(the combination fitted on all cases; held-out predictions of the ensemble; the errors of each rule there).
 
     What is held out is predicted by weights that were fitted on the other folds' cases, and by the rule that does best
-    on them: the simplest one, unless a later one has a lower error by the paired test. With one fold no rule can be
-    judged, and all models count alike.
+    on them: `precision`, unless another one has a lower error by the paired test. With one fold no rule can be judged,
+    and all models count alike.
     """
     first = next(iter(models.values()))
     if len(models) == 1:
         return single(first.name), first, {}
-    rules: tuple[Rule, ...] = get_args(Rule) if len(first.folds) > 1 else get_args(Rule)[:1]
+    rules: tuple[Rule, ...] = get_args(Rule) if len(first.folds) > 1 else ("mean",)
     detections = {rule: _held_out(models, rule) for rule in rules}
     errors = {rule: _case_means(first, found) for rule, found in detections.items()}
     chosen = _rule(errors, first.cases, seed)
@@ -284,7 +285,7 @@ def choose_combination(
         rule = _rule(errors, rest, seed)
         kept |= {case: detections[rule][case] for case in first.held_out_by(fold)}
     combined = CrossValidation(" + ".join(models), dict(first.fold_of), kept, dict(first.truth))
-    why = f"the simplest rule that no other one beats beyond chance, over {len(first.cases)} held-out cases"
+    why = f"no other rule beats it beyond chance, over {len(first.cases)} held-out cases"
     if len(rules) == 1:
         why = "one fold cannot judge rules: all models count alike"
     evidence = {rule: _overall(values, first.cases) for rule, values in errors.items()}
@@ -314,9 +315,8 @@ def _case_means(truth: CrossValidation, found: Mapping[str, Detections]) -> dict
 
 def _rule(errors: Mapping[Rule, Mapping[str, float]], cases: Sequence[str], seed: int) -> Rule:
     """By these cases."""
-    rules = list(errors)
-    chosen = rules[0]
-    for rule in rules[1:]:
+    chosen: Rule = USUAL if USUAL in errors else next(iter(errors))
+    for rule in errors:
         one, other = (np.array([errors[r][case] for case in cases]) for r in (rule, chosen))
         if np.nansum(one) < np.nansum(other) and paired_test(one, other, seed=seed) < SIGNIFICANT:
             chosen = rule

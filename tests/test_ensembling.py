@@ -67,10 +67,12 @@ def test_independent_errors_average_out(p: int) -> None:
     fitted, held_out, evidence = choose_combination(models, seed=0)
     alone = mre({"a": models["a"]}, single("a"))
     assert mre(models, fitted) < 0.56 * alone  # half, were all of them averaged
-    assert evidence["rule"] == fitted.rule == "mean" and set(evidence["case_mean"]) == set(get_args(Rule))
+    assert evidence["rule"] == fitted.rule == "precision" and set(evidence["case_mean"]) == set(get_args(Rule))
     errors = [np.linalg.norm(held_out.detections[c].best - t.points, axis=1) for c, t in held_out.truth.items()]
     assert (
-        np.mean(errors) == pytest.approx(evidence["case_mean"]["mean"]) == pytest.approx(mre(models, fitted), rel=0.02)
+        np.mean(errors)
+        == pytest.approx(evidence["case_mean"]["precision"])
+        == pytest.approx(mre(models, fitted), rel=0.02)
     )
 
 
@@ -86,7 +88,7 @@ def test_precise_models_and_landmarks_weigh_more_where_held_out_cases_show_it() 
     assert fitted.variance["odd"]["l1"] < 0.25 < fitted.variance["odd"]["l0"]
     assert mre(models, fitted) < 0.5 * mre({"odd": models["odd"]}, single("odd"))
     same = {name: crossval(name, 0.5, seed) for seed, name in enumerate("ab")}
-    assert choose_combination(same, seed=0)[0].rule == "mean"
+    assert choose_combination(same, seed=0)[0].rule == "precision"
 
 
 def test_a_fifth_model_that_gives_random_points_hardly_matters() -> None:
