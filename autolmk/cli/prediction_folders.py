@@ -43,7 +43,7 @@ def read_predicted(folder: Path) -> Predicted:
 
     file = folder / RUN
     value = read_json(file, remedy=AGAIN)
-    keys = {"dataset": str, "unit": str, "models": dict, "sometimes_absent": list, "inputs": dict, "identity": dict}
+    keys = {"dataset": str, "unit": str, "models": dict, "sometimes_absent": list, "inputs": dict}
     wrong = [key for key, kind in keys.items() if not isinstance(value, dict) or not isinstance(value.get(key), kind)]
     if wrong or "finished" not in value:
         raise AutolmkError(

@@ -250,7 +250,7 @@ def _write_config(work: Work, run: Run, taken: object) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Temporary files of a killed run; and checkpoint_latest where a kill came right after checkpoint_final."""
-    for file in [*folder.glob(".*.tmp"), *folder.glob("validation/.*.tmp")]:
+    for file in [*folder.glob(".*.tmp"), *folder.glob("validation/**/.*.tmp")]:
         file.unlink(missing_ok=True)
     if is_finished(folder):
         checkpoint_file(folder, "latest").unlink(missing_ok=True)
