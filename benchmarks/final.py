@@ -6,7 +6,7 @@ The command is autolmk_run alone, which trains on the training cases, chooses, p
 evaluates them; then each member of the packed model predicts the test cases by itself, for comparison. Finished steps
 are skipped, so the same call resumes; the seconds of all calls of autolmk_run are added up.
 
-Exit code 1 where a bound is missed: the MRE; points further off than --far that no flag points at; the share of points
+Exit code 1 where a bound is missed: the MRE; points further off than FAR that no flag points at; the share of points
 with a flag; and whether the final predictor is better than each of its members.
 """
 
