@@ -18,6 +18,8 @@ from autolmk.serialization import near
 
 DEFAULT = Path("~/autolmk")
 DEFAULT_PLANS_NAME = "autolmkPlans"
+SOURCE_FOLDER = "trainer_source"  # in a model folder: copies of the trainers' own files
+SOURCE_RECORD = "trainer_source.json"  # what they are copies of
 BEST = "best"  # in results/DATASET: the packed model that autolmk_find_best_configuration writes
 DATASET_NAME = re.compile(r"Dataset(\d{3,})_(.+)")
 

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.errors import AutolmkError
+from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD
 from autolmk.serialization import from_json, near, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ PLANNERS = {
 SHIPPED = {"trainer": TRAINERS, "planner": PLANNERS}
 GROUPS = {"trainer": "autolmk.trainers", "planner": "autolmk.planners"}
 PLUGIN = "autolmk_plugin_"  # begins the names of modules that are loaded from files
-SOURCE_FOLDER = "trainer_source"
-SOURCE_RECORD = "trainer_source.json"
 
 
 @dataclass(frozen=True)

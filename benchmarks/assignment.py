@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from autolmk.fingerprint.symmetry import mirror
 from autolmk.geometry import FloatArray
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import measure_shape
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.shrinkage import shrink
-from autolmk.symmetry import mirror
 
 K = 5  # candidates a channel
 REPEATS = 3  # of each test case

@@ -28,17 +28,17 @@ import numpy as np
 from real_data import command
 from tqdm import tqdm
 
-from autolmk.bootstrap import means, resample_cases
 from autolmk.crossval import CrossValidation
 from autolmk.dataset import Dataset
 from autolmk.detections import Detections, file_of
-from autolmk.ensembling import choose_combination, combine
-from autolmk.error_radius import fit_error_radius
 from autolmk.evaluation import penalties, point_errors
+from autolmk.evaluation.bootstrap import means, resample_cases
+from autolmk.evaluation.comparison import paired_test
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
-from autolmk.selection import paired_test
+from autolmk.recipe.ensembling import choose_combination, combine
+from autolmk.recipe.error_radius import fit_error_radius
 from autolmk.shape import fit_similarity, mean_shape
 
 NAME = "Dataset001_Phantom"

@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 from real_data import command
 
-from autolmk.bootstrap import Estimate, means, resample_cases
+from autolmk.evaluation.bootstrap import Estimate, means, resample_cases
 from autolmk.geometry import FloatArray
 from autolmk.phantom import write_phantom
-from autolmk.phantom_anatomy import CO_SLICE
+from autolmk.phantom.anatomy import CO_SLICE
 from autolmk.plans import Plans, replace_configuration
 
 NAME, METHOD = "Dataset001_CoSlice", "coarse_to_fine"

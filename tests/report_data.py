@@ -17,10 +17,10 @@ from autolmk.cli import evaluate as evaluate_command
 from autolmk.cli.plan_and_preprocess import main as plan
 from autolmk.dataset import Dataset
 from autolmk.evaluation import Evaluation, evaluate
+from autolmk.evaluation.measurements import write_measurements
 from autolmk.geometry import Geometry
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measurements import write_measurements
 from autolmk.paths import Folders, folders
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans

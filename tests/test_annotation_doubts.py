@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from crossvals import GEOMETRY, annotated_elsewhere, annotated_off, detections_at, simulated
 
-from autolmk.annotation_doubts import doubts, write_doubts
 from autolmk.annotations import read
 from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
+from autolmk.report.annotation_doubts import doubts, write_doubts
 
 
 def annotation(models: dict[str, CrossValidation], case: str, landmark: str) -> np.ndarray:

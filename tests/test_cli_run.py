@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from autolmk import dispatch
 from autolmk.cli import run as command
 from autolmk.cli import train
-from autolmk.jobs import Job, Place, Result
+from autolmk.jobs import dispatch
+from autolmk.jobs.job import Job, Place, Result
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans
 from autolmk.serialization import read_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autolmk.conformal import conformal_quantile
+from autolmk.evaluation.conformal import conformal_quantile
 
 
 def test_of_one_score_a_case_it_is_the_known_order_statistic() -> None:

@@ -14,7 +14,7 @@ from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.results import Result, write_held_out
+from autolmk.recipe.results import Result, write_held_out
 
 NAMES = ("a", "b", "c")
 

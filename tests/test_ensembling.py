@@ -10,7 +10,9 @@ import pytest
 from autolmk.calibration import PresenceCalibration
 from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
-from autolmk.ensembling import (
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.landmarks import Landmarks, Status
+from autolmk.recipe.ensembling import (
     Combination,
     Rule,
     choose_combination,
@@ -20,8 +22,6 @@ from autolmk.ensembling import (
     fit_combination,
     single,
 )
-from autolmk.geometry import FloatArray, Geometry
-from autolmk.landmarks import Landmarks, Status
 from autolmk.serialization import from_json, to_json
 
 N_LANDMARKS = 12

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autolmk.error_radius import ErrorRadius, fit_error_radius
 from autolmk.geometry import FloatArray
+from autolmk.recipe.error_radius import ErrorRadius, fit_error_radius
 from autolmk.serialization import from_json, to_json
 
 L = 12

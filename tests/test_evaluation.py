@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 from autolmk.annotations import Annotation
-from autolmk.bootstrap import means, median, resample_cases, shares
 from autolmk.cli.evaluate import main, table
 from autolmk.errors import AutolmkError
 from autolmk.evaluation import Evaluation, evaluate
+from autolmk.evaluation.bootstrap import means, median, resample_cases, shares
 from autolmk.landmarks import Landmarks, Status
 
 P, A, U = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
@@ -153,7 +153,7 @@ def test_weighted_median_equals_the_median_of_the_resampled_points() -> None:
     rng = np.random.default_rng(2)
     errors = [rng.exponential(size=rng.integers(0, 5)) for _ in range(9)]
     draws = resample_cases(9, 50, 0)
-    from autolmk import bootstrap
+    from autolmk.evaluation import bootstrap
 
     order = np.argsort(np.concatenate(errors))
     owner = np.repeat(np.arange(9), [len(e) for e in errors])[order]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autolmk import annotations
 from autolmk.phantom import write_phantom
-from autolmk.phantom_anatomy import POINTS
+from autolmk.phantom.anatomy import POINTS
 from autolmk.registry import trainer_class
 from autolmk.testing import check_trainer
 

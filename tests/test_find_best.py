@@ -23,9 +23,9 @@ from autolmk.crossval import VALIDATION
 from autolmk.detections import Detections
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.packing import pack
 from autolmk.recipe import Recipe
-from autolmk.results import Result, write_held_out
+from autolmk.recipe.packing import pack
+from autolmk.recipe.results import Result, write_held_out
 
 BLOBS = runpy.run_path(str(Path(__file__).with_name("test_cli_predict.py")))
 make_model, make_images = BLOBS["make_model"], BLOBS["make_images"]

@@ -18,13 +18,13 @@ from autolmk.dataset import Dataset
 from autolmk.dataset.description import DeclaredSlice
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, extract_fingerprint, fingerprint_of
+from autolmk.fingerprint.landmark_statistics import co_slice_groups
+from autolmk.fingerprint.summary import CaseSummary, foreground, summarise
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.landmark_statistics import co_slice_groups
 from autolmk.landmarks import Landmarks, Status
 from autolmk.rules import mirror_axis_of, rotation_range, slice_groups
 from autolmk.serialization import read_json, write_json
-from autolmk.summary import CaseSummary, foreground, summarise
 
 NAMES = ("Eye_L", "Eye_R", "Ear_L", "Ear_R", "Nose", "Inion", "Crown")
 HEAD = np.array([[9, -8, 2], [-9, -8, 2], [11, 2, -6], [-11, 2, -6], [0, -12, -3], [0, 11, 1], [0, -2, 11]], float)

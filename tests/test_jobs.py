@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from autolmk import dispatch, jobs
-from autolmk.dispatch import Pulse, check_scheduler, local_places, run_jobs
 from autolmk.errors import AutolmkError
-from autolmk.jobs import Job, Place, command_line, run_job, tail
+from autolmk.jobs import dispatch
+from autolmk.jobs import job as jobs
+from autolmk.jobs.dispatch import Pulse, check_scheduler, local_places, run_jobs
+from autolmk.jobs.job import Job, Place, command_line, run_job, tail
+from autolmk.jobs.watching import Watch
 from autolmk.parallel import processors
 from autolmk.training.signals import exclusive
-from autolmk.watching import Watch
 
 CPU = [Place("cpu", 1), Place("cpu", 1)]
 HELD = """
@@ -34,9 +35,9 @@ with exclusive(Path(sys.argv[1])):
 WAITS = """
 import sys, time, signal
 from pathlib import Path
-from autolmk import jobs
-from autolmk.dispatch import run_jobs
-from autolmk.jobs import Job, Place
+from autolmk.jobs import job as jobs
+from autolmk.jobs.dispatch import run_jobs
+from autolmk.jobs.job import Job, Place
 
 SLEEPS = '''
 import os, signal, sys, time

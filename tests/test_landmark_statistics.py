@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from autolmk.fingerprint.landmark_statistics import Pose, pose_spread
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.landmark_statistics import Pose, pose_spread
 from autolmk.shape import mean_shape
 
 ANATOMY = np.array([[9.0, -8, 2], [-9, -8, 2], [11, 2, -6], [-11, 2, -6], [0, -12, -3], [0, 11, 1], [0, -2, 11]])

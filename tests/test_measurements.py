@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autolmk.agreement import agreements, compare
 from autolmk.dataset.description import Measurement
 from autolmk.errors import AutolmkError
-from autolmk.geometry import FloatArray
-from autolmk.landmarks import Landmarks, Status
-from autolmk.measurements import (
+from autolmk.evaluation.agreement import agreements, compare
+from autolmk.evaluation.measurements import (
     Measured,
     MeasurementCalibration,
     fit_factors,
@@ -24,6 +22,8 @@ from autolmk.measurements import (
     unit_of,
     write_measurements,
 )
+from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks, Status
 
 NAMES = ("a", "b", "c", "d")
 MEASUREMENTS = {

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.ensembling import single
 from autolmk.errors import AutolmkError
-from autolmk.packing import pack
 from autolmk.postprocessing import Postprocessing
 from autolmk.recipe import Member, Recipe
+from autolmk.recipe.ensembling import single
+from autolmk.recipe.packing import pack
 
 MODEL = runpy.run_path(str(Path(__file__).with_name("test_predictor.py")))["make_model"]
 

@@ -13,7 +13,7 @@ from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
 from autolmk.phantom import SPACING, make_phantom, write_phantom
-from autolmk.phantom_anatomy import CO_SLICE, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT
+from autolmk.phantom.anatomy import CO_SLICE, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT
 from autolmk.rules import slice_groups
 
 
@@ -144,7 +144,7 @@ def test_a_row_of_balls_lies_exactly_at_its_points(seed: int, monkeypatch: pytes
     """What the row adds to the image is balls, whose centroids are the landmarks, within half a millimetre."""
     phantom = make_phantom(seed, look_alikes=True, noise=0)
     geometry = phantom.image.geometry
-    monkeypatch.setattr("autolmk.phantom.ROW", [])
+    monkeypatch.setattr("autolmk.phantom.phantom.ROW", [])
     plain = make_phantom(seed, look_alikes=True, noise=0)
     added = np.abs(phantom.image.array[0] - plain.image.array[0])
     places = geometry.to_physical(np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"), axis=-1))

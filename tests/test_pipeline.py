@@ -16,7 +16,7 @@ from autolmk import annotations
 from autolmk.dataset import Dataset
 from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
-from autolmk.phantom_anatomy import POINTS
+from autolmk.phantom.anatomy import POINTS
 
 NAME = "Dataset001_Phantom"
 

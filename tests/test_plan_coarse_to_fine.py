@@ -12,7 +12,7 @@ from fingerprints import a_fingerprint, at, mean_shape
 from autolmk import rules
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
-from autolmk.landmark_statistics import CoSliceGroup
+from autolmk.fingerprint.landmark_statistics import CoSliceGroup
 from autolmk.planner import plan_dataset
 from autolmk.planners.coarse_to_fine import COARSE, NAME, CoarseToFinePlanner
 from autolmk.planners.heatmap import HeatmapPlanner

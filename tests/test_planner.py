@@ -22,8 +22,8 @@ from autolmk.cli import plan_experiment
 from autolmk.design import Search, first_true
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import CaseGeometry, Fingerprint, MirrorPlane, Pose
+from autolmk.fingerprint.landmark_statistics import CoSliceGroup
 from autolmk.geometry import Geometry
-from autolmk.landmark_statistics import CoSliceGroup
 from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.plans import Configuration, Normalization, Plans, SliceGroup

@@ -11,14 +11,14 @@ from crossvals import detections_at
 
 from autolmk.cli import apply_postprocessing, ensemble
 from autolmk.detections import Detections
-from autolmk.ensembling import single
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
 from autolmk.geometry import Geometry
-from autolmk.measurements import TABLE as MEASUREMENTS
 from autolmk.postprocessing import Decision, Postprocessing
 from autolmk.prediction.output import PredictionFolder
 from autolmk.recipe import Member, Recipe
-from autolmk.results import REVIEW
+from autolmk.recipe.ensembling import single
+from autolmk.recipe.results import REVIEW
 from autolmk.serialization import to_json, write_json
 
 NAMES, MODEL = ("a", 'b, "c"; <script>'), "T__P__C"

@@ -10,6 +10,7 @@ import pytest
 
 from autolmk import registry
 from autolmk.errors import AutolmkError
+from autolmk.paths import SOURCE_RECORD
 from autolmk.planner import Planner
 from autolmk.serialization import write_json
 from autolmk.trainer import Trainer
@@ -150,7 +151,7 @@ def test_a_changed_copy_is_refused_even_when_trusted(tmp_path: Path) -> None:
 def test_a_record_cannot_point_out_of_the_model_folder(tmp_path: Path) -> None:
     model, outside = tmp_path / "model", write(tmp_path / "outside")
     registry.keep_sources([f"{outside}:Mine"], model)
-    record = model / registry.SOURCE_RECORD
+    record = model / SOURCE_RECORD
     record.write_text(record.read_text().replace("trainer_source/mine.py", "../outside/mine.py"))
     with pytest.raises(AutolmkError, match="missing from the model folder"):
         registry.model_trainer_class("mine.py:Mine", model, trust_code=True)
@@ -197,7 +198,7 @@ def test_a_record_of_a_single_source_is_read(tmp_path: Path) -> None:
     """As versions before several stages could be a user's own wrote it; folds may name other places of the file."""
     model, specification = tmp_path / "model", f"{write(tmp_path / 'mine')}:Mine"
     source = registry.keep_sources([specification], model)[specification]
-    write_json(model / registry.SOURCE_RECORD, source)
+    write_json(model / SOURCE_RECORD, source)
     for named in (specification, "/elsewhere/mine.py:Mine"):
         assert registry.model_trainer_class(named, model, trust_code=True).__name__ == "Mine"
     with pytest.raises(AutolmkError, match=r"(?s)source is missing.*command that trained"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.run_record import RESERVED, Record, Wanted, decided, load_record, save_record, share_out, stamp
+from autolmk.jobs.run_record import RESERVED, Record, Wanted, decided, load_record, save_record, share_out, stamp
 
 FILE = Path("run.json")
 SIX = Wanted(("a", "b"), ("0", "1", "2"), max_seconds=6600.0)

@@ -10,9 +10,9 @@ import pytest
 from crossvals import simulated
 from scipy import stats
 
+from autolmk.evaluation.comparison import Candidate, compare, holm, paired_test, simplest
 from autolmk.geometry import FloatArray
-from autolmk.model_selection import count_swaps
-from autolmk.selection import Candidate, compare, holm, paired_test, simplest
+from autolmk.recipe.model_selection import count_swaps
 
 
 def errors(factor: float, seed: int, n: int = 40) -> tuple[FloatArray, ...]:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from autolmk.fingerprint.symmetry import mirror, pairs_from_names
 from autolmk.geometry import FloatArray
 from autolmk.shape import Similarity, fit_similarity, mean_shape, shape_deviations
-from autolmk.symmetry import mirror, pairs_from_names
 
 
 def random_similarity(rng: np.random.Generator, p: int, *, scale: tuple[float, float] = (0.8, 1.25)) -> Similarity:

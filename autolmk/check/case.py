@@ -15,9 +15,9 @@ from autolmk.annotations import FRAMES, Annotation, Frame
 from autolmk.check.report import Fault, Severity, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError, some
+from autolmk.fingerprint.summary import CaseSummary, label_values, summarise
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.summary import CaseSummary, label_values, summarise
 
 T = TypeVar("T")
 

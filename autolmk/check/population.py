@@ -12,9 +12,9 @@ from autolmk.annotations import Frame
 from autolmk.check.case import FRAME_WORDS, Findings
 from autolmk.check.report import Fault
 from autolmk.errors import some
+from autolmk.fingerprint.symmetry import mirror
 from autolmk.geometry import FloatArray
 from autolmk.shape import MeanShape, fit_similarity, mean_shape, shape_deviations
-from autolmk.symmetry import mirror
 
 FEWEST_CASES = 5  # below which nothing is typical
 OUTLIER = 6.0  # deviation of a landmark over what is typical of it

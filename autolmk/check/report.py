@@ -10,8 +10,8 @@ from typing import Any, Literal
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError, counted
 from autolmk.fingerprint import Fingerprint, fingerprint_of
+from autolmk.fingerprint.summary import CaseSummary
 from autolmk.serialization import to_json
-from autolmk.summary import CaseSummary
 
 Severity = Literal["dataset", "case", "warning"]
 Split = Literal["Tr", "Ts"]

@@ -10,8 +10,8 @@ import numpy as np
 from autolmk.check.report import Fault
 from autolmk.dataset.description import DeclaredSlice
 from autolmk.errors import AutolmkError
-from autolmk.landmark_statistics import SAME_SLICE, SAME_SLICE_SHARE, apart_in_slices, declared_slices
-from autolmk.summary import CaseSummary
+from autolmk.fingerprint.landmark_statistics import SAME_SLICE, SAME_SLICE_SHARE, apart_in_slices, declared_slices
+from autolmk.fingerprint.summary import CaseSummary
 
 
 def slice_faults(

@@ -58,7 +58,7 @@ def accumulate(model: Path, folder: Path, held_out: CrossValidation, plans: Plan
     from autolmk.annotations import read_table
     from autolmk.crossval import REMEDY, VALIDATION
     from autolmk.landmarks import Landmarks
-    from autolmk.results import TABLE, Result, write_held_out
+    from autolmk.recipe.results import TABLE, Result, write_held_out
 
     results = {}
     for fold in held_out.folds:

@@ -31,7 +31,7 @@ def _apply(args: argparse.Namespace) -> int:
     from autolmk.cli.prediction_folders import begin, load_detections, read_predicted
     from autolmk.plans import digest
     from autolmk.recipe import Recipe
-    from autolmk.results import Result
+    from autolmk.recipe.results import Result
     from autolmk.serialization import to_json
 
     predicted, recipe = read_predicted(args.input.expanduser()), Recipe.load(args.recipe.expanduser())

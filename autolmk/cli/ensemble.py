@@ -12,7 +12,7 @@ from autolmk.errors import AutolmkError, counted
 
 if TYPE_CHECKING:
     from autolmk.cli.prediction_folders import Predicted
-    from autolmk.ensembling import Combination
+    from autolmk.recipe.ensembling import Combination
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,10 +34,10 @@ def _ensemble(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from autolmk.cli.prediction_folders import begin, common_cases, load_detections, read_predicted
-    from autolmk.ensembling import combine
     from autolmk.landmarks import decided
     from autolmk.plans import digest
-    from autolmk.results import Result
+    from autolmk.recipe.ensembling import combine
+    from autolmk.recipe.results import Result
     from autolmk.serialization import to_json
 
     if len(args.input) < 2:
@@ -64,8 +64,8 @@ def _ensemble(args: argparse.Namespace) -> int:
 
 def _combination(runs: Sequence[Predicted], recipe: Path | None) -> tuple[list[Predicted], Combination]:
     """(runs in the order of the combination's members, the combination)."""
-    from autolmk.ensembling import equal_combination
     from autolmk.recipe import Recipe
+    from autolmk.recipe.ensembling import equal_combination
 
     if recipe is None:
         return list(runs), equal_combination([run_.folder.name for run_ in runs])

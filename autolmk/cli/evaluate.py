@@ -18,10 +18,10 @@ from autolmk.serialization import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation
-    from autolmk.bootstrap import Estimate
     from autolmk.dataset import Dataset
     from autolmk.dataset.description import Measurement
     from autolmk.evaluation import Evaluation, Scores
+    from autolmk.evaluation.bootstrap import Estimate
     from autolmk.landmarks import Landmarks
 
 UNITS = ("mm", "px")
@@ -130,8 +130,8 @@ def _evaluate_measurements(
     output: Path, folder: Path, known: _Truth, predictions: dict[str, Annotation]
 ) -> dict[str, Any]:
     """Print the agreement, write measurements.csv, and what summary.json is to say."""
-    from autolmk.agreement import agreements, pairs_of
     from autolmk.cli.measurement_table import agreement_table
+    from autolmk.evaluation.agreement import agreements, pairs_of
 
     pairs = pairs_of(known.landmarks, predictions, folder, known.measurements, unit=known.unit or "mm")
     found = agreements(pairs)
@@ -205,7 +205,7 @@ def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
 
     Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
     """
-    from autolmk.symmetry import pairs_from_names
+    from autolmk.fingerprint.symmetry import pairs_from_names
 
     if place.name in ("landmarksTr", "landmarksTs") and (place.parent / "dataset.json").is_file():
         place, split = place.parent, place.name[-2:]
@@ -293,7 +293,7 @@ def table(result: Evaluation) -> str:
 
 
 def _notes(result: Evaluation) -> list[str]:
-    from autolmk.bootstrap import MIN_CASES
+    from autolmk.evaluation.bootstrap import MIN_CASES
 
     scores, p = result.overall, result.overall.presence
     where = "pixels (the images have no physical size)" if result.unit == "px" else "millimetres"

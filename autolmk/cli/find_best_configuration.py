@@ -15,9 +15,9 @@ from autolmk.paths import BEST
 
 if TYPE_CHECKING:
     from autolmk.crossval import CrossValidation
-    from autolmk.model_selection import Choice
     from autolmk.plans import Plans
     from autolmk.recipe import Recipe
+    from autolmk.recipe.model_selection import Choice
 
 SAME = ("landmarks", "sometimes_absent", "pairs", "unit", "ndim", "channel_names", "co_slice_groups")
 
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _find(args: argparse.Namespace) -> int:
-    from autolmk.model_selection import MOST_MEMBERS, choose
-    from autolmk.packing import pack
+    from autolmk.recipe.model_selection import MOST_MEMBERS, choose
+    from autolmk.recipe.packing import pack
 
     if not 0 < args.level < 1:
         raise AutolmkError("--level must be a share between 0 and 1", found=args.level, remedy="such as --level 0.9")
@@ -85,7 +85,7 @@ def _same_plans(models: Mapping[Path, CrossValidation]) -> Plans:
 def _size(model: Path, folds: Sequence[int]) -> Any:
     """Stages and weights of one fold."""
     from autolmk.checkpoint import checkpoint_file, load
-    from autolmk.model_selection import Size
+    from autolmk.recipe.model_selection import Size
 
     folder = model / f"fold_{folds[0]}"
     files = [checkpoint_file(place.parent, "final") for place in sorted(folder.rglob("config.json"))]
@@ -95,8 +95,8 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
 
 def _recipe(choice: Choice, plans: Plans, model: Path, held_out: CrossValidation, level: float) -> Recipe:
     from autolmk.dataset import DatasetDescription
-    from autolmk.model_selection import calibrate_measurements
     from autolmk.recipe import Member, Recipe
+    from autolmk.recipe.model_selection import calibrate_measurements
 
     file = model / "dataset.json"
     measurements = (DatasetDescription.load(file).measurements if file.is_file() else None) or {}
@@ -118,8 +118,8 @@ def _write(
     folder: Path, target: Path, choice: Choice, plans: Plans, held_out: CrossValidation, args: argparse.Namespace
 ) -> None:
     """What stands beside the recipe: evidence, how to predict, and the held-out cases through the whole pipeline."""
-    from autolmk.registry import SOURCE_RECORD
-    from autolmk.results import Result, write_held_out
+    from autolmk.paths import SOURCE_RECORD
+    from autolmk.recipe.results import Result, write_held_out
     from autolmk.serialization import write_bytes, write_json
 
     results = {case: Result.of_conclusion(conclusion) for case, conclusion in choice.conclusions.items()}

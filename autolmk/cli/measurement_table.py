@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autolmk.agreement import Agreement
-    from autolmk.bootstrap import Estimate
+    from autolmk.evaluation.agreement import Agreement
+    from autolmk.evaluation.bootstrap import Estimate
 
 
 def agreement_table(agreements: Mapping[str, Agreement]) -> str:

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 
 from autolmk.errors import counted
-from autolmk.jobs import Job
-from autolmk.run_record import RESERVED, STEPS, Record
+from autolmk.jobs.job import Job
+from autolmk.jobs.run_record import RESERVED, STEPS, Record
+from autolmk.jobs.workflow import BEST, REPORT, Request, Step
 from autolmk.runlog import duration
-from autolmk.workflow import BEST, REPORT, Request, Step
 
 DOES = {
     "prepare": "check, fingerprint, plan, preprocess",

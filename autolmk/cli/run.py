@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from autolmk.cli import overview
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
+from autolmk.jobs.run_record import STEPS
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
-from autolmk.run_record import STEPS
 
 if TYPE_CHECKING:
-    from autolmk.jobs import Job, Place
+    from autolmk.jobs.job import Job, Place
+    from autolmk.jobs.run_record import Record
+    from autolmk.jobs.workflow import Request, Step
     from autolmk.plans import Plans
-    from autolmk.run_record import Record
-    from autolmk.workflow import Request, Step
 
 TRAINING_BYTES = 2**30  # of a training on a CPU, beside what its plans say; 0.83 GB was measured, in 3D with preset XS
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from autolmk.workflow import load_plans
+    from autolmk.jobs.workflow import load_plans
 
     request = _request(args)
     plans = load_plans(request)
@@ -69,7 +69,7 @@ def _main(args: argparse.Namespace) -> int:
     from autolmk.training.signals import exclusive
 
     if args.scheduler is not None:
-        from autolmk.dispatch import check_scheduler
+        from autolmk.jobs.dispatch import check_scheduler
 
         check_scheduler(args.scheduler)
     folder = request.record_file.parent
@@ -85,8 +85,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 def _request(args: argparse.Namespace) -> Request:
     from autolmk.cli.train import seconds_of
+    from autolmk.jobs.workflow import ALL, Request
     from autolmk.registry import absolute
-    from autolmk.workflow import ALL, Request
 
     for name, least in (("jobs", 1), ("epochs", 1)):
         value = getattr(args, name)
@@ -122,7 +122,7 @@ class _Running:
 
     def all(self, plans: Plans | None) -> int:
         """Every step up to the last one asked for; the exit code."""
-        from autolmk.run_record import load_record
+        from autolmk.jobs.run_record import load_record
 
         earlier = load_record(self.request.record_file, self.request.plans_name)
         if plans is None:
@@ -135,7 +135,7 @@ class _Running:
         return SOME_FAILED if self.some_failed else OK
 
     def _prepare(self, plans: Plans | None, earlier: Record | None) -> Plans:
-        from autolmk.workflow import load_plans, prepare
+        from autolmk.jobs.workflow import load_plans, prepare
 
         step = prepare(self.request, plans)
         if plans is not None and step.done(earlier):
@@ -148,8 +148,8 @@ class _Running:
 
     def _decide(self, plans: Plans, earlier: Record | None) -> Record:
         """What is trained, and how time is shared out."""
-        from autolmk.run_record import decided
-        from autolmk.workflow import prepare, wanted
+        from autolmk.jobs.run_record import decided
+        from autolmk.jobs.workflow import prepare, wanted
 
         asked, file = wanted(self.request, plans), self.request.record_file
         n, begun = len(asked.trainings()), _begun(self.request, plans)
@@ -157,7 +157,7 @@ class _Running:
         return self._kept(record, done={**record.done, "prepare": prepare(self.request, plans).stamp()})
 
     def _train_and_choose(self, plans: Plans, record: Record) -> None:
-        from autolmk.workflow import after_training, trainings
+        from autolmk.jobs.workflow import after_training, trainings
 
         jobs = trainings(self.request, plans, record)
         left = sum(not job.done for job in jobs)
@@ -187,7 +187,7 @@ class _Running:
         return self._kept(record, done={**record.done, step.name: stamp})
 
     def _kept(self, record: Record, **changes: Any) -> Record:
-        from autolmk.run_record import save_record
+        from autolmk.jobs.run_record import save_record
 
         changed = dataclasses.replace(record, **changes)
         save_record(self.request.record_file, self.request.plans_name, changed)
@@ -199,7 +199,7 @@ class _Running:
         self._run([dataclasses.replace(step.job, outputs=())], step.name)  # what is there is out of date
 
     def _run(self, jobs: Sequence[Job], label: str, bytes_a_job: int = TRAINING_BYTES) -> None:
-        from autolmk.dispatch import run_jobs
+        from autolmk.jobs.dispatch import run_jobs
 
         left = [job for job in jobs if not job.done]
         if len(left) < len(jobs):
@@ -216,8 +216,8 @@ class _Running:
             self.some_failed |= any(result.code == SOME_FAILED for result in results)
 
     def _places(self, n_jobs: int, bytes_a_job: int) -> list[Place]:
-        from autolmk.dispatch import local_places
-        from autolmk.jobs import Place
+        from autolmk.jobs.dispatch import local_places
+        from autolmk.jobs.job import Place
 
         if self.args.scheduler is not None:
             return [Place(self.args.device, 1)]
@@ -229,15 +229,15 @@ class _Running:
             return min(n_jobs, int(self.args.jobs))
         if self.args.scheduler is None:
             return len(self._places(n_jobs, _bytes(plans)))
-        from autolmk.dispatch import cluster_slots
+        from autolmk.jobs.dispatch import cluster_slots
 
         return min(n_jobs, cluster_slots(self.args.scheduler, gpu=self.args.device != "cpu"))
 
     def expected(self, plans: Plans, record: Record) -> dict[str, float | None]:
         """Seconds that a training of each configuration takes: as the plans say, else from measured steps, which only
         this machine can tell; None where it cannot."""
+        from autolmk.jobs.workflow import planned_seconds
         from autolmk.parallel import map_cases
-        from autolmk.workflow import planned_seconds
 
         if record.shares is not None:
             return {}
@@ -288,16 +288,16 @@ def _bytes(plans: Plans | None) -> int:
 
 def _begun(request: Request, plans: Plans) -> bool:
     """Whether anything of these plans was trained."""
+    from autolmk.jobs.workflow import fold_folder
     from autolmk.registry import has_checkpoints
-    from autolmk.workflow import fold_folder
 
     return any(has_checkpoints(fold_folder(request, plans, name, "0").parent) for name in plans.configurations)
 
 
 def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) -> int:
     """The plan and its commands, or a batch file; nothing is done or written."""
-    from autolmk.run_record import decided, load_record
-    from autolmk.workflow import after_training, known_before, prepare, trainings
+    from autolmk.jobs.run_record import decided, load_record
+    from autolmk.jobs.workflow import after_training, known_before, prepare, trainings
 
     running, earlier = _Running(args, request), load_record(request.record_file, request.plans_name)
     before, asked = prepare(request, plans), known_before(request, plans)
@@ -331,7 +331,7 @@ def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) 
 def _batch_file(
     request: Request, plans: Plans | None, prepare: Job | None, trainings: Sequence[Job], rest: Sequence[Job]
 ) -> str:
-    from autolmk.slurm import batch_file
+    from autolmk.jobs.slurm import batch_file
 
     gpu = request.device.startswith("cuda") or (
         request.device == "auto" and plans is not None and plans.device == "cuda"

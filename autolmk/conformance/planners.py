@@ -14,6 +14,7 @@ import numpy as np
 from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, fingerprint_of
+from autolmk.fingerprint.summary import CaseSummary, ChannelSummary
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.memory import GIB, training_bytes
@@ -21,7 +22,6 @@ from autolmk.planner import PRESETS, Planner, draft_plans
 from autolmk.plans import Configuration, Plans
 from autolmk.registry import trainer_class
 from autolmk.serialization import from_json, to_json
-from autolmk.summary import CaseSummary, ChannelSummary
 
 PRESET, DEVICE = "XS", "cpu"
 FACE = {

@@ -33,7 +33,7 @@ from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
 from autolmk.prediction.shrinkage import shrink
 from autolmk.recipe import Conclusion
-from autolmk.results import Result
+from autolmk.recipe.results import Result
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks

@@ -25,13 +25,13 @@ from autolmk.annotations import write
 from autolmk.annotations.csv import write_rows
 from autolmk.detections import file_of
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
+from autolmk.evaluation.measurements import write_measurements
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.measurements import TABLE as MEASUREMENTS
-from autolmk.measurements import write_measurements
 from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
-from autolmk.results import COLUMNS, RECIPE_COLUMNS, REVIEW, TABLE, Result, read_results, write_review
+from autolmk.recipe.results import COLUMNS, RECIPE_COLUMNS, REVIEW, TABLE, Result, read_results, write_review
 from autolmk.serialization import make_folder, read_json, write_json
 
 RUN, FAILURES, CROPS, OVERLAYS = "run.json", "failures.json", "heatmap_crops", "overlays"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autolmk.bootstrap import MIN_CASES
 from autolmk.evaluation import Scores
+from autolmk.evaluation.bootstrap import MIN_CASES
 from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, Table, Text, section
 from autolmk.report.charts import Axis, Row, Series, axis, lines, whiskers
 from autolmk.report.results import Results

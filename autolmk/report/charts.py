@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from autolmk.bootstrap import Estimate
+from autolmk.evaluation.bootstrap import Estimate
 from autolmk.report.wording import short
 
 COLOURS = 6

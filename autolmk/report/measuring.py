@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from autolmk.agreement import Agreement, Pair, agreements, pairs_of
+from autolmk.evaluation.agreement import Agreement, Pair, agreements, pairs_of
 from autolmk.report.blocks import Block, Figure, Gallery, Section, Table, Text, section
 from autolmk.report.charts import Axis, Series, axis, lines
 from autolmk.report.sources import Sources

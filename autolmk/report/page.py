@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import autolmk
-from autolmk.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.accuracy import accuracy
+from autolmk.report.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.blocks import Section
 from autolmk.report.cases import worst
 from autolmk.report.choice import choice

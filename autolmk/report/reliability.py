@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.integrate import trapezoid
 
-from autolmk.bootstrap import Estimate, shares
-from autolmk.conformal import conformal_quantile
+from autolmk.evaluation.bootstrap import Estimate, shares
+from autolmk.evaluation.conformal import conformal_quantile
 from autolmk.geometry import FloatArray
 from autolmk.report.blocks import Block, Figure, Gallery, Section, Table, Text, section
 from autolmk.report.charts import Axis, Series, lines

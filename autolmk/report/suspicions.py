@@ -6,9 +6,9 @@ import logging
 
 import numpy as np
 
-from autolmk.agreement import called_present
-from autolmk.annotation_doubts import FOLDER, Doubt, doubts
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.agreement import called_present
+from autolmk.report.annotation_doubts import FOLDER, Doubt, doubts
 from autolmk.report.blocks import Block, Gallery, Section, Table, Text, section
 from autolmk.report.cases import Shown, pictures
 from autolmk.report.sources import Sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from autolmk.bootstrap import Estimate
+from autolmk.evaluation.bootstrap import Estimate
 
 NOTHING = "–"
 CLOSE = "\N{NO-BREAK SPACE}"  # between what belongs on one line

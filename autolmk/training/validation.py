@@ -24,7 +24,7 @@ from autolmk.plans import Augmentation, Configuration, Plans, preprocessing_dige
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, likelihoods, predict_image
 from autolmk.prediction.refinement import look_again
-from autolmk.results import write_held_out
+from autolmk.recipe.results import write_held_out
 from autolmk.store import Store
 
 WINDOWS_A_CASE = 4  # of those that the codec measures by, where a window shows a part of the image

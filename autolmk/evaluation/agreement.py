@@ -16,11 +16,11 @@ import numpy as np
 from scipy import stats
 
 from autolmk.annotations import Annotation
-from autolmk.bootstrap import LEVEL, MIN_CASES, Estimate, shares
 from autolmk.dataset.description import Measurement
+from autolmk.evaluation.bootstrap import LEVEL, MIN_CASES, Estimate, shares
+from autolmk.evaluation.measurements import TABLE, Measured, measure, measured, read_measurements, unit_of
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measurements import TABLE, Measured, measure, measured, read_measurements, unit_of
 
 WITHIN = 1.96  # standard deviations to either side of the bias hold 95 % of normal differences
 

@@ -25,8 +25,8 @@ from autolmk.calibration import PresenceCalibration, fit_presence
 from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
 from autolmk.evaluation import penalties, point_errors
+from autolmk.evaluation.comparison import paired_test
 from autolmk.geometry import FloatArray
-from autolmk.selection import paired_test
 
 Rule = Literal["mean", "precision", "landmark_precision"]
 USUAL: Rule = "precision"  # unless another one is better beyond chance

@@ -12,7 +12,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
-from autolmk.jobs import Job, Result
+from autolmk.jobs.job import Job, Result
 from autolmk.runlog import duration
 
 LOOK_SECONDS = 2.0

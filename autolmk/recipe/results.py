@@ -20,7 +20,7 @@ from autolmk.detections import Detections, file_of, saved_cases
 from autolmk.evaluation import Evaluation, evaluate
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
-from autolmk.recipe import Conclusion
+from autolmk.recipe.recipe import Conclusion
 from autolmk.serialization import write_json
 
 TABLE, REVIEW, POINTS, SUMMARY = "landmarks.csv", "review.csv", "points.csv", "summary.json"

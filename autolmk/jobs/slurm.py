@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.jobs import Job
+from autolmk.jobs.job import Job
 
 CORES = 4  # a job; options of sbatch after the file's name change it
 HEAD = """#!/bin/bash

@@ -22,10 +22,10 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 
 from autolmk.errors import AutolmkError
-from autolmk.jobs import GRACE_SECONDS, Job, Place, Result, failure, run_job
+from autolmk.jobs.job import GRACE_SECONDS, Job, Place, Result, failure, run_job
+from autolmk.jobs.watching import Watch
 from autolmk.parallel import default_workers, processors
 from autolmk.serialization import write_bytes
-from autolmk.watching import Watch
 
 DASK_PREFIXES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 RAY, RAY_PREFIX = "ray", "ray://"

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.phantom_anatomy import CO_SLICE, HEAD, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT, Structure
+from autolmk.phantom.anatomy import CO_SLICE, HEAD, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT, Structure
 from autolmk.serialization import write_json
 
 SIDE = 80.0  # mm: the field of view that the model below was drawn for

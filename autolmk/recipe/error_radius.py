@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolmk.conformal import conformal_quantile
 from autolmk.errors import counted
+from autolmk.evaluation.conformal import conformal_quantile
 from autolmk.geometry import FloatArray
 
 LOG_PREFIX = "log_"  # of the names of statistics that are logarithms already; the others are lengths and above 0

@@ -17,9 +17,9 @@ import numpy as np
 from scipy import stats
 
 from autolmk.annotations.csv import write_rows
-from autolmk.conformal import conformal_quantile
 from autolmk.dataset.description import Measurement
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.conformal import conformal_quantile
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.serialization import read_text

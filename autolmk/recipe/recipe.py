@@ -20,13 +20,13 @@ import numpy as np
 
 from autolmk.dataset.description import Measurement
 from autolmk.detections import Detections
-from autolmk.ensembling import Combination, combine
-from autolmk.error_radius import ErrorRadius
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.measurements import MeasurementCalibration
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, decided
-from autolmk.measurements import MeasurementCalibration
 from autolmk.postprocessing import Judgement, Postprocessing
+from autolmk.recipe.ensembling import Combination, combine
+from autolmk.recipe.error_radius import ErrorRadius
 from autolmk.serialization import from_json, read_json, write_json
 
 RECIPE = "recipe.json"

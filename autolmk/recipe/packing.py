@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
-from autolmk.recipe import Member, Recipe
-from autolmk.registry import SOURCE_FOLDER, SOURCE_RECORD
+from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD
+from autolmk.recipe.recipe import Member, Recipe
 from autolmk.serialization import make_folder
 
 OF_MODEL = ("plans.json", "dataset.json", "dataset_fingerprint.json", SOURCE_RECORD)

@@ -10,11 +10,11 @@ from typing import Final
 
 from autolmk import splits
 from autolmk.errors import AutolmkError
-from autolmk.jobs import Job
+from autolmk.jobs.job import Job
+from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
 from autolmk.registry import label
-from autolmk.run_record import FILE_NAME, Record, Wanted, stamp
 from autolmk.store import Store
 
 ALL: Final = "all"  # the fold that holds nothing out

@@ -2,7 +2,7 @@
 
 1. Each model alone, and ensembles of two and three of the best ones, are judged on the cases that their folds held out;
    how an ensemble combines its members is fitted on the other folds' cases.
-2. The simplest candidate that loses at most 2 % against the best one is taken (`selection`).
+2. The simplest candidate that loses at most 2 % against the best one is taken (`evaluation.comparison`).
 3. Postprocessing steps and the error radius are chosen for it, and the whole pipeline is judged with these choices
    made on the other folds' cases only. Which candidate it is was chosen on all held-out cases.
 """
@@ -19,16 +19,16 @@ from tqdm import tqdm
 
 from autolmk.crossval import CrossValidation, common_cases
 from autolmk.dataset import Measurement
-from autolmk.ensembling import Combination, choose_combination
-from autolmk.error_radius import ErrorRadius, fit_error_radius
 from autolmk.evaluation import penalties, point_errors, swapped_points
+from autolmk.evaluation.comparison import Candidate, Comparison, compare, simplest
+from autolmk.evaluation.measurements import MeasurementCalibration, fit_factors, measure, propagated
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
-from autolmk.measurements import MeasurementCalibration, fit_factors, measure, propagated
 from autolmk.plans import Plans
 from autolmk.postprocessing import Context, Judgement, Postprocessing, choose_steps
-from autolmk.recipe import Conclusion, concluded, error_statistics
-from autolmk.selection import Candidate, Comparison, compare, simplest
+from autolmk.recipe.ensembling import Combination, choose_combination
+from autolmk.recipe.error_radius import ErrorRadius, fit_error_radius
+from autolmk.recipe.recipe import Conclusion, concluded, error_statistics
 
 MOST_MEMBERS = 3
 NO_POINT = "no held-out case has an annotated point"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
-from autolmk.landmark_statistics import (
+from autolmk.fingerprint.landmark_statistics import (
     CoSliceGroup,
     LandmarkStatistics,
     Pose,
@@ -28,11 +28,11 @@ from autolmk.landmark_statistics import (
     landmark_statistics,
     pose_spread,
 )
+from autolmk.fingerprint.summary import CaseSummary, ChannelSummary, label_values, summarise
+from autolmk.fingerprint.symmetry import mirror, pairs_from_names
 from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import from_json, read_json, write_json
 from autolmk.shape import mean_shape, shape_deviations
-from autolmk.summary import CaseSummary, ChannelSummary, label_values, summarise
-from autolmk.symmetry import mirror, pairs_from_names
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolmk.bootstrap import Estimate, means, median, resample_cases, shares
-from autolmk.evaluation import RADII
+from autolmk.evaluation.accuracy import RADII
+from autolmk.evaluation.bootstrap import Estimate, means, median, resample_cases, shares
 from autolmk.geometry import FloatArray
 
 TOLERATED = 0.02  # relative loss in MRE against the best that a simpler predictor may have, at most

@@ -1,4 +1,4 @@
-"""Evaluation: predicted against annotated landmarks. Says how far, how often, how sure, and what went wrong.
+"""Accuracy: predicted against annotated landmarks. Says how far, how often, how sure, and what went wrong.
 
 Every annotated-present point counts in MRE, median and SDR at its best candidate, even where it was predicted absent;
 misses are counted beside it. Nothing is hidden by leaving points out: a point without any predicted position counts as
@@ -18,8 +18,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from autolmk.annotations import Annotation
-from autolmk.bootstrap import Estimate, means, median, resample_cases, shares
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.bootstrap import Estimate, means, median, resample_cases, shares
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 

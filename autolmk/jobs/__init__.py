@@ -1,0 +1,1 @@
+"""Jobs: what autolmk_run does. `workflow` says which commands a dataset needs; `dispatch` runs them as processes."""
