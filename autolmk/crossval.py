@@ -6,6 +6,7 @@ is made on these predictions and on nothing else.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from autolmk.detections import Detections, file_of, saved_cases
 from autolmk.errors import AutolmkError, some
 from autolmk.landmarks import Landmarks
 
+logger = logging.getLogger(__name__)
 VALIDATION, TRUTH = "validation", "truth.csv"  # in a fold's folder
 REMEDY = "validate the fold again: autolmk_train DATASET CONFIGURATION FOLD --val"
 
@@ -125,4 +127,7 @@ def common_cases(models: Mapping[str, CrossValidation]) -> tuple[str, ...]:
             expected=f"the same folds of {', '.join(models)}",
             remedy="train the same folds of each, with one splits_final.json",
         )
+    left_out = set().union(*(model.fold_of for model in models.values())) - cases
+    if left_out:
+        logger.warning("judged on %d cases; not all models held out %s", len(cases), some(sorted(left_out)))
     return tuple(sorted(cases))

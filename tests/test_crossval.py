@@ -62,14 +62,15 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
         read_crossval(tmp_path / "m", [1])
 
 
-def test_models_of_other_splits_are_refused(tmp_path: Path) -> None:
+def test_models_of_other_splits_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_model(tmp_path / "m", {0: ["x", "y"], 1: ["z"]})
     write_model(tmp_path / "n", {0: ["x"], 1: ["y", "z"]})
     one, other = read_crossval(tmp_path / "m", [0, 1]), read_crossval(tmp_path / "n", [0, 1])
     with pytest.raises(AutolmkError, match="y held out in different folds"):
         common_cases({"m": one, "n": other})
-    assert common_cases({"m": one}) == ("x", "y", "z")
+    assert common_cases({"m": one}) == ("x", "y", "z") and not caplog.messages
     assert common_cases({"m": one, "n": read_crossval(tmp_path / "n", [0])}) == ("x",)
+    assert caplog.messages == ["judged on 1 cases; not all models held out y, z"]
 
 
 def test_cases_with_other_landmarks_are_refused(tmp_path: Path) -> None:

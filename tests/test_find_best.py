@@ -231,6 +231,29 @@ def test_results_of_folds_are_accumulated(trained: Path, capsys: pytest.CaptureF
     assert f"MRE {np.mean(errors):.3f} mm" in capsys.readouterr().out
 
 
+def test_a_measurement_may_be_declared_after_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(tmp_path, folds=("0",))
+    write_validation(model, 0.4, seed=1, folds={0: CASES[0]})
+    raw = tmp_path / "raw" / model.parent.name / "dataset.json"
+    raw.parent.mkdir(parents=True)
+    described = {
+        "name": model.parent.name,
+        "channel_names": {"0": "CT"},
+        "file_ending": ".nii.gz",
+        "landmarks": {name: {"index": i} for i, name in enumerate(NAMES)},
+        "measurements": {"apart": {"distance": NAMES}},
+    }
+    raw.write_text(json.dumps(described))
+    assert find_best_configuration.main(["1", *folders(tmp_path)]) == 0
+    assert Recipe.load(model.parent / "best" / "recipe.json").measurements["apart"].distance == NAMES
+    described["landmarks"] = {name: {"index": i} for i, name in enumerate((*NAMES, "new"))}
+    described["measurements"] = {"apart": {"distance": ("bright", "new")}}
+    raw.write_text(json.dumps(described))
+    assert find_best_configuration.main(["1", *folders(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "not trained for" in said and "found: new" in said and str(raw) in said
+
+
 def test_one_fold_of_one_case_is_enough_to_pack_a_model(tmp_path: Path) -> None:
     """Nothing can be chosen then, and the reasons are said in place of numbers."""
     model = make_model(tmp_path, folds=("0",))

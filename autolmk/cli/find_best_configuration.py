@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.cli.held_out import add_models, held_out_models
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.paths import BEST
 
 if TYPE_CHECKING:
     from autolmk.crossval import CrossValidation
+    from autolmk.dataset import Measurement
     from autolmk.plans import Plans
     from autolmk.recipe import Recipe
     from autolmk.recipe.model_selection import Choice
@@ -56,7 +57,8 @@ def _find(args: argparse.Namespace) -> int:
     )
     place = next(iter(models)).parent
     held_out = next(iter(models.values()))
-    recipe = _recipe(choice, plans, next(iter(models)), held_out, args.level)
+    measurements = _measurements((folders.raw.path / plans.dataset_name, next(iter(models))), plans)
+    recipe = _recipe(choice, plans, measurements, held_out, args.level)
     target = place / BEST
     pack(target, place, recipe, lambda folder: _write(folder, target, choice, plans, held_out, args))
     print(table(choice, plans.unit))
@@ -93,13 +95,32 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
     return Size(len(files), weights)
 
 
-def _recipe(choice: Choice, plans: Plans, model: Path, held_out: CrossValidation, level: float) -> Recipe:
+def _measurements(places: Sequence[Path], plans: Plans) -> dict[str, Measurement]:
+    """Of the first dataset.json that there is: the raw dataset's may declare what the model did not know in training.
+    AutolmkError where one is of a landmark that the model does not find."""
     from autolmk.dataset import DatasetDescription
+
+    for file in (place / "dataset.json" for place in places):
+        if file.is_file():
+            found = DatasetDescription.load(file).measurements or {}
+            unknown = sorted({name for one in found.values() for name in one.landmarks} - set(plans.landmarks))
+            if unknown:
+                raise AutolmkError(
+                    "measurements name landmarks that these models were not trained for",
+                    file=file,
+                    found=some(unknown),
+                    remedy="take these measurements out, or train for the dataset as it is now",
+                )
+            return found
+    return {}
+
+
+def _recipe(
+    choice: Choice, plans: Plans, measurements: dict[str, Measurement], held_out: CrossValidation, level: float
+) -> Recipe:
     from autolmk.recipe import Member, Recipe
     from autolmk.recipe.model_selection import calibrate_measurements
 
-    file = model / "dataset.json"
-    measurements = (DatasetDescription.load(file).measurements if file.is_file() else None) or {}
     return Recipe(
         dataset_name=plans.dataset_name,
         unit=plans.unit,

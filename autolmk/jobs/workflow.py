@@ -282,7 +282,7 @@ def _find_best(request: Request, asked: Wanted, finals: tuple[Path, ...]) -> Ste
     command = ("find_best_configuration", request.dataset, "-c", *asked.configurations, "-f", *asked.folds)
     outputs = tuple(request.results / BEST / name for name in (RECIPE, INFORMATION))
     job = request.job("find_best", *command, "-p", request.plans_name, outputs=outputs)
-    return Step("find_best", job, finals)
+    return Step("find_best", job, (*finals, request.raw / "dataset.json"))
 
 
 def _predict(request: Request, images: Path, model: tuple[str, ...], inputs: tuple[Path, ...]) -> Step:
