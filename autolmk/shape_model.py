@@ -46,11 +46,6 @@ class Expectation:
     weight: FloatArray
     pose: Similarity | None
 
-    @property
-    def standard_deviation(self) -> FloatArray:
-        """(L,) mm an axis."""
-        return np.asarray(np.sqrt(np.trace(self.covariance, axis1=1, axis2=2) / self.place.shape[1]))
-
     def distance(self, points: FloatArray, noise: FloatArray | float = 0.0) -> FloatArray:
         """(L, ...) Mahalanobis distance of points (L, ..., P); noise: mm an axis, their own error, a number or (L,)."""
         n, p = self.place.shape
@@ -104,11 +99,6 @@ class ShapeModel:
         modes = np.array(self.modes, dtype=np.float64).reshape(-1, *self.points.shape)
         variance = np.array(self.variance) + (modes**2).sum(axis=0)
         return np.asarray(self.inflation**2 * variance.mean(axis=1))
-
-    def expected(self, points: FloatArray, weight: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
-        """(places (L, P), standard deviations an axis (L,)), both mm, see `expectation`."""
-        found = self.expectation(points, weight)
-        return found.place, found.standard_deviation
 
     def expectation(
         self,
@@ -189,16 +179,6 @@ class ShapeModel:
             mean[i] = across @ pulled
             covariance[i] = _positive(blocks[i, :, i] - across @ inverse @ across.T)
         return mean, covariance
-
-    def residual(self, points: FloatArray, weight: FloatArray | None = None) -> FloatArray:
-        """(L,) mm: how far each point (L, P) is from where the others make it likely."""
-        return np.asarray(np.linalg.norm(points - self.expectation(points, weight).place, axis=1))
-
-    def standardised(
-        self, points: FloatArray, weight: FloatArray | None = None, noise: FloatArray | float = 0.0
-    ) -> FloatArray:
-        """(L,) the same in standard deviations (Mahalanobis), see `threshold`."""
-        return self.expectation(points, weight, noise).distance(points, noise)
 
     def threshold(self, false_alarms: float) -> float:
         """Standardised distance that this share of correct points exceeds: measured on training points that their model
