@@ -43,7 +43,7 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
     command("plan_and_preprocess", "-d", "1", "-pl", "heatmap", "--preset", "XS")
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     assert plans["landmarks"] == list(POINTS[ndim]) and plans["unit"] == ("mm" if ndim == 3 else "px")
-    command("train", "1", "0", "--max-time", "12s", "--workers", "0", "--threads", "1")
+    command("train", "1", "0", "--epochs", "1", "--workers", "0", "--threads", "1")
     (model,) = (tmp_path / "results" / NAME).iterdir()
     assert (model / "fold_0" / "checkpoint_final.safetensors").is_file()
     predictions = tmp_path / "predictions"
