@@ -71,13 +71,15 @@ def look(
     *members: Member,
     shape: FloatArray | None = None,
     errors: FloatArray | None = None,
+    search: bool = True,
 ) -> Prediction:
     fill = (FAR,) * len(image.array)
     used = members or (member(plans),)
     side = plans.configuration("test").patch_size
     known = () if errors is None else tuple(tuple(tuple(row) for row in case) for case in errors.tolist())
     measured = [Measured(mean_shape=mean_shape(shape), placement=Placement(side, 2.0, known))] * len(used)
-    return look_again(image, fill, before, used, plans, plans.configuration("test"), measured, device="cpu")
+    rest = (plans, plans.configuration("test"), measured)
+    return look_again(image, fill, before, used, *rest, device="cpu", search=search)
 
 
 def grid(d: int) -> Geometry:
@@ -136,6 +138,9 @@ def test_a_landmark_outside_its_window_is_searched_around_it(d: int) -> None:
     found = look(scene(geometry, points, [2.0] * FEW), first(wrong, plans), plans)
     np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
     assert found.log_odds[2, 0] > 0 and 1 + FEW < found.looks <= 1 + FEW + 3**d
+    unsearched = look(scene(geometry, points, [2.0] * FEW), first(wrong, plans), plans, search=False)
+    assert unsearched.looks == 1 + FEW
+    np.testing.assert_array_equal(unsearched.candidates[2, 0], wrong[2])
 
 
 def test_a_landmark_far_off_is_found_where_the_shape_expects_it() -> None:

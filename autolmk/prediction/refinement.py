@@ -60,17 +60,18 @@ def look_again(
     measured: Sequence[Measured],
     *,
     device: torch.device | str,
+    search: bool = True,
 ) -> Prediction:
     """Landmarks of a preprocessed image from windows around `before`, what the previous stage says of this image.
 
-    Arguments as of `inference.predict_image`; measured: of each member's fold. AutolmkError where a fold measured no
-    placement, or a network's output is not finite.
+    Arguments as of `inference.predict_image`; measured: of each member's fold. search: for what windows call elsewhere.
+    AutolmkError where a fold measured no placement, or a network's output is not finite.
     """
     looks = [
         _Looks(image, fill, member, one, plans, configuration, torch.device(device))
         for member, one in zip(members, measured, strict=True)
     ]
-    found = [look.settle(before) for look in looks]
+    found = [look.settle(before, search=search) for look in looks]
     unknown = np.all([np.isin(plans.landmarks, member.untrained) for member in members], axis=0)
     candidates, log_odds, spread = fuse(found, merge_radius(configuration))
     log_odds[unknown] = -np.inf
@@ -110,7 +111,7 @@ class _Looks:
         self.network = MixedPrecision(member.network, device, self.precision.dtype)
         self.seen = 0
 
-    def settle(self, before: Prediction) -> Seen:
+    def settle(self, before: Prediction, *, search: bool) -> Seen:
         """What is seen after all rounds, best first."""
         points = before.candidates[:, 0]
         frame = self._frame(points, before.log_odds[:, 0])
@@ -121,7 +122,7 @@ class _Looks:
             here = log_odds[:, 0] + self.holds > 0
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
-        return self._search(points, middles, seen, frame)
+        return self._search(points, middles, seen, frame) if search else seen
 
     def _frame(self, points: FloatArray, log_odds: FloatArray) -> Frame:
         """From the points that are confident, or the better half where few are."""

@@ -242,9 +242,11 @@ class Loop:
         trainer, average = self.work.trainer, self.run.averaged
         return Member(trainer.prediction_network(average.network), average.codec, self.measured.untrained)
 
-    def _predict(self, cases: Sequence[str], description: str | None = None) -> Validation:
+    def _predict(self, cases: Sequence[str], *, final: bool) -> Validation:
+        """Before the end without searches: a network that has learnt little calls much elsewhere, and would search in
+        vain for longer than it trains."""
         trainer = self.work.trainer
-        bar = partial(tqdm, desc=description, leave=False, disable=None if description else True)
+        bar = partial(tqdm, desc="final validation", leave=False, disable=None if final else True)
         return validate(
             self._member(),
             self.work.store,
@@ -254,6 +256,7 @@ class Loop:
             self.measured,
             device=self.run.device,
             before=None if self.work.earlier is None else self.work.earlier.predict,
+            search=final,
             interrupted=self.signals.stop,
             progress=bar,
         )
@@ -261,7 +264,7 @@ class Loop:
     def _validate(self, cases: Sequence[str], progress: float) -> None:
         """During training, with the averaged weights; keeps the best ones."""
         run = self.run
-        validation = self._predict(cases)
+        validation = self._predict(cases, final=False)
         run.budget.took(len(cases), validation.seconds, progress)
         whole = run.budget.chosen == len(cases)  # a look at one case only measures what a look costs
         self._judge(validation, "best so far" if whole and self._improved(validation) else "", keep=whole)
@@ -303,7 +306,7 @@ class Loop:
         if work.val_cases:
             try:
                 self._measure_decoding()
-                validation = self._predict(work.val_cases, "final validation")
+                validation = self._predict(work.val_cases, final=True)
             except Interrupted:
                 return False
             took = validation.seconds

@@ -56,7 +56,10 @@ class Run:
         self.averaged = Averaged(self.network, self.codec, schedule.ema_decay)
         measures = type(self.codec).measure is not Codec.measure
         self.budget = ValidationBudget(
-            schedule.validation_share, n_held_out, measured=min(n_held_out, MEASURED_CASES) if measures else 0
+            schedule.validation_share,
+            n_held_out,
+            measured=min(n_held_out, MEASURED_CASES) if measures else 0,
+            searches=trainer.configuration.previous_stage is not None,
         )
         self.iteration, self.closed = 0, 0
         self.best: float | None = None

@@ -105,8 +105,7 @@ class ValidationBudget:
     """Keeps validation during training within a share of the run's time, the final validation of all cases included.
 
     Validation falls due at every twentieth of the run, at an epoch's end. Where its cost does not fit, fewer cases are
-    looked at (always the same ones, so that results compare), then less often. seconds_per_case: measured, None before;
-    a network that has learnt little searches long, so that a cost that takes much of the time is measured again.
+    looked at (always the same ones, so that results compare), then less often. seconds_per_case: measured, None before.
     """
 
     share: float
@@ -116,27 +115,24 @@ class ValidationBudget:
     chosen: int | None = None  # how many cases are looked at
     last_progress: float = 0.0
     measured: int = 0  # cases that the codec looks at too, at the end
+    searches: bool = False  # at the end, what windows call elsewhere
 
     TIMES = 20
     AT_MOST = 0.5  # of a time limit is kept for the final validation
-    AGAIN = 0.2  # of the run, after which a high cost is measured again
+    SEARCH = 2.0  # seconds of a case at the end, over those of a case before
 
     def reserve(self, limits: Limits) -> float:
         """Seconds of the time limit to keep for the end: the expected length of the final validation and of what the
         codec measures, at most half of it."""
         if limits.max_seconds is None or self.n_cases == 0:
             return 0.0
-        cases = self.n_cases + self.measured
+        cases = self.n_cases * (self.SEARCH if self.searches else 1.0) + self.measured
         return min(self.AT_MOST * limits.max_seconds, (self.seconds_per_case or 0.0) * cases)
 
     def must_time(self, progress: float, limits: Limits) -> bool:
-        """Whether a case has to be timed now, though no epoch ends, so that `reserve` knows what to keep: a first one,
-        and another one for every fifth of the run while more than `share` of it is kept."""
-        if limits.max_seconds is None or self.n_cases == 0 or progress >= 1:
-            return False
-        if self.seconds_per_case is None:
-            return progress >= 1 / self.TIMES
-        return self.reserve(limits) > self.share * limits.max_seconds and progress >= self.last_progress + self.AGAIN
+        """Whether a first case has to be timed now, though no epoch ends, so that `reserve` knows what to keep."""
+        unknown = limits.max_seconds is not None and self.n_cases > 0 and self.seconds_per_case is None
+        return unknown and 1 / self.TIMES <= progress < 1
 
     def due(self, progress: float) -> bool:
         """Whether a twentieth of the run has been completed since the last validation."""

@@ -102,13 +102,15 @@ def validate(
     *,
     device: torch.device,
     before: Callable[[str], Prediction] | None = None,
+    search: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
     progress: Callable[[Sequence[str]], Any] = iter,
 ) -> Validation:
     """Predict each case as autolmk_predict would and compare with the truth.
 
-    before: what the previous stage says of a case, for a later stage. interrupted: asked before each case; where true,
-    raises Interrupted. progress: wraps the cases, such as tqdm. The global random state is left as it was.
+    before: what the previous stage says of a case, for a later stage. search: as of `look_again`. interrupted: asked
+    before each case; where true, raises Interrupted. progress: wraps the cases, such as tqdm. The global random state
+    is left as it was.
     AutolmkError where a case was preprocessed by other plans.
     """
     start = time.monotonic()
@@ -124,7 +126,7 @@ def validate(
             if before is None:
                 prediction = predict_image(image, fill, *rest, device=device)
             else:
-                prediction = look_again(image, fill, before(case), *rest, device=device)
+                prediction = look_again(image, fill, before(case), *rest, device=device, search=search)
             results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
     return Validation(results, time.monotonic() - start)
 
