@@ -19,7 +19,9 @@ from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Plans, Windows
+from autolmk.prediction.inference import Prediction
 from autolmk.prediction.model import Model
+from autolmk.prediction.refinement import Seen, _Looks
 from autolmk.prediction.stages import Prepared, predict_stages
 from autolmk.registry import keep_sources
 from autolmk.runlog import read_log
@@ -185,6 +187,19 @@ def test_each_stage_has_loggers_of_its_own(store: Store, tmp_path: Path) -> None
     for folder in (tmp_path / "heatmap", tmp_path):
         kinds = [(kind, iteration) for place, kind, iteration in said if place == folder]
         assert kinds[0] == ("begin", 0) and kinds[-1] == ("end", 0) and kinds[1:-1] == sorted(kinds[1:-1]) != []
+
+
+def test_looks_during_training_do_not_search(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, settle = [], _Looks.settle
+
+    def noted(self: _Looks, before: Prediction, *, search: bool) -> Seen:
+        searched.append(search)
+        return settle(self, before, search=search)
+
+    monkeypatch.setattr(_Looks, "settle", noted)
+    assert train(store, tmp_path, epochs=3)
+    during, final = searched[: -len(VAL)], searched[-len(VAL) :]
+    assert during and not any(during) and all(final)
 
 
 def test_a_finished_chain_is_not_trained_again(store: Store, trained: Path) -> None:
