@@ -286,7 +286,11 @@ def shorten(data: bytes) -> bytes:
     return data[:-12]
 
 
-@pytest.mark.parametrize("damage", [halve, shorten, lambda data: b"", lambda data: b"hello\n" * 100], ids=["halved", "shortened", "empty", "text"])
+@pytest.mark.parametrize(
+    "damage",
+    [halve, shorten, lambda data: b"", lambda data: b"hello\n" * 100],
+    ids=["halved", "shortened", "empty", "text"],
+)
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".jpg", ".tif", ".dcm"])
 def test_damaged_files_are_refused_in_silence(
     ending: str, damage: Callable[[bytes], bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
