@@ -234,11 +234,11 @@ def test_a_crash_in_validation_repeats_it(
 ) -> None:
     predict, calls = Loop._predict, []
 
-    def crashing(loop: Loop, *arguments: Any) -> Any:
+    def crashing(loop: Loop, *arguments: Any, final: bool) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise _Killed
-        return predict(loop, *arguments)
+        return predict(loop, *arguments, final=final)
 
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_predict", crashing)
@@ -343,8 +343,8 @@ def slow_validation(monkeypatch: pytest.MonkeyPatch, *seconds_a_case: float) -> 
     """A case takes so long in the first validation, in the second one, and as in the last of these in all others."""
     predict, left = Loop._predict, list(seconds_a_case)
 
-    def slow(loop: Loop, cases: Any, description: str | None = None) -> Any:
-        validation = predict(loop, cases, description)
+    def slow(loop: Loop, cases: Any, *, final: bool) -> Any:
+        validation = predict(loop, cases, final=final)
         pause = len(cases) * (left.pop(0) if len(left) > 1 else left[0])
         time.sleep(pause)
         return dataclasses.replace(validation, seconds=validation.seconds + pause)
