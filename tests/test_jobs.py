@@ -16,7 +16,7 @@ import pytest
 
 from autolmk.errors import AutolmkError
 from autolmk.jobs import dispatch
-from autolmk.jobs import job as jobs
+from autolmk.jobs import job as job_module
 from autolmk.jobs.dispatch import Pulse, check_scheduler, local_places, run_jobs
 from autolmk.jobs.job import Job, Place, command_line, run_job, tail
 from autolmk.jobs.watching import Watch
@@ -35,7 +35,7 @@ with exclusive(Path(sys.argv[1])):
 WAITS = """
 import sys, time, signal
 from pathlib import Path
-from autolmk.jobs import job as jobs
+from autolmk.jobs import job as job_module
 from autolmk.jobs.dispatch import run_jobs
 from autolmk.jobs.job import Job, Place
 
@@ -53,7 +53,7 @@ time.sleep(60)
 '''
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    jobs.command_line = lambda job, place: [
+    job_module.command_line = lambda job, place: [
         sys.executable, "-c", SLEEPS, str(__import__("os").getpid()), str(folder / job.name)
     ]
     both = [Job(name, (name,), folder / f"{name}.log") for name in ("a", "b")]
@@ -68,7 +68,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
     def line(job: Job, place: Place) -> list[str]:
         return [sys.executable, "-c", job.command[0], *job.arguments(place)]
 
-    monkeypatch.setattr(jobs, "command_line", line)
+    monkeypatch.setattr(job_module, "command_line", line)
 
 
 def job(place: Path, name: str, code: str, *arguments: str, **settings: Any) -> Job:
@@ -159,10 +159,10 @@ def test_a_job_waits_until_the_fold_is_free(python: None, tmp_path: Path, monkey
     stage = tmp_path / "fold_0" / "coarse"
     stage.mkdir(parents=True)
     train = job(tmp_path, "train", "import time; print(time.time())", folder=tmp_path / "fold_0")
-    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(job_module, "POLL_SECONDS", 0.05)
     with subprocess.Popen([sys.executable, "-c", HELD, str(stage), "30"], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        monkeypatch.setattr(jobs, "LOCK_SECONDS", 0.2)
+        monkeypatch.setattr(job_module, "LOCK_SECONDS", 0.2)
         result = run_job(train, CPU[0])
         assert not result.good and "another process still trains into" in result.said
         holder.kill()
@@ -170,7 +170,7 @@ def test_a_job_waits_until_the_fold_is_free(python: None, tmp_path: Path, monkey
 
 
 def test_a_lock_is_seen_from_another_process_alone(tmp_path: Path) -> None:
-    assert not jobs.is_locked(tmp_path)
+    assert not job_module.is_locked(tmp_path)
     with exclusive(tmp_path):
         code = "import sys, pathlib\nfrom autolmk.training.signals import is_locked\n"
         code += "sys.exit(int(is_locked(pathlib.Path(sys.argv[1]))))"

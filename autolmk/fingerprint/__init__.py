@@ -5,16 +5,14 @@ from __future__ import annotations
 from autolmk.fingerprint.fingerprint import (
     FILE_NAME,
     CaseGeometry,
-    CoSliceGroup,
     Fingerprint,
     Intensity,
-    LandmarkStatistics,
     MirrorPlane,
-    Pose,
     extract_fingerprint,
     fingerprint_of,
     largest_case_bytes,
 )
+from autolmk.fingerprint.landmark_statistics import CoSliceGroup, LandmarkStatistics, Pose
 
 __all__ = [
     "CaseGeometry",

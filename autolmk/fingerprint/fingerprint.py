@@ -38,19 +38,6 @@ if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
     from autolmk.dataset.description import DeclaredSlice
 
-__all__ = [
-    "CaseGeometry",
-    "CoSliceGroup",
-    "Fingerprint",
-    "Intensity",
-    "LandmarkStatistics",
-    "MirrorPlane",
-    "Pose",
-    "extract_fingerprint",
-    "fingerprint_of",
-    "summarise_case",
-]
-
 VERSION = 2
 FILE_NAME = "dataset_fingerprint.json"
 BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression, float32, working copies
