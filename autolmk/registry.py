@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
@@ -17,7 +18,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.errors import AutolmkError
@@ -283,6 +284,14 @@ def _module(place: str, kind: str, specification: str) -> ModuleType:
         raise _import_failed(kind, specification, error) from error
 
 
+class _AsItIs(importlib.machinery.SourceFileLoader):
+    """Compiles the file as it is now. Bytecode that Python keeps beside a file counts as current where size and second
+    of change are the same, and would be left in users' folders."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _module_of_file(file: Path, kind: str) -> ModuleType:
     """The module of a .py file, loaded once a content, under a name of its own, its folder not put on the path."""
     file = file.expanduser().absolute()
@@ -294,7 +303,7 @@ def _module_of_file(file: Path, kind: str) -> ModuleType:
     name = f"{PLUGIN}{hashlib.sha256(str(file).encode() + content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_AsItIs(name, str(file)))
     if spec is None or spec.loader is None:
         raise AutolmkError(f"the {kind}'s file is no Python file", file=file, remedy="name a file that ends with .py")
     module = importlib.util.module_from_spec(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 
@@ -51,15 +52,18 @@ def test_an_unknown_name_gets_near_names() -> None:
 
 
 def test_a_class_of_a_file_and_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # as Python is by default
     file = write(tmp_path)
     found = registry.trainer_class(f"{file}:Mine")
+    changed = file.stat().st_mtime_ns
     assert issubclass(found, HeatmapTrainer) and found is registry.trainer_class(f"{file}:Mine")
     monkeypatch.chdir(tmp_path)
     assert registry.trainer_class("mine.py:Mine") is found
     assert registry.absolute("mine.py:Mine") == f"{file}:Mine" and registry.absolute("heatmap") == "heatmap"
     assert registry.trainer_class("autolmk.trainers.heatmap:HeatmapTrainer") is HeatmapTrainer
-    write(tmp_path, marker=2)  # an edited file is another module
+    os.utime(write(tmp_path, marker=2), ns=(changed, changed))  # an edited file is another module, whatever its time
     assert vars(registry.trainer_class("mine.py:Mine"))["marker"] == 2
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
