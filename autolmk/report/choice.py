@@ -70,11 +70,20 @@ def _comparison(candidates: Mapping[str, Mapping[str, Any]], chosen: str, unit: 
     for name in order:
         found = candidates[name]
         row = [name, _size(found), interval(estimate(found.get("mre"))), interval(estimate(found.get("median")))]
-        row += [interval(estimate(_object(found, "sdr").get(r)), share=True) for r in radii]
-        row += [plain(found.get("swaps")), interval(estimate(found.get("loss_against_best")), share=True)]
-        rows.append((*row, p_value(as_number(found.get("p"))), p_value(as_number(found.get("p_holm")))))
-    head = ["candidate", "size", f"MRE ({unit})", f"median ({unit})"]
-    head += [f"SDR {r} {unit}" for r in radii] + ["swapped", "loss against the best", "p", "p (Holm)"]
+        row += [interval(estimate(found.get("loss_against_best")), share=True)]
+        row += [p_value(as_number(found.get("p"))), p_value(as_number(found.get("p_holm"))), plain(found.get("swaps"))]
+        rows.append((*row, *(interval(estimate(_object(found, "sdr").get(r)), share=True) for r in radii)))
+    head = [
+        "candidate",
+        "size",
+        f"MRE ({unit})",
+        f"median ({unit})",
+        "loss against the best",
+        "p",
+        "p (Holm)",
+        "swapped",
+    ]
+    head += [f"SDR {r} {unit}" for r in radii]
     caption = "Candidates on the held-out cases, least error first; the chosen one is stressed"
     strong = frozenset([order.index(chosen)] if chosen in order else [])
     return Table(caption, tuple(head), "ll" + "r" * (len(head) - 2), tuple(rows), strong)
