@@ -55,20 +55,20 @@ def main() -> int:
     results = work / "results" / folder.name
     images = folder / "imagesTs"
     predictions = {"final predictor": results / "predictions" / "imagesTs"}
-    packed = {p.name for p in models(results / "best")}
+    packed = {model.name for model in models(results / "best")}
+    trained = {m.name.split("__")[-1]: m for m in models(results)}
     members = []
-    for model in models(results):
-        configuration = model.name.split("__")[-1]
-        single = [(f"{configuration}, fold {fold}", [fold]) for fold in arguments.folds]
-        for predictor, folds in [(configuration, arguments.folds), *(single if len(arguments.folds) > 1 else [])]:
+    for configuration in arguments.configurations:
+        model = trained[configuration]
+        single = {f"{configuration}, fold {fold}": [fold] for fold in arguments.folds}
+        for predictor, folds in {configuration: arguments.folds, **single}.items():
             predictions[predictor] = predict(images, model, folds, work)
             if model.name in packed and (len(folds) == 1 or len(packed) > 1):
                 members.append(predictor)
-    if len(models(results)) > 1:
+    if len(arguments.configurations) > 1:
         together = work / "predictions_together"
-        inputs = [str(predictions[model.name.split("__")[-1]]) for model in models(results)]
-        if not (together / "landmarks.csv").exists():
-            command("ensemble", "-i", *inputs, "-o", str(together))
+        inputs = [str(predictions[configuration]) for configuration in arguments.configurations]
+        command("ensemble", "-i", *inputs, "-o", str(together))
         command("evaluate", str(together), "-d", "1")
         predictions["all configurations, counted alike"] = together
     unit = "px" if str(next((folder / "imagesTs").iterdir())).endswith(PIXELS_ONLY) else "mm"
@@ -116,7 +116,7 @@ def report(name: str, predictions: dict[str, Path], members: list[str], best: Pa
         bounds.insert(0, (f"MRE, {unit}", final, MRE[name]))
     if name in FAR:
         bounds.append((f"points beyond {FAR[name]:g} {unit} without a flag", unseen, 0))
-    if members:
+    if len(members) > 1:
         bounds.append(("MRE over that of the best member", final / min(mre[m] for m in members), 1.0))
     missed = 0
     for what, found, bound in bounds:

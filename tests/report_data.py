@@ -209,11 +209,11 @@ def _best(data: ReportData, dataset: Dataset, cases: _Cases, evaluations: dict[s
 def information(name: str, plans: Plans, judged: Evaluation, evaluations: dict[str, Evaluation]) -> dict[str, object]:
     """inference_information.json."""
     candidates = {}
-    for key, result in {**evaluations, "heatmap + global_to_local": judged}.items():
-        parts = key.split(" + ")
+    for parts, result in [*(((part,), found) for part, found in evaluations.items()), (tuple(evaluations), judged)]:
+        members = [f"{plans.configuration(part).trainer}__autolmkPlans__{part}" for part in parts]
         scores, ensemble = result.overall, len(parts) > 1
-        candidates[key] = {
-            "members": [f"trainer__autolmkPlans__{part}" for part in parts],
+        candidates[" + ".join(members)] = {
+            "members": members,
             "n_stages": sum(len(plans.chain(part)) for part in parts),
             "parameters": 1_250_000 * len(parts),
             "mre": scores.mre,
@@ -240,7 +240,7 @@ def information(name: str, plans: Plans, judged: Evaluation, evaluations: dict[s
         "unit": plans.unit,
         "folds": [0, 1, 2],
         "n_cases": judged.n_cases,
-        "chosen": "heatmap + global_to_local",
+        "chosen": list(candidates)[-1],
         "why": "the single configurations lose more than 2 % against it",
         "candidates": candidates,
         "combination": {"rule": "weighted by precision", "mre": {"mean": 0.5, "weighted by precision": 0.45}},

@@ -89,7 +89,8 @@ def test_all_sections_are_there_with_their_figures(data: ReportData, page: str) 
     assert 'class="missing"' not in page
     summary = read_json(data.results / "best" / "crossval" / "summary.json")["overall"]
     assert f"{summary['mre']['value']:.3g}" in found.text
-    for said in ("heatmap + global_to_local", "within radius", "ROC of presence", "eyes by ears", "0.003", "Pituitary"):
+    chosen = "heatmap__autolmkPlans__heatmap + local_cells__autolmkPlans__global_to_local"
+    for said in (chosen, "within radius", "ROC of presence", "eyes by ears", "0.003", "Pituitary"):
         assert said in found.text
     assert len(page) < 15e6
 
@@ -123,7 +124,7 @@ def test_names_from_files_are_escaped(copy: ReportData) -> None:
     evil = '<script>document.title="x"</script>"&'
     known = copy.results / "best" / "inference_information.json"
     content = read_json(known)
-    content["candidates"][evil] = content["candidates"]["heatmap"]
+    content["candidates"][evil] = content["candidates"]["heatmap__autolmkPlans__heatmap"]
     write_json(known, {**content, "chosen": evil, "why": evil})
     for file in copy.results.rglob("*"):
         if file.suffix in (".csv", ".json") and file.name != known.name:
