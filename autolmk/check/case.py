@@ -47,7 +47,13 @@ class Findings:
 
 def inspect_case(dataset: Dataset, item: tuple[Split, Case]) -> Findings:
     """Read one case and say what is wrong with it. Test cases may be without landmarks."""
-    split, case = item
+    with imageio.noticed() as notices:
+        findings = _inspect_case(dataset, *item)
+    said = tuple(Fault.of_notice(n, item[1].identifier, item[0]) for n in notices)
+    return replace(findings, faults=(*findings.faults, *said))
+
+
+def _inspect_case(dataset: Dataset, split: Split, case: Case) -> Findings:
     faults: list[Fault] = []
     image, labels = _attempt(faults, case, lambda: dataset.read_image(case)), None
     if image is not None:

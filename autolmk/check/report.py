@@ -11,6 +11,7 @@ from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError, counted
 from autolmk.fingerprint import Fingerprint, fingerprint_of
 from autolmk.fingerprint.summary import CaseSummary
+from autolmk.imageio import Notice
 from autolmk.serialization import to_json
 
 Severity = Literal["dataset", "case", "warning"]
@@ -49,6 +50,13 @@ class Fault:
         """The same as an error."""
         found, expected = (None if v is None else str(v) for v in (error.found, error.expected))
         return cls(severity, error.problem, error.file, error.case or case, found, expected, error.remedy, split)
+
+    @classmethod
+    def of_notice(cls, notice: Notice, case: str, split: Split) -> Fault:
+        """A warning: what reading an image noticed."""
+        return cls(
+            "warning", notice.problem, notice.file, case, notice.found, notice.expected, notice.remedy, split=split
+        )
 
     def __str__(self) -> str:
         error = AutolmkError(

@@ -16,6 +16,7 @@ from autolmk.imageio.files import (
     list_mixed_cases,
     split_name,
 )
+from autolmk.imageio.notices import Notice, notice, noticed
 from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
 from autolmk.imageio.writing import write_image
 
@@ -23,12 +24,15 @@ __all__ = [
     "DICOM",
     "ENDINGS",
     "SIZELESS",
+    "Notice",
     "check_channels",
     "ending_of",
     "has_physical_size",
     "list_cases",
     "list_mixed_cases",
     "metadata",
+    "notice",
+    "noticed",
     "read_geometry",
     "read_image",
     "split_name",

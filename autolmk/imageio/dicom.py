@@ -23,7 +23,17 @@ def has_pixel_size(reader: Any) -> bool:
     return any(reader.HasMetaDataKey(t) for t in tags) or reader.GetSpacing()[:2] != (1.0, 1.0)
 
 
+def inspect_file(file: Path) -> Source:
+    """A single DICOM file: a radiograph, a slice or a volume of several frames."""
+    reader = header(str(file), file)
+    geometry, sized = geometry_of(reader, file), has_pixel_size(reader)
+    if not sized:
+        geometry = Geometry.from_parts(geometry.shape, [1.0] * geometry.ndim)
+    return Source((str(file),), geometry, sized)
+
+
 def inspect_series(folder: Path) -> Source:
+    """The slices of the one series in a folder. AutolmkError where they do not lie on one even grid."""
     files = _series_files(folder)
     readers = [header(file, folder) for file in files]
     sized = has_pixel_size(readers[0])

@@ -10,12 +10,13 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
@@ -26,11 +27,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """What one file, or one DICOM folder, holds: the slices in order, and what its header says."""
+    """What one file, or one DICOM folder, holds: the slices in order, and what its header says.
+
+    load: the voxels, (*S) or (*S, C) on the grid of `geometry`, of any real type; None reads `files` by ITK.
+    """
 
     files: tuple[str, ...]
     geometry: Geometry
     has_physical_size: bool
+    load: Callable[[], npt.NDArray[Any]] | None = None
 
 
 def simpleitk() -> Any:
@@ -73,6 +78,20 @@ def geometry_of(reader: Any, path: Path) -> Geometry:
             expected="positive sizes and spacings, and directions that are independent",
             remedy="export the image again",
         ) from None
+
+
+def load(files: Sequence[str], path: Path) -> npt.NDArray[Any]:
+    """(*S) or (*S, C): the voxels of one file, or of the slices of a series in order, as ITK reads them."""
+    sitk = simpleitk()
+    if len(files) == 1:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(files[0])
+    else:
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(files)
+    with errors(path), quiet():
+        image = reader.Execute()
+    return np.asarray(sitk.GetArrayFromImage(image))
 
 
 def describe(geometry: Geometry) -> str:

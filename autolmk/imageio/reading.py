@@ -10,10 +10,9 @@ import numpy as np
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.imageio import integrity
-from autolmk.imageio.dicom import has_pixel_size, inspect_series
+from autolmk.imageio import dicom, pictures, volumes
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
-from autolmk.imageio.itk import Source, describe, errors, geometry_of, header, quiet, simpleitk
+from autolmk.imageio.itk import Source, describe, header, load
 
 
 def read_image(files: Sequence[Path], *, spacing: Sequence[float] | None = None) -> Image:
@@ -83,15 +82,11 @@ def _inspect(path: Path) -> Source:
             expected=None if missing else f"one of {', '.join(ENDINGS)}, or a folder with a DICOM series",
             remedy="check the path" if missing else "convert the image, for example to .nii.gz",
         )
-    if ending == DICOM:
-        return inspect_series(path)
-    integrity.check(path, ending)
-    reader = header(str(path), path)
-    geometry = geometry_of(reader, path)
-    sized = ending not in SIZELESS and (ending != ".dcm" or has_pixel_size(reader))
-    if not sized:
-        geometry = Geometry.from_parts(geometry.shape, [1.0] * geometry.ndim)
-    return Source((str(path),), geometry, sized)
+    if ending in (DICOM, ".dcm"):
+        return dicom.inspect_series(path) if ending == DICOM else dicom.inspect_file(path)
+    if ending in SIZELESS:
+        return pictures.inspect(path, ending)
+    return volumes.inspect(path, ending)
 
 
 def _sized(source: Source, spacing: Sequence[float] | None, path: Path) -> Geometry:
@@ -113,25 +108,11 @@ def _sized(source: Source, spacing: Sequence[float] | None, path: Path) -> Geome
 
 
 def _read_array(path: Path, source: Source) -> FloatImage:
-    sitk = simpleitk()
-    if len(source.files) == 1:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(source.files[0])
-    else:
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(source.files)
-    with errors(path), quiet():
-        itk = reader.Execute()
-    array = sitk.GetArrayViewFromImage(itk)
+    array = load(source.files, path) if source.load is None else source.load()
     if np.iscomplexobj(array):
         raise AutolmkError("an image holds complex numbers", file=path, remedy="write their magnitude")
-    channels = itk.GetNumberOfComponentsPerPixel()
-    array = array.reshape(*source.geometry.shape, channels)
-    if path.name.lower().endswith(SIZELESS) and channels in (2, 4):
-        array = array[..., :-1]  # the last one is the opacity
+    array = array.reshape(*source.geometry.shape, -1)
     result = np.ascontiguousarray(np.moveaxis(array, -1, 0), dtype=np.float32)
-    if result.base is not None or not result.flags.owndata:
-        result = result.copy()  # the view dies with the ITK image
     if not np.isfinite(result).all():
         raise AutolmkError(
             "an image holds values that are not numbers",
