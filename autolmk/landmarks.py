@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -10,6 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import FloatArray
+
+
+def normal(name: str) -> str:
+    """A name of a landmark or a case in Unicode's composed form (NFC), in which all names compare.
+
+    macOS decomposes umlauts and accents in file names, tables hold them composed.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 class Status(IntEnum):

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
+from autolmk.imageio import files_of, read_geometry
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
 from autolmk.serialization import make_folder, write_json
@@ -198,7 +199,7 @@ def _changed(
 def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Configuration) -> str:
     """Of everything that a stored case is made from: names, sizes and times of the image files, the annotation and how
     dataset.json reads it, subject, and the part of the plans that matters."""
-    files = [f for path in case.images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = [f for path in case.images for f in files_of(path)]
     annotation = dataset.read_annotation(case)
     value: dict[str, Any] = {
         "version": VERSION,
@@ -220,8 +221,6 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
 def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
     """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
     float32, one channel as float64 for the spline, and the result twice; a label map as one more channel."""
-    from autolmk.imageio import read_geometry
-
     geometry = read_geometry(case.images[0], spacing=dataset.description.spacing_of(case.identifier))
     before, after = math.prod(geometry.shape), math.prod(geometry.shape)
     if geometry.ndim == len(configuration.spacing):

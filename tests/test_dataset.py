@@ -252,7 +252,7 @@ def test_channel_names_are_inferred(kind: str, names: tuple[str, ...], tmp_path:
         volume(folder / "imagesTr" / "a_0001.nii.gz")
     else:
         image.unlink()
-        array = np.zeros((3, 20, 30), np.float32)
+        array = np.arange(3 * 20 * 30, dtype=np.float32).reshape(3, 20, 30) % 256
         write_image(folder / "imagesTr" / "a_0000.png", Image(array, Geometry.from_parts((20, 30), (1, 1))))
     assert Dataset.open(folder).channel_names == names
 

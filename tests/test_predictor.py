@@ -191,12 +191,23 @@ def test_an_image_without_size_for_a_model_in_mm(tmp_path: Path) -> None:
     predictor = Predictor(make_model(tmp_path, ndim=2), device="cpu", trust_code=True)
     plane = Geometry.from_parts((50, 60), (1.0, 1.0), (0.0, 0.0))
     file = tmp_path / "plane.png"
-    write_image(file, Image(np.zeros((1, 50, 60), np.float32), plane))
+    write_image(file, Image((np.arange(3000, dtype=np.float32) % 256).reshape(1, 50, 60), plane))
     with pytest.raises(AutolmkError, match="how large the pixels"):
         predictor.predict_file(file)
     (predictor.model_folder / "dataset.json").write_text(json.dumps({"spacing": [0.5, 0.25]}))
     again = Predictor(predictor.model_folder, device="cpu", trust_code=True)
     assert again.read([file]).geometry.spacing == (0.25, 0.5)
+
+
+def test_an_image_without_contrast_is_refused(tmp_path: Path) -> None:
+    predictor = Predictor(make_model(tmp_path), device="cpu", trust_code=True)
+    volume = Geometry.from_parts((20, 50, 60), (1.0, 1.0, 1.0))
+    write_image(tmp_path / "flat.nii.gz", Image(np.full((1, 20, 50, 60), 7, np.float32), volume))
+    with pytest.raises(AutolmkError, match="single value") as caught:
+        predictor.predict_file(tmp_path / "flat.nii.gz")
+    assert caught.value.file == str(tmp_path / "flat.nii.gz") and "7 everywhere" in str(caught.value.found)
+    with pytest.raises(AutolmkError, match="single value"):
+        predictor.predict(np.full((20, 50, 60), 7, np.float32), volume)
 
 
 def test_unsuitable_images_are_refused(tmp_path: Path) -> None:
@@ -241,7 +252,7 @@ def test_a_shipped_trainer_needs_no_trust(tmp_path: Path) -> None:
     plans.save(tmp_path / "plans.json")
     make_fold(tmp_path, plans)
     landmarks = Predictor(tmp_path, device="cpu").predict(
-        np.zeros((20, 20, 20)), Geometry.from_parts((20,) * 3, (1.0,) * 3)
+        np.arange(8000.0).reshape(20, 20, 20), Geometry.from_parts((20,) * 3, (1.0,) * 3)
     )
     assert landmarks.present[0]
 

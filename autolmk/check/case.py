@@ -57,8 +57,7 @@ def _inspect_case(dataset: Dataset, split: Split, case: Case) -> Findings:
     faults: list[Fault] = []
     image, labels = _attempt(faults, case, lambda: dataset.read_image(case)), None
     if image is not None:
-        if min(float(np.ptp(channel)) for channel in image.array) == 0:
-            faults.append(_flat(case))
+        _attempt(faults, case, lambda: imageio.require_contrast(image, case.images[0]))
         labels = _attempt(faults, case, lambda: dataset.read_labels(case, image.geometry))
     findings = Findings(split, case, digest=None if image is None else _digest(image))
     if split == "Ts" and case.annotation is None:
@@ -111,18 +110,6 @@ def _attempt(faults: list[Fault], case: Case, action: Callable[[], T]) -> T | No
 
 def _digest(image: Image) -> str:
     return hashlib.blake2b(image.array.tobytes(), digest_size=16).hexdigest()
-
-
-def _flat(case: Case) -> Fault:
-    return Fault(
-        "case",
-        "a channel of an image holds a single value",
-        str(case.images[0]),
-        case.identifier,
-        found="no contrast",
-        expected="an image",
-        remedy="export the image again, or remove the case",
-    )
 
 
 def frame_fault(

@@ -87,13 +87,14 @@ def _report(dataset: Dataset, faults: Sequence[Fault], findings: Sequence[Findin
             ),
         ]
     ordered = sorted(faults, key=lambda f: (SEVERITIES.index(f.severity), f.case or "", f.problem))
-    bad = sorted({f.case.identifier for f in training} - set(good))
+    lost = {f.case for f in faults if f.severity == "case" and f.split == "Tr" and f.case is not None}
+    bad = sorted(({f.case.identifier for f in training} | lost) - set(good))
     return Report(
         name=dataset.name,
         folder=dataset.folder,
         faults=tuple(ordered),
         good_cases=tuple(sorted(good)),
-        n_cases=len(training),
+        n_cases=len({f.case.identifier for f in training} | lost),
         dataset=dataset,
         bad_cases=tuple(bad),
         summaries=good,
@@ -117,7 +118,7 @@ def _listed(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]
             continue
         for case in listed:
             cases[f"{split}/{case.identifier}"] = (split, case)
-        faults += _extra_files(dataset, split, listed, annotated)
+        faults += _extra_files(dataset, split, listed, annotated) + _left_out(dataset, split, listed, annotated)
         faults += _strange_label_maps(dataset, split, {case.identifier for case in listed})
     training = sorted(c.identifier for split, c in cases.values() if split == "Tr")
     both = sorted(set(training) & {c.identifier for split, c in cases.values() if split == "Ts"})
@@ -138,8 +139,9 @@ def _listed(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]
                 "dataset",
                 "a dataset has no training images",
                 str(dataset.folder / "imagesTr"),
+                found=imageio.others_in(dataset.folder / "imagesTr"),
                 expected="CASE_0000.ext",
-                remedy="add the images",
+                remedy="add the images, or convert those that are there",
             )
         )
     announced = dataset.description.numTraining
@@ -158,10 +160,11 @@ def _listed(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]
 
 
 def _extra_files(
-    dataset: Dataset, split: str, cases: Sequence[Case], annotated: Mapping[str, tuple[Path, ...]]
+    dataset: Dataset, split: Split, cases: Sequence[Case], annotated: Mapping[str, tuple[Path, ...]]
 ) -> list[Fault]:
     """Annotations without an image, and files that nobody reads."""
     identifiers = {case.identifier for case in cases}
+    of_another_kind = {fault.case for fault in _left_out(dataset, split, cases, annotated)}
     faults = [
         Fault(
             "warning",
@@ -173,14 +176,14 @@ def _extra_files(
             remedy="add the image, or correct the case's name",
         )
         for case, files in annotated.items()
-        if case not in identifiers
+        if case not in identifiers and case not in of_another_kind
     ]
     used = {file.name for case in cases for file in case.images}
     for kind in ("images", "landmarks", "labels"):
         folder = dataset.folder / f"{kind}{split}"
         files = [f for f in sorted(folder.iterdir()) if not f.name.startswith(".")] if folder.is_dir() else []
         if kind == "images":
-            extra = [f.name for f in files if f.name not in used and not _data(f)]
+            extra = [f.name for f in files if f.name not in used and not _data(f) and _annotated(f, annotated) is None]
         elif kind == "labels":
             extra = [f.name for f in files if imageio.ending_of(f) is None and not _data(f)]
         else:
@@ -192,11 +195,43 @@ def _extra_files(
                     "files that nothing reads",
                     str(folder),
                     found=some(extra),
-                    expected=f"images that end with {dataset.description.file_ending}, landmark files, label maps",
+                    expected=f"images{_that_end(dataset)}, landmark files, label maps",
                     remedy="remove them, or correct file_ending in dataset.json",
                 )
             )
     return faults
+
+
+def _annotated(file: Path, annotated: Mapping[str, tuple[Path, ...]]) -> str | None:
+    """The annotated case that an image is of by its name."""
+    if imageio.ending_of(file) is None:
+        return None
+    return next((case for case in (imageio.stem_of(file), imageio.split_name(file)[0]) if case in annotated), None)
+
+
+def _left_out(
+    dataset: Dataset, split: Split, cases: Sequence[Case], annotated: Mapping[str, tuple[Path, ...]]
+) -> list[Fault]:
+    """Annotated cases whose images are of another kind than file_ending says: they would be lost without a word."""
+    folder, listed = dataset.folder / f"images{split}", {case.identifier for case in cases}
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        case = None if file.name.startswith(".") else _annotated(file, annotated)
+        if case is not None and case not in listed:
+            found.setdefault(case, file)
+    return [
+        Fault(
+            "case",
+            "the image of a case is of another kind than the dataset's",
+            str(file),
+            case,
+            found=file.name,
+            expected=f"an image that ends with {dataset.description.file_ending}, as file_ending in dataset.json says",
+            remedy="remove file_ending from dataset.json, and all pictures or all volumes count; or convert the image",
+            split=split,
+        )
+        for case, file in found.items()
+    ]
 
 
 def _strange_label_maps(dataset: Dataset, split: Split, identifiers: Set[str]) -> list[Fault]:
@@ -223,6 +258,11 @@ def _meant(file: Path, case: str, identifiers: Set[str]) -> str:
     """Near names of a label map without an image, above all that of an image's first channel."""
     without_channel = imageio.split_name(file)[0]
     return f"; did you mean {without_channel!r}?" if without_channel in identifiers else near(case, identifiers)
+
+
+def _that_end(dataset: Dataset) -> str:
+    ending = dataset.description.file_ending
+    return "" if ending is None else f" that end with {ending}"
 
 
 def _data(file: Path) -> bool:

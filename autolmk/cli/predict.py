@@ -105,7 +105,7 @@ def _predict(args: argparse.Namespace) -> int:
         trust_code=args.trust_code,
     )
     ending = None if predictor.description is None else predictor.description.file_ending
-    cases = find_cases(Path(args.input).expanduser(), ending)
+    cases = find_cases(Path(args.input).expanduser(), ending, len(predictor.plans.channel_names))
     place = f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model)
     for part in predictor.models:
         logger.info(
@@ -254,20 +254,22 @@ def _trained(folder: Path, checkpoint: str) -> list[Path]:
     return [model for model in models if trained_folds(model, checkpoint)]
 
 
-def find_cases(place: Path, file_ending: str | None) -> dict[str, tuple[Path, ...]]:
+def find_cases(place: Path, file_ending: str | None, n_channels: int | None = None) -> dict[str, tuple[Path, ...]]:
     """case -> files by channel, of a folder or one image. file_ending: the training set's, see `list_mixed_cases`."""
-    from autolmk.imageio import DICOM, list_mixed_cases, split_name
+    from autolmk.imageio import DICOM, list_mixed_cases, others_in, split_name, stem_of
 
     if place.is_file():
-        return {split_name(place)[0]: (place,)}
+        case, channel = split_name(place)
+        return {case if channel == 0 else stem_of(place): (place,)}
     wanted = None if file_ending is None else DICOM if file_ending.strip(".").lower() == DICOM else file_ending.lower()
-    cases = list_mixed_cases(place, wanted)
+    cases = list_mixed_cases(place, wanted, n_channels)
     if not cases:
         raise AutolmkError(
             "there is no image to predict",
             file=place,
+            found=others_in(place),
             expected="images named CASE_0000.ext, or a folder with a DICOM series a case",
-            remedy="check -i",
+            remedy="check -i, or convert the images",
         )
     return cases
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 MODALITY = "0008|0060"
 AIR, BONE = -500.0, 300.0  # Hounsfield units: an image that spans them is taken for CT
 CASES_FOR_FRAME = 5
+CASES_FOR_CHANNELS, CASES_FOR_COLOUR = 3, 25  # of which most decide; pictures are small, and differ more often
 
 
 def complete(dataset: Dataset) -> DatasetDescription:
@@ -32,8 +34,10 @@ def complete(dataset: Dataset) -> DatasetDescription:
     AutolmkError where it names landmarks that no file has."""
     description = dataset.description
     if description.file_ending is None:
-        ending = imageio.ending_of(_some_cases(dataset)[0].images[0])
-        description = replace(description, file_ending=ending)
+        kinds = Counter(str(imageio.ending_of(case.images[0])) for case in _some_cases(dataset))
+        usual = max(kinds, key=lambda kind: (kinds[kind], kind))
+        if kinds.keys() <= set(imageio.same_format(usual)):  # else all that is there counts, whatever it is
+            description = replace(description, file_ending=usual)
     if description.channel_names is None:
         names = _channel_names(_some_cases(dataset))
         description = replace(description, channel_names={str(i): name for i, name in enumerate(names)})
@@ -73,22 +77,35 @@ def _some_cases(dataset: Dataset) -> list[Case]:
         raise AutolmkError(
             "a dataset has no training images",
             file=dataset.folder / "imagesTr",
+            found=imageio.others_in(dataset.folder / "imagesTr"),
             expected="imagesTr/CASE_0000.ext",
-            remedy="add the images",
+            remedy="add the images, or convert those that are there",
         )
     return cases
 
 
 def _channel_names(cases: list[Case]) -> tuple[str, ...]:
-    """Of the first case that can be read: CT and MR where DICOM says so or the values are Hounsfield units."""
-    for i, case in enumerate(cases):
+    """Of most of a few cases: CT and MR where DICOM says so or the values are Hounsfield units."""
+    found: Counter[tuple[str, ...]] = Counter()
+    damaged: AutolmkError | None = None
+    few = CASES_FOR_COLOUR if imageio.ending_of(cases[0].images[0]) in imageio.SIZELESS else CASES_FOR_CHANNELS
+    for case in cases:
         try:
-            image = imageio.read_image(case.images)
-            modality = imageio.metadata(case.images[0], MODALITY)
+            found[_channels_of(case)] += 1
+        except AutolmkError as error:
+            damaged = damaged or error
+        if found.total() == few:
             break
-        except AutolmkError:
-            if i == len(cases) - 1:
-                raise
+    if damaged is not None and not found:
+        raise damaged
+    return found.most_common(1)[0][0]
+
+
+def _channels_of(case: Case) -> tuple[str, ...]:
+    image = imageio.read_image(case.images)
+    modality = imageio.metadata(case.images[0], MODALITY)
+    if len(case.images) == 1:
+        image = imageio.as_channels(image, 1, case.images[0])  # a grey picture saved in colour
     n = len(image.array)
     if n == 3 and len(case.images) == 1:
         return ("R", "G", "B")

@@ -114,6 +114,8 @@ class _Import:
                 remedy="convert them to .nii.gz, .nrrd or .mha",
             )
         cases = imageio.list_cases(self.source / f"images{split}", self.given.file_ending, len(channels or "0"))
+        for case, files in cases.items():
+            imageio.check_channels(case, files, len(channels or "0"))
         table: dict[str, Annotation] = {}
         for case, files in tqdm(cases.items(), f"importing images{split}", disable=not self.progress):
             points = self._annotation(case, split)

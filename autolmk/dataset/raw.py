@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +19,10 @@ from autolmk.dataset.inferring import complete, offer, say_inferred
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import Image
-from autolmk.landmarks import Landmarks, Status
+from autolmk.landmarks import Landmarks, Status, normal
 
 TABLE = "landmarks.csv"  # in landmarksTr or landmarksTs: the points of all cases
+SAMPLED = 50  # headers that say what is usual in a dataset
 Split = Literal["Tr", "Ts"]
 
 
@@ -96,20 +96,17 @@ class Dataset:
 
     @cached_property
     def ndim(self) -> int:
-        """2 for plane images and for volumes that all have a single slice, else 3."""
-        for geometry in self._geometries():
-            if geometry.ndim == 2:
-                return 2
-            if geometry.shape.count(1) != 1:
-                return 3
-        return 2
+        """2 where most images are planes or single slices of volumes, else 3."""
+        flat = [geometry.ndim == 2 or geometry.shape.count(1) == 1 for geometry, _ in self._sampled]
+        return 2 if 2 * sum(flat) > len(flat) else 3
 
     @cached_property
     def unit(self) -> Literal["mm", "px"]:
-        """mm, or px where neither the images nor dataset.json say how large a pixel is."""
+        """mm where most images, or dataset.json, say how large a pixel is, else px."""
         if self.description.spacing is not None:
             return "mm"
-        return "mm" if imageio.has_physical_size(self._readable_case().images[0]) else "px"
+        sized = [has_size for _, has_size in self._sampled]
+        return "mm" if 2 * sum(sized) >= len(sized) else "px"
 
     def cases(self, split: Split = "Tr") -> list[Case]:
         """The cases that have an image, by name; none where there are no test cases. Test images may be of any kind.
@@ -126,9 +123,11 @@ class Dataset:
                 expected="imagesTr/CASE_0000.ext, and the points in landmarksTr",
                 remedy="put the images there, or correct the dataset's folder",
             )
-        ending = self.description.file_ending
-        files = imageio.list_mixed_cases(folder, ending) if split == "Ts" else imageio.list_cases(folder, ending)
         found, labels = self.annotation_files(split), self.label_files(split)
+        known = found or (self.annotation_files("Tr") if split == "Ts" else {})
+        channels = None if self.description.channel_names is None else len(self.description.channel_names)
+        listed = imageio.list_mixed_cases if split == "Ts" else imageio.list_cases
+        files = listed(folder, self.description.file_ending, channels, known=known)
         for what, given in (("annotations", found), ("label maps", labels)):
             for case in files:
                 if len(given.get(case, ())) > 1:
@@ -156,7 +155,7 @@ class Dataset:
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:
             ending = imageio.ending_of(file)
             if file.is_file() and ending is not None and not file.name.startswith("."):
-                case = file.name[: -len(ending)]
+                case = normal(file.name[: -len(ending)])
                 found[case] = (*found.get(case, ()), file)
         return found
 
@@ -168,7 +167,7 @@ class Dataset:
             ending = ending_of(file)
             if file.name.startswith(".") or ending is None:
                 continue
-            cases = self._table(file) if file.name == TABLE else [file.name[: -len(ending)]]
+            cases = self._table(file) if file.name == TABLE else [normal(file.name[: -len(ending)])]
             for case in cases:
                 found[case] = (*found.get(case, ()), file)
         return found
@@ -193,9 +192,10 @@ class Dataset:
         """(C, *S) float32; one slice of a volume becomes a plane in 3D where the dataset is 2D. AutolmkError names the
         case."""
         try:
-            if len(case.images) != 1 or imageio.split_name(case.images[0])[1]:
-                imageio.check_channels(case.identifier, case.images, len(self.channel_names))
+            imageio.check_channels(case.identifier, case.images, len(self.channel_names))
             image = imageio.read_image(case.images, spacing=self.spacing_of(case))
+            if len(case.images) == 1:
+                image = imageio.as_channels(image, len(self.channel_names), case.images[0])
             if self.ndim == 2 and image.geometry.ndim == 3:
                 image = imageio.squeeze(image)
         except AutolmkError as error:
@@ -212,6 +212,7 @@ class Dataset:
                 remedy="add the missing channels (CASE_0001, ...), or convert or remove the image, or correct "
                 "channel_names in dataset.json",
             )
+        self._require_unit(case)
         return image
 
     def read_labels(self, case: Case, geometry: Geometry) -> npt.NDArray[np.uint8] | None:
@@ -301,39 +302,59 @@ class Dataset:
         unlisted = Status.ABSENT if self.description.unlisted_landmark_means == "absent" else Status.UNKNOWN
         return landmarks.reordered(self.landmark_names, unlisted=unlisted)
 
+    def _require_unit(self, case: Case) -> None:
+        """AutolmkError where only this image says, or does not say, how large its pixels are: mm and px do not mix."""
+        sized = imageio.has_physical_size(case.images[0])
+        if self.description.spacing is not None or sized == (self.unit == "mm"):
+            return
+        geometry = imageio.read_geometry(case.images[0])
+        size = " x ".join(f"{s:.4g}" for s in geometry.spacing[::-1])
+        raise AutolmkError(
+            "only some images of a dataset say how large their pixels are",
+            file=case.images[0],
+            case=case.identifier,
+            found=f"pixels of {size} mm" if sized else "no physical size",
+            expected="a physical size in mm, as in most cases" if self.unit == "mm" else "none, as in most cases",
+            remedy='give the sizes that are missing as "spacing": {"CASE": [x, y], ...} in dataset.json, or remove the '
+            "odd cases",
+        )
+
     def _table(self, file: Path) -> dict[str, Annotation]:
         if file not in self._tables:
-            self._tables[file] = read_table(file)
+            self._tables[file] = {normal(case): points for case, points in read_table(file).items()}
         return self._tables[file]
 
-    def _geometries(self) -> Sequence[Geometry]:
-        """Of the first cases, up to one that is no single slice; AutolmkError where no image can be read."""
-        found: list[Geometry] = []
-        for case in self._some_cases():
-            try:
-                found.append(imageio.read_geometry(case.images[0]))
-            except AutolmkError:
-                continue  # one unreadable case does not decide for the dataset; reading it says what is wrong
-            if found[-1].ndim == 2 or found[-1].shape.count(1) != 1:
-                break
+    @cached_property
+    def _sampled(self) -> list[tuple[Geometry, bool]]:
+        """Geometry of an image, and whether its file says it, of cases spread over the dataset, of all where these
+        differ. AutolmkError where no image can be read."""
+        cases = self._some_cases()
+        first = [self._looked_at(case) for case in cases[:: max(1, len(cases) // SAMPLED)]]
+        found = [look for look in first if look is not None]
+        kinds = {(geometry.ndim == 2 or geometry.shape.count(1) == 1, sized) for geometry, sized in found}
+        if len(kinds) != 1 and len(first) < len(cases):
+            found = [look for case in cases if (look := self._looked_at(case)) is not None]
         if not found:
-            imageio.read_geometry(self._some_cases()[0].images[0])
+            imageio.read_geometry(cases[0].images[0])
         return found
 
-    def _readable_case(self) -> Case:
-        for case in self._some_cases():
-            try:
-                imageio.read_geometry(case.images[0])
-            except AutolmkError:
-                continue
-            return case
-        return self._some_cases()[0]
+    def _looked_at(self, case: Case) -> tuple[Geometry, bool] | None:
+        """None where the header cannot be read: one unreadable case does not decide, and reading it says what is
+        wrong."""
+        try:
+            return imageio.read_geometry(case.images[0]), imageio.has_physical_size(case.images[0])
+        except AutolmkError:
+            return None
 
     def _some_cases(self) -> list[Case]:
         cases = self.cases("Tr") if (self.folder / "imagesTr").is_dir() else self.cases("Ts")
         if not cases:
             raise AutolmkError(
-                "a dataset has no images", file=self.folder, expected="imagesTr/CASE_0000.ext", remedy="add the images"
+                "a dataset has no images",
+                file=self.folder / "imagesTr",
+                found=imageio.others_in(self.folder / "imagesTr"),
+                expected="imagesTr/CASE_0000.ext",
+                remedy="add the images, or convert those that are there",
             )
         return cases
 

@@ -30,6 +30,7 @@ from autolmk.fingerprint.landmark_statistics import (
 )
 from autolmk.fingerprint.summary import CaseSummary, ChannelSummary, label_values, summarise
 from autolmk.fingerprint.symmetry import mirror, pairs_from_names
+from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import from_json, read_json, write_json
 from autolmk.shape import mean_shape, shape_deviations
@@ -180,7 +181,7 @@ def largest_case_bytes(cases: Iterable[Case]) -> int:
 
 
 def _stored_bytes(file: Path) -> int:
-    return sum(f.stat().st_size for f in (file.iterdir() if file.is_dir() else [file]) if f.is_file())
+    return sum(f.stat().st_size for f in files_of(file) if f.is_file())
 
 
 def fingerprint_of(

@@ -6,15 +6,20 @@ file, spreads unevenly spaced slices evenly and drops damaged slices, with a war
 
 from __future__ import annotations
 
+from autolmk.imageio.channels import as_channels, require_contrast
 from autolmk.imageio.files import (
     DICOM,
     ENDINGS,
     SIZELESS,
     check_channels,
     ending_of,
+    files_of,
     list_cases,
     list_mixed_cases,
+    others_in,
+    same_format,
     split_name,
+    stem_of,
 )
 from autolmk.imageio.notices import Notice, notice, noticed
 from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
@@ -25,17 +30,23 @@ __all__ = [
     "ENDINGS",
     "SIZELESS",
     "Notice",
+    "as_channels",
     "check_channels",
     "ending_of",
+    "files_of",
     "has_physical_size",
     "list_cases",
     "list_mixed_cases",
     "metadata",
     "notice",
     "noticed",
+    "others_in",
     "read_geometry",
     "read_image",
+    "require_contrast",
+    "same_format",
     "split_name",
     "squeeze",
+    "stem_of",
     "write_image",
 ]

@@ -28,7 +28,7 @@ from autolmk.errors import AutolmkError
 from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
 from autolmk.evaluation.measurements import write_measurements
 from autolmk.image import Image
-from autolmk.imageio import write_image
+from autolmk.imageio import files_of, write_image
 from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
 from autolmk.recipe.results import COLUMNS, RECIPE_COLUMNS, REVIEW, TABLE, Result, read_results, write_review
@@ -232,7 +232,7 @@ def fingerprints(cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    each = [file for given in files for file in (sorted(given.iterdir()) if given.is_dir() else [given])]
+    each = [file for given in files for file in files_of(given)]
     return hashlib.sha256(repr([_state(file) for file in each]).encode()).hexdigest()[:16]
 
 

@@ -20,7 +20,7 @@ from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import Image
-from autolmk.imageio import has_physical_size, read_image, split_name
+from autolmk.imageio import as_channels, has_physical_size, read_image, require_contrast, split_name
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
 from autolmk.prediction.inference import Prediction
@@ -100,7 +100,8 @@ class Predictor:
         """Landmarks in mm, LPS, of an image: array (*S) or (C, *S), raw intensities, in any orientation and spacing.
 
         geometry: of the S axes, from `Geometry.from_sitk`, `Geometry.from_nibabel` or built by hand. A bare matrix is
-        refused with TypeError: nothing says which frame it is in.
+        refused with TypeError: nothing says which frame it is in. AutolmkError where the image is without contrast or
+        does not suit the plans.
         """
         if not isinstance(geometry, Geometry):
             raise TypeError(
@@ -112,7 +113,10 @@ class Predictor:
             values = values[None]
         if values.ndim != geometry.ndim + 1 or values.shape[1:] != geometry.shape:
             raise ValueError(f"array must be (*S) or (C, *S) with S = {geometry.shape}, got {np.shape(array)}")
-        return self.compute(self.prepare(Image(values, geometry))).landmarks
+        image = Image(values, geometry)
+        prepared = self.prepare(image)
+        require_contrast(image)
+        return self.compute(prepared).landmarks
 
     def predict_file(self, path: Path | str | Sequence[Path | str]) -> Landmarks:
         """Landmarks of an image file, a DICOM folder, or several files that are the channels of one image."""
@@ -124,7 +128,8 @@ class Predictor:
     def read(self, files: Sequence[Path], case: str | None = None) -> Image:
         """The image of one case, channels in order. case: its name, for those datasets that list spacings by case.
 
-        AutolmkError where it is damaged, incomplete, or has no physical size though the training images had one.
+        AutolmkError where it is damaged, incomplete, without contrast, or has no physical size though the training
+        images had one.
         """
         description = self.description
         spacing = None if description is None else description.spacing_of(case or split_name(files[0])[0])
@@ -145,7 +150,11 @@ class Predictor:
                 expected="PNG, TIFF or JPEG, as in training",
                 remedy="convert the image",
             )
-        return read_image(files, spacing=spacing)
+        image = read_image(files, spacing=spacing)
+        if len(files) == 1:
+            image = as_channels(image, len(self.plans.channel_names), files[0])
+        require_contrast(image, files[0])
+        return image
 
     def prepare(self, image: Image) -> list[list[Prepared]]:
         """Preprocess for each stage of each model. AutolmkError where the image does not suit the plans."""

@@ -192,8 +192,7 @@ def _prepare(
     result: Sequence[Sequence[Prepared]] | AutolmkError
     try:
         channels = len(predictor.plans.channel_names)
-        if len(files) != 1:
-            check_channels(case, files, channels)
+        check_channels(case, files, channels)
         result = predictor.prepare(predictor.read(files, case))
     except Exception as error:
         result = _named(error, files[0])
