@@ -14,6 +14,7 @@ D is the number of array axes, P the number of physical axes; D <= P: a single s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.nifti_header import RAS_TO_LPS, Form, ras_affine
+
 FloatArray = npt.NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +86,39 @@ class Geometry:
         return cls.from_parts(image.GetSize()[::-1], image.GetSpacing()[::-1], image.GetOrigin(), direction)
 
     @classmethod
-    def from_nibabel(cls, image: Any) -> Geometry:
-        """From a nibabel spatial image, whose affine is RAS and whose array is (i, j, k).
+    def from_ras(cls, shape: Sequence[int], affine: npt.ArrayLike) -> Geometry:
+        """Of an array (i, j[, k]) whose (4, 4) matrix leads to RAS mm, as nibabel has it: reversed axes, LPS.
 
-        The array that belongs to this geometry is `image.get_fdata().transpose()`, (k, j, i). A bare matrix is refused,
-        because nothing says which frame it is in: TypeError.
+        A plane that says nothing of a third axis has P = 2.
+        """
+        lps = RAS_TO_LPS @ np.asarray(affine, dtype=np.float64)
+        if len(shape) == 3:
+            return cls(tuple(shape[::-1]), lps[:, [2, 1, 0, 3]])
+        rows = [0, 1, 2, 3] if np.any(lps[2, :2]) else [0, 1, 3]
+        return cls(tuple(shape[::-1]), lps[rows][:, [1, 0, 3]])
+
+    @classmethod
+    def from_nibabel(cls, image: Any, *, form: Form | None = None) -> Geometry:
+        """From a nibabel image, whose affine is RAS and whose array is (i, j, k), by the rules for NIfTI files.
+
+        form: which counts where qform and sform of a NIfTI header disagree. The array that belongs to this geometry is
+        `image.get_fdata().transpose()`, (k, j, i). ValueError where a header contradicts itself, see
+        `autolmk.nifti_header`. A bare matrix is refused, because nothing says which frame it is in: TypeError.
         """
         if not hasattr(image, "affine") or not hasattr(image, "shape"):
             raise TypeError(
                 "from_nibabel needs a nibabel image, not a bare matrix, which does not say whether it is RAS or LPS; "
                 "use Geometry(shape, affine) with an LPS affine in array order (z, y, x)"
             )
-        d = len(image.shape)
-        if d != 3:
-            raise ValueError(f"from_nibabel needs a 3D image, got {d}D")
-        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
-        return cls(tuple(image.shape[::-1]), lps[:, [2, 1, 0, 3]])
+        if len(image.shape) != 3:
+            raise ValueError(f"from_nibabel needs a 3D image, got {len(image.shape)}D")
+        header = getattr(image, "header", None)
+        if header is None or "sform_code" not in getattr(header, "keys", tuple)():
+            return cls.from_ras(image.shape, image.affine)
+        affine, remarks = ras_affine(header, form)
+        for problem, found, remedy in remarks:
+            logger.warning("%s: %s; what to do: %s", problem, found, remedy)
+        return cls.from_ras(image.shape, affine)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Geometry:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
-from autolmk.imageio import files_of, read_geometry
+from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
 from autolmk.serialization import make_folder, write_json
@@ -209,6 +209,7 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
         "unlisted": dataset.description.unlisted_landmark_means,
         "spacing": dataset.description.spacing_of(case.identifier),
         "ndim": dataset.ndim,
+        "nifti_affine": dataset.description.nifti_affine,
         "subject": case.subject,
         "plans": preprocessing_digest(plans, configuration),
     }
@@ -221,7 +222,7 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
 def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
     """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
     float32, one channel as float64 for the spline, and the result twice; a label map as one more channel."""
-    geometry = read_geometry(case.images[0], spacing=dataset.description.spacing_of(case.identifier))
+    geometry = dataset.read_geometry(case)
     before, after = math.prod(geometry.shape), math.prod(geometry.shape)
     if geometry.ndim == len(configuration.spacing):
         after = math.ceil(math.prod(geometry.extent) / math.prod(configuration.spacing))

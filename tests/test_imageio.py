@@ -344,7 +344,7 @@ def test_a_nifti_file_in_several_gzip_members_or_with_bytes_after_it_is_whole(tm
         read(tmp_path / "d.nii.gz")
 
 
-def test_both_byte_orders_are_checked_and_nifti_2_is_refused(tmp_path: Path) -> None:
+def test_both_byte_orders_are_checked_and_nifti_2_is_read(tmp_path: Path) -> None:
     array = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
     big = tmp_path / "big.nii"
     nib.save(nib.Nifti1Image(array, np.eye(4), nib.Nifti1Header(endianness=">")), big)
@@ -353,8 +353,7 @@ def test_both_byte_orders_are_checked_and_nifti_2_is_refused(tmp_path: Path) -> 
     with pytest.raises(AutolmkError, match="truncated"):
         read(big)
     nib.save(nib.Nifti2Image(array, np.eye(4)), tmp_path / "two.nii")
-    with pytest.raises(AutolmkError, match="cannot be read"):
-        read(tmp_path / "two.nii")
+    np.testing.assert_array_equal(read(tmp_path / "two.nii")[0], array.T)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +373,7 @@ def test_sheared_headers_are_refused(tmp_path: Path) -> None:
     affine = np.diag([1.0, 2, 3, 1])
     affine[0, 1] = 0.8
     nib.save(nib.Nifti1Image(np.zeros((5, 4, 3), np.float32), affine), tmp_path / "a.nii.gz")
-    with pytest.raises(AutolmkError, match="cannot be read"):
+    with pytest.raises(AutolmkError, match="two axes are 68"):
         imageio.read_geometry(tmp_path / "a.nii.gz")
     sheared = Geometry((3, 4, 5), affine)
     with pytest.raises(AutolmkError, match="sheared"):

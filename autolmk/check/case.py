@@ -89,7 +89,7 @@ def _placed(
         return findings
     whole = image.geometry
     if whole.ndim < whole.physical_ndim:  # a single slice: points must be in it, not only above it
-        whole = imageio.read_geometry(case.images[0], spacing=dataset.spacing_of(case))
+        whole = dataset.read_geometry(case)
     readings = _readings(dataset, annotation, frame, landmarks.points, whole)
     other = _better_frame(readings, frame, whole)
     if other is None:

@@ -237,8 +237,6 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
     """case -> its landmarks, and the diagonal of its image."""
     from tqdm import tqdm
 
-    from autolmk.imageio import read_geometry
-
     truth, diagonals = {}, {}
     cases = dataset.cases(split)
     without = sorted(set(dataset.annotation_files(split)) - {case.identifier for case in cases})
@@ -252,7 +250,7 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
         )
     for case in tqdm(cases, desc="reading annotations", delay=2, leave=False):
         if case.annotation is not None:
-            geometry = read_geometry(case.images[0], spacing=dataset.spacing_of(case))
+            geometry = dataset.read_geometry(case)
             truth[case.identifier] = dataset.read_landmarks(case, geometry)
             diagonals[case.identifier] = math.hypot(*geometry.extent)
     return truth, diagonals

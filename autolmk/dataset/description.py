@@ -12,6 +12,7 @@ import numpy as np
 
 from autolmk.annotations import Frame
 from autolmk.errors import AutolmkError, counted
+from autolmk.nifti_header import Form
 from autolmk.serialization import from_json, near, read_json, to_json
 
 
@@ -75,6 +76,7 @@ class DatasetDescription:
     name: str | None = None
     coordinates: Frame | None = None
     spacing: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
+    nifti_affine: Form | None = None
     unlisted_landmark_means: Literal["unknown", "absent"] = "unknown"
     names_from: Literal["label", "description"] = "label"
     groups: str | None = None

@@ -16,6 +16,7 @@ from autolmk.annotations import FRAMES, Annotation, Frame
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import Geometry
+from autolmk.nifti_header import Form
 
 if TYPE_CHECKING:
     from autolmk.dataset.raw import Case, Dataset
@@ -39,7 +40,7 @@ def complete(dataset: Dataset) -> DatasetDescription:
         if kinds.keys() <= set(imageio.same_format(usual)):  # else all that is there counts, whatever it is
             description = replace(description, file_ending=usual)
     if description.channel_names is None:
-        names = _channel_names(_some_cases(dataset))
+        names = _channel_names(_some_cases(dataset), description.nifti_affine)
         description = replace(description, channel_names={str(i): name for i, name in enumerate(names)})
     if description.names is None:
         found = {name: LandmarkDescription(i) for i, name in enumerate(_landmark_names(dataset))}
@@ -84,14 +85,14 @@ def _some_cases(dataset: Dataset) -> list[Case]:
     return cases
 
 
-def _channel_names(cases: list[Case]) -> tuple[str, ...]:
+def _channel_names(cases: list[Case], form: Form | None) -> tuple[str, ...]:
     """Of most of a few cases: CT and MR where DICOM says so or the values are Hounsfield units."""
     found: Counter[tuple[str, ...]] = Counter()
     damaged: AutolmkError | None = None
     few = CASES_FOR_COLOUR if imageio.ending_of(cases[0].images[0]) in imageio.SIZELESS else CASES_FOR_CHANNELS
     for case in cases:
         try:
-            found[_channels_of(case)] += 1
+            found[_channels_of(case, form)] += 1
         except AutolmkError as error:
             damaged = damaged or error
         if found.total() == few:
@@ -101,8 +102,8 @@ def _channel_names(cases: list[Case]) -> tuple[str, ...]:
     return found.most_common(1)[0][0]
 
 
-def _channels_of(case: Case) -> tuple[str, ...]:
-    image = imageio.read_image(case.images)
+def _channels_of(case: Case, form: Form | None) -> tuple[str, ...]:
+    image = imageio.read_image(case.images, nifti_affine=form)
     modality = imageio.metadata(case.images[0], MODALITY)
     if len(case.images) == 1:
         image = imageio.as_channels(image, 1, case.images[0])  # a grey picture saved in colour
@@ -166,7 +167,7 @@ def _frame(dataset: Dataset, cases: list[Case]) -> Frame | None:
     for case in cases:
         try:
             annotation = dataset.read_annotation(case)
-            geometry = imageio.read_geometry(case.images[0])
+            geometry = dataset.read_geometry(case)
         except AutolmkError:
             continue  # a damaged case tells nothing of the frame
         if annotation.frame is not None:

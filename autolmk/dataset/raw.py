@@ -193,7 +193,9 @@ class Dataset:
         case."""
         try:
             imageio.check_channels(case.identifier, case.images, len(self.channel_names))
-            image = imageio.read_image(case.images, spacing=self.spacing_of(case))
+            image = imageio.read_image(
+                case.images, spacing=self.spacing_of(case), nifti_affine=self.description.nifti_affine
+            )
             if len(case.images) == 1:
                 image = imageio.as_channels(image, len(self.channel_names), case.images[0])
             if self.ndim == 2 and image.geometry.ndim == 3:
@@ -215,13 +217,20 @@ class Dataset:
         self._require_unit(case)
         return image
 
+    def read_geometry(self, case: Case) -> Geometry:
+        """The geometry of the case's first image as its file has it, from the header alone."""
+        spacing, form = self.spacing_of(case), self.description.nifti_affine
+        return imageio.read_geometry(case.images[0], spacing=spacing, nifti_affine=form)
+
     def read_labels(self, case: Case, geometry: Geometry) -> npt.NDArray[np.uint8] | None:
         """(*S) the label map of a case, of whose image `geometry` is; None without. AutolmkError where it does not lie
         on the image's grid, or holds other values than whole numbers from 0 to 255 (255: unknown)."""
         if case.labels is None:
             return None
         try:
-            image = imageio.read_image([case.labels], spacing=self.spacing_of(case))
+            image = imageio.read_image(
+                [case.labels], spacing=self.spacing_of(case), nifti_affine=self.description.nifti_affine
+            )
             if self.ndim == 2 and image.geometry.ndim == 3:
                 image = imageio.squeeze(image)
         except AutolmkError as error:
@@ -285,7 +294,7 @@ class Dataset:
         annotation = self.read_annotation(case)
         frame = self.frame_of(case, annotation)
         if frame == "voxel" and geometry.ndim < geometry.physical_ndim:  # the file counts voxels of the whole volume
-            geometry = imageio.read_geometry(case.images[0], spacing=self.spacing_of(case))
+            geometry = self.read_geometry(case)
         try:
             landmarks = annotation.landmarks(frame, geometry)
             if geometry.physical_ndim == 2 and np.abs(annotation.depth()[annotation.present]).max(initial=0) > 0.5:
@@ -307,7 +316,7 @@ class Dataset:
         sized = imageio.has_physical_size(case.images[0])
         if self.description.spacing is not None or sized == (self.unit == "mm"):
             return
-        geometry = imageio.read_geometry(case.images[0])
+        geometry = imageio.read_geometry(case.images[0], nifti_affine=self.description.nifti_affine)
         size = " x ".join(f"{s:.4g}" for s in geometry.spacing[::-1])
         raise AutolmkError(
             "only some images of a dataset say how large their pixels are",
@@ -335,14 +344,16 @@ class Dataset:
         if len(kinds) != 1 and len(first) < len(cases):
             found = [look for case in cases if (look := self._looked_at(case)) is not None]
         if not found:
-            imageio.read_geometry(cases[0].images[0])
+            imageio.read_geometry(cases[0].images[0], nifti_affine=self.description.nifti_affine)
         return found
 
     def _looked_at(self, case: Case) -> tuple[Geometry, bool] | None:
         """None where the header cannot be read: one unreadable case does not decide, and reading it says what is
         wrong."""
         try:
-            return imageio.read_geometry(case.images[0]), imageio.has_physical_size(case.images[0])
+            return imageio.read_geometry(
+                case.images[0], nifti_affine=self.description.nifti_affine
+            ), imageio.has_physical_size(case.images[0])
         except AutolmkError:
             return None
 

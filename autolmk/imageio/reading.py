@@ -13,20 +13,24 @@ from autolmk.image import FloatImage, Image
 from autolmk.imageio import dicom, pictures, volumes
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
 from autolmk.imageio.itk import Source, describe, header, load
+from autolmk.nifti_header import Form
 
 
-def read_image(files: Sequence[Path], *, spacing: Sequence[float] | None = None) -> Image:
+def read_image(
+    files: Sequence[Path], *, spacing: Sequence[float] | None = None, nifti_affine: Form | None = None
+) -> Image:
     """One case, float32: channels of all files stacked, in order; colour images give three channels.
 
     spacing: (D,) mm, array order, used only where the files carry no physical size; without it their spacing is 1.
-    AutolmkError where a file cannot be read faithfully, or where the files differ in geometry.
+    nifti_affine: which one counts where the two forms of a NIfTI header disagree. AutolmkError where a file cannot be
+    read faithfully, or where the files differ in geometry.
     """
     if not files:
         raise AutolmkError("a case has no image", remedy="add its files, CASE_0000.ext for the first channel")
     arrays: list[FloatImage] = []
     geometries: list[Geometry] = []
     for file in files:
-        source = _inspect(Path(file))
+        source = _inspect(Path(file), nifti_affine)
         array = _read_array(Path(file), source)
         geometries.append(_sized(source, spacing, Path(file)))
         arrays.append(array)
@@ -56,23 +60,27 @@ def squeeze(image: Image) -> Image:
     return Image(image.array.squeeze(axis + 1), Geometry(shape, np.delete(geometry.affine, axis, axis=1)))
 
 
-def read_geometry(file: Path, *, spacing: Sequence[float] | None = None) -> Geometry:
-    """The geometry of an image, from its header alone; spacing as in `read_image`."""
-    return _sized(_inspect(Path(file)), spacing, Path(file))
+def read_geometry(file: Path, *, spacing: Sequence[float] | None = None, nifti_affine: Form | None = None) -> Geometry:
+    """The geometry of an image, from its header alone; spacing and nifti_affine as in `read_image`."""
+    return _sized(_inspect(Path(file), nifti_affine), spacing, Path(file))
 
 
 def has_physical_size(file: Path) -> bool:
     """Whether the file says how large a voxel is in mm. PNG, JPEG and TIFF do not, nor do some DICOM radiographs."""
+    if ending_of(Path(file)) in (".nii", ".nii.gz") and Path(file).exists():
+        return True  # or reading it is an error
     return _inspect(Path(file)).has_physical_size
 
 
 def metadata(file: Path, tag: str) -> str | None:
     """A DICOM element, such as "0008|0060" (modality), of a file or of the first slice of a folder; None if missing."""
+    if ending_of(Path(file)) not in (DICOM, ".dcm"):
+        return None
     reader = header(_inspect(Path(file)).files[0], Path(file))
     return str(reader.GetMetaData(tag)).strip() if reader.HasMetaDataKey(tag) else None
 
 
-def _inspect(path: Path) -> Source:
+def _inspect(path: Path, nifti_affine: Form | None = None) -> Source:
     ending = ending_of(path)
     if ending is None or not path.exists():
         missing = not path.exists()
@@ -86,7 +94,7 @@ def _inspect(path: Path) -> Source:
         return dicom.inspect_series(path) if ending == DICOM else dicom.inspect_file(path)
     if ending in SIZELESS:
         return pictures.inspect(path, ending)
-    return volumes.inspect(path, ending)
+    return volumes.inspect(path, ending, nifti_affine)
 
 
 def _sized(source: Source, spacing: Sequence[float] | None, path: Path) -> Geometry:

@@ -150,7 +150,9 @@ class Predictor:
                 expected="PNG, TIFF or JPEG, as in training",
                 remedy="convert the image",
             )
-        image = read_image(files, spacing=spacing)
+        image = read_image(
+            files, spacing=spacing, nifti_affine=None if description is None else description.nifti_affine
+        )
         if len(files) == 1:
             image = as_channels(image, len(self.plans.channel_names), files[0])
         require_contrast(image, files[0])

@@ -16,7 +16,6 @@ from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint import Fingerprint
-from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks
 from autolmk.paths import Folders
 from autolmk.plans import Plans
@@ -108,7 +107,7 @@ class Sources:
             return found
         for case in self.raw.cases("Ts"):
             if case.annotation is not None:
-                geometry = read_geometry(case.images[0], spacing=self.raw.spacing_of(case))
+                geometry = self.raw.read_geometry(case)
                 found[case.identifier] = self.raw.read_landmarks(case, geometry)
         return found
 

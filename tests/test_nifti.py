@@ -1,0 +1,152 @@
+"""NIfTI headers: positions to 1e-6 mm, or a refusal that says both readings; nibabel's images by the same rule."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nifti_headers import check, headers
+
+from autolmk import imageio
+from autolmk.check import check_dataset
+from autolmk.dataset import Dataset
+from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
+
+ARRAY = np.random.default_rng(0).normal(size=(12, 14, 10)).astype(np.float32)
+
+
+def two_forms(file: Path, shift: float = 5.0) -> nib.Nifti1Image:
+    """As SPM's coregister leaves it: the scanner's qform, an aligned sform `shift` mm further along x."""
+    qform = np.diag([1.0, 2, 3, 1])
+    qform[:3, 3] = [-10, -20, -30]
+    sform = qform.copy()
+    sform[0, 3] += shift
+    image = nib.Nifti1Image(ARRAY, None)
+    image.header.set_zooms((1, 2, 3))
+    image.set_qform(qform, 1)
+    image.set_sform(sform, 2)
+    nib.save(image, file)
+    return image
+
+
+def test_generated_headers_are_read_exactly_or_refused_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = [check(header, tmp_path / f"a{header.ending}") for header in headers(1, 300)]
+    reasons = {"qform and sform", "sform and pixdim", "sheared", "no unit", "without a size"}
+    assert found.count("read") > 150 and reasons <= set(found)
+
+
+def test_two_forms_that_disagree_are_both_stated(tmp_path: Path) -> None:
+    file = tmp_path / "a.nii.gz"
+    image = two_forms(file)
+    with pytest.raises(AutolmkError, match="5 mm apart") as caught:
+        imageio.read_geometry(file)
+    found = str(caught.value.found)
+    assert "[-10.0, -20.0, -30.0]" in found and "[-5.0, -20.0, -30.0]" in found
+    assert "nifti_affine" in str(caught.value.remedy)
+    with pytest.raises(ValueError, match="5 mm apart"):
+        Geometry.from_nibabel(image)
+
+
+@pytest.mark.parametrize(("form", "x"), [("sform", 5.0), ("qform", 10.0)])
+def test_a_form_can_be_chosen(form: str, x: float, tmp_path: Path) -> None:
+    file = tmp_path / "a.nii.gz"
+    image = two_forms(file)
+    geometry = imageio.read_geometry(file, nifti_affine=form)  # type: ignore[arg-type]
+    np.testing.assert_allclose(geometry.origin, [x, 20, -30])
+    assert geometry.is_close(Geometry.from_nibabel(image, form=form))  # type: ignore[arg-type]
+
+
+def test_dataset_json_chooses_for_all_commands(tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset001_Brain"
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "landmarksTr").mkdir()
+    rows = ["case,landmark,x,y,z"]
+    for i in range(4):
+        two_forms(folder / "imagesTr" / f"c{i}.nii.gz", 5.0 + i)
+        rows += [f"c{i},A,4,5,{3 + i}", f"c{i},B,8,9,6"]
+    (folder / "landmarksTr" / "landmarks.csv").write_text("\n".join(rows) + "\n")
+    described = {"coordinates": "voxel", "channel_names": {"0": "MR"}, "landmarks": {"A": {}, "B": {}}}
+    (folder / "dataset.json").write_text(json.dumps(described))
+    report = check_dataset(folder, workers=0, progress=False)
+    assert report.bad_cases == ("c0", "c1", "c2", "c3") and "up to 5 mm apart" in report.text()
+    (folder / "dataset.json").write_text(json.dumps({**described, "nifti_affine": "qform"}))
+    report = check_dataset(folder, workers=0, progress=False)
+    assert len(report.good_cases) == 4
+    dataset = Dataset.open(folder)
+    assert {dataset.read_image(case).geometry.origin[0] for case in dataset.cases()} == {10.0}
+
+
+def test_what_says_nothing_of_the_room_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = nib.Nifti1Image(ARRAY, None)
+    image.header.set_zooms((1, 2, 3))
+    nib.save(image, tmp_path / "a.nii.gz")
+    with imageio.noticed() as notices:
+        geometry = imageio.read_geometry(tmp_path / "a.nii.gz")
+    assert [n.problem for n in notices] == ["an image does not say how it lies in the room"]
+    assert geometry.spacing == (3, 2, 1) and geometry.origin.tolist() == [0, 0, 0]
+    with caplog.at_level(logging.WARNING, "autolmk"):
+        other = Geometry.from_nibabel(nib.load(tmp_path / "a.nii.gz"))
+    assert other.is_close(geometry) and "how it lies in the room" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"/annex/objects/MD5E-s152998--c8d2672a467cd80deff39c4daddcd616.nii.gz\n", "pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "pointer"),
+        (b"<!DOCTYPE html><html></html>", "no NIfTI image"),
+        (b"", "truncated"),
+        (b"\x1f\x8b\x08\x00", "truncated"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(AutolmkError, match=message):
+        imageio.read_image([tmp_path / "a.nii.gz"])
+
+
+def test_names_need_not_say_whether_a_file_is_packed(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), tmp_path / "plain.nii")
+    data = (tmp_path / "plain.nii").read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(data)
+    (tmp_path / "b.nii").write_bytes(gzip.compress(data))
+    for name in ("a.nii.gz", "b.nii"):
+        np.testing.assert_array_equal(imageio.read_image([tmp_path / name]).array[0], ARRAY.T)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+        with pytest.raises(AutolmkError, match="truncated"):
+            imageio.read_image([tmp_path / name])
+
+
+def test_components_time_and_colours(tmp_path: Path) -> None:
+    vector = np.random.default_rng(1).normal(size=(4, 5, 6, 1, 2)).astype(np.float32)
+    nib.save(nib.Nifti1Image(vector, np.eye(4)), tmp_path / "vector.nii")
+    np.testing.assert_array_equal(imageio.read_image([tmp_path / "vector.nii"]).array[1], vector[..., 0, 1].T)
+    nib.save(nib.Nifti1Image(vector[..., 0, 0][..., None], np.eye(4)), tmp_path / "once.nii")
+    assert imageio.read_image([tmp_path / "once.nii"]).array.shape == (1, 6, 5, 4)
+    nib.save(nib.Nifti1Image(vector[..., 0, :], np.eye(4)), tmp_path / "twice.nii")
+    with pytest.raises(AutolmkError, match="too many axes"):
+        imageio.read_geometry(tmp_path / "twice.nii")
+    colours = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colours["G"] = np.arange(120).reshape(4, 5, 6)
+    nib.save(nib.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii")
+    np.testing.assert_array_equal(imageio.read_image([tmp_path / "rgb.nii"]).array[1], colours["G"].T)
+
+
+def test_itk_reads_the_same_where_it_can(tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    affine = np.array([[0.0, -0.5, 0.1, 7], [0.6, 0.0, 0.0, -3], [0.0, 0.1, 0.9, 2], [0, 0, 0, 1]])
+    affine[:3, :3] = np.linalg.qr(affine[:3, :3])[0] * [0.6, 0.5, 0.9]
+    nib.save(nib.Nifti1Image(ARRAY, affine), tmp_path / "a.nii.gz")
+    image = imageio.read_image([tmp_path / "a.nii.gz"])
+    itk = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
+    assert image.geometry.is_close(Geometry.from_sitk(itk), 1e-4)
+    np.testing.assert_array_equal(image.array[0], sitk.GetArrayFromImage(itk))
