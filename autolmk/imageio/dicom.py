@@ -1,109 +1,347 @@
-"""DICOM: which files of a folder are the slices of its series, and whether they lie on one even grid."""
+"""DICOM: single images, files of several frames, and folders that hold the slices of one series.
+
+Every slice or frame must say itself where it is. They are put into the order of their places, whatever their names,
+numbers or order in the file; they must lie on one even, straight grid, or the case is refused with the reason. Values
+are rescaled slice by slice. What a header says is read in `dicom_header`.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted, some
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.imageio import integrity
-from autolmk.imageio.itk import Source, describe, errors, geometry_of, header, quiet, simpleitk
+from autolmk.imageio.dicom_header import (
+    Frame,
+    aspect,
+    described,
+    frames_of,
+    read_header,
+    read_whole,
+    thickness,
+    understood,
+)
+from autolmk.imageio.files import files_of
+from autolmk.imageio.itk import Source, load
+from autolmk.imageio.notices import notice
 
 SPACING_TOLERANCE = 0.01  # how far slices may lie from even spacing, over that spacing
-
-
-def has_pixel_size(reader: Any) -> bool:
-    """Whether a header has PixelSpacing, ImagerPixelSpacing, NominalScannedPixelSpacing or a spacing that is not 1."""
-    tags = ("0028|0030", "0018|1164", "0018|2010")
-    return any(reader.HasMetaDataKey(t) for t in tags) or reader.GetSpacing()[:2] != (1.0, 1.0)
+SAME_PLACE = 0.01  # mm
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
+EMBEDDED = ("MONOCHROME1", "MONOCHROME2", "RGB")  # photometric interpretations whose stored values are values
 
 
 def inspect_file(file: Path) -> Source:
-    """A single DICOM file: a radiograph, a slice or a volume of several frames."""
-    reader = header(str(file), file)
-    geometry, sized = geometry_of(reader, file), has_pixel_size(reader)
-    if not sized:
-        geometry = Geometry.from_parts(geometry.shape, [1.0] * geometry.ndim)
-    return Source((str(file),), geometry, sized)
+    """A single DICOM file: a radiograph, a slice, or a volume of several frames."""
+    with understood(file):
+        header = read_header(file)
+        _require_pixels(header, file)
+        frames = frames_of(header, file)
+        if len(frames) == 1:
+            return _single(file, header, frames[0])
+        order, geometry = _stacked(frames, header, file, [f"frame {i + 1}" for i in range(len(frames))], file)
+        _remark(header, file)
+        return Source((str(file),), geometry, True, lambda: _values(file, header, frames)[order])
 
 
 def inspect_series(folder: Path) -> Source:
-    """The slices of the one series in a folder. AutolmkError where they do not lie on one even grid."""
-    files = _series_files(folder)
-    readers = [header(file, folder) for file in files]
-    sized = has_pixel_size(readers[0])
-    first = geometry_of(readers[0], folder)
+    """The slices of the one series in a folder and those below it. AutolmkError where they form no even grid."""
+    headers = _series(folder)
+    files = list(headers)
     if len(files) == 1:
-        return Source(files, first, sized)
-    for file, reader in zip(files, readers, strict=True):
-        geometry = geometry_of(reader, Path(file))
-        if geometry.shape != first.shape or not np.allclose(geometry.matrix, first.matrix, atol=1e-3):
-            raise AutolmkError(
-                "the slices of a DICOM series differ in size, spacing or direction",
-                file=file,
-                found=describe(geometry),
-                expected=f"{describe(first)}, as in {Path(files[0]).name}",
-                remedy="keep one series of parallel slices a folder",
+        return inspect_file(files[0])
+    frames: list[Frame] = []
+    first = headers[files[0]]
+    for file, header in headers.items():
+        with understood(file):
+            found = frames_of(header, file)
+            _remark(header, file)
+        if len(found) != 1:
+            raise _several(folder, file, len(found), len(files))
+        if (header.Rows, header.Columns) != (first.Rows, first.Columns):
+            raise _differing(
+                file, f"{header.Columns} x {header.Rows} pixels", f"{first.Columns} x {first.Rows}", files[0]
             )
-    positions = np.array([reader.GetOrigin() for reader in readers])
-    step = _slice_step(positions, first, folder, files)
-    affine = first.affine.copy()
-    affine[:-1, 0], affine[:-1, -1] = step, positions[0]
-    return Source(files, Geometry((len(files), *first.shape[1:]), affine), sized)
+        frames += found
+    order, geometry = _stacked(frames, first, folder, [file.name for file in files], files)
+    slices = [(files[i], headers[files[i]], frames[i]) for i in order]
+    return Source(
+        tuple(str(file) for file, _, _ in slices),
+        geometry,
+        True,
+        lambda: np.stack([_values(file, header, [frame])[0] for file, header, frame in slices]),
+    )
 
 
-def _series_files(folder: Path) -> tuple[str, ...]:
-    sitk = simpleitk()
-    with errors(folder), quiet():
-        identifiers = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        series = {i: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), i) for i in identifiers}
-    known = {os.path.realpath(f) for files in series.values() for f in files}
-    for file in sorted(folder.iterdir()):
-        if integrity.is_dicom(file) and os.path.realpath(file) not in known:
-            raise AutolmkError(
-                "a DICOM file is damaged or holds no image",
-                file=file,
-                expected=f"only the slices of one series in {folder.name}",
-                remedy="copy it again from the source, or remove it",
-            )
+def _single(file: Path, header: Any, frame: Frame) -> Source:
+    shape = (1, int(header.Rows), int(header.Columns))
+    _remark(header, file)
+    if frame.size is None:
+        ratio = aspect(header, file)
+        if ratio != 1:
+            found, remedy = f"PixelAspectRatio {ratio:g}, no size", "give the size as spacing in dataset.json"
+            notice("an image has pixels that are not square", file, found=found, remedy=remedy)
+        geometry = Geometry.from_parts(shape, (1.0, ratio, 1.0))
+    elif frame.position is None or frame.axes is None:
+        geometry = Geometry.from_parts(shape, (thickness(header, file), *frame.size))
+    else:
+        normal = np.cross(frame.axes[:, 1], frame.axes[:, 0])
+        spacing, axes = (thickness(header, file), *frame.size), np.column_stack([normal, frame.axes])
+        geometry = Geometry.from_parts(shape, spacing, frame.position.tolist(), axes)
+    return Source((str(file),), geometry, frame.size is not None, lambda: _values(file, header, [frame]))
+
+
+# -- which files ------------------------------------------------------------------------------------------------------
+
+
+def _series(folder: Path) -> dict[Path, Any]:
+    """file -> header of the images of the only series in a folder."""
+    headers: dict[Path, Any] = {}
+    others: list[str] = []
+    for file in files_of(folder):
+        if not integrity.is_dicom(file) and file.suffix.lower() != ".dcm":
+            others += [file.name] if file.name.upper() != "DICOMDIR" else []
+            continue
+        header = read_header(file)
+        with understood(file):
+            image = "Rows" in header
+            if image:
+                _require_pixels(header, file)
+        if not image:
+            others.append(f"{file.name} ({described(header)}, no image)")
+            continue
+        headers[file] = header
+    if others and headers:
+        notice("a DICOM folder holds other files", folder, found=some(others), remedy="nothing: they are left aside")
+    series: dict[str, list[Path]] = {}
+    for file, header in headers.items():
+        series.setdefault(str(header.get("SeriesInstanceUID")), []).append(file)
     if len(series) != 1:
+        listed = [f"{described(headers[f[0]])}: {counted(len(f), 'file')}" for f in series.values()]
         raise AutolmkError(
             "a folder holds several DICOM series" if series else "a folder holds no DICOM series",
             file=folder,
-            found=", ".join(f"{i} ({len(f)} files)" for i, f in series.items()) or "no DICOM image",
+            found=some(listed) or some(others) or "an empty folder",
             expected="the slices of one series",
             remedy="keep one series a folder",
         )
-    return tuple(next(iter(series.values())))
+    return headers
 
 
-def _slice_step(positions: FloatArray, first: Geometry, folder: Path, files: Sequence[str]) -> FloatArray:
+def _require_pixels(header: Any, file: Path) -> None:
+    """AutolmkError where there is no image, or the file is cut off within it."""
+    if "Rows" not in header or "Columns" not in header or not int(header.Rows) or not int(header.Columns):
+        raise AutolmkError(
+            "a DICOM file holds no image",
+            file=file,
+            found=described(header),
+            expected="rows and columns of pixels",
+            remedy="remove it, or export the images of the series",
+        )
+    pixels = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1)
+    needed = pixels * int(header.get("NumberOfFrames") or 1) * int(header.get("BitsAllocated") or 0) // 8
+    syntax = str(getattr(header.file_meta, "TransferSyntaxUID", PLAIN[0]))
+    size = file.stat().st_size
+    if syntax in PLAIN and syntax != PLAIN[2] and size < needed:
+        raise AutolmkError(
+            "a DICOM file is damaged: it is truncated",
+            file=file,
+            found=f"{size} bytes",
+            expected=f"{needed} bytes of pixels",
+            remedy="copy or export it again from the source",
+        )
+
+
+def _remark(header: Any, file: Path) -> None:
+    if header.get("ModalityLUTSequence"):
+        found, remedy = "ModalityLUTSequence", "nothing, if stored values do as well: the table is not applied"
+        notice("an image has a table that changes its values", file, found=found, remedy=remedy)
+
+
+# -- the grid ---------------------------------------------------------------------------------------------------------
+
+
+def _stacked(
+    frames: Sequence[Frame], header: Any, place: Path, names: Sequence[str], files: Path | Sequence[Path]
+) -> tuple[npt.NDArray[np.intp], Geometry]:
+    """(order along the normal of the planes, their grid). AutolmkError where they form no even, straight grid."""
+    missing = [
+        name for name, f in zip(names, frames, strict=True) if f.position is None or f.axes is None or not f.size
+    ]
+    if missing:
+        raise AutolmkError(
+            "slices do not say where they are",
+            file=place,
+            found=f"no position, orientation or pixel size in {some(missing)}"
+            + (
+                f"; SliceThickness {header.SliceThickness} mm, which is no distance"
+                if header.get("SliceThickness")
+                else ""
+            ),
+            expected="ImagePositionPatient, ImageOrientationPatient and PixelSpacing of each slice",
+            remedy="export the volume again as single slices or as enhanced DICOM, or convert it by a program that "
+            "knows the device, to .nii.gz or .nrrd; frames that are points in time are no volume",
+        )
+    first = frames[0]
+    assert first.size is not None and first.axes is not None
+    for name, frame in zip(names, frames, strict=True):
+        assert frame.size is not None and frame.axes is not None
+        if not np.allclose(frame.size, first.size, rtol=1e-3) or not np.allclose(frame.axes, first.axes, atol=1e-3):
+            raise _differing(place, f"{name}: {_plane(frame)}", _plane(first), Path(names[0]))
+    positions = np.array([frame.position for frame in frames])
+    normal = np.cross(first.axes[:, 1], first.axes[:, 0])
+    order = np.argsort(positions @ normal, kind="stable")
+    if len(frames) == 1:
+        step = normal * thickness(header, place)
+    else:
+        sorted_files = [files[i] for i in order] if not isinstance(files, Path) else [files] * len(order)
+        step = _slice_step(positions[order], normal, place, sorted_files, [names[i] for i in order])
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([step, first.axes * first.size])
+    affine[:3, 3] = positions[order[0]]
+    return order, Geometry((len(frames), int(header.Rows), int(header.Columns)), affine)
+
+
+def _slice_step(
+    positions: FloatArray, normal: FloatArray, place: Path, files: Sequence[Path], names: Sequence[str]
+) -> FloatArray:
     """(3,) mm from slice to slice. AutolmkError where they are not evenly spaced along their common normal."""
     steps = np.diff(positions, axis=0)
+    twice = np.flatnonzero(np.linalg.norm(steps, axis=1) < SAME_PLACE)
+    if len(twice):
+        raise AutolmkError(
+            "the slices of a DICOM series are not evenly spaced: several are at one place",
+            file=files[twice[0] + 1],
+            found=f"{names[twice[0]]} and {names[twice[0] + 1]} at {np.round(positions[twice[0]], 3).tolist()} mm"
+            + (f", and {len(twice) - 1} such pairs more" if len(twice) > 1 else ""),
+            expected="one image a place: no second echo, point in time, or copy",
+            remedy="keep one of them a folder",
+        )
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     typical = np.median(steps, axis=0)
     deviation = np.linalg.norm(steps - typical, axis=1)
-    length = float(np.linalg.norm(typical))
-    worst = int(np.argmax(deviation))
-    if length < 1e-6 or deviation[worst] > SPACING_TOLERANCE * length + 1e-3:
+    length, worst = float(np.linalg.norm(typical)), int(np.argmax(deviation))
+    if deviation[worst] > SPACING_TOLERANCE * length + 1e-3:
         raise AutolmkError(
             "the slices of a DICOM series are not evenly spaced",
             file=files[worst + 1],
-            found=f"{np.linalg.norm(steps[worst]):.4g} mm after slice {worst + 1} of {len(files)}",
+            found=f"{np.linalg.norm(steps[worst]):.4g} mm between {names[worst]} and {names[worst + 1]}, slices "
+            f"{worst + 1} and {worst + 2} of {len(positions)}",
             expected=f"{length:.4g} mm, as between the others",
             remedy="look for missing or doubled slices, or resample the series to even spacing",
         )
-    normal = first.direction[:, 0]
     if np.linalg.norm(step - normal * (step @ normal)) > SPACING_TOLERANCE * length + 1e-3:
         raise AutolmkError(
             "the slices of a DICOM series are not stacked along their normal (tilted gantry)",
-            file=folder,
+            file=place,
             found=f"a step of {np.round(step, 3).tolist()} mm along the normal {np.round(normal, 3).tolist()}",
             remedy="resample the series to a straight grid, for example in 3D Slicer",
         )
     return np.asarray(normal * (step @ normal))
+
+
+def _plane(frame: Frame) -> str:
+    assert frame.size is not None and frame.axes is not None
+    return f"pixels of {frame.size[0]:g} x {frame.size[1]:g} mm, orientation {np.round(frame.axes.T[::-1], 3).tolist()}"
+
+
+def _differing(file: Path, found: str, expected: str, other: Path) -> AutolmkError:
+    return AutolmkError(
+        "the slices of a DICOM series differ in size, spacing or direction",
+        file=file,
+        found=found,
+        expected=f"{expected}, as in {other.name}",
+        remedy="keep one series of parallel slices a folder; a scout belongs elsewhere",
+    )
+
+
+def _several(folder: Path, file: Path, frames: int, files: int) -> AutolmkError:
+    return AutolmkError(
+        "a folder holds a file of several frames among others",
+        file=file,
+        found=f"{counted(frames, 'frame')}, one of {counted(files, 'file')} in {folder.name}",
+        expected="one such file, or files of one slice",
+        remedy="keep one volume a folder",
+    )
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def _values(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any]:
+    """(F, rows, columns[, 3]) of a file, rescaled frame by frame. AutolmkError where they cannot be decoded."""
+    with understood(file):
+        return _rescaled(file, header, frames)
+
+
+def _rescaled(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any]:
+    syntax = getattr(header.file_meta, "TransferSyntaxUID", None)
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    colour = int(header.get("SamplesPerPixel") or 1) > 1
+    if str(syntax) not in PLAIN or photometric not in EMBEDDED or int(header.get("BitsAllocated") or 0) % 8:
+        if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
+            raise _unsupported(
+                file, f"compressed frames ({getattr(syntax, 'name', syntax)}) that are rescaled differently"
+            )
+        return _decoded(file, syntax, len(frames), colour)
+    whole = read_whole(file)
+    try:
+        stored = whole.pixel_array
+    except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise AutolmkError(
+            "the pixels of a DICOM file are damaged",
+            file=file,
+            found=" ".join(str(error).split())[:300],
+            expected=f"{counted(len(frames), 'frame')} of {header.Columns} x {header.Rows} pixels",
+            remedy="copy or export it again from the source",
+        ) from None
+    stored = stored.reshape(len(frames), int(header.Rows), int(header.Columns), *([-1] if colour else []))
+    if not colour:
+        stored = _used_bits(stored, header, file)
+    if photometric == "MONOCHROME1":
+        highest = -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
+        stored = highest - stored.astype(np.int64)
+    scaled = [(f.slope, f.intercept) != (1.0, 0.0) for f in frames]
+    if not any(scaled):
+        return np.asarray(stored)
+    slope, intercept = (np.array([getattr(f, n) for f in frames]) for n in ("slope", "intercept"))
+    ends = (slice(None), *([None] * (stored.ndim - 1)))
+    return np.asarray(stored * slope[ends] + intercept[ends])
+
+
+def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray[Any]:
+    """Without the bits above BitsStored, where old devices put overlays."""
+    used, allocated = int(header.get("BitsStored") or 0), int(header.BitsAllocated)
+    if stored.dtype.kind not in "iu" or not 0 < used < allocated:
+        return stored
+    if int(header.get("HighBit", used - 1)) != used - 1:
+        raise _unsupported(file, f"BitsStored {used}, HighBit {header.HighBit}: values that do not begin at bit 0")
+    unused = allocated - used
+    return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
+
+
+def _decoded(file: Path, syntax: Any, n_frames: int, colour: bool) -> npt.NDArray[Any]:
+    """As ITK decodes them: compressed pixels, palettes, YBR; rescaled and inverted by it."""
+    try:
+        array = load((str(file),), file)
+    except AutolmkError as error:
+        raise _unsupported(file, f"{getattr(syntax, 'name', syntax)}: {error.found}") from None
+    channels = array.shape[-1:] if colour or array.ndim == 4 else ()
+    plane = array.shape[-3:-1] if channels else array.shape[-2:]
+    return np.asarray(array.reshape(n_frames, *plane, *channels))
+
+
+def _unsupported(file: Path, found: str) -> AutolmkError:
+    return AutolmkError(
+        "the pixels of a DICOM file cannot be decoded: they are compressed in a way that is not known, or damaged",
+        file=file,
+        found=found,
+        expected="pixels that are not compressed, or by JPEG, JPEG-LS, JPEG 2000 or RLE",
+        remedy="decompress the file, for example by gdcmconv --raw or dcmdjpeg, or export it again",
+    )

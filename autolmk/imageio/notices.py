@@ -7,6 +7,7 @@ import contextvars
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,15 @@ def notice(problem: str, file: object, *, found: str | None = None, expected: st
     """Say that something in `file` is odd: to the nearest `noticed`, else as a warning in the log."""
     said, listener = Notice(problem, str(file), found, expected, remedy), _listeners.get()
     if listener is None:
-        logger.warning("%s", said)
+        _log(said)
     elif said not in listener:
         listener.append(said)
+
+
+@cache
+def _log(said: Notice) -> None:
+    """Once a process, however often the file is read."""
+    logger.warning("%s", said)
 
 
 @contextlib.contextmanager

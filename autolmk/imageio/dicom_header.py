@@ -1,0 +1,304 @@
+"""What a DICOM header says of its pixels: their size, their place, and what their values mean.
+
+**Size of a pixel**, (row spacing, column spacing) in mm: PixelSpacing, which is calibrated at the anatomy; else
+ImagerPixelSpacing, which is that of the detector; else NominalScannedPixelSpacing, of a scanned film; else the only
+ultrasound region that is measured in centimetres. Where PixelSpacing and ImagerPixelSpacing differ, it is said. Without
+any of them an image has no physical size; PixelAspectRatio keeps its pixels from being taken for squares.
+
+**Place**: ImagePositionPatient and ImageOrientationPatient, of each frame by itself where a file holds several: from
+its functional groups, or from GridFrameOffsetVector. SliceThickness is how thick a slice is, not how far the next one
+is away, and is believed for a single slice alone.
+
+**Values**: RescaleSlope x stored + RescaleIntercept, by frame; MONOCHROME1 is inverted before, so that dense is bright.
+
+See DICOM PS3.3, C.7.6.2, C.7.6.3, C.7.6.16, C.8.5.5, 10.7.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
+from autolmk.imageio.notices import notice
+
+DIFFERENT = 0.01  # share by which two spacings differ that are not the same, rounded
+CENTIMETRES = 3  # in PhysicalUnitsXDirection
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One plane. size: (row, column) spacing in mm; None where nothing says. position: (3,) LPS mm of the first pixel.
+
+    axes: (3, 2), the directions in which rows and columns are counted. position and axes are None where nothing says.
+    slope, intercept: of stored values.
+    """
+
+    size: tuple[float, float] | None
+    position: FloatArray | None
+    axes: FloatArray | None
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+def read_header(file: Path) -> Any:
+    """pydicom's dataset without the pixels. AutolmkError where the file is no DICOM file or damaged."""
+    return _read(file, stop_before_pixels=True)
+
+
+def read_whole(file: Path) -> Any:
+    """pydicom's dataset with the pixels. AutolmkError where the file is no DICOM file or damaged."""
+    return _read(file, stop_before_pixels=False)
+
+
+def frames_of(header: Any, file: Path) -> list[Frame]:
+    """Its frames, in the order in which they are stored. AutolmkError where a number makes no sense."""
+    count = int(_number(header, "NumberOfFrames", file) or 1)
+    size = pixel_size(header, file)
+    if count < 1 or count > 1_000_000:
+        raise _senseless(file, f"NumberOfFrames {count}", "a number of frames from 1 on")
+    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
+    each = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    if count == 1 and not shared and not each:
+        return [_frame([header], size, file)]
+    if each and len(each) != count:
+        raise _senseless(file, f"{count} frames, but functional groups of {len(each)}", "one for each frame")
+    if not each and not shared:
+        return _by_offsets(header, count, size, file)
+    return [_frame([*each[i : i + 1], *shared, header], size, file) for i in range(count)]
+
+
+def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
+    """(row spacing, column spacing) in mm; None where no tag says it. AutolmkError where a tag holds nonsense."""
+    calibrated = _pair(header, "PixelSpacing", file)
+    detector = _pair(header, "ImagerPixelSpacing", file)
+    if calibrated and detector and not np.allclose(calibrated, detector, rtol=DIFFERENT, atol=0):
+        how = " ".join(str(header.get(f"PixelSpacingCalibration{part}") or "") for part in ("Type", "Description"))
+        notice(
+            "an image has two sizes of its pixels",
+            file,
+            found=f"PixelSpacing {_mm(calibrated)}{f' ({how.strip()})' if how.strip() else ''}, ImagerPixelSpacing "
+            f"{_mm(detector)}",
+            remedy="nothing, if sizes at the anatomy are meant: PixelSpacing, the calibrated one, is used",
+        )
+    factor = _number(header, "EstimatedRadiographicMagnificationFactor", file)
+    if detector and not calibrated and factor and abs(factor - 1) > DIFFERENT:
+        notice(
+            "the size of an image's pixels is that at the detector",
+            file,
+            found=f"ImagerPixelSpacing {_mm(detector)}, EstimatedRadiographicMagnificationFactor {factor:g}",
+            remedy=f"nothing, if sizes at the detector are meant; the anatomy is about {factor:g} times smaller",
+        )
+    return calibrated or detector or _pair(header, "NominalScannedPixelSpacing", file) or _of_ultrasound(header, file)
+
+
+def aspect(header: Any, file: Path) -> float:
+    """How much taller than wide a pixel is, by PixelAspectRatio; 1 where it is missing."""
+    ratio = _pair(header, "PixelAspectRatio", file)
+    return 1.0 if ratio is None else ratio[0] / ratio[1]
+
+
+def thickness(header: Any, file: Path) -> float:
+    """Of a single slice in mm; 1 where the header does not say it."""
+    measures = next(iter(_groups(header, "PixelMeasuresSequence")), header)
+    return _number(measures, "SliceThickness", file) or _number(header, "SliceThickness", file) or 1.0
+
+
+def described(header: Any) -> str:
+    """The series of a file, for messages."""
+    words = [str(header.get(tag) or "") for tag in ("Modality", "SeriesNumber", "SeriesDescription")]
+    return " ".join(word for word in words if word) or "no description"
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def understood(file: Path) -> Iterator[None]:
+    """What pydicom warns of while it converts values becomes a notice of the file, what it cannot convert an
+    AutolmkError."""
+    said: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            yield
+    except (AutolmkError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise _damaged(file, error) from None
+        raise AutolmkError(
+            "an image cannot be opened", file=file, found=error.strerror or str(error), remedy="check its permissions"
+        ) from None
+    except Exception as error:  # pydicom converts values when they are used, and raises whatever its parts raise
+        raise _damaged(file, error) from None
+    finally:
+        for message in dict.fromkeys(" ".join(str(warning.message).split())[:300] for warning in said):
+            notice("a DICOM header is odd", file, found=message, remedy="export it again, if you can")
+
+
+def _read(file: Path, *, stop_before_pixels: bool) -> Any:
+    with understood(file):
+        with file.open("rb") as stream:
+            start = stream.read(132)
+        bare = start[:2] in (b"\x08\x00", b"\x02\x00") and start[128:] != b"DICM"  # no preamble: older than DICOM
+        try:
+            return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, force=bare)
+        except InvalidDicomError:
+            raise AutolmkError(
+                "a file is no DICOM file",
+                file=file,
+                found="an empty file" if not start else f"it begins with {start[:12]!r}",
+                expected="DICM after 128 bytes",
+                remedy="remove it, or rename it if it is an image of another kind",
+            ) from None
+
+
+def _damaged(file: Path, error: Exception) -> AutolmkError:
+    return AutolmkError(
+        "a DICOM file is damaged",
+        file=file,
+        found=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
+        expected="an intact DICOM file",
+        remedy="copy or export it again from the source",
+    )
+
+
+def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> Frame:
+    """places: from the frame's own functional groups to the file's header; the first that says something counts."""
+    own = next(
+        (
+            found
+            for p in places
+            for m in _groups(p, "PixelMeasuresSequence")
+            if (found := _pair(m, "PixelSpacing", file))
+        ),
+        None,
+    )
+    origin = _first(places, "PlanePositionSequence", lambda d: _vector(d, "ImagePositionPatient", 3, file))
+    turned = _first(places, "PlaneOrientationSequence", lambda d: _vector(d, "ImageOrientationPatient", 6, file))
+    slope = _first(places, "PixelValueTransformationSequence", lambda d: _number(d, "RescaleSlope", file))
+    intercept = _first(places, "PixelValueTransformationSequence", lambda d: _number(d, "RescaleIntercept", file))
+    if slope == 0:
+        raise _senseless(file, "RescaleSlope 0", "a slope that is not 0")
+    return Frame(own or size, origin, None if turned is None else _axes(turned, file), slope or 1.0, intercept or 0.0)
+
+
+def _first(places: list[Any], sequence: str, read: Callable[[Any], Any]) -> Any:
+    for place in places:
+        for item in (*_groups(place, sequence), place):
+            found = read(item)
+            if found is not None:
+                return found
+    return None
+
+
+def _groups(place: Any, sequence: str) -> Iterator[Any]:
+    yield from place.get(sequence) or []
+
+
+def _by_offsets(header: Any, count: int, size: tuple[float, float] | None, file: Path) -> list[Frame]:
+    """Frames without functional groups: GridFrameOffsetVector says how far each is along the normal."""
+    first = _frame([header], size, file)
+    offsets = header.get("GridFrameOffsetVector")
+    if count == 1:
+        return [first]
+    if offsets is None or first.position is None or first.axes is None or len(offsets) != count:
+        return [Frame(first.size, None, None, first.slope, first.intercept)] * count
+    steps = np.array([float(offset) for offset in offsets])
+    normal = np.cross(first.axes[:, 1], first.axes[:, 0])
+    if steps[0] != 0:  # z coordinates instead of distances from the first frame
+        steps = steps - steps[0]
+    return [Frame(first.size, first.position + s * normal, first.axes, first.slope, first.intercept) for s in steps]
+
+
+def _axes(values: FloatArray, file: Path) -> FloatArray:
+    """(3, 2): the directions in which rows, then columns are counted, from the six cosines of the header."""
+    along_row, along_column = values[:3], values[3:]
+    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
+    if not np.allclose(lengths, 1, atol=1e-3) or abs(along_row @ along_column) > 1e-3:
+        raise _senseless(
+            file, f"ImageOrientationPatient {values.tolist()}", "two unit vectors at a right angle to each other"
+        )
+    along_row = along_row / lengths[0]
+    along_column = along_column - along_row * (along_row @ along_column)
+    return np.column_stack([along_column / np.linalg.norm(along_column), along_row])
+
+
+def _of_ultrasound(header: Any, file: Path) -> tuple[float, float] | None:
+    regions = list(_groups(header, "SequenceOfUltrasoundRegions"))
+    sizes = set()
+    for region in regions:
+        units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "YX"]
+        if units == [CENTIMETRES, CENTIMETRES]:
+            sizes.add(tuple(abs(10 * (_number(region, f"PhysicalDelta{axis}", file) or 0)) for axis in "YX"))
+    if len(sizes) != 1 or len(regions) != 1 or min(min(s) for s in sizes) <= 0:
+        if regions:
+            said = f"{len(regions)} ultrasound regions, {len(sizes)} sizes of pixels in cm"
+            notice(
+                "an image has no single size of its pixels",
+                file,
+                found=said,
+                remedy="give it as spacing in dataset.json",
+            )
+        return None
+    (size,) = sizes
+    return size[0], size[1]
+
+
+def _number(header: Any, tag: str, file: Path) -> float | None:
+    value = header.get(tag)
+    if value is None or str(value).strip() == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise _senseless(file, f"{tag} {str(value)[:100]}", "one number") from None
+    if not np.isfinite(number):
+        raise _senseless(file, f"{tag} {number}", "a finite number")
+    return number
+
+
+def _vector(header: Any, tag: str, n: int, file: Path) -> FloatArray | None:
+    value = header.get(tag)
+    if value is None or str(value).strip() in ("", "[]"):
+        return None
+    try:
+        numbers = np.array([float(v) for v in value], dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if len(numbers) != n or not np.isfinite(numbers).all():
+        raise _senseless(file, f"{tag} {str(value)[:100]}", f"{n} finite numbers")
+    return numbers
+
+
+def _pair(header: Any, tag: str, file: Path) -> tuple[float, float] | None:
+    numbers = _vector(header, tag, 2, file)
+    if numbers is None:
+        return None
+    if numbers.min() <= 0:
+        raise _senseless(file, f"{tag} {numbers.tolist()}", "two numbers above 0")
+    return float(numbers[0]), float(numbers[1])
+
+
+def _senseless(file: Path, found: str, expected: str) -> AutolmkError:
+    return AutolmkError(
+        "the header of an image makes no sense",
+        file=file,
+        found=found,
+        expected=expected,
+        remedy="export the image again from the source, or correct the header",
+    )
+
+
+def _mm(size: tuple[float, float]) -> str:
+    return f"{size[0]:g} x {size[1]:g} mm (rows x columns)"

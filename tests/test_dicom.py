@@ -1,0 +1,167 @@
+"""DICOM headers: every slice and frame where it says, every value as it is meant, or a refusal with the reason."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_headers import Sequence, _dicom, check, headers
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from autolmk import imageio
+from autolmk.errors import AutolmkError
+
+BASE = {"Rows": 4, "Columns": 5, "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "Modality": "CR",
+        "PhotometricInterpretation": "MONOCHROME2"}  # fmt: skip
+PIXELS = np.arange(20, dtype="<u2").reshape(4, 5)
+
+
+def write(file: Path, pixels: np.ndarray = PIXELS, **tags: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(_dicom(pixels, pixels.dtype.kind == "i", ExplicitVRLittleEndian, {**BASE, **tags}))
+    return file
+
+
+def series(folder: Path, n: int = 4, **tags: Any) -> Path:
+    for k in range(n):
+        place = {"ImagePositionPatient": [0, 0, 2.0 * k], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        write(folder / f"IM{k}", PIXELS + k, **{"PixelSpacing": [0.5, 0.5], **place, **tags})
+    return folder
+
+
+def test_generated_headers_are_read_exactly_or_refused_with_the_reason(tmp_path: Path) -> None:
+    found = [check(header, tmp_path / "a") for header in headers(1, 200)]
+    assert found.count("read") > 60
+    assert {"gap", "twice", "tilt", "size", "turned", "missing", "nonsense"} <= set(found)
+
+
+def test_two_sizes_of_pixels_are_said_and_the_calibrated_one_counts(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "a.dcm",
+        PixelSpacing=[0.1, 0.2],
+        ImagerPixelSpacing=[0.14, 0.28],
+        PixelSpacingCalibrationType="FIDUCIAL",
+    )
+    with imageio.noticed() as notices:
+        geometry = imageio.read_geometry(file)
+    assert geometry.spacing[1:] == (0.1, 0.2) and imageio.has_physical_size(file)
+    (said,) = notices
+    assert "0.1 x 0.2" in str(said) and "0.14 x 0.28" in str(said) and "FIDUCIAL" in str(said)
+
+
+def test_the_size_at_the_detector_is_said_to_be_that(tmp_path: Path) -> None:
+    tags = {"ImagerPixelSpacing": [0.14, 0.14], "EstimatedRadiographicMagnificationFactor": 1.4}
+    with imageio.noticed() as notices:
+        assert imageio.read_geometry(write(tmp_path / "a.dcm", **tags)).spacing[1:] == (0.14, 0.14)
+    assert "at the detector" in notices[0].problem and "1.4" in str(notices[0].found)
+
+
+def test_pixels_that_are_not_square_stay_so_without_a_size(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.dcm", PixelAspectRatio=[3, 2])
+    with imageio.noticed() as notices:
+        assert imageio.read_geometry(file).spacing == (1, 1.5, 1)
+    assert "not square" in notices[0].problem and not imageio.has_physical_size(file)
+    assert imageio.read_geometry(file, spacing=(0.3, 0.2)).spacing[1:] == (0.3, 0.2)
+
+
+@pytest.mark.parametrize(("units", "sized"), [((3, 3), True), ((4, 3), False), ((0, 0), False)])
+def test_an_ultrasound_region_in_centimetres_is_a_size(units: tuple[int, int], sized: bool, tmp_path: Path) -> None:
+    region = Dataset()
+    region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection = units
+    region.PhysicalDeltaX, region.PhysicalDeltaY = 0.02, -0.01
+    file = write(tmp_path / "a.dcm", SequenceOfUltrasoundRegions=Sequence([region]))
+    with imageio.noticed():
+        assert imageio.has_physical_size(file) is sized
+        assert imageio.read_geometry(file).spacing[1:] == (pytest.approx((0.1, 0.2)) if sized else (1, 1))
+
+
+@pytest.mark.parametrize("tags", [{"SliceThickness": 0.3}, {"SpacingBetweenSlices": 0.3}, {}])
+def test_frames_without_places_are_refused(tags: dict[str, Any], tmp_path: Path) -> None:
+    frames = np.stack([PIXELS + k for k in range(3)])
+    file = write(tmp_path / "a.dcm", frames, NumberOfFrames=3, PixelSpacing=[0.3, 0.3], **tags)
+    with pytest.raises(AutolmkError, match="do not say where they are") as caught:
+        imageio.read_image([file])
+    assert ("which is no distance" in str(caught.value.found)) is ("SliceThickness" in tags)
+
+
+@pytest.mark.parametrize("first", [0.0, 40.0])
+def test_offsets_of_frames_are_places(first: float, tmp_path: Path) -> None:
+    frames = np.stack([PIXELS + k for k in range(3)])
+    tags = {"ImagePositionPatient": [1, 2, 40], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    offsets = [first, first + 2.5, first + 5]
+    file = write(tmp_path / "a.dcm", frames, NumberOfFrames=3, GridFrameOffsetVector=offsets, **tags)
+    image = imageio.read_image([file])
+    np.testing.assert_allclose(image.geometry.to_physical([2, 0, 0]), [1, 2, 45])
+    np.testing.assert_array_equal(image.array[0], frames)
+
+
+def test_slices_are_found_below_a_folder_and_other_files_are_said(tmp_path: Path) -> None:
+    folder = series(tmp_path / "case" / "DICOM" / "ST0" / "SE0")
+    (folder.parent / "DICOMDIR").write_bytes(b"x")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    (folder / ".DS_Store").write_bytes(b"x")
+    with imageio.noticed() as notices:
+        image = imageio.read_image([tmp_path / "case"])
+    assert image.array.shape == (1, 4, 4, 5) and image.geometry.spacing == (2, 0.5, 0.5)
+    assert [n.found for n in notices] == ["Thumbs.db"]
+
+
+def test_a_report_beside_the_slices_is_said_and_a_second_series_refused(tmp_path: Path) -> None:
+    folder = series(tmp_path / "case")
+    tags = {**dict.fromkeys(("Rows", "Columns"), None), "Modality": "SR", "SeriesDescription": "findings"}
+    (folder / "report.dcm").write_bytes(_dicom(PIXELS[:0], False, ExplicitVRLittleEndian, tags))
+    import pydicom
+
+    report = pydicom.dcmread(folder / "report.dcm")
+    for tag in ("Rows", "Columns", "PixelData"):
+        delattr(report, tag)
+    report.save_as(folder / "report.dcm")
+    with imageio.noticed() as notices:
+        imageio.read_geometry(folder)
+    assert "SR findings" in str(notices[0].found)
+    write(folder / "other.dcm", SeriesInstanceUID="1.9", SeriesDescription="scout", PixelSpacing=[1, 1])
+    with imageio.noticed(), pytest.raises(AutolmkError, match="several DICOM series") as caught:
+        imageio.read_geometry(folder)
+    assert "scout: 1 file" in str(caught.value.found) and "CR: 4 files" in str(caught.value.found)
+
+
+def test_two_echoes_are_several_images_at_one_place(tmp_path: Path) -> None:
+    folder = series(tmp_path / "case")
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / f"echo2_{file.name}")
+    with pytest.raises(AutolmkError, match="several are at one place") as caught:
+        imageio.read_geometry(folder)
+    assert "second echo" in str(caught.value.expected)
+
+
+def test_overlays_in_unused_bits_are_no_values(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.dcm", PIXELS | 0x8000, PixelSpacing=[1, 1])
+    np.testing.assert_array_equal(imageio.read_image([file]).array[0, 0], PIXELS)
+
+
+def test_colours_are_three_channels(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    image = imageio.read_image([write(tmp_path / "a.dcm", colours, PlanarConfiguration=0, PixelSpacing=[1, 1], **tags)])
+    np.testing.assert_array_equal(image.array[:, 0], np.moveaxis(colours, -1, 0))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_headers_are_named(seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bits anywhere: an image or an AutolmkError, nothing else."""
+    random, file = Random(seed), write(tmp_path / "a.dcm", PixelSpacing=[0.1, 0.2])
+    data = bytearray(file.read_bytes())
+    for _ in range(4):
+        data[random.randrange(128, len(data))] ^= 1 << random.randrange(8)
+    file.write_bytes(data[: random.choice((len(data), len(data) // 2))])
+    with caplog.at_level(logging.CRITICAL), imageio.noticed():
+        try:
+            imageio.read_image([file])
+        except AutolmkError as error:
+            assert error.file == str(file) and error.remedy
