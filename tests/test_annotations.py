@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import slicerio
 
-from autolmk.annotations import Annotation, read, read_table, write, write_table
+from autolmk.annotations import Annotation, NamesFrom, ending_of, read, read_table, write, write_table
 from autolmk.annotations.label_map import read as read_label_map
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import Image
-from autolmk.imageio import write_image
+from autolmk.imageio import noticed, write_image
 from autolmk.landmarks import Landmarks, Status
 
 PRESENT, ABSENT, UNKNOWN = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
@@ -50,7 +50,7 @@ def control(label: str, position: Any, **fields: Any) -> dict[str, Any]:
 
 
 def save(file: Path, content: Any) -> Path:
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    file.write_bytes((content if isinstance(content, str) else json.dumps(content)).encode())
     return file
 
 
@@ -181,7 +181,7 @@ def test_all_of_slicers_states_are_read(tmp_path: Path) -> None:
 
 def test_slicers_defaults_and_several_markups_in_one_file(tmp_path: Path) -> None:
     content = slicer_markup([control("a", [1, 2, 3])])
-    content["markups"].append({"type": "Line", "controlPoints": [control("b", [4, 5, 6])]})
+    content["markups"].append({"type": "Fiducial", "controlPoints": [control("b", [4, 5, 6])]})
     got = read(save(tmp_path / "a.mrk.json", content))
     assert got.names == ("a", "b") and got.frame == "LPS", "LPS is the default of the format"
     content["markups"][1]["coordinateSystem"] = "RAS"
@@ -189,13 +189,116 @@ def test_slicers_defaults_and_several_markups_in_one_file(tmp_path: Path) -> Non
         read(save(tmp_path / "a.mrk.json", content))
 
 
-def test_units_other_than_millimetres_are_converted_or_refused(tmp_path: Path) -> None:
-    micro = slicer_markup([control("a", [1000, 2000, 3000])], coordinateUnits="um")
-    np.testing.assert_allclose(read(save(tmp_path / "a.mrk.json", micro)).points, [[1, 2, 3]])
-    coded = slicer_markup([control("a", [1, 2, 3])], coordinateUnits=["mm", "UCUM", "millimeter"])
-    np.testing.assert_array_equal(read(save(tmp_path / "a.mrk.json", coded)).points, [[1, 2, 3]])
+@pytest.mark.parametrize("kind", ["ROI", "Plane", "Curve", "ClosedCurve", "Line", "Angle"])
+def test_control_points_of_other_markups_are_no_landmarks(kind: str, tmp_path: Path) -> None:
+    content = slicer_markup([control("a", [1, 2, 3])])
+    content["markups"].append({"type": kind, "controlPoints": [control("b", [4, 5, 6])]})
+    with noticed() as notices:
+        assert read(save(tmp_path / "a.mrk.json", content)).names == ("a",)
+    assert [n.found for n in notices] == [f"type {kind}"]
+    content["markups"] = content["markups"][1:]
+    with pytest.raises(AutolmkError, match="no point list") as caught:
+        read(save(tmp_path / "a.mrk.json", content))
+    assert kind in str(caught.value.found)
+
+
+@pytest.mark.parametrize("unit", ["cm", "um", "\u00b5m", "\u03bcm", "m", "nm", "inch", ["cm", "UCUM", "centimeter"]])
+def test_points_are_in_millimetres_whatever_slicer_displays(unit: object, tmp_path: Path) -> None:
+    got = read(save(tmp_path / "a.mrk.json", slicer_markup([control("a", [1, 2, 3])], coordinateUnits=unit)))
+    np.testing.assert_array_equal(got.points, [[1, 2, 3]])
+    assert got.unit == str(unit[0] if isinstance(unit, list) else unit).replace("\u00b5", "u").replace("\u03bc", "u")
+    plain = read(
+        save(tmp_path / "b.mrk.json", slicer_markup([control("a", [1, 2, 3])], coordinateUnits=["mm", "UCUM"]))
+    )
+    assert plain.unit is None
     with pytest.raises(AutolmkError, match="coordinateUnits"):
-        read(save(tmp_path / "a.mrk.json", slicer_markup([control("a", [1, 2, 3])], coordinateUnits="inch")))
+        read(save(tmp_path / "a.mrk.json", slicer_markup([control("a", [1, 2, 3])], coordinateUnits="furlong")))
+
+
+@pytest.mark.parametrize(
+    ("names_from", "names"),
+    [
+        ("label", ("skull_7-1", "skull_7-2")),
+        ("description", ("AC", "PC")),
+        ("number", ("1", "2")),
+        ("order", ("1", "2")),
+    ],
+)
+@pytest.mark.parametrize("ending", [".mrk.json", ".fcsv", ".csv"])
+def test_names_come_from_where_they_are(
+    names_from: NamesFrom, names: tuple[str, str], ending: str, tmp_path: Path
+) -> None:
+    if ending == ".mrk.json":
+        points = [control(f"skull_7-{i}", [1, 2, 3], description=name) for i, name in ((1, "AC"), (2, "PC"))]
+        file = save(tmp_path / "a.mrk.json", slicer_markup(points))
+    elif ending == ".fcsv":
+        lines = "".join(f"{i},1,2,3,0,0,0,1,1,1,0,skull_7-{i},{name},\n" for i, name in ((1, "AC"), (2, "PC")))
+        file = save(tmp_path / "a.fcsv", f"# CoordinateSystem = LPS\n{lines}")
+    else:
+        file = save(tmp_path / "a.csv", "label,l,p,s,description\nskull_7-1,1,2,3,AC\nskull_7-2,1,2,3,PC\n")
+    assert read(file, label=names_from).names == names
+
+
+def test_numbered_labels_beside_described_names_are_noticed(tmp_path: Path) -> None:
+    lines = "".join(f"{i},1,2,3,0,0,0,1,1,1,0,{i},{name},\n" for i, name in ((1, "AC"), (2, "PC")))
+    with noticed() as notices:
+        read(save(tmp_path / "a.fcsv", f"# CoordinateSystem = LPS\n{lines}"))
+    assert len(notices) == 1 and "names_from" in str(notices[0].remedy)
+
+
+def test_carriage_returns_within_records_are_part_of_them(tmp_path: Path) -> None:
+    head = "# CoordinateSystem = RAS\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+    rows = "".join(f"n_{i},1,2,{i},0,0,0,1,1,1,1,L{i},,\r,2,0\n" for i in (1, 2))
+    got = read(save(tmp_path / "a.fcsv", head + rows))
+    assert got.names == ("L1", "L2") and got.points[:, 2].tolist() == [1, 2] and states(got) == [PRESENT, PRESENT]
+    for end in ("\r", "\r\n"):
+        text = (head + rows.replace("\r", "")).replace("\n", end)
+        assert read(save(tmp_path / "b.fcsv", text)).names == ("L1", "L2")
+
+
+def test_lists_of_slicer_3_are_ras(tmp_path: Path) -> None:
+    text = "# Fiducial List file /a.fcsv\n# name = a\n# columns = label,x,y,z,sel,vis\nN,1,2,3,1,1\n"
+    got = read(save(tmp_path / "a.fcsv", text))
+    assert got.frame == "RAS" and got.names == ("N",)
+
+
+def test_markups_in_a_plain_json_file_are_read(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.json", slicer_markup([control("a", [1, 2, 3])]))
+    assert ending_of(file) == ".json" and read(file).names == ("a",)
+    assert ending_of(save(tmp_path / "b.json", {"cases": []})) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "landmark;x;y\na;1,5;2,5\nb;3;4\n",
+        "sep=;\nlandmark;x;y\na;1,5;2,5\nb;3;4\n",
+        "name,x,y\na,1.5,2.5\nb,3,4\n",
+        "label,x,y,,\na,1.5,2.5,,\nb,3,4,,\n,,,,\n",
+        "Point\tX\tY\na\t1,5\t2,5\nb\t3\t4\n",
+    ],
+)
+def test_tables_from_spreadsheets_are_read(text: str, tmp_path: Path) -> None:
+    got = read(save(tmp_path / "a.csv", text))
+    assert got.names == ("a", "b") and got.points.tolist() == [[1.5, 2.5], [3, 4]]
+
+
+def test_na_is_no_number(tmp_path: Path) -> None:
+    got = read(save(tmp_path / "a.csv", "landmark,x,y\na,NA,NA\nb,3,4\n"))
+    assert states(got) == [UNKNOWN, PRESENT]
+
+
+def test_names_compare_composed(tmp_path: Path) -> None:
+    assert read(save(tmp_path / "a.csv", "landmark,x,y\nscha\u0308del,3,4\n")).names == ("sch\u00e4del",)
+
+
+def test_points_of_a_radiograph_need_no_third_coordinate(tmp_path: Path) -> None:
+    got = read(save(tmp_path / "a.csv", "landmark,x,y\na,3,4\n"))
+    slice_ = Geometry.from_parts((1, 20, 30), (1.0, 0.5, 0.5), (10.0, 20.0, 7.0))
+    np.testing.assert_allclose(got.physical_points("voxel", slice_), [[11.5, 22, 7]])
+    np.testing.assert_allclose(got.physical_points("LPS", slice_), [[3, 4, 7]])
+    with pytest.raises(ValueError, match="3 coordinates"):
+        got.physical_points("LPS", Geometry.from_parts((2, 20, 30), (1.0, 0.5, 0.5), (10.0, 20.0, 7.0)))
 
 
 def test_the_states_that_slicer_appends_to_fcsv_lines_are_read(tmp_path: Path) -> None:
@@ -291,7 +394,7 @@ DAMAGED: list[tuple[str, Any, str]] = [
     ("a.csv", "landmrk,x,y\na,1,2\n", "lacks the column landmark; did you mean 'landmrk'"),
     ("a.csv", "landmark,x,y,z\na,1,2\n", "line 2 of a table has the wrong number of fields"),
     ("a.csv", "landmark,x,y\na,1,5,2,5\n", "wrong number of fields"),
-    ("a.csv", "landmark;x;y\na;1,5;2,5\n", "x in line 2 is not a number"),
+    ("a.csv", "landmark;x;y\na;1,5,0;2,5\n", "x in line 2 is not a number"),
     ("a.csv", "landmark,x,y,status\na,1,2,gone\n", "unknown status"),
     ("a.csv", "landmark,x,y\n,1,2\n", "names no landmark"),
     ("a.csv", 'landmark,x,y\n"a,1,2\n', "damaged"),

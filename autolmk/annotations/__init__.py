@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from autolmk.annotations import csv, fcsv, mrk_json
-from autolmk.annotations.annotation import FRAMES, Annotation, Frame
+from autolmk.annotations.annotation import FRAMES, Annotation, Frame, NamesFrom
 from autolmk.annotations.csv import read_table, write_table
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks
 
-__all__ = ["ENDINGS", "FRAMES", "Annotation", "Frame", "ending_of", "read", "read_table", "write", "write_table"]
+__all__ = [
+    "ENDINGS",
+    "FRAMES",
+    "Annotation",
+    "Frame",
+    "NamesFrom",
+    "ending_of",
+    "read",
+    "read_table",
+    "write",
+    "write_table",
+]
 
 ENDINGS = (".mrk.json", ".fcsv", ".csv", ".tsv")  # of files that hold the points of one case
-NameFrom = Literal["label", "description"]
+JSON = ".json"  # a markups file of 3D Slicer too, if it says so
 
 
 def ending_of(file: Path) -> str | None:
-    """The ending in `ENDINGS` that the file's name has, None where it has none of them."""
-    return next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), None)
+    """The ending in `ENDINGS` that the file's name has, ".json" if it holds markups all the same, else None."""
+    named = next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), None)
+    return JSON if named is None and file.name.lower().endswith(JSON) and mrk_json.is_markups(file) else named
 
 
-def read(file: Path, *, label: NameFrom = "label") -> Annotation:
+def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
     """The points of one case, as the file holds them.
 
-    label: which field of a Slicer file holds the landmark's name (AFIDs have numbers as labels, names as descriptions).
+    label: where a Slicer file has the landmarks' names, see `name_of` (AFIDs have them as descriptions).
     AutolmkError where the file is missing, damaged or of another kind.
     """
     ending = ending_of(file)
-    if ending == ".mrk.json":
+    if ending in (".mrk.json", JSON):
         return mrk_json.read(file, label=label)
     if ending == ".fcsv":
         return fcsv.read(file, label=label)

@@ -12,17 +12,17 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of
 from autolmk.annotations.text import read_number, read_text
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
-from autolmk.landmarks import Landmarks, Status
+from autolmk.landmarks import Landmarks, Status, normal
 from autolmk.serialization import near, write_bytes
 
 STATUS = {
@@ -34,10 +34,11 @@ STATUS = {
     "undefined": Status.UNKNOWN,
 }
 TABLE_COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "error_radius")
+SYNONYMS = {"landmark": ("name", "point", "label", "landmark_name", "landmarks"), "case": ("image", "file", "subject")}
 SLICER_COLUMNS = ("label", "l", "p", "s", "defined", "selected", "visible", "locked", "description", "status")
 
 
-def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
+def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
     """The points of one case. AutolmkError where the table is damaged or holds several cases."""
     header, rows = _rows(file)
     if "case" in header:
@@ -137,6 +138,8 @@ def _text(value: float) -> str:
 def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The header in lower case, and (line number, row) of every line that is not blank."""
     text = read_text(file)
+    hint = re.match(r"\s*sep=(.)\s*\n", text)  # Excel's own first line
+    text = text[hint.end() :] if hint else text
     first = text.lstrip().partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
@@ -154,6 +157,9 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     content = lines()
     _, header = next(content, (0, []))
     header = [h.lower() for h in header]
+    while header and not header[-1]:
+        header.pop()  # separators at the end of every line, as spreadsheets leave them
+    header = _renamed(header)
     twice = sorted({h for h in header if header.count(h) > 1})
     if not header or twice:
         found = f"{twice} twice" if twice else "nothing"
@@ -166,6 +172,8 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
 
     def named() -> Iterator[tuple[int, dict[str, str]]]:
         for line, fields in content:
+            while len(fields) > len(header) and not fields[-1]:
+                fields.pop()
             if len(fields) != len(header):
                 raise AutolmkError(
                     f"line {line} of a table has the wrong number of fields",
@@ -174,16 +182,29 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
                     expected=f"{len(header)}: {delimiter.join(header)}",
                     remedy="mend the table; decimal numbers need a point, not a comma",
                 )
-            yield line, dict(zip(header, fields, strict=True))
+            row = dict(zip(header, fields, strict=True))
+            if delimiter != ",":  # where a comma may be the decimal sign
+                row |= {axis: row[axis].replace(",", ".") for axis in "xyzlpsra" if axis in row}
+            yield line, row
 
     return header, named()
+
+
+def _renamed(header: list[str]) -> list[str]:
+    """With `landmark` for other words for it, where the table has no such column."""
+    if "landmark" in header or {"l", "p", "s"} <= set(header) or {"r", "a", "s"} <= set(header):
+        return header
+    other = next((word for word in SYNONYMS["landmark"] if word in header), None)
+    return ["landmark" if column == other else column for column in header]
 
 
 def _require(file: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [c for c in columns if c not in header]
     if missing:
+        meant = next((f"; is {w!r} meant?" for m in missing for w in SYNONYMS.get(m, ()) if w in header), "")
+        meant = meant or near(missing[0], header)
         raise AutolmkError(
-            f"a table lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{near(missing[0], header)}",
+            f"a table lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{meant}",
             file=file,
             found=", ".join(header)[:200],
             expected=", ".join(c for c in TABLE_COLUMNS if c in (*columns, "z", "status")),
@@ -212,7 +233,7 @@ def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dic
         for name in ("likelihood", "error_radius")
     }
     return Annotation(
-        tuple(row["landmark"] for _, row in rows),
+        tuple(normal(row["landmark"]) for _, row in rows),
         np.array(points, dtype=np.float64).reshape(-1, len(axes)),
         np.array(status, dtype=np.int8),
         None,
@@ -235,13 +256,15 @@ def _status(text: str, located: bool, file: Path, line: int) -> Status:
 
 
 def _read_control_points(
-    file: Path, header: Sequence[str], rows: Iterator[tuple[int, dict[str, str]]], label: str
+    file: Path, header: Sequence[str], rows: Iterator[tuple[int, dict[str, str]]], label: NamesFrom
 ) -> Annotation:
-    _require(file, header, (label,))
+    column = "description" if label == "description" else "label"
+    _require(file, header, () if label == "order" else (column,))
     frame: Frame = "LPS" if {"l", "p", "s"} <= set(header) else "RAS"
     names, points, status = [], [], []
     for line, row in rows:
-        if not row[label]:
+        name = name_of(row.get("label", ""), row.get("description", ""), len(names) + 1, label)
+        if not name:
             raise AutolmkError(
                 f"line {line} has no {label}",
                 file=file,
@@ -250,7 +273,7 @@ def _read_control_points(
             )
         point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in frame.lower()]
         defined = row.get("defined", "1").lower() not in ("0", "false") and all(map(math.isfinite, point))
-        names.append(row[label])
+        names.append(name)
         points.append(point if defined else [math.nan] * 3)
         status.append(_status(row.get("status", ""), defined, file, line))
     return Annotation(

@@ -1,7 +1,11 @@
 """3D Slicer's older fiducial files (.fcsv): a comment header, then one line of comma-separated fields a point.
 
 `# CoordinateSystem = LPS|RAS`, or the codes 0 (RAS) and 1 (LPS) of older versions. A file without that line does not
-say in which frame it is: Slicer itself has read such files as RAS in some versions and as LPS in others.
+say in which frame it is: Slicer itself has read such files as RAS in some versions and as LPS in others. Only the lists
+of 3D Slicer 3 are known to be RAS, which had no other frame; their columns begin with the label.
+
+Slicer opens files with CRLF line ends on other systems as if the CR were the last field's, and saves them with a CR
+inside each record: lines that begin with a comma go on with the record before.
 """
 
 from __future__ import annotations
@@ -10,11 +14,10 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of, remark_on_names
 from autolmk.annotations.text import read_number, read_text, unquotable
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
@@ -27,28 +30,55 @@ STATUS_CODES = {"0": Status.UNKNOWN, "1": Status.UNKNOWN, "2": Status.PRESENT, "
 STATUS_CODE = {Status.UNKNOWN: 0, Status.PRESENT: 2, Status.ABSENT: 3}
 
 
-def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
+def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
     """The points of the file; a point whose coordinates are blank or nan is unknown. AutolmkError on other content."""
     frame: Frame | None = None
     columns = COLUMNS
     names: list[str] = []
+    texts: list[tuple[str, str]] = []
     points: list[list[float]] = []
     status: list[Status] = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
+    for number, line in _records(read_text(file)):
         if line.startswith("#"):
             key, _, value = (part.strip() for part in line[1:].partition("="))
             if key.lower() == "coordinatesystem":
                 frame = _frame(value, file, number)
             elif key.lower() == "columns":
-                columns = [c.strip() for c in value.split(",")]
-        elif line.strip():
-            name, point, state = _point(next(csv.reader([line])), columns, label, file, number)
+                columns = [c.strip().lower() for c in value.split(",")]
+        else:
+            fields = _fields(line, file, number)
+            name, point, state = _point(fields, columns, (label, len(names) + 1), file, number)
+            row = dict(zip(columns, fields, strict=False))
+            texts.append((row.get("label", ""), row.get("desc", "")))
             names.append(name)
             points.append(point)
             status.append(state)
+    remark_on_names(file, texts, label)
+    if frame is None and columns[0] == "label":
+        frame = "RAS"
     return Annotation(
         tuple(names), np.array(points, dtype=np.float64).reshape(-1, 3), np.array(status, dtype=np.int8), frame
     )
+
+
+def _records(text: str) -> list[tuple[int, str]]:
+    """(line number, line) of each record and comment that is not blank."""
+    found: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.startswith(",") and found and not found[-1][1].startswith("#"):
+            found[-1] = (found[-1][0], found[-1][1] + line)
+        elif line.strip():
+            found.append((number, line))
+    return found
+
+
+def _fields(line: str, file: Path, number: int) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise AutolmkError(
+            f"line {number} of a .fcsv file is damaged", file=file, found=str(error), remedy="mend or export it again"
+        ) from None
 
 
 def write(file: Path, landmarks: Landmarks) -> None:
@@ -77,7 +107,10 @@ def _frame(value: str, file: Path, line: int) -> Frame:
     return FRAME_CODES[value.upper()]
 
 
-def _point(fields: list[str], columns: list[str], label: str, file: Path, line: int) -> tuple[str, list[float], Status]:
+def _point(
+    fields: list[str], columns: list[str], naming: tuple[NamesFrom, int], file: Path, line: int
+) -> tuple[str, list[float], Status]:
+    """naming: where the name is, and the point's place in the file."""
     row = dict(zip(columns, (f.strip() for f in fields), strict=False))
     if not {"x", "y", "z"} <= row.keys():
         raise AutolmkError(
@@ -87,13 +120,13 @@ def _point(fields: list[str], columns: list[str], label: str, file: Path, line: 
             expected=f"the fields {','.join(columns)}",
             remedy="save the points in 3D Slicer again, as .mrk.json",
         )
-    name = row.get("desc" if label == "description" else "label", "")
+    name = name_of(row.get("label", ""), row.get("desc", ""), naming[1], naming[0])
     if not name:
         raise AutolmkError(
-            f"line {line} of a .fcsv file has no {label}",
+            f"line {line} of a .fcsv file has no {naming[0]}",
             file=file,
             found=",".join(fields)[:200],
-            expected=f"the landmark's name as the {label}",
+            expected=f"the landmark's name as its {naming[0]}",
             remedy="name the point in 3D Slicer, or choose with names_from in dataset.json where the names are",
         )
     point = [read_number(row[axis], file=file, where=f"{axis} in line {line}") for axis in "xyz"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of, remark_on_names
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import FloatArray
+from autolmk.imageio import notice
 from autolmk.landmarks import Landmarks, Status
 from autolmk.serialization import near, read_json, write_json
 
@@ -30,12 +31,26 @@ STATUS = {
     "preview": Status.UNKNOWN,
 }
 STATUS_NAME = {Status.PRESENT: "defined", Status.ABSENT: "missing", Status.UNKNOWN: "undefined"}
-MILLIMETRES = {"mm": 1.0, "um": 1e-3, "cm": 10.0, "m": 1000.0}
+UNITS = ("mm", "um", "cm", "m", "nm", "dm", "km", "inch", "in", "ft", "pixel", "px")  # that are known by name
+SNIFFED = 1 << 16  # bytes in which a markups file shows what it is
 NOT_KNOWN = -1.0  # in a measurement: JSON has no NaN, and Slicer reads only numbers there
 
 
-def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
-    """All control points of all markups in the file, which must agree on the frame. AutolmkError on other content."""
+def is_markups(file: Path) -> bool:
+    """Whether a file begins as a markups file of 3D Slicer does, whatever its name."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(SNIFFED)
+    except OSError:
+        return False
+    return b'"markups"' in start or b"markups-schema" in start
+
+
+def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
+    """All control points of all point lists in the file, which must agree on the frame. AutolmkError on other content.
+
+    Control points of other markups, such as a box or a curve, are no landmarks: they are left aside, which is noticed.
+    """
     content = read_json(file)
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
@@ -46,6 +61,7 @@ def read(file: Path, *, label: Literal["label", "description"] = "label") -> Ann
             expected='{"markups": [{"controlPoints": [...]}]}',
             remedy="save the points in 3D Slicer as .mrk.json",
         )
+    markups = _point_lists(markups, file)
     frames = {_frame(markup, file) for markup in markups}
     if len(frames) > 1:
         raise AutolmkError(
@@ -56,26 +72,30 @@ def read(file: Path, *, label: Literal["label", "description"] = "label") -> Ann
             remedy="save each markup in a file of its own, or all in LPS",
         )
     names: list[str] = []
+    units: list[str | None] = []
     points: list[list[float]] = []
     status: list[Status] = []
     measured: dict[str, list[float]] = {"likelihood": [], "error_radius": []}
     for markup in markups:
-        scale = _millimetres(markup, file)
+        units.append(_unit(markup, file))
         controls = markup.get("controlPoints", [])
         if not isinstance(controls, list):
             raise _wrong(file, "controlPoints", controls, "a list [...]")
         for i, control in enumerate(controls):
-            name, position, state = _control_point(control, f"control point {i + 1}", label, file)
+            name, position, state = _control_point(control, f"control point {i + 1}", len(names) + 1, label, file)
             names.append(name)
-            points.append([scale * x for x in position])
+            points.append(position)
             status.append(state)
         for key, values in measured.items():
             values.extend(_measurement(markup, key, len(controls), file))
+    controls = [control for markup in markups for control in markup.get("controlPoints", [])]
+    remark_on_names(file, [(str(c.get("label", "")), str(c.get("description", ""))) for c in controls], label)
     return Annotation(
         tuple(names),
         np.array(points, dtype=np.float64).reshape(-1, 3),
         np.array(status, dtype=np.int8),
         next(iter(frames), "LPS"),
+        next((unit for unit in units if unit), None),
         likelihood=np.array(measured["likelihood"]),
         error_radius=np.array(measured["error_radius"]),
     )
@@ -126,24 +146,48 @@ def _frame(markup: dict[str, Any], file: Path) -> Frame:
     raise _wrong(file, "coordinateSystem", frame, "'LPS' or 'RAS'")
 
 
-def _millimetres(markup: dict[str, Any], file: Path) -> float:
+def _point_lists(markups: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
+    """Those of type Fiducial."""
+    kinds = [str(markup.get("type", "Fiducial")) for markup in markups]
+    others = sorted({kind for kind in kinds if kind.lower() != "fiducial"})
+    lists = [markup for markup, kind in zip(markups, kinds, strict=True) if kind.lower() == "fiducial"]
+    if others and not lists:
+        raise AutolmkError(
+            "a markups file holds no point list",
+            file=file,
+            found=f"markups of type {', '.join(others)}",
+            expected="type Fiducial: control points of a box, a line or a curve are no landmarks",
+            remedy="place the landmarks as a point list in 3D Slicer, or correct the type if they are one",
+        )
+    if others:
+        remedy = "nothing, if they are no landmarks: only point lists are read"
+        notice("a markups file holds more than point lists", file, found=f"type {', '.join(others)}", remedy=remedy)
+    return lists
+
+
+def _unit(markup: dict[str, Any], file: Path) -> str | None:
+    """What coordinateUnits names, where that is not mm: it is what Slicer displays, positions are in mm all the same."""
     unit = markup.get("coordinateUnits", "mm")
     code = unit[0] if isinstance(unit, list) and unit else unit  # either "mm" or a DICOM code, ["mm", "UCUM", ...]
-    if not isinstance(code, str) or code not in MILLIMETRES:
-        raise _wrong(file, "coordinateUnits", unit, f"one of {', '.join(MILLIMETRES)}")
-    return MILLIMETRES[code]
+    plain = code.strip().replace("\u00b5", "u").replace("\u03bc", "u") if isinstance(code, str) else ""
+    if plain.lower() not in UNITS:
+        raise _wrong(file, "coordinateUnits", unit, f"one of {', '.join(UNITS)}")
+    return None if plain.lower() == "mm" else plain
 
 
-def _control_point(control: Any, where: str, label: str, file: Path) -> tuple[str, list[float], Status]:
+def _control_point(
+    control: Any, where: str, place: int, label: NamesFrom, file: Path
+) -> tuple[str, list[float], Status]:
     if not isinstance(control, dict):
         raise _wrong(file, where, control, "an object {...}")
-    name = control.get(label)
-    if not isinstance(name, str) or not name.strip():
+    texts = {key: value if isinstance(value := control.get(key, ""), str) else "" for key in ("label", "description")}
+    name = name_of(texts["label"], texts["description"], place, label)
+    if not name:
         raise AutolmkError(
             f"{where} has no name",
             file=file,
-            found=f"{label}: {name!r}",
-            expected=f"the landmark's name as the {label}",
+            found=", ".join(f"{key} {text[:60]!r}" for key, text in texts.items()),
+            expected=f"the landmark's name as its {label}",
             remedy="name the point in 3D Slicer, or choose with names_from in dataset.json where the names are",
         )
     position = control.get("position", "")
@@ -156,10 +200,10 @@ def _control_point(control: Any, where: str, label: str, file: Path) -> tuple[st
     if not located:
         if position not in ("", None) or STATUS[state] == Status.PRESENT:
             raise _wrong(file, f"position of {name!r}", position, "three numbers [x, y, z]")
-        return name.strip(), [math.nan] * 3, STATUS[state]
+        return name, [math.nan] * 3, STATUS[state]
     if len(position) != 3 or not all(_is_number(x) for x in position):
         raise _wrong(file, f"position of {name!r}", position, "three numbers [x, y, z]")
-    return name.strip(), [float(x) for x in position], STATUS[state]
+    return name, [float(x) for x in position], STATUS[state]
 
 
 def _measurement(markup: dict[str, Any], name: str, n: int, file: Path) -> list[float]:

@@ -25,8 +25,8 @@ def read_text(file: Path) -> str:
 
 
 def read_number(text: str, *, file: Path, where: str) -> float:
-    """A float with a decimal point; NaN for a blank. AutolmkError otherwise."""
-    if not text.strip():
+    """A float with a decimal point; NaN for a blank and for R's NA. AutolmkError otherwise."""
+    if text.strip() in ("", "NA", "<NA>", "N/A", "NULL", "null"):
         return math.nan
     try:
         return float(text)

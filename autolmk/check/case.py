@@ -12,6 +12,7 @@ import numpy as np
 
 from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
+from autolmk.check.doubtful_points import code_faults, unit_faults
 from autolmk.check.report import Fault, Severity, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError, some
@@ -92,7 +93,9 @@ def _placed(
         whole = dataset.read_geometry(case)
     readings = _readings(dataset, annotation, frame, landmarks.points, whole)
     other = _better_frame(readings, frame, whole)
-    if other is None:
+    coded = code_faults(dataset, case, annotation, frame, whole)
+    faults += coded + unit_faults(case, annotation, frame, whole)
+    if other is None and not coded:
         faults += _outside_faults(case, landmarks.names, landmarks.points, whole)
     faults += _same_place(case, landmarks.names, landmarks.points, image.geometry)
     summary = summarise(image, landmarks, subject=case.subject, case=case.identifier)
@@ -237,7 +240,7 @@ def _outside_faults(case: Case, names: tuple[str, ...], points: FloatArray, geom
                     "points lie outside the image" if severity == "case" else "points lie just outside the image",
                     found=some(listed),
                     expected=f"inside {grid}",
-                    remedy="move the points, or call the landmarks absent; if all points are off, see to the frame"
+                    remedy="move the points, or call the landmarks absent or unknown; if all are off, see to the frame"
                     if severity == "case"
                     else "nothing, or move the points",
                 )

@@ -11,10 +11,11 @@ import numpy as np
 
 from autolmk.check.case import Findings, frame_fault, inspect_case
 from autolmk.check.files import list_files
+from autolmk.check.names import name_faults
 from autolmk.check.population import population_faults
 from autolmk.check.report import SEVERITIES, Fault, Report, Severity
 from autolmk.check.slices import slice_faults
-from autolmk.dataset import Case, Dataset, missing_description
+from autolmk.dataset import Case, Dataset, lists_landmarks, missing_description
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.fingerprint import largest_case_bytes
 from autolmk.landmarks import Status
@@ -46,6 +47,8 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
         findings.append(result)
         faults += result.faults
     faults += _dimensions(findings) + _frames(dataset, findings) + _names(dataset, findings) + _twins(findings)
+    named = {f"{f.split}/{f.case.identifier}": f.names for f in findings if f.split == "Tr"}
+    faults += name_faults(named, dataset.folder / "landmarksTr", inferred=not lists_landmarks(dataset.folder))
     good = [f for f in findings if f.summary is not None and not faulty(f, faults)]
     training = [f for f in good if f.split == "Tr"]
     unit = dataset.unit if good else "mm"

@@ -11,7 +11,7 @@ Nothing here needs torch.
 from __future__ import annotations
 
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription, Measurement
-from autolmk.dataset.raw import TABLE, Case, Dataset, infer_description, missing_description
+from autolmk.dataset.raw import TABLE, Case, Dataset, infer_description, lists_landmarks, missing_description
 
 __all__ = [
     "TABLE",
@@ -21,5 +21,6 @@ __all__ = [
     "LandmarkDescription",
     "Measurement",
     "infer_description",
+    "lists_landmarks",
     "missing_description",
 ]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autolmk.annotations import Frame
+from autolmk.annotations import Frame, NamesFrom
 from autolmk.errors import AutolmkError, counted
 from autolmk.nifti_header import Form
 from autolmk.serialization import from_json, near, read_json, to_json
@@ -78,7 +78,8 @@ class DatasetDescription:
     spacing: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
     nifti_affine: Form | None = None
     unlisted_landmark_means: Literal["unknown", "absent"] = "unknown"
-    names_from: Literal["label", "description"] = "label"
+    names_from: NamesFrom = "label"
+    missing_points: tuple[tuple[float, ...], ...] | None = None
     groups: str | None = None
     measurements: dict[str, Measurement] | None = None
     co_slice_groups: tuple[DeclaredSlice, ...] | None = None
@@ -116,6 +117,9 @@ class DatasetDescription:
                 re.compile(self.groups)
             except re.error as error:
                 raise ValueError(f"groups is not a regular expression: {error}") from None
+        for code in self.missing_points or ():
+            if len(code) not in (2, 3):
+                raise ValueError(f"missing_points lists points of 2 or 3 coordinates, got {list(code)}")
         for spacing in self._spacings():
             if len(spacing) not in (2, 3) or not all(np.isfinite(s) and s > 0 for s in spacing):
                 raise ValueError(f"spacing must be 2 or 3 positive numbers in the order x, y, z, got {list(spacing)}")
