@@ -64,9 +64,9 @@ class Annotation:
     points: FloatArray
     status: npt.NDArray[np.int8]
     frame: Frame | None = None
-    unit: str | None = None
     likelihood: FloatArray = field(default_factory=lambda: np.empty(0))
     error_radius: FloatArray = field(default_factory=lambda: np.empty(0))
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         n = len(self.names)

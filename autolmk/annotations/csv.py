@@ -261,7 +261,8 @@ def _read_control_points(
     column = "description" if label == "description" else "label"
     _require(file, header, () if label == "order" else (column,))
     frame: Frame = "LPS" if {"l", "p", "s"} <= set(header) else "RAS"
-    names, points, status = [], [], []
+    names: list[str] = []
+    points, status = [], []
     for line, row in rows:
         name = name_of(row.get("label", ""), row.get("description", ""), len(names) + 1, label)
         if not name:

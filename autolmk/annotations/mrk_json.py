@@ -95,7 +95,7 @@ def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
         np.array(points, dtype=np.float64).reshape(-1, 3),
         np.array(status, dtype=np.int8),
         next(iter(frames), "LPS"),
-        next((unit for unit in units if unit), None),
+        unit=next((unit for unit in units if unit), None),
         likelihood=np.array(measured["likelihood"]),
         error_radius=np.array(measured["error_radius"]),
     )
@@ -166,7 +166,7 @@ def _point_lists(markups: list[dict[str, Any]], file: Path) -> list[dict[str, An
 
 
 def _unit(markup: dict[str, Any], file: Path) -> str | None:
-    """What coordinateUnits names, where that is not mm: it is what Slicer displays, positions are in mm all the same."""
+    """What coordinateUnits names, where that is not mm. Slicer displays that unit; its positions are in mm all the same."""
     unit = markup.get("coordinateUnits", "mm")
     code = unit[0] if isinstance(unit, list) and unit else unit  # either "mm" or a DICOM code, ["mm", "UCUM", ...]
     plain = code.strip().replace("\u00b5", "u").replace("\u03bc", "u") if isinstance(code, str) else ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.annotations import Annotation, Frame
 from autolmk.check.report import Fault
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import counted, some
-from autolmk.geometry import FloatArray, Geometry
+from autolmk.geometry import Geometry
 
 MILLIMETRES = {
     "um": 1e-3,
@@ -92,7 +93,7 @@ def unit_faults(case: Case, annotation: Annotation, frame: Frame, geometry: Geom
     ]
 
 
-def _inside(annotation: Annotation, frame: Frame, geometry: Geometry, factor: float = 1.0) -> FloatArray:
+def _inside(annotation: Annotation, frame: Frame, geometry: Geometry, factor: float = 1.0) -> npt.NDArray[np.bool_]:
     """(n,) bool: whether a point lies in the image, or at most a voxel outside."""
     points = annotation.physical_points(frame, geometry) * factor
     return np.asarray(geometry.contains(geometry.to_voxels(points), 1.0))

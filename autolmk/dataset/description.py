@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from autolmk.annotations import Frame, NamesFrom
+from autolmk.annotations import Annotation, Frame, NamesFrom
 from autolmk.errors import AutolmkError, counted
+from autolmk.landmarks import Status
 from autolmk.nifti_header import Form
 from autolmk.serialization import from_json, near, read_json, to_json
 
@@ -173,6 +174,20 @@ class DatasetDescription:
                 remedy="correct groups in dataset.json, or rename the case",
             )
         return str(match.group(1) if match.re.groups else match.group())
+
+    def understood(self, annotation: Annotation) -> Annotation:
+        """The points of a file with the names that `landmarks` lists in place of numbers, where `names_from` takes
+        numbers, and without those that `missing_points` calls codes for "not there"."""
+        names, points, status = annotation.names, annotation.points.copy(), annotation.status.copy()
+        if self.names is not None and self.names_from in ("number", "order"):
+            by_number = {str(i): name for i, name in enumerate(self.names, 1)}
+            names = tuple(by_number.get(name, name) for name in names)
+        for code in self.missing_points or ():
+            n = min(len(code), points.shape[1])
+            coded = (points[:, :n] == np.array(code[:n])).all(axis=1)
+            status[coded] = Status.ABSENT if self.unlisted_landmark_means == "absent" else Status.UNKNOWN
+            points[coded] = np.nan
+        return replace(annotation, names=names, points=points, status=status)
 
     def spacing_of(self, case: str) -> tuple[float, ...] | None:
         """(D,) mm in array order, for a case whose images carry no physical size; None where none is given."""

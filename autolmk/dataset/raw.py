@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -269,25 +269,7 @@ class Dataset:
                 found = read(case.annotation, label=self.description.names_from)
         except AutolmkError as error:
             raise error.of_case(case.identifier) from None
-        return self._without_codes(self._named(found))
-
-    def _named(self, annotation: Annotation) -> Annotation:
-        """With the names that dataset.json lists in place of numbers, where files hold numbers or an order alone."""
-        names = self.description.names
-        if names is None or self.description.names_from not in ("number", "order"):
-            return annotation
-        by_number = {str(i): name for i, name in enumerate(names, 1)}
-        return replace(annotation, names=tuple(by_number.get(name, name) for name in annotation.names))
-
-    def _without_codes(self, annotation: Annotation) -> Annotation:
-        """Points that `missing_points` names as codes for "not there" are so."""
-        points, status = annotation.points.copy(), annotation.status.copy()
-        for code in self.description.missing_points or ():
-            n = min(len(code), points.shape[1])
-            coded = (points[:, :n] == np.array(code[:n])).all(axis=1)
-            absent = self.description.unlisted_landmark_means == "absent"
-            status[coded], points[coded] = Status.ABSENT if absent else Status.UNKNOWN, np.nan
-        return replace(annotation, points=points, status=status)
+        return self.description.understood(found)
 
     def frame_of(self, case: Case, annotation: Annotation) -> Frame:
         """The frame of an annotation: its own, else `coordinates`, else LPS, which is not assumed of an .fcsv file."""
