@@ -99,6 +99,7 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted. Messages go to stderr;
     tracebacks are shown only with --verbose.
     """
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes begun from here import nothing from the current folder
     args = parser.parse_args(parser.normalised(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(args, "verbose", False))
     set_up_logging(verbose)
