@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.errors import AutolmkError
-from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD
+from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD, plain_name
 from autolmk.serialization import from_json, near, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ class Source:
     class_name: str
     file: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        """ValueError where the copy is not one that `keep_sources` writes."""
+        folder, _, name = self.file.partition("/")
+        if folder != SOURCE_FOLDER or not plain_name(name, "the trainer's file").endswith(".py"):
+            raise ValueError(f"a trainer's source lies in {SOURCE_FOLDER}/, got {self.file!r}")
+        if not self.class_name.isidentifier():
+            raise ValueError(f"class_name must be the name of a class, got {self.class_name!r}")
 
 
 def trainer_class(specification: str) -> type[Trainer]:

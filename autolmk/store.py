@@ -252,6 +252,9 @@ def _parse(case: str, value: dict[str, Any]) -> StoredCase:
     points = np.array(marks["points"], dtype=np.float64).reshape(len(marks["names"]), geometry.physical_ndim)
     landmarks = Landmarks(tuple(marks["names"]), points, np.array(marks["status"], dtype=np.int8))
     fill = tuple(float(v) for v in value["fill"])
+    for name in (case, *landmarks.names):
+        if not isinstance(name, str):
+            raise ValueError(f"the name {name!r}, which is no text")
     texts = (value["subject"], value["digest"], value["plans_digest"])
     if not all(isinstance(text, str) for text in texts) or not np.isfinite(fill).all():
         raise ValueError("its subject, digests or fill values are of another kind than was written")

@@ -36,7 +36,7 @@ NOT_KNOWN = -1.0  # in a measurement: JSON has no NaN, and Slicer reads only num
 
 def read(file: Path, *, label: Literal["label", "description"] = "label") -> Annotation:
     """All control points of all markups in the file, which must agree on the frame. AutolmkError on other content."""
-    content = read_json(file)
+    content = read_json(file, nan=True)
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
         raise AutolmkError(
