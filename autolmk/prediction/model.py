@@ -114,7 +114,7 @@ class Model:
         return dataclasses.replace(stage, configuration=_common(configurations, self.folds, self.model_folder))
 
     def _require_new(self, before: str | None, earlier: list[str], file: Path) -> None:
-        """Add a stage's name to the earlier ones. AutolmkError where the plans lack it or the stages run in a circle."""
+        """Note a stage's name. AutolmkError where the plans lack it or the stages run in a circle."""
         if before is None:
             return
         if before in earlier or before not in self.plans.configurations:
@@ -164,10 +164,8 @@ def trained_folds(model_folder: Path, checkpoint: str) -> list[str]:
     found = [
         p.name.removeprefix("fold_") for p in model_folder.glob("fold_*") if checkpoint_file(p, checkpoint).is_file()
     ]
-    return sorted(
-        (f for f in found if f == "all" or (f.isascii() and f.isdecimal())),
-        key=lambda f: (f == "all", int(f) if f != "all" else 0),
-    )
+    numbered = sorted((fold for fold in found if fold.isascii() and fold.isdecimal()), key=int)
+    return [*numbered, *(fold for fold in found if fold == "all")]
 
 
 def chosen_folds(model_folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
