@@ -22,7 +22,7 @@ from autolmk.errors import AutolmkError, counted
 
 T = TypeVar("T")
 LARGEST_TEXT = 2**28  # bytes of a table or another text
-LARGEST_NUMBER = {int: 2**63, float: 1e30}  # that a field of a dataclass may hold; NaN and infinity it may not
+LARGEST_NUMBER = {int: 2**63, float: 1e25}  # that a field of a dataclass may hold; NaN and infinity it may not
 LONGEST_NAME, MOST_NAMES, LONGEST_FOUND = 200, 2000, 500  # characters or names that messages look at
 
 

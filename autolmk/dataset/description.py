@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import regex
 
 from autolmk.annotations import Frame
 from autolmk.errors import AutolmkError, counted
 from autolmk.serialization import from_json, near, read_json, to_json
+
+LONGEST_GROUPS = 300  # characters
+GROUPS_SECONDS = 0.2  # of computing, for one case; an ordinary expression takes microseconds
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,7 @@ class DatasetDescription:
             self._check_measurements(set(self.names))
             self._check_slices(set(self.names))
         if self.groups is not None:
-            try:
-                re.compile(self.groups)
-            except re.error as error:
-                raise ValueError(f"groups is not a regular expression: {error}") from None
+            _check_groups(self.groups)
         for spacing in self._spacings():
             if len(spacing) not in (2, 3) or not all(np.isfinite(s) and s > 0 for s in spacing):
                 raise ValueError(f"spacing must be 2 or 3 positive numbers in the order x, y, z, got {list(spacing)}")
@@ -158,7 +159,16 @@ class DatasetDescription:
         """What `groups` takes from the case's name: its first group, or the match. AutolmkError without a match."""
         if self.groups is None:
             return case
-        match = re.search(self.groups, case)
+        try:
+            match = regex.search(self.groups, case, timeout=GROUPS_SECONDS)
+        except TimeoutError:
+            raise AutolmkError(
+                "the regular expression of groups does not come to an end",
+                case=case,
+                found=f"{self.groups!r}, which still tries after {GROUPS_SECONDS:g} s",
+                expected="one without repetitions inside repetitions, such as (a+)+",
+                remedy="simplify groups in dataset.json",
+            ) from None
         if match is None or not (match.group(1) if match.re.groups else match.group()):
             raise AutolmkError(
                 "groups does not match the name of a case",
@@ -193,6 +203,16 @@ class DatasetDescription:
         axes = [(group.axis, name) for group in groups for name in group.landmarks]
         if len(set(axes)) < len(axes):
             raise ValueError("co_slice_groups: a landmark is in two groups across the same axis")
+
+
+def _check_groups(pattern: str) -> None:
+    if len(pattern) > LONGEST_GROUPS:
+        raise ValueError(f"groups has {len(pattern)} characters; more than {LONGEST_GROUPS} make no sense")
+    try:
+        re.compile(pattern)
+        regex.compile(pattern)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"groups is not a regular expression: {error}") from None
 
 
 def _check_channel_names(names: Mapping[str, str]) -> None:
