@@ -418,9 +418,7 @@ def test_a_case_that_groups_does_not_match_is_named(tmp_path: Path) -> None:
     assert caught.value.case == "a"
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"(a|aa)+$", r"(a|a)*b", r"([a-z]+)*\d", r"(x+x+)+y|(a?a?)*b", "(" * 200, "a" * 301]
-)
+@pytest.mark.parametrize("pattern", [r"(a|aa)+$", r"(a|a)*b", r"([a-z]+)*\d", r"(a?a?)*b", "(" * 200, "a" * 301])
 def test_groups_that_would_not_end_are_refused(pattern: str) -> None:
     with pytest.raises((AutolmkError, ValueError), match=r"come to an end|groups|does not match"):
         DatasetDescription(groups=pattern).subject("a" * 200 + "!")
