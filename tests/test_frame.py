@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import sys
 from pathlib import Path
@@ -148,12 +147,12 @@ def test_a_chunk_that_asks_for_a_plug_in_does_not_start_python(
     assert not mark.exists()
 
 
-@pytest.mark.skipif(os.environ.get("PYTHONSAFEPATH") is not None, reason="Python does not look into its folder")
 def test_blosc2_itself_would_start_python(tmp_path: Path, noise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why chunks are looked at. Where this fails, blosc2 has become safe, and the test may go."""
     mark = tmp_path / "ran"
     (tmp_path / "blosc2_grok.py").write_text(f"import pathlib; pathlib.Path({str(mark)!r}).touch()\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     content = chunk_for_a_plug_in(written(tmp_path / "plain.b2nd", noise).read_bytes(), index=False)
     Path("plug_in.b2nd").write_bytes(content)
     with contextlib.suppress(RuntimeError, ValueError):
