@@ -51,16 +51,6 @@ def plain_name(name: str, what: str) -> str:
     return name
 
 
-def require_plain(name: str, what: str, *, file: Path | str) -> str:
-    """`plain_name` of what stands in a file. AutolmkError where it is none."""
-    try:
-        return plain_name(name, what)
-    except ValueError as error:
-        raise AutolmkError(
-            "a name in a file leads elsewhere", file=file, found=str(error), remedy="correct the file"
-        ) from None
-
-
 @dataclass(frozen=True)
 class Folder:
     """A folder and what decided that it is this one."""
