@@ -21,12 +21,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from autolmk import strict_json
 from autolmk.errors import AutolmkError
 from autolmk.serialization import to_json, write_bytes
 
 VERSION = 1
 SUFFIX = ".safetensors"
-LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+LONGEST_HEADER = 16_000_000  # bytes; those of large networks have less than a million
+MOST_TENSORS = 20_000  # of a file; those of large networks hold some thousand
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 HEADER = "autolmk"  # the key of our JSON in the file's metadata
 REFERENCE = "$tensor"  # {"$tensor": name} stands for a tensor in packed JSON
 TUPLE = "$tuple"
@@ -83,21 +86,25 @@ def _read(file: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
             if len(start) < 8 or size > LONGEST_HEADER:
                 raise ValueError("it does not begin as a safetensors file does")
             head = stream.read(size)
-            entries = json.loads(head)
+            entries = strict_json.parse(head.decode())
             text = entries.pop("__metadata__", {}).get(HEADER)
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            end = _end(entries)
             if stream.seek(0, 2) != len(start) + size + end:
                 raise ValueError("its length is not what its header says")
             stream.seek(len(start) + size)
             tensors = safetensors.torch.load(start + head + stream.read()) if with_tensors else {}
     except (safetensors.SafetensorError, OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise damaged(file, str(error)) from None
+    except (RecursionError, OverflowError, MemoryError) as error:
+        raise damaged(file, f"its header asks for too much: {type(error).__name__}") from None
     if text is None:
         raise AutolmkError("this is no checkpoint of autolmk", file=file, remedy="give a file that autolmk_train wrote")
     try:
-        header = json.loads(text)
+        header = strict_json.parse(text)
         version = header["version"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if not isinstance(header["record"], dict) or not isinstance(header["crc32"], int):
+            raise ValueError("no record and checksum")
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
         raise damaged(file, f"its header cannot be read: {error}") from None
     if version != VERSION:
         raise AutolmkError(
@@ -108,6 +115,19 @@ def _read(file: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
             remedy="update autolmk, or train again",
         )
     return header, tensors
+
+
+def _end(entries: Mapping[str, Any]) -> int:
+    """Bytes of all tensors of a header. ValueError where they are too many, or their sizes are not what shapes need."""
+    if len(entries) > MOST_TENSORS:
+        raise ValueError(f"{len(entries)} tensors, more than {MOST_TENSORS}")
+    for name, entry in entries.items():
+        start, end = entry["data_offsets"]
+        if entry["dtype"] not in DTYPES or min(entry["shape"], default=0) < 0 or start < 0:
+            raise ValueError(f"the tensor {name[:100]!r} of type {entry['dtype']} and shape {entry['shape']}"[:300])
+        if end - start != DTYPES[entry["dtype"]] * math.prod(entry["shape"]):
+            raise ValueError(f"the tensor {name[:100]!r} has another size than its shape needs")
+    return max((entry["data_offsets"][1] for entry in entries.values()), default=0)
 
 
 def damaged(file: Path, found: str) -> AutolmkError:

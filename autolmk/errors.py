@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from autolmk.escaping import indented
+from autolmk.escaping import lines as shown
+
 NAMED = 6  # things that a message names before it only counts
 
 
@@ -24,12 +27,12 @@ class AutolmkError(Exception):
         expected: object = None,
         remedy: str | None = None,
     ) -> None:
-        self.problem, self.file, self.case = problem, None if file is None else str(file), case
+        self.problem, self.file, self.case = shown(problem), None if file is None else str(file), case
         self.found, self.expected, self.remedy = found, expected, remedy
         super().__init__(self._message())
 
     def _message(self) -> str:
-        lines = [self.problem]
+        lines = [indented(self.problem)]
         for label, value in (
             ("file", self.file),
             ("case", self.case),
@@ -38,7 +41,7 @@ class AutolmkError(Exception):
             ("what to do", self.remedy),
         ):
             if value is not None:
-                lines.append(f"  {label}: {value}")
+                lines.append(f"  {label}: {indented(value)}")
         return "\n".join(lines)
 
     def of_case(self, case: str) -> AutolmkError:

@@ -54,6 +54,8 @@ class Measured:
         sizes = {len(point) for point in (self.mean_shape or {}).values()}
         if len(sizes) > 1 or not sizes <= {2, 3}:
             raise ValueError(f"mean_shape must have 2 coordinates a point, or 3, got {sorted(sizes)}")
+        if min(self.shape_cases, self.presence_cases, *self.shape_spread.values()) < 0:
+            raise ValueError("numbers of cases and distances from the mean shape must be 0 or more")
         if not 0 < self.scale_bounds[0] <= self.scale_bounds[1]:
             raise ValueError(f"scale_bounds must be two factors above 0, the lower one first: {self.scale_bounds}")
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
+from autolmk.escaping import visible
 from autolmk.serialization import near
 
 DEFAULT = Path("~/autolmk")
@@ -21,7 +23,32 @@ DEFAULT_PLANS_NAME = "autolmkPlans"
 SOURCE_FOLDER = "trainer_source"  # in a model folder: copies of the trainers' own files
 SOURCE_RECORD = "trainer_source.json"  # what they are copies of
 BEST = "best"  # in results/DATASET: the packed model that autolmk_find_best_configuration writes
+LONGEST_NAME = 200  # bytes of a plain name; file systems allow 255, and endings are added to it
+RESERVED = re.compile(
+    r"(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE
+)  # by Windows
 DATASET_NAME = re.compile(r"Dataset(\d{3,})_(.+)")
+
+
+def plain_name(name: str, what: str) -> str:
+    """The name, where it is one of a file or folder inside the folder where it is looked for, on every system.
+
+    ValueError, which says what it is the name of, where it is a path, leads elsewhere, or cannot be a name everywhere.
+    """
+    fault = None
+    if not name or name in (".", ".."):
+        fault = "no name"
+    elif any(c in name for c in "/\\") or re.match(r"[A-Za-z]:", name) or name.startswith("~"):
+        fault = "a path"
+    elif any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        fault = "a name with control characters"
+    elif name != name.rstrip(" .") or RESERVED.fullmatch(name.partition(".")[0].rstrip(" ")):
+        fault = "a name that not all systems can hold"
+    elif len(name.encode()) > LONGEST_NAME:
+        fault = "a name that is too long"
+    if fault is not None:
+        raise ValueError(f"{what} must be a plain name, without folders, got {fault}: {visible(name[:LONGEST_NAME])!r}")
+    return name
 
 
 @dataclass(frozen=True)

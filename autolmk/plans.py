@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from autolmk.errors import AutolmkError
+from autolmk.paths import plain_name
 from autolmk.serialization import from_json, near, read_json, to_json, write_json
 
 VERSION = 1
+MOST_STAGES, MOST_FEATURES, MOST_PER_STAGE = 32, 2**15, 128  # of a network; beyond them, a file is damaged
+MOST_WINDOWS, MOST_VOXELS = 2**16, 2**36  # of a batch
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> plans of the next version
 
 
@@ -47,6 +51,19 @@ class Architecture:
     n_conv_per_stage_decoder: tuple[int, ...]
     output_stride: tuple[int, ...]
     residual: bool = False
+
+    def __post_init__(self) -> None:
+        """ValueError where a number cannot be one of a network."""
+        stages = (self.features_per_stage, self.n_conv_per_stage, self.n_conv_per_stage_decoder)
+        axes = (*self.kernel_sizes, *self.strides, self.output_stride)
+        if max(map(len, (*stages, self.kernel_sizes, self.strides)), default=0) > MOST_STAGES:
+            raise ValueError(f"a network has at most {MOST_STAGES} stages")
+        if not all(1 <= n <= MOST_FEATURES for n in self.features_per_stage):
+            raise ValueError(f"features_per_stage must be 1 to {MOST_FEATURES}, got {list(self.features_per_stage)}")
+        if not all(0 <= n <= MOST_PER_STAGE for n in (*self.n_conv_per_stage, *self.n_conv_per_stage_decoder)):
+            raise ValueError(f"convolutions of a stage must be at most {MOST_PER_STAGE}, and not below 0")
+        if not all(1 <= n <= MOST_PER_STAGE for axis in axes for n in axis):
+            raise ValueError(f"kernel_sizes, strides and output_stride must be 1 to {MOST_PER_STAGE} voxels")
 
 
 @dataclass(frozen=True)
@@ -170,12 +187,18 @@ class Configuration:
     why: dict[str, str] = field(default_factory=dict)  # a short reason for each number above
 
     def __post_init__(self) -> None:
+        plain_name(self.data_identifier, "data_identifier")
+        plain_name(self.trainer.rpartition(":")[2], "the trainer's name")
+        if self.previous_stage is not None:
+            plain_name(self.previous_stage, "previous_stage")
         values = {name: list(getattr(self, name)) for name in ("spacing", "patch_size", "sigma")}
         if len({len(v) for v in values.values()}) != 1 or not all(x > 0 for v in values.values() for x in v):
             got = ", ".join(f"{name} {v}" for name, v in values.items())
             raise ValueError(f"spacing, patch_size and sigma must be numbers above 0, one an axis each, got {got}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}")
+        if not 1 <= self.batch_size <= MOST_WINDOWS:
+            raise ValueError(f"batch_size must be 1 to {MOST_WINDOWS}, got {self.batch_size}")
+        if math.prod(self.patch_size) * self.batch_size > MOST_VOXELS:
+            raise ValueError(f"patch_size {list(self.patch_size)} x batch_size {self.batch_size}: more than any memory")
 
 
 @dataclass(frozen=True)
@@ -201,6 +224,12 @@ class Plans:
     why: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
+    def __post_init__(self) -> None:
+        for name, what in ((self.dataset_name, "dataset_name"), (self.plans_name, "plans_name")):
+            plain_name(name, what)
+        for name in self.configurations:
+            plain_name(name, "a configuration's name")
+
     @classmethod
     def load(cls, file: Path) -> Plans:
         """Read and check plans.json, migrating older versions. AutolmkError names the key at fault."""
@@ -209,7 +238,7 @@ class Plans:
     @classmethod
     def parse(cls, value: Any, *, file: Path | str | None = None) -> Plans:
         """From parsed JSON of any version that is known."""
-        if not isinstance(value, dict) or not isinstance(value.get("version"), int):
+        if not isinstance(value, dict) or type(value.get("version")) is not int:
             raise AutolmkError(
                 "these are no autolmk plans",
                 file=file,

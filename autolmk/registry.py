@@ -1,8 +1,9 @@
 """Names of methods -> classes. The registry holds text only: the core imports no method until a user names it.
 
 A name is a shipped one (`heatmap`), an entry point of the group `autolmk.trainers` or `autolmk.planners`, a class of an
-importable module (`package.module:Class`) or of a file (`path/to/file.py:Class`). Code that a model folder brings along
-runs only where the user says that it is trusted.
+importable module (`package.module:Class`) or of a file (`path/to/file.py:Class`). A class that plans or a model folder
+name, and that is neither shipped nor of an installed package, runs only where the user names it or says that it is
+trusted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.errors import AutolmkError
-from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD
+from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD, plain_name
 from autolmk.serialization import from_json, near, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ class Source:
     class_name: str
     file: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        """ValueError where the copy is not one that `keep_sources` writes."""
+        folder, _, name = self.file.partition("/")
+        if folder != SOURCE_FOLDER or not plain_name(name, "the trainer's file").endswith(".py"):
+            raise ValueError(f"a trainer's source lies in {SOURCE_FOLDER}/, got {self.file!r}")
+        if not self.class_name.isidentifier():
+            raise ValueError(f"class_name must be the name of a class, got {self.class_name!r}")
 
 
 def trainer_class(specification: str) -> type[Trainer]:
@@ -99,6 +108,35 @@ def absolute(specification: str) -> str:
     """The specification with its file, if it names one, as an absolute path: a run may be continued from elsewhere."""
     place, colon, name = specification.rpartition(":")
     return f"{Path(place).expanduser().absolute()}:{name}" if colon and place.endswith(".py") else specification
+
+
+def is_foreign(specification: str) -> bool:
+    """Whether a specification names a class of a file or module outside autolmk, which whoever wrote it may choose, and
+    not a shipped method or one that an installed package announces."""
+    place, colon, _ = specification.rpartition(":")
+    return bool(colon) and (place.endswith(".py") or place.partition(".")[0] != "autolmk")
+
+
+def require_asked(
+    specifications: Iterable[str], file: Path, *, trust_code: bool, named: Iterable[str] = (), option: str | None = None
+) -> None:
+    """AutolmkError where trainers that a file (plans, a record) names would run code that the user did not ask for.
+
+    named: what the user named on this command line: other classes of the same files and modules count as asked for.
+    option: of the command, that would name the trainer; None where there is none.
+    """
+    places = {absolute(specification).rpartition(":")[0] for specification in named}
+    for specification in specifications:
+        place, _, name = absolute(specification).rpartition(":")
+        if is_foreign(specification) and not trust_code and place not in places:
+            raise AutolmkError(
+                "a trainer that is not part of autolmk is named in a file; its code is not run unasked",
+                file=file,
+                found=f"class {name} of {place}",
+                expected="a trainer of autolmk or of an installed package, or one that is named on the command line",
+                remedy=f"read {place}, then give --trust-code"
+                + ("" if option is None else f", or name it yourself: {option} {place}:{name}"),
+            )
 
 
 # -- the source that travels with a model -----------------------------------------------------------------------------

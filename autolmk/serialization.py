@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import os
+import stat
 import tempfile
 import types
 import typing
@@ -15,9 +17,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from autolmk import strict_json
 from autolmk.errors import AutolmkError, counted
 
 T = TypeVar("T")
+LARGEST_TEXT = 2**28  # bytes of a table or another text
+LARGEST_NUMBER = {int: 2**63, float: 1e25}  # that a field of a dataclass may hold; NaN and infinity it may not
+LONGEST_NAME, MOST_NAMES, LONGEST_FOUND = 200, 2000, 500  # characters or names that messages look at
 
 
 def from_json(cls: type[T], value: Any, *, file: Path | str | None = None, path: str = "") -> T:
@@ -48,11 +54,13 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def read_json(file: Path, *, remedy: str | None = None) -> Any:
-    """Parsed JSON of a UTF-8 file. AutolmkError, with this remedy, where it is missing, unreadable or not JSON."""
+def read_json(file: Path, *, remedy: str | None = None, nan: bool = False) -> Any:
+    """Parsed JSON of a UTF-8 file. AutolmkError, with this remedy, where it is missing, unreadable, no JSON or beyond
+    the bounds of `strict_json`. nan: the file may hold NaN and Infinity, as those of some other programs do."""
+    text = read_text(file, remedy=remedy, largest=strict_json.LARGEST)
     try:
-        return json.loads(read_text(file, remedy=remedy))
-    except json.JSONDecodeError as error:
+        return strict_json.parse(text, nan=nan)
+    except (ValueError, RecursionError) as error:
         raise AutolmkError(
             "a file is not valid JSON",
             file=file,
@@ -62,13 +70,12 @@ def read_json(file: Path, *, remedy: str | None = None) -> Any:
         ) from None
 
 
-def read_text(file: Path, *, remedy: str | None = None) -> str:
-    """The content of a UTF-8 file, with or without a byte order mark. AutolmkError, with this remedy, where it cannot
-    be read."""
+def read_text(file: Path, *, remedy: str | None = None, largest: int = LARGEST_TEXT) -> str:
+    """The content of a UTF-8 file of at most `largest` bytes, with or without a byte order mark, line breaks as LF.
+    AutolmkError, with this remedy, where it cannot be read."""
+    data = read_limited(file, largest, remedy=remedy)
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise AutolmkError("a file is missing", file=file, remedy=remedy or "check the path") from None
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise AutolmkError(
             "a text file is not in UTF-8",
@@ -77,6 +84,22 @@ def read_text(file: Path, *, remedy: str | None = None) -> str:
             expected="text in UTF-8",
             remedy=remedy or "save it as UTF-8",
         ) from None
+
+
+def read_limited(file: Path, largest: int, *, remedy: str | None = None) -> bytes:
+    """The content of a file of at most `largest` bytes. AutolmkError, with this remedy, where it is larger, no ordinary
+    file (a device, a pipe, a folder) or cannot be read."""
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise OSError(None, "a device or a pipe")
+        with open(file, "rb") as stream:
+            data = stream.read(largest + 1)
+        if len(data) > largest:
+            raise OSError(None, f"{status.st_size} bytes, where at most {largest} make sense")
+        return data
+    except FileNotFoundError:
+        raise AutolmkError("a file is missing", file=file, remedy=remedy or "check the path") from None
     except OSError as error:
         raise AutolmkError(
             "a file cannot be read",
@@ -130,7 +153,10 @@ def make_folder(folder: Path) -> None:
 
 def near(name: str, known: typing.Iterable[str]) -> str:
     """', did you mean ...?' or '', for messages."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if len(name) > LONGEST_NAME:
+        return ""  # comparing takes the square of the length
+    names = [one for one in itertools.islice(known, MOST_NAMES) if len(one) <= LONGEST_NAME]
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
 
 
@@ -140,7 +166,7 @@ def _fail(
     raise AutolmkError(
         f"wrong value at {path or 'the top level'}",
         file=file,
-        found=found,
+        found=str(found)[:LONGEST_FOUND],
         expected=expected,
         remedy=remedy or ("correct it" if file is None else "correct the file"),
     )
@@ -155,7 +181,7 @@ def _convert(cls: Any, value: Any, file: Path | str | None, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, file, path)
     if origin is Literal:
-        if value in arguments:
+        if any(value == known and type(value) is type(known) for known in arguments):
             return value
         return _fail(
             file, path, repr(value), f"one of {', '.join(map(repr, arguments))}{near(str(value), map(str, arguments))}"
@@ -165,7 +191,7 @@ def _convert(cls: Any, value: Any, file: Path | str | None, path: str) -> Any:
     if isinstance(cls, type) and issubclass(cls, Enum):
         try:
             return cls(value)
-        except ValueError:
+        except (ValueError, TypeError):
             return _fail(file, path, repr(value), f"one of {[m.value for m in cls]}")
     if origin in (list, tuple):
         return _convert_sequence(origin, arguments, value, file, path)
@@ -216,7 +242,7 @@ def _convert_dataclass(cls: Any, value: Any, file: Path | str | None, path: str)
             _fail(file, here, "nothing", f"the key {name!r}", "add it")
     try:
         return cls(**arguments)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return _fail(file, path, str(error), f"a valid {cls.__name__}")
 
 
@@ -233,6 +259,8 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, file:
 
 
 def _convert_scalar(cls: Any, value: Any, file: Path | str | None, path: str) -> Any:
+    if cls in (int, float) and isinstance(value, (int, float)) and not abs(value) < LARGEST_NUMBER[cls]:
+        return _fail(file, path, _kind(value), f"a finite number within \u00b1{LARGEST_NUMBER[cls]:.3g}")
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, cls) and not (isinstance(value, bool) and cls is not bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -76,6 +77,12 @@ def check_splits(splits: Sequence[Split], subject_of: Mapping[str, str], *, file
     for k, split in enumerate(splits):
         if set(split) != {"train", "val"}:
             _wrong(file, f"fold {k} has the keys {sorted(split)}", 'the keys "train" and "val"')
+        for side in ("train", "val"):
+            twice = sorted({case for case, times in Counter(split[side]).items() if times > 1})
+            if twice:
+                _wrong(file, f"fold {k} lists {_some(set(twice))} twice in {side!r}", "each case once")
+        if not split["train"]:
+            _wrong(file, f"fold {k} trains on no case", "at least one")
         both = set(split["train"]) & set(split["val"])
         if both:
             _wrong(file, f"fold {k} has {_some(both)} on both sides", "each case on one side")

@@ -3,6 +3,7 @@ CASE.json, written atomically, read in part."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
+from autolmk.frame import check_frame
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.label_maps import UNKNOWN, Labels
@@ -127,10 +129,13 @@ class Store:
         try:
             if value["version"] != VERSION:
                 raise ValueError(f"version {value['version']}, not {VERSION}")
-            array = _open_array(array_file, value)
-            labels = _open_array(self.labels_file(case), value["labels"]) if "labels" in value else None
-            return _parse(case, value, array, labels)
-        except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            stored = _parse(case, value)
+            array = _open_array(array_file, value, "<f4", (len(stored.fill), *stored.geometry.shape))
+            labels = None
+            if "labels" in value:
+                labels = _open_array(self.labels_file(case), value["labels"], "|u1", (1, *stored.geometry.shape))
+            return dataclasses.replace(stored, array=array, labels=labels)
+        except (LookupError, AttributeError, TypeError, ValueError, OverflowError, RuntimeError, OSError) as error:
             raise AutolmkError(
                 "a preprocessed case is damaged", file=array_file, case=case, found=str(error), remedy=REMEDY
             ) from None
@@ -199,9 +204,8 @@ def _put(file: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
 def _write_array(file: Path, array: npt.NDArray[Any]) -> None:
     import blosc2
 
-    d = array.ndim - 1
-    chunks = (1, *(min(n, CHUNK[d]) for n in array.shape[1:]))
-    blocks = (1, *(min(n, BLOCK[d]) for n in array.shape[1:]))
+    chunks = _chunks(array.shape)
+    blocks = (1, *(min(n, BLOCK[array.ndim - 1]) for n in array.shape[1:]))
     file.unlink(missing_ok=True)
     blosc2.asarray(
         np.ascontiguousarray(array),
@@ -214,12 +218,18 @@ def _write_array(file: Path, array: npt.NDArray[Any]) -> None:
         os.fsync(stream.fileno())
 
 
-def _open_array(file: Path, record: dict[str, Any]) -> Any:
-    """ValueError where the file has another size than its record says."""
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of an array of this shape, (C, *S)."""
+    return (1, *(min(n, CHUNK[len(shape) - 1]) for n in shape[1:]))
+
+
+def _open_array(file: Path, record: dict[str, Any], dtype: str, shape: tuple[int, ...]) -> Any:
+    """ValueError where the file has another size than its record says, or is no plain array of this type and shape."""
     import blosc2
 
     if file.stat().st_size != record["bytes"]:
         raise ValueError(f"{file.stat().st_size} bytes instead of {record['bytes']}")
+    check_frame(file, dtype=dtype, shape=shape, chunks=_chunks(shape))
     return blosc2.open(str(file), mode="r", dparams={"nthreads": 1})
 
 
@@ -235,15 +245,17 @@ def _describe(stored: StoredCase) -> dict[str, Any]:
     }
 
 
-def _parse(case: str, value: dict[str, Any], array: Any, labels: Any) -> StoredCase:
+def _parse(case: str, value: dict[str, Any]) -> StoredCase:
+    """A case as its description says, without its arrays."""
     geometry = Geometry.from_json(value["geometry"])
     marks = value["landmarks"]
     points = np.array(marks["points"], dtype=np.float64).reshape(len(marks["names"]), geometry.physical_ndim)
     landmarks = Landmarks(tuple(marks["names"]), points, np.array(marks["status"], dtype=np.int8))
     fill = tuple(float(v) for v in value["fill"])
-    if array.shape != (len(fill), *geometry.shape):
-        raise ValueError(f"an array of shape {array.shape} instead of {(len(fill), *geometry.shape)}")
-    if labels is not None and labels.shape != (1, *geometry.shape):
-        raise ValueError(f"label map of shape {labels.shape} instead of {(1, *geometry.shape)}")
+    for name in (case, *landmarks.names):
+        if not isinstance(name, str):
+            raise ValueError(f"the name {name!r}, which is no text")
     texts = (value["subject"], value["digest"], value["plans_digest"])
-    return StoredCase(case, array, geometry, fill, landmarks, *texts, labels)
+    if not all(isinstance(text, str) for text in texts) or not np.isfinite(fill).all():
+        raise ValueError("its subject, digests or fill values are of another kind than was written")
+    return StoredCase(case, None, geometry, fill, landmarks, *texts)

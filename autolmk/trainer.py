@@ -5,11 +5,13 @@ Shapes: B batch, C channels, L landmarks, D image axes, *S spatial (array order 
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -22,18 +24,36 @@ from autolmk.serialization import from_json
 
 
 def build(trainer: Trainer) -> tuple[nn.Module, Codec]:
-    """The trainer's network and codec. AutolmkError where the numbers of the plans do not fit together."""
+    """The trainer's network and codec. AutolmkError where the numbers of the plans do not fit together, or ask for more
+    memory than there is, which is counted before any is taken."""
     try:
+        _require_memory(trainer)
         return trainer.build_network(), trainer.build_codec()
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as error:
         if place_in_plugin(error) is not None:
             raise
         raise AutolmkError(
             "the numbers of a configuration do not fit together",
-            found=str(error),
+            found=str(error) or type(error).__name__,
             expected=f"a configuration that the trainer {trainer.configuration.trainer} can build",
             remedy="correct what was edited in the plans or with --set, or plan again",
         ) from error
+
+
+def _require_memory(trainer: Trainer) -> None:
+    """ValueError where the network's weights alone would not fit into this machine's memory. torch's meta device has no
+    data; a user's network that cannot be built on it is not counted."""
+    try:
+        with torch.device("meta"):
+            network = trainer.build_network()
+    except Exception as error:
+        if place_in_plugin(error) is None:
+            raise
+        return
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    needed, there = sum(t.numel() * t.element_size() for t in tensors), psutil.virtual_memory().total
+    if needed > there:
+        raise ValueError(f"a network of {needed / 2**30:.0f} GiB, where this machine has {there / 2**30:.0f}")
 
 
 class Trainer(ABC):

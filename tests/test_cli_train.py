@@ -231,7 +231,10 @@ def test_the_trainers_of_all_stages_travel_with_the_model(
 
     monkeypatch.setattr("autolmk.training.stages.train_stages", lambda *_, **__: True)
     save(0.01)
-    assert run(folder, "1", "fine", "0") == 0
+    assert run(folder, "1", "fine", "0") == 2
+    said = complaint(capsys)
+    assert all(word in said for word in ("not run unasked", f"class Mine of {file}", "--trust-code"))
+    assert run(folder, "1", "fine", "0", "--trust-code") == 0
     found = folder / "results" / DATASET / "fine__autolmkPlans__fine"
     assert list(registry.kept_sources(found)) == [f"{file}:Mine"]
     assert (found / "trainer_source" / "mine.py").read_text() == MINE
@@ -239,11 +242,11 @@ def test_the_trainers_of_all_stages_travel_with_the_model(
     begun.parent.mkdir(parents=True)
     begun.touch()
     save(0.02)
-    assert run(folder, "1", "fine", "0") == 2
+    assert run(folder, "1", "fine", "0", "--trust-code") == 2
     assert "plans changed since this model folder was begun" in complaint(capsys)
     save(0.01)
     file.write_text(MINE + "# edited\n")
-    assert run(folder, "1", "fine", "0") == 2
+    assert run(folder, "1", "fine", "0", "--trust-code") == 2
     assert "source changed" in complaint(capsys)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,10 @@ def test_quiet_leaves_warnings(
     monkeypatch.setenv("AUTOLMK_QUIET", "1")
     run(talk, example, [])
     assert capsys.readouterr().err == "warning: odd\n"
+
+
+def test_processes_begun_by_a_command_import_nothing_from_the_current_folder(example: Parser, tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text("")
+    assert run(lambda args: 0, example, ["-d", "1"]) == 0
+    found = subprocess.run([sys.executable, "-c", "import planted"], cwd=tmp_path, capture_output=True, check=False)
+    assert b"No module named 'planted'" in found.stderr

@@ -416,3 +416,10 @@ def test_a_case_that_groups_does_not_match_is_named(tmp_path: Path) -> None:
     with pytest.raises(AutolmkError, match="groups does not match") as caught:
         Dataset.open(raw(tmp_path, {"groups": r"^sub-\d+"})).cases()
     assert caught.value.case == "a"
+
+
+@pytest.mark.parametrize("pattern", [r"(a|aa)+$", r"(a|a)*b", r"([a-z]+)*\d", r"(a?a?)*b", "(" * 200, "a" * 301])
+def test_groups_that_would_not_end_are_refused(pattern: str) -> None:
+    with pytest.raises((AutolmkError, ValueError), match=r"come to an end|groups|does not match"):
+        DatasetDescription(groups=pattern).subject("a" * 200 + "!")
+    assert DatasetDescription(groups=r"(sub-\d+)").subject("sub-01_run-2") == "sub-01"

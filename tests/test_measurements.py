@@ -124,7 +124,7 @@ def test_table_round_trip_and_damage(tmp_path: Path) -> None:
     assert read_measurements(file) == {case: measured(marks, MEASUREMENTS) for case, marks in cases.items()}
     assert "two, with comma" in file.read_text() and ",degrees\n" in file.read_text()
     file.write_text(file.read_text().replace("30.0", "wide"))
-    with pytest.raises(AutolmkError, match=r"line 2[\s\S]*wide"):
+    with pytest.raises(AutolmkError, match=r"case: one[\s\S]*wide"):
         read_measurements(file)
     file.write_text("case,value\n")
     with pytest.raises(AutolmkError, match="damaged"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.paths import Folders, dataset_name, folders, model_folder
+from autolmk.paths import Folders, dataset_name, folders, model_folder, plain_name
 
 
 def test_argument_beats_environment_beats_default(tmp_path: Path) -> None:
@@ -62,3 +62,21 @@ def test_number_of_two_datasets_is_refused(place: Folders) -> None:
 def test_model_folder_is_that_of_nnunet() -> None:
     folder = model_folder(Path("results"), "Dataset001_Skull", "heatmap", "autolmkPlans", "heatmap")
     assert folder == Path("results/Dataset001_Skull/heatmap__autolmkPlans__heatmap")
+
+
+@pytest.mark.parametrize("name", ["heatmap", "case 1", "Zoë", "a.b-c_d", "sub-01.nii", "console", "a~", "..a", "نقطة"])
+def test_plain_names_pass(name: str) -> None:
+    assert plain_name(name, "a name") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", "a/b", "/etc", "..\\x", "a\\b", "~", "~root", "C:", "c:x", "a\nb", "a\0", "\x1b[2J", "\u2028",
+        "a ", "a.", "...", "CON", "nul.txt", "Com1", "lpt9.a.b", "\ud800", "x" * 201, "é" * 120,
+    ],
+    ids=range(25),
+)  # fmt: skip
+def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="plain name"):
+        plain_name(name, "a name")

@@ -157,7 +157,7 @@ def test_a_record_cannot_point_out_of_the_model_folder(tmp_path: Path) -> None:
     registry.keep_sources([f"{outside}:Mine"], model)
     record = model / SOURCE_RECORD
     record.write_text(record.read_text().replace("trainer_source/mine.py", "../outside/mine.py"))
-    with pytest.raises(AutolmkError, match="missing from the model folder"):
+    with pytest.raises(AutolmkError, match="lies in trainer_source/"):
         registry.model_trainer_class("mine.py:Mine", model, trust_code=True)
 
 
@@ -207,3 +207,24 @@ def test_a_record_of_a_single_source_is_read(tmp_path: Path) -> None:
         assert registry.model_trainer_class(named, model, trust_code=True).__name__ == "Mine"
     with pytest.raises(AutolmkError, match=r"(?s)source is missing.*command that trained"):
         registry.model_trainer_class("mine.py:Coarse", model, trust_code=True, last=False)
+
+
+def test_code_that_a_file_names_runs_only_when_asked_for(tmp_path: Path) -> None:
+    mine, plans = write(tmp_path), tmp_path / "plans.json"
+    inside = ["heatmap", "autolmk.trainers.heatmap:HeatmapTrainer", "installed_name"]
+    registry.require_asked(inside, plans, trust_code=False)
+    for foreign in (
+        f"{mine}:Mine",
+        "~/mine.py:Mine",
+        "mine:Mine",
+        "autolmk_else.mine:Mine",
+        "autolmk.py:Mine",
+        "a.b:C",
+    ):
+        with pytest.raises(AutolmkError, match="not run unasked") as error:
+            registry.require_asked([*inside, foreign], plans, trust_code=False)
+        assert "--trust-code" in str(error.value) and str(plans) in str(error.value)
+        registry.require_asked([foreign], plans, trust_code=True)
+        registry.require_asked([foreign], plans, trust_code=False, named=[f"{foreign.rpartition(':')[0]}:Planner"])
+    with pytest.raises(AutolmkError, match="not run unasked"):
+        registry.require_asked([f"{mine}:Mine"], plans, trust_code=False, named=[f"{tmp_path}/else.py:Mine"])

@@ -21,6 +21,7 @@ import numpy as np
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of
 from autolmk.annotations.text import read_number, read_text
 from autolmk.errors import AutolmkError
+from autolmk.escaping import cell, uncell
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status, normal
 from autolmk.serialization import near, write_bytes
@@ -122,12 +123,34 @@ def write(file: Path, landmarks: Landmarks) -> None:
     write_rows(file, SLICER_COLUMNS, rows)
 
 
+def read_rows(file: Path, columns: Sequence[str], *, remedy: str = "mend the table") -> list[dict[str, str]]:
+    """The rows of a table that has at least these columns: what `write_rows` wrote. AutolmkError, with this remedy,
+    where the table is damaged or lacks one of them."""
+    try:
+        header, rows = _rows(file)
+        missing = [column for column in columns if column not in header]
+        if not missing:
+            return [row for _, row in rows]
+    except AutolmkError as error:
+        raise AutolmkError(
+            error.problem, file=file, found=error.found, expected=error.expected, remedy=remedy
+        ) from None
+    raise AutolmkError(
+        f"a table is damaged: it lacks {', '.join(missing)}",
+        file=file,
+        found=", ".join(header)[:200],
+        expected=", ".join(columns),
+        remedy=remedy,
+    )
+
+
 def write_rows(file: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table atomically, separated by tabs where the name ends with .tsv, else by commas."""
+    """A table atomically, separated by tabs where the name ends with .tsv, else by commas. What a spreadsheet would run
+    as a formula gets an apostrophe, which reading takes away again."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t" if file.name.lower().endswith(".tsv") else ",", lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([cell(text) for text in row] for row in rows)
     write_bytes(file, buffer.getvalue().encode())
 
 
@@ -148,7 +171,7 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
         try:
             for fields in reader:
                 if any(f.strip() for f in fields):
-                    yield reader.line_num, [f.strip() for f in fields]
+                    yield reader.line_num, [uncell(f.strip()) for f in fields]
         except csv.Error as error:
             raise AutolmkError(
                 f"line {reader.line_num} of a table is damaged", file=file, found=str(error), remedy="mend the table"
@@ -237,7 +260,8 @@ def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dic
         np.array(points, dtype=np.float64).reshape(-1, len(axes)),
         np.array(status, dtype=np.int8),
         None,
-        **extra,
+        extra["likelihood"],
+        extra["error_radius"],
     )
 
 

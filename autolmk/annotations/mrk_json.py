@@ -51,7 +51,7 @@ def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
 
     Control points of other markups, such as a box or a curve, are no landmarks: they are left aside, which is noticed.
     """
-    content = read_json(file)
+    content = read_json(file, nan=True)
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
         raise AutolmkError(
@@ -166,7 +166,7 @@ def _point_lists(markups: list[dict[str, Any]], file: Path) -> list[dict[str, An
 
 
 def _unit(markup: dict[str, Any], file: Path) -> str | None:
-    """What coordinateUnits names, where that is not mm. Slicer displays that unit; its positions are in mm all the same."""
+    """What coordinateUnits names, where that is not mm: what Slicer displays; positions are in mm all the same."""
     unit = markup.get("coordinateUnits", "mm")
     code = unit[0] if isinstance(unit, list) and unit else unit  # either "mm" or a DICOM code, ["mm", "UCUM", ...]
     plain = code.strip().replace("\u00b5", "u").replace("\u03bc", "u") if isinstance(code, str) else ""

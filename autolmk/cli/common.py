@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import io
 import logging
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from autolmk.errors import AutolmkError
+from autolmk.escaping import lines, visible
 from autolmk.paths import Folders, folders
 from autolmk.registry import place_in_plugin
 from autolmk.serialization import near
@@ -99,11 +103,13 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted. Messages go to stderr;
     tracebacks are shown only with --verbose.
     """
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes begun from here import nothing from the current folder
     args = parser.parse_args(parser.normalised(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(args, "verbose", False))
     set_up_logging(verbose)
     try:
-        return main(args)
+        with contextlib.redirect_stdout(_Escaping(sys.stdout)):
+            return main(args)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED, verbose)
     except AutolmkError as error:
@@ -115,6 +121,30 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         if isinstance(error, OSError) and error.errno in REFUSALS:
             return _complain(f"error: {_refusal(error)}", USER, verbose)
         return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
+
+
+class _Escaping(io.TextIOBase):
+    """Standard output that shows what would steer a terminal, such as a control character in a name, as escapes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(lines(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -132,14 +162,16 @@ class _Formatter(logging.Formatter):
     """The bare message; warnings and errors say what they are."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        if isinstance(record.args, tuple):
+            record.args = tuple(visible(value) if isinstance(value, (str, Path)) else value for value in record.args)
+        text = lines(super().format(record))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 def _complain(message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    print(lines(message), file=sys.stderr)
     return code
 
 

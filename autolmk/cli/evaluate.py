@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from autolmk.annotations.csv import write_rows
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
-from autolmk.serialization import read_json, write_bytes, write_json
+from autolmk.serialization import read_json, write_json
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation
@@ -352,8 +351,5 @@ def _point_rows(result: Evaluation) -> list[dict[str, object]]:
 
 
 def _write_csv(file: Path, rows: Sequence[dict[str, object]]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["case"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(file, buffer.getvalue().encode())
+    columns = list(rows[0]) if rows else ["case"]
+    write_rows(file, columns, [["" if row[key] is None else str(row[key]) for key in columns] for row in rows])

@@ -46,6 +46,7 @@ def _parser() -> Parser:
     option(result, "-o", "--output", type=Path, metavar="FOLDER", help="for the predictions of imagesTs")
     option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
     option(result, "-pl", "--planner", nargs="+", metavar="METHOD", help="to plan; default: all shipped methods")
+    option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
     option(result, "--preset", help="size and length of training, as for planning")
     option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
     option(result, "--seed", type=int, help="of all trainings; default: 0")
@@ -59,10 +60,12 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from autolmk.jobs.workflow import load_plans
+    from autolmk.jobs.workflow import load_plans, with_trust
 
     request = _request(args)
     plans = load_plans(request)
+    if plans is not None:
+        request = with_trust(request, plans)
     if args.print_jobs or args.dry_run:
         return _only_show(args, request, plans)
     from autolmk.serialization import make_folder
@@ -109,6 +112,7 @@ def _request(args: argparse.Namespace) -> Request:
         None if args.folds is None else tuple(args.folds),
         None if args.planner is None else tuple(map(absolute, args.planner)),
         args.preset, None if args.max_time is None else seconds_of(args.max_time), args.epochs, args.seed,
+        args.trust_code,
     )  # fmt: skip
 
 
@@ -123,11 +127,13 @@ class _Running:
     def all(self, plans: Plans | None) -> int:
         """Every step up to the last one asked for; the exit code."""
         from autolmk.jobs.run_record import load_record
+        from autolmk.jobs.workflow import with_trust
 
         earlier = load_record(self.request.record_file, self.request.plans_name)
         if plans is None:
             print(overview.outlook(self.request), flush=True)
         plans = self._prepare(plans, earlier)
+        self.request = with_trust(self.request, plans)
         record = self._decide(plans, earlier)
         if self.last >= STEPS.index("train"):
             self._train_and_choose(plans, record)

@@ -42,6 +42,7 @@ def _parser() -> Parser:
     option(result, "-c", "--configuration", metavar="NAME", help="of the plans; default: their first")
     option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
     option(result, "-tr", metavar="TRAINER", help="instead of the plan's: a name, file.py:Class or module:Class")
+    option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
     option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
     option(result, "-num_gpus", type=int, default=1, help="1: training on several GPUs is not supported")
     option(result, "--epochs", type=int, help="length of training; alone, no time limit holds")
@@ -69,6 +70,7 @@ def _main(args: argparse.Namespace) -> int:
     max_seconds = None if args.max_time is None else seconds_of(args.max_time)
     dataset = dataset_name(args.dataset, folders)
     plans, name = _plans(folders, dataset, args.p, configuration_name)
+    _require_asked(plans, name, args, folders.preprocessed / dataset / f"{args.p}.json")
     workers = _set_up_threads(args.workers, args.threads)
     trainer = _trainer(plans, name, args.tr, args.set or [])
     trainers = {stage: _trainer(plans, stage, None, []) for stage in plans.chain(name)[:-1]} | {name: trainer}
@@ -187,6 +189,17 @@ def _plans(folders: Folders, dataset: str, plans_name: str, configuration: str |
             logger.info("training configuration %s of %s", configuration, ", ".join(plans.configurations))
     plans.configuration(configuration)
     return plans, configuration
+
+
+def _require_asked(plans: Plans, name: str, args: argparse.Namespace, file: Path) -> None:
+    """AutolmkError where the plans name code that the user neither named with -tr nor trusts."""
+    from autolmk.registry import require_asked
+
+    *earlier, last = [plans.configuration(stage).trainer for stage in plans.chain(name)]
+    given = [] if args.tr is None else [args.tr]
+    require_asked(
+        [*earlier, *(given or [last])], file, trust_code=args.trust_code, named=given, option=None if earlier else "-tr"
+    )
 
 
 def _set_up_threads(workers: int | None, threads: int | None) -> int:

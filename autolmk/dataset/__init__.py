@@ -11,7 +11,8 @@ Nothing here needs torch.
 from __future__ import annotations
 
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription, Measurement
-from autolmk.dataset.raw import TABLE, Case, Dataset, infer_description, lists_landmarks, missing_description
+from autolmk.dataset.opening import infer_description, lists_landmarks, missing_description
+from autolmk.dataset.raw import TABLE, Case, Dataset
 
 __all__ = [
     "TABLE",

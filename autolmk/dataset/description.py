@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import regex
 
 from autolmk.annotations import Annotation, Frame, NamesFrom
 from autolmk.errors import AutolmkError, counted
 from autolmk.landmarks import Status
 from autolmk.nifti_header import Form
 from autolmk.serialization import from_json, near, read_json, to_json
+
+LONGEST_GROUPS = 300  # characters
+GROUPS_SECONDS = 0.2  # of computing, for one case; an ordinary expression takes microseconds
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,7 @@ class DatasetDescription:
             self._check_measurements(set(self.names))
             self._check_slices(set(self.names))
         if self.groups is not None:
-            try:
-                re.compile(self.groups)
-            except re.error as error:
-                raise ValueError(f"groups is not a regular expression: {error}") from None
+            _check_groups(self.groups)
         for code in self.missing_points or ():
             if len(code) not in (2, 3):
                 raise ValueError(f"missing_points lists points of 2 or 3 coordinates, got {list(code)}")
@@ -165,7 +166,16 @@ class DatasetDescription:
         """What `groups` takes from the case's name: its first group, or the match. AutolmkError without a match."""
         if self.groups is None:
             return case
-        match = re.search(self.groups, case)
+        try:
+            match = regex.search(self.groups, case, timeout=GROUPS_SECONDS)
+        except TimeoutError:
+            raise AutolmkError(
+                "the regular expression of groups does not come to an end",
+                case=case,
+                found=f"{self.groups!r}, which still tries after {GROUPS_SECONDS:g} s",
+                expected="one without repetitions inside repetitions, such as (a+)+",
+                remedy="simplify groups in dataset.json",
+            ) from None
         if match is None or not (match.group(1) if match.re.groups else match.group()):
             raise AutolmkError(
                 "groups does not match the name of a case",
@@ -214,6 +224,16 @@ class DatasetDescription:
         axes = [(group.axis, name) for group in groups for name in group.landmarks]
         if len(set(axes)) < len(axes):
             raise ValueError("co_slice_groups: a landmark is in two groups across the same axis")
+
+
+def _check_groups(pattern: str) -> None:
+    if len(pattern) > LONGEST_GROUPS:
+        raise ValueError(f"groups has {len(pattern)} characters; more than {LONGEST_GROUPS} make no sense")
+    try:
+        re.compile(pattern)
+        regex.compile(pattern)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"groups is not a regular expression: {error}") from None
 
 
 def _check_channel_names(names: Mapping[str, str]) -> None:

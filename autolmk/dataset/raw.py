@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy.typing as npt
 from autolmk import imageio
 from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
 from autolmk.dataset.description import DatasetDescription, DeclaredSlice
-from autolmk.dataset.inferring import complete, offer, say_inferred
+from autolmk.dataset.inferring import complete, say_inferred
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import Image
@@ -59,6 +57,8 @@ class Dataset:
         if description is None:
             file = folder / "dataset.json"
             if not file.exists():
+                from autolmk.dataset.opening import missing_description
+
                 raise missing_description(folder)[0]
             description = DatasetDescription.load(file)
         dataset = cls(folder, complete(cls(folder, description)))
@@ -370,38 +370,3 @@ class Dataset:
                 remedy="add the images, or convert those that are there",
             )
         return cases
-
-
-def lists_landmarks(folder: Path) -> bool:
-    """Whether dataset.json says itself which landmarks there are."""
-    file = folder / "dataset.json"
-    return file.exists() and DatasetDescription.load(file).names is not None
-
-
-def missing_description(folder: Path) -> tuple[AutolmkError, Dataset | None]:
-    """The error that offers what dataset.json would say, and the dataset read so; None where the files do not tell."""
-    file = folder / "dataset.json"
-    try:
-        inferred = infer_description(folder)
-    except AutolmkError as error:
-        problem = AutolmkError(
-            "dataset.json is missing, and cannot be inferred from the files",
-            file=file,
-            found=str(error).replace("\n", "\n    "),
-            remedy="mend that first, or write dataset.json",
-        )
-        return problem, None
-    text = json.dumps(inferred.to_json(), indent=2, ensure_ascii=False)
-    text = re.sub(r"\{\s*([^{}]*?)\s*\}", lambda found: "{" + re.sub(r"\n\s*", " ", found[1]) + "}", text)
-    problem = AutolmkError(
-        "dataset.json is missing",
-        file=file,
-        remedy=f"this is what the files say: check it, above all coordinates, and save it under that name\n{text}",
-    )
-    return problem, Dataset(folder, inferred)
-
-
-def infer_description(folder: Path) -> DatasetDescription:
-    """What dataset.json would say, as far as images and points tell. AutolmkError where they cannot be read."""
-    dataset = Dataset(folder, DatasetDescription())
-    return offer(Dataset(folder, complete(dataset)))

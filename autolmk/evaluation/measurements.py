@@ -6,8 +6,6 @@ the points' error radii are claimed at. Shapes: M measurements, L landmarks, P p
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from autolmk.annotations.csv import write_rows
+from autolmk.annotations.csv import read_rows, write_rows
 from autolmk.dataset.description import Measurement
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.conformal import conformal_quantile
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
-from autolmk.serialization import read_text
 
 TABLE = "measurements.csv"
 COLUMNS = ("case", "measurement", "value", "error_radius", "unit")
@@ -159,24 +156,21 @@ def write_measurements(
 def read_measurements(file: Path) -> dict[str, dict[str, Measured]]:
     """case -> measurement -> value and error radius, as `write_measurements` wrote them. AutolmkError where the table
     is missing or damaged."""
-    reader = csv.DictReader(io.StringIO(read_text(file, remedy="predict again")))
     result: dict[str, dict[str, Measured]] = {}
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise _damaged(file, f"the columns {', '.join(reader.fieldnames or ()) or 'none'}", ", ".join(COLUMNS))
-    for row in reader:
+    for row in read_rows(file, COLUMNS, remedy="predict again"):
         try:
             value, radius = (float(row[key]) if row[key] else None for key in ("value", "error_radius"))
-        except (TypeError, ValueError):
-            found = f"line {reader.line_num}: {', '.join(str(v) for v in row.values())}"
-            raise _damaged(file, found, "numbers, or nothing, as value and error_radius") from None
+        except ValueError:
+            raise AutolmkError(
+                "a table of measurements is damaged",
+                file=file,
+                case=row["case"],
+                found=", ".join(row.values())[:500],
+                expected="numbers, or nothing, as value and error_radius",
+                remedy="predict again",
+            ) from None
         result.setdefault(row["case"], {})[row["measurement"]] = Measured(value, radius)
     return result
-
-
-def _damaged(file: Path, found: str, expected: str) -> AutolmkError:
-    return AutolmkError(
-        "a table of measurements is damaged", file=file, found=found, expected=expected, remedy="predict again"
-    )
 
 
 def _value_and_jacobian(

@@ -134,11 +134,38 @@ class Fingerprint:
                 expected=f"version {VERSION}",
                 remedy="run autolmk_extract_fingerprint again",
             )
-        return from_json(cls, value, file=file)
+        found = from_json(cls, value, file=file)
+        fault = _contradiction(found)
+        if fault is not None:
+            raise AutolmkError(
+                "a fingerprint contradicts itself",
+                file=file,
+                found=fault,
+                remedy="run autolmk_extract_fingerprint again",
+            )
+        return found
 
     def save(self, file: Path) -> None:
         """Write atomically."""
         write_json(file, self)
+
+
+def _contradiction(found: Fingerprint) -> str | None:
+    """Parts of a fingerprint that do not suit each other, in words."""
+    d, p, names = found.ndim, found.physical_ndim, set(found.landmarks)
+    per_axis = ("median_spacing", "spacing_percentile_10", "median_shape", "shape_percentile_10", "shape_percentile_90")
+    if d not in (2, 3) or p not in (2, 3) or not found.landmarks or not found.channel_names:
+        return f"{d} image axes, {p} physical ones, {len(names)} landmarks, {len(found.channel_names)} channels"
+    if len(found.intensity) != len(found.channel_names):
+        return f"intensities of {len(found.intensity)} channels, for {len(found.channel_names)}"
+    for key in per_axis:
+        numbers = getattr(found, key)
+        if len(numbers) != d or not all(number > 0 for number in numbers):
+            return f"{key} {list(numbers)} instead of {d} numbers above 0"
+    strangers = {*found.midline, *found.mean_shape, *(name for pair in found.pairs for name in pair)} - names
+    if len(names) < len(found.landmarks) or set(found.landmark_statistics) != names or strangers:
+        return "other landmarks in one of its parts than in the list of all"
+    return None
 
 
 def extract_fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool = True) -> Fingerprint:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from autolmk.escaping import visible
 from autolmk.jobs.job import Job
 
 CORES = 4  # a job; options of sbatch after the file's name change it
@@ -35,7 +36,7 @@ def batch_file(
     order, in one job, after all trainings. device: as -device takes it. gpu: whether jobs that take a device ask for a
     GPU."""
     path = shlex.quote(str(Path(sys.executable).parent))
-    lines = [HEAD.format(title=title, path=path, logs=shlex.quote(str(logs)), cores=CORES)]
+    lines = [HEAD.format(title=visible(title), path=path, logs=shlex.quote(str(logs)), cores=CORES)]
     if prepare is not None:
         lines.append(_submission("prepare", [prepare], [], device, gpu))
     before = [] if prepare is None else ["prepare"]

@@ -14,7 +14,7 @@ from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
-from autolmk.registry import label
+from autolmk.registry import is_foreign, label, require_asked
 from autolmk.store import Store
 
 ALL: Final = "all"  # the fold that holds nothing out
@@ -28,7 +28,7 @@ RAW = ("dataset.json", "imagesTr", "landmarksTr", "labelsTr")
 @dataclass(frozen=True)
 class Request:
     """What the user asks for, None where it is left to autolmk. dataset: its full name. max_seconds: wall time of the
-    whole run."""
+    whole run. trust_code: trainers outside autolmk that the plans name may run."""
 
     dataset: str
     folders: Folders
@@ -42,6 +42,7 @@ class Request:
     max_seconds: float | None = None
     epochs: int | None = None
     seed: int | None = None
+    trust_code: bool = False
 
     @property
     def raw(self) -> Path:
@@ -151,6 +152,15 @@ def load_plans(request: Request) -> Plans | None:
     return plans
 
 
+def with_trust(request: Request, plans: Plans) -> Request:
+    """The request, whose jobs may run the trainers outside autolmk that the plans name. AutolmkError where the user
+    neither allows it nor named a class of the same file or module with -pl."""
+    names = plans.with_stages(chosen_configurations(plans, request.configurations))
+    trainers = [plans.configuration(name).trainer for name in names]
+    require_asked(trainers, request.plans_file, trust_code=request.trust_code, named=request.planner or ())
+    return dataclasses.replace(request, trust_code=any(map(is_foreign, trainers)))
+
+
 def chosen_configurations(plans: Plans, given: Sequence[str] | None) -> tuple[str, ...]:
     """By default every method: the configurations that no other one builds on."""
     if given is not None:
@@ -233,6 +243,7 @@ def trainings(request: Request, plans: Plans | None, record: Record) -> list[Job
         length += ["--max-time", f"{record.shares.training:.0f}s"]
     for name, value in (("--epochs", request.epochs), ("--seed", request.seed)):
         length += [] if value is None else [name, str(value)]
+    length += ["--trust-code"] if request.trust_code else []
     jobs = []
     for configuration, fold in record.wanted.trainings():
         folder = None if plans is None else fold_folder(request, plans, configuration, fold)
@@ -286,6 +297,7 @@ def _find_best(request: Request, asked: Wanted, finals: tuple[Path, ...]) -> Ste
 
 
 def _predict(request: Request, images: Path, model: tuple[str, ...], inputs: tuple[Path, ...]) -> Step:
+    model = (*model, "--trust-code") if request.trust_code else model
     job = request.job(
         "predict", "predict", "-i", str(images), "-o", str(request.predictions), *model,
         takes=("device",), accepted=(0, LEFT_OUT), outputs=(request.predictions / "landmarks.csv",),

@@ -77,12 +77,14 @@ class Model:
         self.stages: list[Stage] = []  # first to last
         folders = {fold: self.model_folder / f"fold_{fold}" for fold in self.folds}
         kind, given = checkpoint, trainer
+        earlier: list[str] = []  # names of the stages before the last
         while folders:
             self.stages.insert(0, self._stage(folders, kind, given, trust_code))
             for folder in folders.values():
                 place = folder.relative_to(self.model_folder).as_posix().removeprefix("fold_")
                 self.digests[place] = hashlib.sha256(checkpoint_file(folder, kind).read_bytes()).hexdigest()
             before = self.stages[0].configuration.previous_stage
+            self._require_new(before, earlier, next(iter(folders.values())) / "config.json")
             folders = {} if before is None else {fold: folder / before for fold, folder in folders.items()}
             kind, given = "final", None  # what a later stage was trained on
         if stages is not None and not 1 <= stages <= len(self.stages):
@@ -110,6 +112,20 @@ class Model:
             trainers.append(cls(self.plans, configuration, options))
         stage = load_stage(trainers, list(folders.values()), checkpoint, self.device)
         return dataclasses.replace(stage, configuration=_common(configurations, self.folds, self.model_folder))
+
+    def _require_new(self, before: str | None, earlier: list[str], file: Path) -> None:
+        """Note a stage's name. AutolmkError where the plans lack it or the stages run in a circle."""
+        if before is None:
+            return
+        if before in earlier or before not in self.plans.configurations:
+            raise AutolmkError(
+                "a model's stages run in a circle" if before in earlier else "a model's plans lack one of its stages",
+                file=file,
+                found=f"previous_stage {before!r}",
+                expected=f"another stage of {', '.join(self.plans.configurations)}",
+                remedy="restore the file, or train the fold again",
+            )
+        earlier.append(before)
 
     @property
     def measured(self) -> tuple[Measured, ...]:
@@ -148,9 +164,8 @@ def trained_folds(model_folder: Path, checkpoint: str) -> list[str]:
     found = [
         p.name.removeprefix("fold_") for p in model_folder.glob("fold_*") if checkpoint_file(p, checkpoint).is_file()
     ]
-    return sorted(
-        (f for f in found if f == "all" or f.isdecimal()), key=lambda f: (f == "all", int(f) if f != "all" else 0)
-    )
+    numbered = sorted((fold for fold in found if fold.isascii() and fold.isdecimal()), key=int)
+    return [*numbered, *(fold for fold in found if fold == "all")]
 
 
 def chosen_folds(model_folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
@@ -198,7 +213,8 @@ def _fold_config(folder: Path) -> tuple[Configuration, dict[str, Any], str]:
             remedy="restore the file, or train the fold again",
         )
     configuration = from_json(Configuration, value["configuration"], file=file, path="configuration")
-    return configuration, dict(value["options"]), str(value["trainer"])
+    options = from_json(dict[str, Any], value["options"], file=file, path="options")
+    return configuration, options, from_json(str, value["trainer"], file=file, path="trainer")
 
 
 def _common(configurations: Sequence[Configuration], folds: Sequence[str], model_folder: Path) -> Configuration:

@@ -7,9 +7,7 @@ case's other files; so a run that was killed can go on.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import platform
 import re
 import shutil
@@ -22,7 +20,7 @@ from typing import Any
 
 import autolmk
 from autolmk.annotations import write
-from autolmk.annotations.csv import write_rows
+from autolmk.annotations.csv import read_rows, write_rows
 from autolmk.detections import file_of
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
@@ -160,17 +158,10 @@ class PredictionFolder:
         file = self.folder / TABLE
         if not file.is_file():
             return {}
-        rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
-        if not rows or tuple(rows[0]) != self.columns or any(len(row) != len(self.columns) for row in rows):
-            raise AutolmkError(
-                "the table of an earlier run is damaged",
-                file=file,
-                expected=f"the columns {', '.join(self.columns)}",
-                remedy="remove it, or predict without --continue_prediction",
-            )
+        rows = read_rows(file, self.columns, remedy="remove it, or predict without --continue_prediction")
         cases: dict[str, list[list[str]]] = {}
-        for row in rows[1:]:
-            cases.setdefault(row[0], []).append(row)
+        for row in rows:
+            cases.setdefault(row["case"], []).append([row[column] for column in self.columns])
         return cases
 
     def _earlier_cases(self, *, resume: bool) -> dict[str, str]:

@@ -24,6 +24,7 @@ from autolmk.errors import AutolmkError
 from autolmk.evaluation.measurements import MeasurementCalibration
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, decided
+from autolmk.paths import plain_name
 from autolmk.postprocessing import Judgement, Postprocessing
 from autolmk.recipe.ensembling import Combination, combine
 from autolmk.recipe.error_radius import ErrorRadius
@@ -40,6 +41,14 @@ class Member:
 
     model: str
     folds: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """ValueError where the names are not those of a model's folder and its folds."""
+        plain_name(self.model, "a member's model")
+        if not self.folds or any(fold != "all" and not (fold.isascii() and fold.isdecimal()) for fold in self.folds):
+            raise ValueError(f'a member\'s folds are numbers or "all", got {list(self.folds)}')
+        if len(set(self.folds)) < len(self.folds):
+            raise ValueError(f"a member's fold stands twice: {list(self.folds)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +82,9 @@ class Recipe:
     def __post_init__(self) -> None:
         """ValueError where the parts are not of the same models and landmarks."""
         models, shape = tuple(member.model for member in self.members), self.postprocessing.shape
+        plain_name(self.dataset_name, "dataset_name")
+        if len(set(models)) < len(models):
+            raise ValueError(f"a member stands twice: {list(models)}")
         if not models or models != self.combination.members:
             raise ValueError(f"a combination of {self.combination.members} for the members {models}")
         scale = self.landmarks if self.error_radius is None else tuple(self.error_radius.scale.landmarks)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import autolmk
+from autolmk.escaping import html
 from autolmk.report.accuracy import accuracy
 from autolmk.report.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.blocks import Section
@@ -60,6 +61,7 @@ def render(sources: Sources, sections: list[Section]) -> str:
     environment = Environment(
         loader=PackageLoader("autolmk.report"),
         autoescape=True,
+        finalize=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

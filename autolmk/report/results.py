@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from autolmk.annotations import Annotation, read_table
+from autolmk.annotations.csv import read_rows
 from autolmk.crossval import TRUTH, VALIDATION
 from autolmk.errors import AutolmkError
 from autolmk.evaluation import Evaluation, Point, evaluate
 from autolmk.landmarks import Landmarks
-from autolmk.serialization import from_json, read_json, read_text
+from autolmk.serialization import from_json, read_json
 
 PREDICTIONS, SUMMARY, POINTS = "landmarks.csv", "summary.json", "points.csv"
 
@@ -96,29 +95,20 @@ def _landmarks(table: Mapping[str, Annotation]) -> dict[str, Landmarks]:
 
 def _points(file: Path, remedy: str) -> list[dict[str, Any]]:
     """The rows of points.csv as `Point` wants them."""
-    reader = csv.DictReader(io.StringIO(read_text(file, remedy=remedy)))
-    expected = [f.name for f in fields(Point)]
-    if not set(expected) <= set(reader.fieldnames or ()):
-        raise AutolmkError(
-            "a table of evaluated points is damaged",
-            file=file,
-            found=f"the columns {', '.join(reader.fieldnames or ()) or 'none'}",
-            expected=", ".join(expected),
-            remedy=remedy,
-        )
     rows: list[dict[str, Any]] = []
-    for row in reader:
+    for row in read_rows(file, [f.name for f in fields(Point)], remedy=remedy):
         try:
             rows.append(
                 {key: row[key] for key in ("case", "landmark", "status", "predicted_status")}
                 | {key: float(row[key]) if row[key] else None for key in ("error", "likelihood")}
                 | {key: {"True": True, "False": False}[row[key]] for key in ("missing", "swapped")}
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, ValueError):
             raise AutolmkError(
                 "a table of evaluated points is damaged",
                 file=file,
-                found=f"line {reader.line_num}: {', '.join(str(v) for v in row.values())}",
+                case=row["case"],
+                found=", ".join(row.values())[:500],
                 remedy=remedy,
             ) from None
     return rows

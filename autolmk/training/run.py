@@ -232,7 +232,7 @@ class Run:
         restore_module(self.codec, latest, "training.codec")
         try:
             self._restore_state(latest)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, AttributeError, ArithmeticError, TypeError, ValueError, RuntimeError) as error:
             raise checkpoint.damaged(latest.file, f"the training state is not complete: {error!r}") from None
 
     def _restore_state(self, latest: Checkpoint) -> None:
