@@ -42,7 +42,9 @@ def test_orientation_is_applied_and_noticed(ending: str, orientation: int, tmp_p
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
-def test_tiff_values_are_exact(dtype: str, tile: tuple[int, int] | None, compression: str | None, tmp_path: Path) -> None:
+def test_tiff_values_are_exact(
+    dtype: str, tile: tuple[int, int] | None, compression: str | None, tmp_path: Path
+) -> None:
     array = RNG.integers(0, 200, (40, 50)).astype(dtype) * np.asarray(100 if dtype != "uint8" else 1, dtype)
     tifffile.imwrite(tmp_path / "a.tif", array, tile=tile, compression=compression, photometric="minisblack")
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[0], array)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 from autolmk.errors import AutolmkError
 from autolmk.imageio import raster, tiff
 from autolmk.imageio.itk import Source
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import damaged, unsupported
-
 
 READ = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 STARTS = (

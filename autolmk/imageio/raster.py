@@ -106,7 +106,7 @@ def _png_16_bit_colour(file: Path) -> bool:
 
 
 def _deep_png(file: Path) -> Pixels:
-    import imagecodecs  # noqa: PLC0415
+    import imagecodecs
 
     try:
         array = np.asarray(imagecodecs.png_decode(file.read_bytes()))
