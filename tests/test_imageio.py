@@ -436,7 +436,7 @@ def test_confusing_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AutolmkError, match="missing"):
         imageio.list_cases(tmp_path / "nowhere")
     with pytest.raises(AutolmkError, match="not known"):
-        imageio.list_cases(tmp_path / "kinds", ".bmp")
+        imageio.list_cases(tmp_path / "kinds", ".webp")
 
 
 def test_incomplete_channels_are_refused(tmp_path: Path) -> None:
