@@ -260,7 +260,7 @@ def _from_cmyk(file: Path, array: Pixels, bits: int) -> Pixels:
     )
     most = 2**bits - 1
     ink = most - array.astype(np.float64)
-    return np.round(ink[..., :3] * ink[..., 3:] / most).astype(array.dtype)
+    return np.asarray(np.round(ink[..., :3] * ink[..., 3:] / most), array.dtype)
 
 
 def _notice_size(file: Path, tif: tifffile.TiffFile, page: Any) -> None:
