@@ -2,8 +2,8 @@
 
 PNG: sizes and types from IHDR; every chunk's CRC is checked; 1, 2 and 4 bits are scaled to 0 to 255, palettes become
 RGB, 16 bits stay 16. JPEG: size, bits and components from its SOF marker; each scan must reach the end marker,
-with all its restart markers; CMYK and YCCK become RGB. BMP: size from its header. Resolution (pHYs, JFIF, EXIF), gamma and
-colour profiles are not used; the orientation of EXIF is.
+with all its restart markers; CMYK and YCCK become RGB. BMP: size from its header. Resolution (pHYs, JFIF, EXIF),
+gamma and colour profiles are not used; the orientation of EXIF is.
 """
 
 from __future__ import annotations
