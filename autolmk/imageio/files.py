@@ -18,9 +18,30 @@ from autolmk.landmarks import normal
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
+ENDINGS = (
+    ".nii.gz",
+    ".nii",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".dcm",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+)
 DICOM = "dicom"  # instead of an ending: every case is a folder that holds one DICOM series
-SIZELESS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")  # their resolution is for printing, it is no physical size
+SIZELESS = (
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+)  # their resolution is for printing, it is no physical size
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 FORMATS = ((".nii.gz", ".nii"), (".nrrd", ".nhdr"), (".mha", ".mhd"), (".tif", ".tiff"), (".jpg", ".jpeg"))
 FAMILIES = (SIZELESS, (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"), (".dcm", DICOM))  # what goes together
