@@ -18,7 +18,7 @@ from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import check_channels
 from autolmk.prediction.inference import Prediction, heatmap_crops
-from autolmk.prediction.output import PredictionFolder, now
+from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared
@@ -63,7 +63,8 @@ def predict_cases(
     images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a
     failure and the others go on; AutolmkError only where the output cannot be written.
     """
-    left = output.begin(resume=resume)
+    crops = file_names(predictor.plans.landmarks) if extras.heatmap_crops else []
+    left = output.begin(resume=resume, crops=[f"{name}.nii.gz" for name in crops])
     if len(left) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
     run = {**(record or {}), "started": now()}

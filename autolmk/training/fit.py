@@ -21,7 +21,9 @@ from tqdm import tqdm
 
 import autolmk
 from autolmk import checkpoint
+from autolmk.atomic import refuse_link, remove_leftovers
 from autolmk.checkpoint import checkpoint_file
+from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.errors import AutolmkError, some
 from autolmk.measured import Measured, measure
 from autolmk.precision import choose_device
@@ -250,8 +252,9 @@ def _write_config(work: Work, run: Run, taken: object) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Temporary files of a killed run; and checkpoint_latest where a kill came right after checkpoint_final."""
-    for file in [*folder.glob(".*.tmp"), *folder.glob("validation/**/.*.tmp")]:
-        file.unlink(missing_ok=True)
+    for place in (folder, folder / "validation", folder / "validation" / DETECTIONS):
+        refuse_link(place)
+        remove_leftovers(place)
     if is_finished(folder):
         checkpoint_file(folder, "latest").unlink(missing_ok=True)
 
