@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from autolmk.atomic import refuse_link
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
+from autolmk.locks import exclusive
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
 from autolmk.serialization import make_folder, write_json
@@ -128,9 +130,27 @@ def preprocess_dataset(
 
     workers: processes, 0 for none; None for as many as processors and memory allow, measured by the largest case. Cases
     that fail are left out, returned, and listed in `folder`/failures.json, which is removed where none fails.
+    AutolmkError where another process is at work in `folder`.
     """
-    configuration, store = plans.configuration(configuration_name), Store(folder)
+    plans.configuration(configuration_name)
+    store = Store(folder)
+    refuse_link(store.folder)
     make_folder(folder)
+    with exclusive(folder):
+        return _preprocess_cases(dataset, cases, plans, configuration_name, store, workers, progress)
+
+
+def _preprocess_cases(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration_name: str,
+    store: Store,
+    workers: int | None,
+    progress: bool,
+) -> list[Failure]:
+    """What `preprocess_dataset` does once nobody else can."""
+    configuration, folder = plans.configuration(configuration_name), store.folder
     store.clean()
     jobs, sizes, failures = _changed(dataset, cases, plans, configuration, store, progress)
     if workers is None:
