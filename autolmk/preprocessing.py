@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from autolmk.atomic import refuse_link
+from autolmk.atomic import refuse_link, remove_leftovers
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
@@ -26,6 +26,7 @@ from autolmk.store import Store, StoredCase
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
+    from autolmk.dataset.changes import RawRecord
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,12 @@ def _preprocess_cases(
 ) -> list[Failure]:
     """What `preprocess_dataset` does once nobody else can."""
     configuration, folder = plans.configuration(configuration_name), store.folder
+    from autolmk.dataset.changes import look, with_contents
+
     store.clean()
+    refuse_link(folder / "raw")
+    remove_leftovers(folder / "raw")
+    seen, before = look(dataset, cases), _raw_before(folder)
     jobs, sizes, failures = _changed(dataset, cases, plans, configuration, store, progress)
     if workers is None:
         workers = min(default_workers(PROCESS_BYTES + max(sizes, default=0)), max(1, len(jobs)))
@@ -168,11 +174,23 @@ def _preprocess_cases(
     for failure in failures:
         store.remove(failure.case)
     _remove_others(store, {case.identifier for case in cases})
+    left_out = {case.identifier for case in dataset.cases("Tr")} - set(store.cases())
+    with_contents(seen, before, dataset.folder, left_out).save(folder)
     if failures:
         write_json(folder / FAILURES, sorted(failures, key=lambda f: f.case))
     else:
         (folder / FAILURES).unlink(missing_ok=True)
     return failures
+
+
+def _raw_before(folder: Path) -> RawRecord | None:
+    """What is known of contents already; None where it is damaged, as it is written anew."""
+    from autolmk.dataset.changes import RawRecord
+
+    try:
+        return RawRecord.load(folder)
+    except AutolmkError:
+        return None
 
 
 def _remove_others(store: Store, wanted: set[str]) -> None:

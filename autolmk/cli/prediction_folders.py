@@ -40,7 +40,7 @@ def read_predicted(folder: Path) -> Predicted:
     """AutolmkError where run.json is missing or damaged, where the run was broken off or kept no detections, or where a
     recipe finished its predictions already."""
     from autolmk.detections import Detections, saved_cases
-    from autolmk.prediction.output import RUN
+    from autolmk.prediction.earlier import RUN
 
     file = folder / RUN
     value = read_json(file, remedy=AGAIN)
