@@ -62,7 +62,8 @@ COMMANDS = {
         Command("predict", f"-d 1 -f 0 -i raw/{NAME}/imagesTs -o predictions -device cpu --continue_prediction",
                 ("preprocess", "train"), ("predictions",)),
         Command("run",
-                "1 -f 0 1 -device cpu --epochs 1 --jobs 1 -pl heatmap --preset XS -o predictions --until predict", (), (f"preprocessed/{NAME}", f"results/{NAME}", "predictions")),
+                "1 -f 0 1 -device cpu --epochs 1 --jobs 1 -pl heatmap --preset XS -o predictions --until predict",
+                (), (f"preprocessed/{NAME}", f"results/{NAME}", "predictions")),
     )
 }  # fmt: skip
 TRAIN_1 = Command("train", f"1 1 {SPEED} --workers 1", (), ())
