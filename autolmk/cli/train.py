@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.errors import AutolmkError
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
 
 if TYPE_CHECKING:
-    from autolmk.dataset import Case, Dataset
     from autolmk.plans import Plans
     from autolmk.store import Store
     from autolmk.trainer import Trainer
@@ -264,7 +264,7 @@ def _cases(
     from autolmk.training.stages import StageWork
 
     folder = folders.preprocessed / dataset
-    raw = _raw_cases(folders, dataset)
+    raw = raw_cases(folders, dataset)
     subjects: dict[str, str] = {}
     presence: dict[str, set[str]] = {}
     stages: list[StageWork] = []
@@ -274,7 +274,7 @@ def _cases(
         stages.append(StageWork(name, trainer, store))
         if store.folder not in checked:
             found = _verified(store, folders, dataset, trainer)
-            _require_unchanged(raw, store, dataset)
+            require_unchanged(raw, store, dataset)
             subjects, presence = found if not checked else _shared(subjects, presence, found[0])
             checked.add(store.folder)
     if fold == "all":
@@ -308,44 +308,6 @@ def _verified(
         marks = stored.landmarks
         presence[name] = {mark for mark, present in zip(marks.names, marks.present, strict=True) if present}
     return subjects, presence
-
-
-def _raw_cases(folders: Folders, dataset: str) -> tuple[Dataset, list[Case]] | None:
-    """The raw dataset and its cases; None, which is said, where it is not on this machine."""
-    from autolmk.dataset import Dataset
-
-    place = folders.raw / dataset
-    if not (place / "imagesTr").is_dir() or not any((place / "imagesTr").iterdir()):
-        logger.info("the raw data is not in %s: whether it changed since preprocessing is not looked at", place)
-        return None
-    opened = Dataset.open(place)
-    return opened, opened.cases("Tr")
-
-
-def _require_unchanged(raw: tuple[Dataset, list[Case]] | None, store: Store, dataset: str) -> None:
-    """AutolmkError where raw cases were added, removed or edited since they were preprocessed."""
-    from autolmk.dataset.changes import RawRecord, changes
-
-    if raw is None:
-        return
-    record = RawRecord.load(store.folder)
-    if record is None:
-        logger.warning(
-            "%s does not say what it was made from: whether the raw data changed since is not looked at; "
-            "autolmk_preprocess -d %s notes it",
-            *(store.folder, dataset),
-        )
-        return
-    found = str(changes(record, *raw))
-    if found:
-        raise AutolmkError(
-            "the raw data changed since it was preprocessed, and training would not see it",
-            file=raw[0].folder,
-            found=found,
-            expected=f"the cases that {store.folder} was made from",
-            remedy=f"run autolmk_preprocess -d {dataset} (autolmk_plan_and_preprocess -d {dataset} where cases were "
-            "added, or where the plans should suit the data as it is now)",
-        )
 
 
 def _shared(
