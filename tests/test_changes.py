@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from autolmk.cli import extract_fingerprint, plan_experiment, preprocess, train
 from autolmk.dataset import Dataset
 from autolmk.dataset import changes as module
 from autolmk.dataset.changes import RawRecord, changes, look, with_contents
@@ -109,3 +110,25 @@ def test_a_case_that_was_left_out_is_no_new_one(raw: Path, tmp_path: Path) -> No
     assert found(record, raw) == ""
     edit_image(raw)
     assert found(record, raw) == ""
+
+
+def test_training_stops_before_it_writes_where_raw_cases_changed(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And goes on, saying so, where the raw data is not there any more."""
+    folders = [word for name in ("raw", "preprocessed", "results") for word in (f"--{name}", str(tmp_path / name))]
+    assert extract_fingerprint.main(["-d", "1", "-np", "0", *folders]) == 0
+    assert plan_experiment.main(["-d", "1", "-pl", "heatmap", "--preset", "XS", "-device", "cpu", *folders]) == 0
+    assert preprocess.main(["-d", "1", "-np", "0", *folders]) == 0
+    edit_image(raw)
+    rename(raw)
+    training = ["1", "0", "--epochs", "1", "-device", "cpu", "--workers", "0", "--threads", "1"]
+    training += ["--set", "schedule.iterations_per_epoch=1", *folders]
+    capsys.readouterr()
+    assert train.main(training) == 2
+    error = capsys.readouterr().err
+    assert "1 case added: phantom_099; 1 case removed: phantom_001" in error and "autolmk_preprocess -d" in error
+    assert not (tmp_path / "results").exists()
+    shutil.rmtree(raw)
+    assert train.main(training) == 0
+    assert capsys.readouterr().err.count("whether it changed since preprocessing is not looked at") == 1

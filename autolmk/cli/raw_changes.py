@@ -1,4 +1,4 @@
-"""Whether the raw data changed since it was preprocessed: for autolmk_train, which works from preprocessed data alone."""
+"""Whether raw data changed since it was preprocessed: for autolmk_train, which works from preprocessed data alone."""
 
 from __future__ import annotations
 
