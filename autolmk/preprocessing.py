@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from autolmk.atomic import refuse_link, remove_leftovers
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
 from autolmk.imageio import files_of
+from autolmk.locks import exclusive
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
 from autolmk.serialization import make_folder, write_json
@@ -25,6 +27,7 @@ from autolmk.store import Store, StoredCase
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
+    from autolmk.dataset.changes import RawRecord
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +132,33 @@ def preprocess_dataset(
 
     workers: processes, 0 for none; None for as many as processors and memory allow, measured by the largest case. Cases
     that fail are left out, returned, and listed in `folder`/failures.json, which is removed where none fails.
+    AutolmkError where another process is at work in `folder`.
     """
-    configuration, store = plans.configuration(configuration_name), Store(folder)
+    plans.configuration(configuration_name)
+    store = Store(folder)
+    refuse_link(store.folder)
     make_folder(folder)
+    with exclusive(folder):
+        return _preprocess_cases(dataset, cases, plans, configuration_name, store, workers, progress)
+
+
+def _preprocess_cases(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration_name: str,
+    store: Store,
+    workers: int | None,
+    progress: bool,
+) -> list[Failure]:
+    """What `preprocess_dataset` does once nobody else can."""
+    configuration, folder = plans.configuration(configuration_name), store.folder
+    from autolmk.dataset.changes import look, with_contents
+
     store.clean()
+    refuse_link(folder / "raw")
+    remove_leftovers(folder / "raw")
+    seen, before = look(dataset, cases), _raw_before(folder)
     jobs, sizes, failures = _changed(dataset, cases, plans, configuration, store, progress)
     if workers is None:
         workers = min(default_workers(PROCESS_BYTES + max(sizes, default=0)), max(1, len(jobs)))
@@ -149,11 +175,23 @@ def preprocess_dataset(
     for failure in failures:
         store.remove(failure.case)
     _remove_others(store, {case.identifier for case in cases})
+    left_out = {case.identifier for case in dataset.cases("Tr")} - set(store.cases())
+    with_contents(seen, before, dataset.folder, left_out).save(folder)
     if failures:
         write_json(folder / FAILURES, sorted(failures, key=lambda f: f.case))
     else:
         (folder / FAILURES).unlink(missing_ok=True)
     return failures
+
+
+def _raw_before(folder: Path) -> RawRecord | None:
+    """What is known of contents already; None where it is damaged, as it is written anew."""
+    from autolmk.dataset.changes import RawRecord
+
+    try:
+        return RawRecord.load(folder)
+    except AutolmkError:
+        return None
 
 
 def _remove_others(store: Store, wanted: set[str]) -> None:

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import stat
-import tempfile
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from autolmk import strict_json
+from autolmk.atomic import replacing
 from autolmk.errors import AutolmkError, counted
 
 T = TypeVar("T")
@@ -116,20 +116,10 @@ def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
 
 def write_bytes(file: Path, data: bytes) -> None:
     """Write a file atomically and durably (temporary file, fsync, rename). AutolmkError where the disk refuses."""
-    file = Path(file)
-    temporary: str | None = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
+        with replacing(file) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise AutolmkError(
             "a file cannot be written",
             file=file,

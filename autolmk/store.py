@@ -4,7 +4,6 @@ CASE.json, written atomically, read in part."""
 from __future__ import annotations
 
 import dataclasses
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.atomic import refuse_link, remove_leftovers, replacing
 from autolmk.errors import AutolmkError
 from autolmk.frame import check_frame
 from autolmk.geometry import Geometry
@@ -163,9 +163,9 @@ class Store:
 
     def clean(self) -> None:
         """Remove what a killed writer left behind; no other writer may be at work."""
-        for pattern in (".*.tmp.b2nd", f"{LABELS}/.*.tmp.b2nd", ".*.json.*.tmp"):
-            for file in self.folder.glob(pattern):
-                file.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder / LABELS):
+            refuse_link(folder)
+            remove_leftovers(folder)
 
     def digest(self, case: str) -> str | None:
         """The digest of a case that is whole, None otherwise."""
@@ -190,15 +190,10 @@ def checksum(file: Path) -> int:
 
 def _put(file: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
     """Write or replace an array (C, *S) atomically; gives the size and the checksum of its file."""
-    temporary = file.with_name(f".{file.stem}.{os.getpid()}.tmp.b2nd")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    refuse_link(file.parent)
+    with replacing(file, ".b2nd") as temporary:
         _write_array(temporary, array)
-        record = {"bytes": temporary.stat().st_size, "crc32": checksum(temporary)}
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return record
+        return {"bytes": temporary.stat().st_size, "crc32": checksum(temporary)}
 
 
 def _write_array(file: Path, array: npt.NDArray[Any]) -> None:
@@ -214,8 +209,6 @@ def _write_array(file: Path, array: npt.NDArray[Any]) -> None:
         blocks=blocks,
         cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
     )
-    with open(file, "rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

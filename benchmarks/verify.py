@@ -34,6 +34,12 @@ def main() -> int:
     tests = [*long_tests(), *BROWSER_TESTS]
     checks = {name: [sys.executable, "-m", "pytest", "-q", name] for name in tests}
     checks |= {name: [sys.executable, f"benchmarks/{name}"] for name in BENCHMARKS}
+    checks["kills.py"] = [
+        sys.executable,
+        "benchmarks/kills.py",
+        "--folder",
+        str(folder / f"kills_{digest_of_sources()}"),
+    ]
     digest, failed = digest_of_sources(), []
     for name, command in checks.items():
         if not passed(name, command, folder, digest):

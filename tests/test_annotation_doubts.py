@@ -96,11 +96,24 @@ def test_one_model_and_missing_points() -> None:
 def test_files_for_slicer(tmp_path: Path) -> None:
     models = simulated()
     annotated_off(models, "case_03", "c", 6)
-    (tmp_path / "case_99.mrk.json").write_text("stale")
     (file,) = write_doubts(tmp_path, doubts(models), unit="mm")
-    assert [f.name for f in tmp_path.iterdir()] == ["case_03.mrk.json"] == [file.name]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["case_03.mrk.json", "written.json"]
+    assert file.name == "case_03.mrk.json"
     marks = read(file)
     assert marks.names == ("c (annotation)", "c (model)") and marks.frame == "LPS"
     np.testing.assert_allclose(marks.points[0], annotation(models, "case_03", "c"))
     assert np.linalg.norm(marks.points[1] - marks.points[0]) == pytest.approx(6, abs=1.5)
     assert not write_doubts(tmp_path, (), unit="mm") and not list(tmp_path.iterdir())
+
+
+def test_files_that_somebody_edited_or_laid_there_stay(tmp_path: Path) -> None:
+    models = simulated()
+    annotated_off(models, "case_03", "c", 6)
+    (file,) = write_doubts(tmp_path, doubts(models), unit="mm")
+    file.write_text("corrected in Slicer")
+    (tmp_path / "mine.mrk.json").write_text("mine")
+    assert write_doubts(tmp_path, doubts(models), unit="mm") == []
+    assert {f.name: f.read_text() for f in tmp_path.iterdir()} == {
+        file.name: "corrected in Slicer",
+        "mine.mrk.json": "mine",
+    }

@@ -176,7 +176,7 @@ def test_continuing_predicts_only_what_is_left_and_only_in_the_same_way(
     assert predict("-i", images, "-o", out, "-m", model, "-f", 0) == 0
     first = outputs(out)
     (out / "case01.mrk.json").unlink()
-    (out / ".case02.mrk.json.abc.tmp").write_text("half")
+    (out / ".case02.mrk.json.autolmk-abcd1234.tmp").write_text("half")
     assert predict("-i", images, "-o", out, "-m", model, "-f", 0, "--continue_prediction") == 0
     assert outputs(out) == first
     assert list(json.loads((out / "run.json").read_text())["cases"]) == ["case01"]

@@ -61,14 +61,14 @@ PREPROCESS = Stage(
     "preprocess",
     "-d 1 -np 2",
     "preprocessed/*/spacing_*",
-    2 * N_TRAIN,
+    2 * N_TRAIN + 1,  # raw/files.json
     rf"(?!{N_TRAIN} )\b\d+ of {N_TRAIN} cases to preprocess",
 )
 TRAIN = Stage(
     "train",
     "1 0 --epochs 12 --set schedule.iterations_per_epoch=5 --seed 7 -device cpu --threads 1 --workers 2",
     "results/*/*/fold_0",
-    11 + N_TRAIN // 5,  # the detections of each held-out case among them
+    10 + N_TRAIN // 5,  # the detections of each held-out case among them
     r"going on from iteration \d+|is finished",
 )
 PREDICT = Stage(

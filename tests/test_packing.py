@@ -69,3 +69,28 @@ def test_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
     pack(target, model.parent, a_recipe(model.name, "0"), lambda place: None)
     assert sorted(p.name for p in model.parent.iterdir()) == sorted([model.name, "best"])
     assert Recipe.load(target).members[0].model == model.name
+
+
+def test_what_others_laid_into_the_packed_folder_is_kept(tmp_path: Path) -> None:
+    model = MODEL(tmp_path)
+    target = model.parent / "best"
+    pack(target, model.parent, a_recipe(model.name, "0"), lambda place: (place / "old.txt").write_text("ours"))
+    (target / "notes").mkdir()
+    (target / "notes" / "mine.txt").write_text("mine")
+    (target / model.name / "mine.txt").write_text("mine too")
+    pack(target, model.parent, a_recipe(model.name, "0"), lambda place: None)
+    assert (target / "notes" / "mine.txt").read_text() == "mine"
+    assert (target / model.name / "mine.txt").read_text() == "mine too"
+    assert not (target / "old.txt").exists()
+    assert sorted(p.name for p in model.parent.iterdir()) == sorted([model.name, "best"])
+
+
+@pytest.mark.parametrize("name", ["best", ".writing_best", ".replaced_best"])
+def test_links_in_the_place_of_packed_folders_are_refused(name: str, tmp_path: Path) -> None:
+    model, precious = MODEL(tmp_path), tmp_path / "precious"
+    precious.mkdir()
+    (precious / "recipe.json").write_text("mine")
+    (model.parent / name).symlink_to(precious)
+    with pytest.raises(AutolmkError, match="a link is in the place"):
+        pack(model.parent / "best", model.parent, a_recipe(model.name, "0"), lambda place: None)
+    assert (precious / "recipe.json").read_text() == "mine"

@@ -121,7 +121,9 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused_with_its_file(change: dict[s
 
 
 def test_tables_of_an_earlier_packed_model_do_not_stay(tmp_path: Path) -> None:
+    tables = ["landmarks.csv", "failures.json", REVIEW, MEASUREMENTS]
+    write_json(tmp_path / "run.json", {"identity": {}, "inputs": {"case": ""}, "tables": tables})
     for name in (REVIEW, MEASUREMENTS):
         (tmp_path / name).write_text("of an earlier run")
     PredictionFolder(tmp_path, {"case": ""}, {}, unit="mm").begin(resume=False)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.csv"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["landmarks.csv", "run.json"]

@@ -124,7 +124,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         file.name: f"{file.stat().st_mtime_ns} {hashlib.sha256(file.read_bytes()).hexdigest()}"
         for file in folder.iterdir()
-        if file.is_file() and file.name != ".lock"
+        if file.is_file()
     }
 
 

@@ -140,8 +140,8 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 def test_clean_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write("case", make_case())
-    (tmp_path / ".other.123.tmp.b2nd").write_bytes(b"half")
-    (tmp_path / ".other.json.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".other.b2nd.autolmk-abcd1234.tmp.b2nd").write_bytes(b"half")
+    (tmp_path / ".other.json.autolmk-abcd1234.tmp").write_bytes(b"half")
     store.clean()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["case.b2nd", "case.json"]
 

@@ -270,7 +270,7 @@ def test_sigkill_then_the_same_command(
     process = start(store, tmp_path)
     try:
         wait_until(lambda: checkpoint_file(tmp_path, "latest").exists() and len(read_log(tmp_path)) >= 2, process)
-        with pytest.raises(AutolmkError, match="another process trains"):
+        with pytest.raises(AutolmkError, match="another process is at work"):
             train(store, tmp_path, epochs=4, seed=3)
         children = children_of(process.pid)
     finally:

@@ -44,11 +44,12 @@ def _apply(args: argparse.Namespace) -> int:
             expected=f"{', '.join(sorted(members))}, in {recipe.unit}",
             remedy="predict with these models, combine several with autolmk_ensemble -r RECIPE, and name that with -i",
         )
-    output = begin(args.output.expanduser(), [predicted], predicted.cases, {"recipe": digest(to_json(recipe))}, recipe)
-    for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
-        conclusion = recipe.finish(load_detections(predicted, case))
-        output.write(case, Result.of_conclusion(conclusion), detections=True)
+    identity, place = {"recipe": digest(to_json(recipe))}, args.output.expanduser()
     record = {"dataset": predicted.dataset, "unit": predicted.unit, "models": {name: {} for name in predicted.models}}
-    output.finish({**record, "sometimes_absent": recipe.sometimes_absent}, [])
+    with begin(place, [predicted], predicted.cases, identity, recipe) as output:
+        for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
+            conclusion = recipe.finish(load_detections(predicted, case))
+            output.write(case, Result.of_conclusion(conclusion), detections=True)
+        output.finish({**record, "sometimes_absent": recipe.sometimes_absent}, [])
     print(f"{counted(len(predicted.cases), 'case')} finished: {output.folder}")
     return OK

@@ -51,13 +51,14 @@ def _ensemble(args: argparse.Namespace) -> int:
     runs, combination = _combination(runs, args.recipe)
     absent = sorted({name for run_ in runs for name in run_.sometimes_absent})
     models: dict[str, object] = {name: {} for run_ in runs for name in run_.models}
-    output = begin(args.output.expanduser(), runs, cases, {"combination": digest(to_json(combination))})
-    for case in tqdm(cases, desc="combining", unit="case", delay=2):
-        combined = combine([load_detections(run_, case) for run_ in runs], combination)
-        landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
-        output.write(case, Result(landmarks, combined.best, combined), detections=True)
     record = {"dataset": runs[0].dataset, "unit": runs[0].unit, "sometimes_absent": absent, "models": models}
-    output.finish(record, [])
+    identity = {"combination": digest(to_json(combination))}
+    with begin(args.output.expanduser(), runs, cases, identity) as output:
+        for case in tqdm(cases, desc="combining", unit="case", delay=2):
+            combined = combine([load_detections(run_, case) for run_ in runs], combination)
+            landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
+            output.write(case, Result(landmarks, combined.best, combined), detections=True)
+        output.finish(record, [])
     print(f"{counted(len(cases), 'case')} of {len(runs)} models combined: {output.folder}")
     return OK
 

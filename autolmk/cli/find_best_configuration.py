@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.cli.held_out import add_models, held_out_models
 from autolmk.errors import AutolmkError, some
-from autolmk.paths import BEST
+from autolmk.paths import BEST, Folders
 
 if TYPE_CHECKING:
     from autolmk.crossval import CrossValidation
@@ -38,13 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _find(args: argparse.Namespace) -> int:
-    from autolmk.recipe.model_selection import MOST_MEMBERS, choose
-    from autolmk.recipe.packing import pack
+    from autolmk.locks import exclusive
 
     if not 0 < args.level < 1:
         raise AutolmkError("--level must be a share between 0 and 1", found=args.level, remedy="such as --level 0.9")
     folders = folders_from(args)
     models = held_out_models(args, folders)
+    with exclusive(next(iter(models)).parent):
+        return _choose_and_pack(args, folders, models)
+
+
+def _choose_and_pack(args: argparse.Namespace, folders: Folders, models: Mapping[Path, CrossValidation]) -> int:
+    """What the command does once nobody else can; the exit code."""
+    from autolmk.recipe.model_selection import MOST_MEMBERS, choose
+    from autolmk.recipe.packing import pack
+
     plans = _same_plans(models)
     choice = choose(
         {model.name: held_out for model, held_out in models.items()},

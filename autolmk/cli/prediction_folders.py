@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def read_predicted(folder: Path) -> Predicted:
     """AutolmkError where run.json is missing or damaged, where the run was broken off or kept no detections, or where a
     recipe finished its predictions already."""
     from autolmk.detections import Detections, saved_cases
-    from autolmk.prediction.output import RUN
+    from autolmk.prediction.earlier import RUN
 
     file = folder / RUN
     value = read_json(file, remedy=AGAIN)
@@ -126,16 +127,20 @@ def common_cases(runs: Sequence[Predicted]) -> tuple[str, ...]:
     return first.cases
 
 
+@contextmanager
 def begin(
     output: Path,
     runs: Sequence[Predicted],
     cases: Iterable[str],
     identity: Mapping[str, Any],
     recipe: Recipe | None = None,
-) -> PredictionFolder:
-    """The folder to write, cleaned of an earlier run. AutolmkError where it is one of those that are read."""
+) -> Iterator[PredictionFolder]:
+    """The folder to write, locked and cleaned of an earlier run. AutolmkError where it is one of those that are
+    read."""
     from autolmk.detections import file_of
+    from autolmk.locks import exclusive
     from autolmk.prediction.output import PredictionFolder, fingerprints
+    from autolmk.serialization import make_folder
 
     if output.resolve() in [run.folder.resolve() for run in runs]:
         raise AutolmkError(
@@ -146,5 +151,7 @@ def begin(
         )
     sources = fingerprints({case: [file_of(run.folder, case) for run in runs] for case in cases})
     folder = PredictionFolder(output, sources, identity, unit=runs[0].unit, recipe=recipe)
-    folder.begin(resume=False)
-    return folder
+    make_folder(output)
+    with exclusive(output):
+        folder.begin(resume=False)
+        yield folder

@@ -68,8 +68,8 @@ def _main(args: argparse.Namespace) -> int:
         request = with_trust(request, plans)
     if args.print_jobs or args.dry_run:
         return _only_show(args, request, plans)
+    from autolmk.locks import exclusive
     from autolmk.serialization import make_folder
-    from autolmk.training.signals import exclusive
 
     if args.scheduler is not None:
         from autolmk.jobs.dispatch import check_scheduler

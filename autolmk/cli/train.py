@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.errors import AutolmkError
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
 
@@ -276,6 +277,7 @@ def _cases(
     from autolmk.training.stages import StageWork
 
     folder = folders.preprocessed / dataset
+    raw = raw_cases(folders, dataset)
     subjects: dict[str, str] = {}
     presence: dict[str, set[str]] = {}
     stages: list[StageWork] = []
@@ -285,6 +287,7 @@ def _cases(
         stages.append(StageWork(name, trainer, store))
         if store.folder not in checked:
             found = _verified(store, folders, dataset, trainer)
+            require_unchanged(raw, store, dataset)
             subjects, presence = found if not checked else _shared(subjects, presence, found[0])
             checked.add(store.folder)
     if fold == "all":
@@ -340,7 +343,6 @@ def _begin_model_folder(
     """Verbatim dataset.json, fingerprint and plans, which all folds share, and the sources of a user's trainers."""
     from autolmk import registry
     from autolmk.plans import Plans
-    from autolmk.serialization import write_bytes
 
     kept = model / "plans.json"
     if kept.is_file() and registry.has_checkpoints(model) and Plans.load(kept).digest() != plans.digest():
@@ -353,8 +355,17 @@ def _begin_model_folder(
     registry.keep_sources(specifications, model)
     for name in COPIED:
         if (preprocessed / name).is_file():
-            write_bytes(model / name, (preprocessed / name).read_bytes())
-    write_bytes(kept, (preprocessed / f"{plans_name}.json").read_bytes())
+            _copy(preprocessed / name, model / name)
+    _copy(preprocessed / f"{plans_name}.json", kept)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """What is the same already stays untouched: other folds of the model may be in training."""
+    from autolmk.serialization import write_bytes
+
+    content = source.read_bytes()
+    if not target.is_file() or target.is_symlink() or target.read_bytes() != content:
+        write_bytes(target, content)
 
 
 def _validate(stages: Sequence[StageWork], val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:

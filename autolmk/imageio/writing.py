@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from autolmk.atomic import replacing
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import Image
@@ -38,11 +37,8 @@ def write_image(file: Path, image: Image) -> None:
     itk.SetOrigin([float(x) for x in geometry.origin])
     itk.SetDirection([float(x) for x in geometry.direction[:, ::-1].ravel()])
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing_") as folder, quiet():
-            temporary = Path(folder) / f"image{ending}"
+        with replacing(file, ending or "") as temporary, quiet():
             sitk.WriteImage(itk, str(temporary), ending in (".nii.gz", ".nrrd", ".mha"))
-            os.replace(temporary, file)
     except (RuntimeError, OSError) as error:
         raise AutolmkError(
             "an image cannot be written",

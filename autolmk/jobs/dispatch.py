@@ -240,7 +240,7 @@ def _client(address: str) -> Iterator[Any]:
 def _heartbeat(folder: Path) -> Iterator[Path]:
     """A file that changes as long as this process lives and waits. What killed runs left is removed, so that jobs of
     theirs end too: only one run at a time may use the folder."""
-    for file in folder.glob("alive_*"):
+    for file in folder.glob("alive_" + 8 * "[0-9a-f]"):
         file.unlink(missing_ok=True)
     file, over = folder / f"alive_{uuid.uuid4().hex[:8]}", threading.Event()
     write_bytes(file, b"0")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from autolmk.errors import AutolmkError
+from autolmk.locks import LOCK_FILE, is_locked
 from autolmk.runlog import LOG_NAME, read_log
-from autolmk.training.signals import LOCK_FILE, is_locked
 
 MAX_LOADERS = 12  # processes that load for one training
 POLL_SECONDS = 0.5

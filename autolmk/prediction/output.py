@@ -1,8 +1,9 @@
 """What a prediction run leaves behind: CASE.mrk.json, one landmarks.csv, run.json, failures.json, crops and pictures;
 with a recipe review.csv and measurements.csv.
 
-Every file is written atomically. A case counts as done when its rows stand in landmarks.csv, which is written after the
-case's other files; so a run that was killed can go on.
+Every file is written atomically. run.json comes first and lists what the run writes, see `earlier`. A case counts as
+done when its rows stand in landmarks.csv, which is written after its other files; so a run that was killed can go
+on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,19 +21,17 @@ from typing import Any
 import autolmk
 from autolmk.annotations import write
 from autolmk.annotations.csv import read_rows, write_rows
-from autolmk.detections import file_of
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
 from autolmk.evaluation.measurements import write_measurements
 from autolmk.image import Image
 from autolmk.imageio import files_of, write_image
+from autolmk.prediction.earlier import CROPS, FAILURES, OVERLAYS, RUN, Earlier, not_ours, refuse_others
 from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
 from autolmk.recipe.results import COLUMNS, RECIPE_COLUMNS, REVIEW, TABLE, Result, read_results, write_review
-from autolmk.serialization import make_folder, read_json, write_json
+from autolmk.serialization import make_folder, write_json
 
-RUN, FAILURES, CROPS, OVERLAYS = "run.json", "failures.json", "heatmap_crops", "overlays"
-START_OVER = "predict without --continue_prediction, which starts over"
 TABLE_SHARE = 20  # the table is written again once this many times its last writing time has passed
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "dynamic-network-architectures", "acvl-utils", "blosc2")
 
@@ -59,24 +57,33 @@ class PredictionFolder:
         self.folder, self.cases, self.identity, self.unit = folder, dict(cases), dict(identity), unit
         self.recipe, self.columns = recipe, COLUMNS if recipe is None else RECIPE_COLUMNS
         self._rows: dict[str, list[list[str]]] = {}
+        self._crops: tuple[str, ...] = ()
         self._written, self._cost, self._unwritten = 0.0, 0.0, False
         self._lock = threading.Lock()
 
-    def begin(self, *, resume: bool) -> list[str]:
-        """Clean up after an earlier run; the cases that are left to predict. AutolmkError where that run was another.
+    def begin(self, *, resume: bool, crops: Sequence[str] = ()) -> list[str]:
+        """Clean up after an earlier run; the cases that are left to predict. crops: names of the files that
+        `write_crops` will write of each case.
 
-        What it wrote of cases that are not to be kept is removed.
+        What an earlier run wrote of cases that are not to be kept is removed: what its run.json lists, nothing else.
+        AutolmkError, before anything is changed, where it was another run that is to be resumed, or where files are in
+        the way that no run of autolmk wrote.
         """
         make_folder(self.folder)
-        self._clean()
-        earlier = self._earlier_cases(resume=resume)
+        earlier = Earlier.read(self.folder)
         if resume:
-            self._rows = {c: rows for c, rows in self._read_table().items() if self._is_done(c, earlier)}
-        for case in earlier:
+            self._require_same(earlier)
+        refuse_others(self.folder, earlier, self.cases, self.tables)
+        earlier.remove_leftovers(self.folder)
+        if resume:
+            self._rows = {c: rows for c, rows in self._read_table().items() if self._is_done(c, earlier.cases)}
+        for case in earlier.cases:
             if case not in self._rows:
-                self._remove(case)
-        for table in (REVIEW, MEASUREMENTS):  # of all cases: `finish` writes them anew, or this run has none
+                earlier.remove(self.folder, case)
+        for table in set(earlier.tables) & {REVIEW, MEASUREMENTS}:  # of all cases: `finish` writes them anew, or none
             (self.folder / table).unlink(missing_ok=True)
+        self._crops = tuple(sorted({*crops, *(earlier.crops if resume else ())}))
+        self.write_run({"started": now()})
         self._write_table()
         return [case for case in self.cases if case not in self._rows]
 
@@ -118,8 +125,14 @@ class PredictionFolder:
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """run.json, which names the run; without `finished` it was broken off."""
-        record = {**run, "identity": self.identity, "inputs": self.cases, "versions": versions()}
+        listed = {"inputs": self.cases, "tables": self.tables, "crops": self._crops}
+        record = {**run, "identity": self.identity, **listed, "versions": versions()}
         write_json(self.folder / RUN, record)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the files that the run may write beside those of its cases."""
+        return (TABLE, FAILURES) if self.recipe is None else (TABLE, FAILURES, REVIEW, MEASUREMENTS)
 
     def points_file(self, case: str) -> Path:
         """Where the case's points belong."""
@@ -142,12 +155,6 @@ class PredictionFolder:
         same = case in self.cases and earlier.get(case) == self.cases[case]
         return same and self.points_file(case).is_file()
 
-    def _remove(self, case: str) -> None:
-        self.points_file(case).unlink(missing_ok=True)
-        self.overlay_file(case).unlink(missing_ok=True)
-        file_of(self.folder, case).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / CROPS / case, ignore_errors=True)
-
     def _write_table(self) -> None:
         start = time.monotonic()
         write_rows(self.folder / TABLE, self.columns, [row for case in self.cases for row in self._rows.get(case, ())])
@@ -164,28 +171,14 @@ class PredictionFolder:
             cases.setdefault(row["case"], []).append([row[column] for column in self.columns])
         return cases
 
-    def _earlier_cases(self, *, resume: bool) -> dict[str, str]:
-        """case -> what was known of its files, of the run that wrote into this folder before; empty where none did.
-
-        To resume, that run must have been the same; AutolmkError otherwise.
-        """
+    def _require_same(self, earlier: Earlier) -> None:
+        """AutolmkError where the earlier run, if there was one, predicted in another way."""
         file = self.folder / RUN
-        if not file.is_file():
-            if resume and (self.folder / TABLE).is_file():
-                raise _no_record(file, "no run.json beside landmarks.csv")
-            return {}
-        value = read_json(file, remedy=START_OVER) if resume else _json_or_nothing(file)
-        if resume:
-            self._require_same(file, value.get("identity") if isinstance(value, dict) else None)
-        inputs = value.get("inputs") if isinstance(value, dict) else None
-        if resume and not isinstance(inputs, dict):
-            raise _no_record(file, "nothing that says which images it predicted")
-        own = inputs if isinstance(inputs, dict) else {}
-        return {case: str(known) for case, known in own.items() if Path(case).name == case}
-
-    def _require_same(self, file: Path, before: object) -> None:
-        if not isinstance(before, dict):
-            raise _no_record(file, "nothing that says how it predicted")
+        if earlier.identity is None:
+            if (self.folder / TABLE).is_file():
+                raise not_ours(file, "no run.json beside landmarks.csv")
+            return
+        before = earlier.identity
         differing = [k for k in self.identity if before.get(k) != self.identity[k]]
         if differing:
             raise AutolmkError(
@@ -195,26 +188,6 @@ class PredictionFolder:
                 expected="; ".join(f"{k}: {self.identity[k]}" for k in differing),
                 remedy="choose another folder, or predict without --continue_prediction, which starts over",
             )
-
-    def _clean(self) -> None:
-        """Remove what a killed run left half-written."""
-        for leftover in self.folder.rglob(".*.tmp"):
-            if leftover.is_file():
-                leftover.unlink()
-        for leftover in self.folder.rglob(".writing_*"):
-            shutil.rmtree(leftover)
-
-
-def _json_or_nothing(file: Path) -> object:
-    """Of a run that is not to be continued: a damaged record tells nothing, and does not hinder."""
-    try:
-        return read_json(file)
-    except AutolmkError:
-        return None
-
-
-def _no_record(file: Path, found: str) -> AutolmkError:
-    return AutolmkError("the record of an earlier run is damaged", file=file, found=found, remedy=START_OVER)
 
 
 def fingerprints(cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:

@@ -5,8 +5,6 @@ The case stands on top; each landmark's name, status and likelihood stand over i
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.atomic import replacing
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import Image
@@ -194,13 +193,9 @@ def _write(file: Path, picture: Picture, texts: list[Text], crosses: list[Cross]
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing_") as folder:
-            temporary = Path(folder) / "picture.png"
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
-                figure.savefig(temporary, format="png")
-            os.replace(temporary, file)
+        with replacing(file) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
+            figure.savefig(temporary, format="png")
     except OSError as error:
         raise AutolmkError(
             "a picture cannot be written",

@@ -17,12 +17,14 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import check_channels
+from autolmk.locks import exclusive
 from autolmk.prediction.inference import Prediction, heatmap_crops
-from autolmk.prediction.output import PredictionFolder, now
+from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared
 from autolmk.preprocessing import Failure
+from autolmk.serialization import make_folder
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)
@@ -61,12 +63,31 @@ def predict_cases(
 
     readers, writers: threads that prepare images ahead and that write behind; 0 does it in turn. At most readers + 1
     images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a
-    failure and the others go on; AutolmkError only where the output cannot be written.
+    failure and the others go on; AutolmkError only where the output cannot be written, or another process is at work in
+    it.
     """
-    left = output.begin(resume=resume)
+    make_folder(output.folder)
+    with exclusive(output.folder):
+        return _predict_cases(predictor, cases, output, resume, readers, writers, extras, record or {}, progress)
+
+
+def _predict_cases(
+    predictor: Predictor,
+    cases: Mapping[str, Sequence[Path]],
+    output: PredictionFolder,
+    resume: bool,
+    readers: int,
+    writers: int,
+    extras: Extras,
+    record: Mapping[str, Any],
+    progress: bool,
+) -> Report:
+    """What `predict_cases` does once nobody else can."""
+    crops = file_names(predictor.plans.landmarks) if extras.heatmap_crops else []
+    left = output.begin(resume=resume, crops=[f"{name}.nii.gz" for name in crops])
     if len(left) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
-    run = {**(record or {}), "started": now()}
+    run = {**record, "started": now()}
     output.write_run(run)
     report = Report()
     writing = _Writing(writers)

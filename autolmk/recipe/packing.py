@@ -6,18 +6,25 @@ dataset_fingerprint.json, crossval/ (held-out cases through the whole pipeline) 
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from autolmk.errors import AutolmkError
+from autolmk.atomic import refuse_link
+from autolmk.errors import AutolmkError, some
 from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD
-from autolmk.recipe.recipe import Member, Recipe
-from autolmk.serialization import make_folder
+from autolmk.recipe.recipe import RECIPE, Member, Recipe
+from autolmk.serialization import make_folder, read_json, write_json
 
 OF_MODEL = ("plans.json", "dataset.json", "dataset_fingerprint.json", SOURCE_RECORD)
 OF_FOLD = ("config.json", "measured.json", "checkpoint_final.safetensors")
+OF_PACKED = ("inference_information.json", "inference_instructions.txt")
+CONTENTS = "contents.json"  # the names of all that was packed
 WRITING, REPLACED = ".writing_", ".replaced_"
+logger = logging.getLogger(__name__)
 
 
 def pack(target: Path, models: Path, recipe: Recipe, write: Callable[[Path], None]) -> None:
@@ -29,9 +36,12 @@ def pack(target: Path, models: Path, recipe: Recipe, write: Callable[[Path], Non
     place, old = target.with_name(WRITING + target.name), target.with_name(REPLACED + target.name)
     if old.exists() and not target.exists():  # killed between the two renames below
         old.rename(target)
-    for leftover in (place, old):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    for folder in (place, target, old):
+        refuse_link(folder)
+    if place.exists():
+        shutil.rmtree(place)  # of a killed run: it was never in use
+    if old.exists():
+        _remove_packed(old, target)
     make_folder(place)
     try:
         for member in recipe.members:
@@ -42,13 +52,52 @@ def pack(target: Path, models: Path, recipe: Recipe, write: Callable[[Path], Non
                 shutil.copyfile(first, place / name)
         recipe.save(place)
         write(place)
+        write_json(place / CONTENTS, sorted({CONTENTS, *_files(place)}), indent=None)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
     if target.exists():
         target.rename(old)
     place.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        _remove_packed(old, target)
+
+
+def _remove_packed(old: Path, target: Path) -> None:
+    """Remove an earlier packed model; files that others laid into it go to the same places of the one that took its
+    place, which is said."""
+    listed = old / CONTENTS
+    known = read_json(listed) if listed.is_file() else None
+    ours = {CONTENTS, *known} if isinstance(known, list) else {name for name in _files(old) if _is_packed(name)}
+    kept = []
+    for name in _files(old):
+        if name in ours:
+            (old / name).unlink()
+        elif not os.path.lexists(target / name):
+            make_folder((target / name).parent)
+            (old / name).rename(target / name)
+            kept.append(name)
+    for folder in sorted((f for f in old.rglob("*") if f.is_dir() and not f.is_symlink()), reverse=True):
+        with suppress(OSError):  # not empty: it holds what could not be moved
+            folder.rmdir()
+    with suppress(OSError):
+        old.rmdir()
+    if kept:
+        logger.warning("%s: kept what autolmk did not write: %s", target, some(kept))
+    if old.exists():
+        logger.warning("%s holds files that autolmk did not write, and whose places in %s are taken", old, target)
+
+
+def _files(folder: Path) -> list[str]:
+    """Everything below a folder but folders, relative to it, in order."""
+    found = (file for file in folder.rglob("*") if file.is_symlink() or not file.is_dir())
+    return sorted(file.relative_to(folder).as_posix() for file in found)
+
+
+def _is_packed(name: str) -> bool:
+    """Whether a file is one that earlier versions, which kept no list, packed."""
+    first = name.partition("/")[0]
+    return first == "crossval" or first.count("__") == 2 or name in (RECIPE, *OF_MODEL, *OF_PACKED)
 
 
 def copy_model(source: Path, target: Path, member: Member) -> None:

@@ -11,7 +11,10 @@ Shapes: K models, N cases, L landmarks, P physical axes. Everything in mm or px.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +24,21 @@ import numpy.typing as npt
 from scipy import stats
 
 from autolmk.annotations import write
+from autolmk.atomic import refuse_link
 from autolmk.crossval import CrossValidation, common_cases
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import make_folder
+from autolmk.serialization import from_json, make_folder, read_json, write_json
 
 FOLDER = "suspected_annotation_errors"
+WRITTEN = "written.json"  # file -> SHA-256 of its content, as it was written
 EXPECTED = 0.05  # doubts of a dataset without wrong annotations
 CLOSER = 3.0  # the models are at least this many times closer to each other than to the annotation
 SURE = 0.5  # least mean likelihood
 FEWEST = 5  # cases that tell what is usual for a landmark; with fewer, all landmarks together do
 UPPER = float(stats.norm.cdf(1))  # the quantile one standard deviation above the median
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,20 +125,44 @@ def usual_distances(distance: FloatArray) -> tuple[FloatArray, float]:
 
 def write_doubts(folder: Path, found: tuple[Doubt, ...], *, unit: str) -> list[Path]:
     """FOLDER/CASE.mrk.json a case with doubts, to open in 3D Slicer: for each doubted landmark its annotation and the
-    models' point, named so. Files of an earlier call are removed. unit: mm or px."""
-    for stale in sorted(folder.glob("*.mrk.json")):
-        stale.unlink()
+    models' point, named so. Files of an earlier call are removed, as long as nobody edited them; others are never
+    replaced. unit: mm or px."""
+    refuse_link(folder)
+    _remove_written(folder)
     files = []
     for case in sorted({doubt.case for doubt in found}):
         names, points = [], []
         for doubt in (d for d in found if d.case == case):
             names += [f"{doubt.landmark} (annotation)", f"{doubt.landmark} (model)"]
             points += [doubt.annotated, doubt.suggested]
+        file = folder / f"{case}.mrk.json"
+        if os.path.lexists(file):
+            logger.warning("%s is not replaced: it is none that the report wrote, or was edited since", file)
+            continue
         make_folder(folder)
         marks = Landmarks(tuple(names), np.array(points), np.full(len(names), Status.PRESENT, dtype=np.int8))
-        files.append(folder / f"{case}.mrk.json")
-        write(files[-1], marks, unit=unit)
+        files.append(file)
+        write(file, marks, unit=unit)
+    if files:
+        write_json(folder / WRITTEN, {file.name: _sha256(file) for file in files})
     return files
+
+
+def _remove_written(folder: Path) -> None:
+    """The files of an earlier call that are as they were written."""
+    record = folder / WRITTEN
+    if not record.is_file():
+        return
+    written = from_json(dict[str, str], read_json(record, remedy="remove it, and the files beside it"), file=record)
+    for name, sha256 in written.items():
+        file = folder / name
+        if file.name == name and file.is_file() and not file.is_symlink() and _sha256(file) == sha256:
+            file.unlink()
+    record.unlink()
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _common(models: Mapping[str, CrossValidation]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from tqdm import tqdm
 
 import autolmk
 from autolmk import checkpoint
+from autolmk.atomic import refuse_link, remove_leftovers
 from autolmk.checkpoint import checkpoint_file
+from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.errors import AutolmkError, some
+from autolmk.locks import exclusive
 from autolmk.measured import Measured, measure
 from autolmk.precision import choose_device
 from autolmk.prediction.inference import Prediction
@@ -35,7 +38,7 @@ from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.run import Run, changes, run_content, run_digest
 from autolmk.training.schedule import Limits
-from autolmk.training.signals import LOCK_FILE, Signals, exclusive
+from autolmk.training.signals import Signals
 from autolmk.training.validation import validate, write_results
 
 logger = logging.getLogger(__name__)
@@ -250,16 +253,16 @@ def _write_config(work: Work, run: Run, taken: object) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Temporary files of a killed run; and checkpoint_latest where a kill came right after checkpoint_final."""
-    for file in [*folder.glob(".*.tmp"), *folder.glob("validation/**/.*.tmp")]:
-        file.unlink(missing_ok=True)
+    for place in (folder, folder / "validation", folder / "validation" / DETECTIONS):
+        refuse_link(place)
+        remove_leftovers(place)
     if is_finished(folder):
         checkpoint_file(folder, "latest").unlink(missing_ok=True)
 
 
 def _remove_if_empty(folder: Path) -> None:
     """A folder in which training could not even begin."""
-    if [file.name for file in folder.iterdir()] == [LOCK_FILE]:
-        (folder / LOCK_FILE).unlink()
+    with suppress(OSError):
         folder.rmdir()
 
 

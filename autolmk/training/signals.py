@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from autolmk.errors import AutolmkError
-
-STOP_FILE, FINISH_FILE, LOCK_FILE = "stop", "finish", ".lock"
-logger = logging.getLogger(__name__)
+STOP_FILE, FINISH_FILE = "stop", "finish"
 
 
 class Signals:
@@ -86,40 +79,3 @@ class Signals:
             raise KeyboardInterrupt
         if self.received is not None:
             raise SystemExit(128 + self.received)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Only one process trains into a folder. AutolmkError where another does. The lock ends with the process."""
-    with (folder / LOCK_FILE).open("a") as stream:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lockf: workers that are forked do not hold it
-            except BlockingIOError:
-                raise AutolmkError(
-                    "another process trains into this folder", file=folder, remedy="wait for it, or end it first"
-                ) from None
-            except OSError as error:  # a network file system without locks
-                logger.warning("%s cannot be locked (%s): do not train into it twice at a time", folder, error)
-        yield
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether another process trains into a folder now. False where the file system knows no locks."""
-    file = folder / LOCK_FILE
-    if sys.platform == "win32" or not file.exists():
-        return False
-    import fcntl
-
-    try:
-        with file.open("a") as stream:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all; leftovers are told from strangers' files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autolmk.atomic import refuse_link, remove_leftovers, replacing
+from autolmk.errors import AutolmkError
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "table.csv"
+    with replacing(file) as temporary:
+        temporary.write_text("first")
+        assert not file.exists()
+    with pytest.raises(ValueError, match="broken off"), replacing(file) as temporary:
+        temporary.write_text("half")
+        raise ValueError("broken off")
+    assert file.read_text() == "first"
+    assert [entry.name for entry in file.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "table.csv").symlink_to(precious)
+    with replacing(tmp_path / "table.csv") as temporary:
+        temporary.write_text("ours")
+    assert precious.read_text() == "mine"
+    assert (tmp_path / "table.csv").read_text() == "ours" and not (tmp_path / "table.csv").is_symlink()
+
+
+def test_only_our_leftovers_are_removed_and_only_those_of_the_targets(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.nii.gz", ".nii.gz") as temporary:
+        ours = temporary.name
+        raise KeyboardInterrupt
+    (tmp_path / ours).touch()
+    (tmp_path / "below").mkdir()
+    strangers = [".x.tmp", ".a.nii.gz.tmp", ".a.nii.gz.abcd1234.tmp", "a.autolmk-abcd1234.tmp", f"below/{ours}"]
+    for name in strangers:
+        (tmp_path / name).touch()
+    (tmp_path / ".linked.autolmk-abcd1234.tmp").symlink_to(tmp_path / ".x.tmp")
+    (tmp_path / ".other.autolmk-abcd1234.tmp").touch()
+    remove_leftovers(tmp_path, {"a.nii.gz", "linked"})
+    assert not (tmp_path / ours).exists()
+    assert all((tmp_path / name).exists() for name in [*strangers, ".other.autolmk-abcd1234.tmp"])
+    assert (tmp_path / ".linked.autolmk-abcd1234.tmp").is_symlink()
+    remove_leftovers(tmp_path)
+    assert not (tmp_path / ".other.autolmk-abcd1234.tmp").exists()
+    remove_leftovers(tmp_path / "nowhere")
+
+
+def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    refuse_link(tmp_path)
+    refuse_link(tmp_path / "nothing")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(AutolmkError, match="a link is in the place"):
+        refuse_link(tmp_path / "link")
