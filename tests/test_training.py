@@ -37,7 +37,7 @@ from autolmk.runlog import read_log
 from autolmk.serialization import read_json, write_json
 from autolmk.store import Store, StoredCase
 from autolmk.trainers.heatmap import HeatmapTrainer
-from autolmk.training import schedule
+from autolmk.training import schedule as schedule_module
 from autolmk.training.fit import fit, is_finished
 from autolmk.training.loop import Loop
 from autolmk.training.run import Run
@@ -331,7 +331,7 @@ class PassedTime:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, a_step: float) -> None:
         self.now, self.steps, step = 1000.0, 0, Run.step
-        monkeypatch.setattr(schedule, "time", self)
+        monkeypatch.setattr(schedule_module, "time", self)
 
         def timed(run: Run, batch: Any) -> None:
             step(run, batch)

@@ -111,7 +111,7 @@ class Loop:
             other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
 
     def train(self) -> bool:
-        """Until the run's iterations or time are over, but one step at least; False where it was asked to stop before."""
+        """Until the run's iterations or time are over, at least one step; False where it was asked to stop before."""
         if self.run.at_epoch_end() and not self._close_epoch():
             return False
         if self.run.iteration and self.run.progress() >= 1.0:
