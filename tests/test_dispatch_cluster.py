@@ -83,9 +83,11 @@ def test_the_port_is_warned_of(tmp_path: Path, wait_until: Wait, caplog: pytest.
 
 def test_a_cluster_without_workers(tmp_path: Path, wait_until: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "WORKER_SECONDS", 0.1)
-    with started(tmp_path, wait_until, workers=0) as (address, _):
-        with pytest.raises(AutolmkError, match="has no worker") as error:
-            run_jobs(jobs(tmp_path, 2), places=CPU, label="work", folder=tmp_path, scheduler=address)
+    with (
+        started(tmp_path, wait_until, workers=0) as (address, _),
+        pytest.raises(AutolmkError, match="has no worker") as error,
+    ):
+        run_jobs(jobs(tmp_path, 2), places=CPU, label="work", folder=tmp_path, scheduler=address)
     assert "dask worker" in str(error.value)
 
 
