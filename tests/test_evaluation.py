@@ -14,8 +14,7 @@ from scipy import stats
 from autolmk.annotations import Annotation
 from autolmk.cli.evaluate import main, table
 from autolmk.errors import AutolmkError
-from autolmk.evaluation import Evaluation, evaluate
-from autolmk.evaluation import bootstrap
+from autolmk.evaluation import Evaluation, bootstrap, evaluate
 from autolmk.evaluation.bootstrap import means, median, resample_cases, shares
 from autolmk.landmarks import Landmarks, Status
 
