@@ -155,8 +155,8 @@ class _Running:
         methods, folds = len(request.configurations or request.planner or PLANNERS), len(request.folds or "0" * N_FOLDS)
         waves = -(-methods * folds // self.slots(None, methods * folds))
         return (
-            f"\n  expected: up to {waves * each / 3600:.2g} h of training here ({methods} methods x {folds} folds, each up "
-            f"to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, fewer -c or fewer -f"
+            f"\n  expected: up to {waves * each / 3600:.2g} h of training here ({methods} methods x {folds} folds, "
+            f"each up to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, fewer -c or fewer -f"
         )
 
     def _prepare(self, plans: Plans | None, earlier: Record | None) -> Plans:
