@@ -2,7 +2,8 @@
 
     python benchmarks/scale.py [--sizes 1000 10000]
 
-Each size and stage runs in a process of its own. Wanted: CPU seconds at 10 times the cases at most 12 times as many, and
+Each size and stage runs in a process of its own. Wanted: CPU seconds at 10 times the cases at most 12 times as
+many, and
 a few KB a case of memory, which are the results themselves.
 """
 
@@ -30,7 +31,7 @@ def write(folder: Path, n: int) -> None:
     raw = folder / "raw" / "Dataset001_Scale"
     for name in ("imagesTr", "landmarksTr"):
         (raw / name).mkdir(parents=True)
-    description = {"channel_names": {"0": "light"}, "file_ending": ".png", "landmarks": list(NAMES)}
+    description = {"channel_names": {"0": "light"}, "file_ending": ".png"}
     (raw / "dataset.json").write_text(json.dumps(description))
     rows = ["case,landmark,x,y,status"]
     for i in range(n):
@@ -45,6 +46,7 @@ def write(folder: Path, n: int) -> None:
 
 
 def work(stage: str, folder: Path, n: int) -> None:
+    """Do a stage in this process."""
     from autolmk.cli import check, evaluate, extract_fingerprint
     from autolmk.splits import make_splits
 

@@ -156,7 +156,8 @@ class _Running:
         waves = -(-methods * folds // self.slots(None, methods * folds))
         return (
             f"\n  expected: up to {waves * each / 3600:.2g} h of training here ({methods} methods x {folds} folds, "
-            f"each up to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, fewer -c or fewer -f"
+            f"each up to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, "
+            "fewer -c or fewer -f"
         )
 
     def _prepare(self, plans: Plans | None, earlier: Record | None) -> Plans:
