@@ -14,6 +14,7 @@ from autolmk.geometry import FloatArray
 from autolmk.serialization import from_json, read_json, write_json
 
 FILE_NAME = "splits_final.json"
+N_FOLDS = 5
 REMEDY = "edit the file, or delete it to have new splits made (trained folds are then no longer comparable)"
 Split = dict[str, list[str]]  # "train" and "val": names of cases
 
@@ -22,7 +23,7 @@ def make_splits(
     subject_of: Mapping[str, str],
     presence: Mapping[str, set[str]],
     *,
-    folds: int = 5,
+    folds: int = N_FOLDS,
     seed: int = 12345,
 ) -> list[Split]:
     """`folds` splits of the cases; each case is held out once, all cases of a subject in the same fold.
@@ -57,7 +58,7 @@ def load_or_make_splits(
     subject_of: Mapping[str, str],
     presence: Mapping[str, set[str]],
     *,
-    folds: int = 5,
+    folds: int = N_FOLDS,
     seed: int = 12345,
 ) -> list[Split]:
     """The splits in `file`, checked against the cases, or new ones, which are written there."""

@@ -235,12 +235,38 @@ def test_dry_run_shows_the_commands_and_writes_nothing(
     assert run(folder, "--dry-run", "-f", "0", "1") == 0
     out = capsys.readouterr().out
     assert out.count("autolmk_train ") == 4 and "autolmk_report" in out and ran.names() == []
-    (folder / "preprocessed" / DATASET / "autolmkPlans.json").rename(folder / "kept.json")
-    assert run(folder, "--dry-run", "--max-time", "100m") == 0
-    out = capsys.readouterr().out
-    assert "not planned yet" in out and "at most 80 min" in out and "autolmk_plan_and_preprocess -d" in out
-    (folder / "kept.json").rename(folder / "preprocessed" / DATASET / "autolmkPlans.json")
+    assert "expected: about" in out and "h of training" in out and "--max-time such as" in out
     assert sorted(folder.rglob("*")) == before
+
+
+def test_dry_run_after_a_run_needs_no_arguments_again(
+    folder: Path, ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, "-f", "0", "1", "--epochs", "3", "--seed", "4") == 0
+    record = (folder / "results" / DATASET / "run" / "run.json").read_bytes()
+    for arguments in ((), ("--epochs", "9"), ("--max-time", "8h", "-f", "0", "1", "2")):
+        assert run(folder, "--dry-run", *arguments) == 0
+    assert "autolmk_run would refuse this" in capsys.readouterr().err
+    assert (folder / "results" / DATASET / "run" / "run.json").read_bytes() == record
+
+
+@pytest.mark.parametrize("show", [("--dry-run",), ("--print-jobs", "slurm")])
+def test_what_only_shows_plans_where_nothing_is_planned(
+    show: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantom(tmp_path / "raw" / DATASET, n_train=4, n_test=1, ndim=2, size=48)
+    assert run(tmp_path, *show, "-pl", "heatmap", "--preset", "XS") == 0
+    said = capsys.readouterr()
+    assert said.out.count("autolmk_train ") == 4 and "autolmk_preprocess " in said.out
+    assert "expected: about 0.83 h of training" in said.out + said.err  # 4 of 25 minutes, two at a time
+    assert not (tmp_path / "results").exists()
+    assert {p.name for p in (tmp_path / "preprocessed" / DATASET).iterdir()} >= {"autolmkPlans.json"}
+
+
+def test_cuda_that_is_not_there_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert run(folder, "-device", "cuda", "-f", "0", "1") == 2
+    assert "there is no CUDA device" in capsys.readouterr().err
 
 
 def test_a_dataset_that_is_not_planned_is_planned_first(
@@ -331,7 +357,7 @@ def test_nothing_is_printed_of_a_dataset_that_nobody_prepared(
 ) -> None:
     (tmp_path / "raw" / DATASET).mkdir(parents=True)
     assert run(tmp_path, "-f", "0", "--print-jobs", "slurm") == 2
-    assert "the dataset is not prepared" in capsys.readouterr().err
+    assert "nothing was written; mend the faults" in capsys.readouterr().err
     assert run(tmp_path, "-f", "0", "-c", "heatmap", "--max-time", "100s", "--print-jobs", "slurm") == 0
     said = capsys.readouterr().out
     assert "autolmk_plan_and_preprocess -d" in said and "--max-time 80s" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from autolmk.annotations import Annotation
 from autolmk.cli.evaluate import main, table
 from autolmk.errors import AutolmkError
-from autolmk.evaluation import Evaluation, evaluate
+from autolmk.evaluation import Evaluation, bootstrap, evaluate
 from autolmk.evaluation.bootstrap import means, median, resample_cases, shares
 from autolmk.landmarks import Landmarks, Status
 
@@ -153,11 +154,9 @@ def test_weighted_median_equals_the_median_of_the_resampled_points() -> None:
     rng = np.random.default_rng(2)
     errors = [rng.exponential(size=rng.integers(0, 5)) for _ in range(9)]
     draws = resample_cases(9, 50, 0)
-    from autolmk.evaluation import bootstrap
-
     order = np.argsort(np.concatenate(errors))
     owner = np.repeat(np.arange(9), [len(e) for e in errors])[order]
-    values, _ = bootstrap._median(np.concatenate(errors)[order], owner, [np.sort(e) for e in errors], draws)
+    values, _ = bootstrap._median(np.concatenate(errors)[order], owner, bootstrap._padded(errors), draws)
     for row, value in zip(draws.astype(int), values, strict=True):
         assert value == pytest.approx(
             np.median(np.concatenate([e for e, n in zip(errors, row, strict=True) for _ in range(n)]))
@@ -314,3 +313,26 @@ def test_command_on_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     table.write_text(table.read_text() + f"case77,{NAMES[0]},1,2,3,present\n")
     assert main(arguments) == 2
     assert "1 annotated cases have no image" in (said := capsys.readouterr().err) and "case77" in said
+
+
+def test_memory_of_intervals_grows_by_the_draws_alone() -> None:
+    """Two bytes a resample and case, whatever the number of landmarks; and no call a case."""
+    peaks = []
+    for n in (500, 2000):
+        errors = list(np.random.default_rng(0).gamma(2.0, 1.0, (n, 4)))
+        tracemalloc.start()
+        draws = resample_cases(n, 1000, 0)
+        median(errors, draws)
+        means(np.array([[e.sum()] for e in errors]), np.full((n, 1), 4.0), draws)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 1500 * (2 * 1000 + 1000)
+
+
+def test_draws_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = resample_cases(20, 300, 7)
+    monkeypatch.setattr(bootstrap, "CHUNK", 100)
+    np.testing.assert_array_equal(resample_cases(20, 300, 7), whole)
+    assert (whole.sum(axis=1) == 20).all()
+    expected = np.random.default_rng(7).multinomial(20, np.full(20, 1 / 20), size=300)
+    np.testing.assert_array_equal(whole, expected)

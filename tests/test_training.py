@@ -37,6 +37,7 @@ from autolmk.runlog import read_log
 from autolmk.serialization import read_json, write_json
 from autolmk.store import Store, StoredCase
 from autolmk.trainers.heatmap import HeatmapTrainer
+from autolmk.training import schedule as schedule_module
 from autolmk.training.fit import fit, is_finished
 from autolmk.training.loop import Loop
 from autolmk.training.run import Run
@@ -325,7 +326,44 @@ def test_a_finish_file_ends_training(store: Store, tmp_path: Path) -> None:
     assert checkpoint.read_record(checkpoint_file(tmp_path, "final"))["iteration"] == 1
 
 
-def test_max_time_adds_up_over_resumes(store: Store, tmp_path: Path) -> None:
+class PassedTime:
+    """A clock that goes on only where a test says so: no test depends on how busy the machine is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, a_step: float) -> None:
+        self.now, self.steps, step = 1000.0, 0, Run.step
+        monkeypatch.setattr(schedule_module, "time", self)
+
+        def timed(run: Run, batch: Any) -> None:
+            step(run, batch)
+            self.steps += 1
+            self.now += a_step
+
+        monkeypatch.setattr(Run, "step", timed)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1.0])
+def test_one_step_is_taken_however_short_the_time(
+    seconds: float, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where time is over before it, and that step learns something."""
+    passed, loader = PassedTime(monkeypatch, a_step=0.1), Loop._loader
+
+    def late(loop: Loop) -> Any:
+        passed.now += 60.0
+        return loader(loop)
+
+    monkeypatch.setattr(Loop, "_loader", late)
+    assert train(store, tmp_path, tiny_plans(epochs=100_000), max_seconds=seconds)
+    assert is_finished(tmp_path) and passed.steps == 1
+    (epoch,) = [e for e in read_log(tmp_path) if e["kind"] == "epoch"]
+    assert epoch["iteration"] == 1 and epoch["learning_rate"] > 0
+
+
+def test_max_time_adds_up_over_resumes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PassedTime(monkeypatch, a_step=0.1)
     plans = tiny_plans(epochs=100_000)
     (tmp_path / "stop").touch()
     assert not train(store, tmp_path, plans, max_seconds=3.0)
@@ -339,15 +377,15 @@ def test_max_time_adds_up_over_resumes(store: Store, tmp_path: Path) -> None:
     assert max(rates) < 0.01 * 0.5  # two thirds of the time were over
 
 
-def slow_validation(monkeypatch: pytest.MonkeyPatch, *seconds_a_case: float) -> None:
+def slow_validation(passed: PassedTime, monkeypatch: pytest.MonkeyPatch, *seconds_a_case: float) -> None:
     """A case takes so long in the first validation, in the second one, and as in the last of these in all others."""
     predict, left = Loop._predict, list(seconds_a_case)
 
     def slow(loop: Loop, cases: Any, *, final: bool) -> Any:
         validation = predict(loop, cases, final=final)
         pause = len(cases) * (left.pop(0) if len(left) > 1 else left[0])
-        time.sleep(pause)
-        return dataclasses.replace(validation, seconds=validation.seconds + pause)
+        passed.now += pause
+        return dataclasses.replace(validation, seconds=pause)
 
     monkeypatch.setattr(Loop, "_predict", slow)
 
@@ -355,7 +393,9 @@ def slow_validation(monkeypatch: pytest.MonkeyPatch, *seconds_a_case: float) -> 
 def test_the_final_validation_fits_the_time_though_no_epoch_ended(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow_validation(monkeypatch, 1.0)  # 2 s for both cases: more than the share of the limit
+    slow_validation(
+        PassedTime(monkeypatch, a_step=0.1), monkeypatch, 1.0
+    )  # 2 s for both cases: more than the share of the limit
     assert train(store, tmp_path, tiny_plans(iterations_per_epoch=10**6, validation_share=0.1), max_seconds=8.0)
     end = read_log(tmp_path)[-1]
     assert end["kind"] == "end" and end["max_seconds"] == 8.0 and end["kept_for_it"] >= 2.0
@@ -366,7 +406,7 @@ def test_the_final_validation_fits_the_time_though_no_epoch_ended(
 def test_overrunning_the_time_limit_is_said(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow_validation(monkeypatch, 0.0, 2.0)  # the machine became busy
+    slow_validation(PassedTime(monkeypatch, a_step=0.1), monkeypatch, 0.0, 2.0)  # the machine became busy
     with caplog.at_level(logging.WARNING, "autolmk"):
         assert train(store, tmp_path, tiny_plans(iterations_per_epoch=10**6), max_seconds=2.0)
     end = read_log(tmp_path)[-1]
@@ -375,17 +415,13 @@ def test_overrunning_the_time_limit_is_said(
     assert "the final validation took" in caplog.text and "had been kept for it" in caplog.text
 
 
-def test_a_time_limit_of_few_steps_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plans = tiny_plans(iterations_per_epoch=10**6)
-    step = Run.step
-
-    def slow(run: Run, batch: Any) -> None:
-        step(run, batch)
-        time.sleep(0.1)
-
-    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "autolmk"):
-        patch.setattr(Run, "step", slow)
-        assert train(store, tmp_path, plans, max_seconds=4.0)
+def test_a_time_limit_of_few_steps_is_said(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    passed = PassedTime(monkeypatch, a_step=0.1)
+    with caplog.at_level(logging.WARNING, "autolmk"):
+        assert train(store, tmp_path, tiny_plans(iterations_per_epoch=10**6), max_seconds=4.0)
+    assert passed.steps == 40
     assert caplog.text.count("fewer than 500") == 1 and "--max-time about" in caplog.text
 
 

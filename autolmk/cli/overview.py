@@ -49,7 +49,27 @@ def overview(
         state = "left out" if step.job is None else "done" if step.done(record) else _kept(request, step.name)
         rows.append((step.name, step.absent if step.job is None else DOES[step.name], state))
     total = "" if request.max_seconds is None else f", {duration(request.max_seconds)} in all"
-    return f"\n{request.dataset}, {request.plans_name}{total}\n{_table(rows)}"
+    return f"\n{request.dataset}, {request.plans_name}{total}\n{_table(rows)}{_expected(request, record, jobs, slots)}"
+
+
+def _expected(request: Request, record: Record, jobs: Sequence[Job], slots: int) -> str:
+    """The hours of all that is left of training, which takes longest, and what makes it shorter."""
+    left = [job for job in jobs if not job.done]
+    seconds = [job.seconds for job in left if job.seconds is not None]
+    if not left:
+        return ""
+    if len(seconds) < len(left):
+        return "\n  how long training takes cannot be measured on this machine; --max-time sets it"
+    hours = sum(seconds) / len(left) * -(-len(left) // slots) / 3600
+    said = f"\n  expected: about {hours:.2g} h of training"
+    if request.max_seconds is not None:
+        return f"{said}, {request.max_seconds / 3600:.2g} h in all, as --max-time says"
+    ways = ["--max-time such as 110m"]
+    if len(record.wanted.configurations) > 1:
+        ways.append(f"-c with fewer configurations than {len(record.wanted.configurations)}")
+    if len(record.wanted.folds) > 1:
+        ways.append(f"-f with fewer folds than {len(record.wanted.folds)}")
+    return f"{said} here, the longest step; shorter with {', '.join(ways)}, or a GPU"
 
 
 def _training(request: Request, record: Record, jobs: Sequence[Job], slots: int) -> tuple[str, str]:

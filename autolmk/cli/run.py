@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import signal
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -51,10 +53,15 @@ def _parser() -> Parser:
     option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
     option(result, "--seed", type=int, help="of all trainings; default: 0")
     option(result, "--jobs", type=int, metavar="N", help="at a time; default: one a GPU, or as cores and memory allow")
-    option(result, "--scheduler", metavar="URL", help="tcp://HOST:PORT of a Dask scheduler, ray, or ray://HOST:PORT")
+    option(result, "--scheduler", metavar="URL", help="tcp:// or tls://HOST:PORT of Dask, ray, or ray://HOST:PORT")
     option(result, "--until", choices=STEPS, default=STEPS[-1], help="the last step to do")
-    option(result, "--dry-run", action="store_true", help="show the plan and the commands, do nothing")
-    option(result, "--print-jobs", choices=("slurm",), help="print the jobs as a batch file, do nothing")
+    option(
+        result,
+        "--dry-run",
+        action="store_true",
+        help="show times and commands, train nothing; plans first where there is no plan",
+    )
+    option(result, "--print-jobs", choices=("slurm",), help="print the jobs as a batch file, train nothing")
     add_folders(result)
     return result
 
@@ -131,7 +138,7 @@ class _Running:
 
         earlier = load_record(self.request.record_file, self.request.plans_name)
         if plans is None:
-            print(overview.outlook(self.request), flush=True)
+            print(f"{overview.outlook(self.request)}{self._hours_to_come()}", flush=True)
         plans = self._prepare(plans, earlier)
         self.request = with_trust(self.request, plans)
         record = self._decide(plans, earlier)
@@ -139,6 +146,25 @@ class _Running:
             self._train_and_choose(plans, record)
         print(overview.where_all_is(self.request, self.last), flush=True)
         return SOME_FAILED if self.some_failed else OK
+
+    def _hours_to_come(self) -> str:
+        """Of training before planning: by the preset, where it says a time."""
+        from autolmk.planner import PRESETS
+        from autolmk.registry import PLANNERS
+        from autolmk.splits import N_FOLDS
+
+        request = self.request
+        name = request.preset or ("XS" if self.args.scheduler is None and not devices(request.device) else "")
+        each = PRESETS[name].max_seconds if name in PRESETS else None
+        if each is None or request.max_seconds is not None or request.epochs is not None:
+            return ""
+        methods, folds = len(request.configurations or request.planner or PLANNERS), len(request.folds or "0" * N_FOLDS)
+        waves = -(-methods * folds // self.slots(None, methods * folds))
+        return (
+            f"\n  expected: up to {waves * each / 3600:.2g} h of training here ({methods} methods x {folds} folds, "
+            f"each up to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, "
+            "fewer -c or fewer -f"
+        )
 
     def _prepare(self, plans: Plans | None, earlier: Record | None) -> Plans:
         from autolmk.jobs.workflow import load_plans, prepare
@@ -284,7 +310,15 @@ def devices(given: str) -> list[str]:
         return [] if given == "cpu" else [given]
     import torch
 
-    return [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+    found = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+    if given == "cuda" and not found:
+        raise AutolmkError(
+            "there is no CUDA device",
+            found=f"-device {given}",
+            expected="a GPU that torch can use",
+            remedy="give -device cpu, or install torch with CUDA and a driver",
+        )
+    return found
 
 
 def _bytes(plans: Plans | None) -> int:
@@ -300,36 +334,72 @@ def _begun(request: Request, plans: Plans) -> bool:
     return any(has_checkpoints(fold_folder(request, plans, name, "0").parent) for name in plans.configurations)
 
 
-def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) -> int:
-    """The plan and its commands, or a batch file; nothing is done or written."""
-    from autolmk.jobs.run_record import decided, load_record
-    from autolmk.jobs.workflow import after_training, known_before, prepare, trainings
+def _plan_now(args: argparse.Namespace, request: Request) -> int:
+    """Check, fingerprint and plan, without preprocessing: cheap, and without it no time is known. The exit code."""
+    from autolmk.cli import plan_and_preprocess
+    from autolmk.jobs.workflow import prepare
 
-    running, earlier = _Running(args, request), load_record(request.record_file, request.plans_name)
+    job = prepare(request, None).job
+    assert job is not None
+    logger.info("%s is not planned yet: it is checked and planned now; nothing is trained", request.dataset)
+    with contextlib.redirect_stdout(sys.stderr):
+        return plan_and_preprocess.main([*job.command[1:], "--no_preprocessing", "-device", args.device])
+
+
+def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) -> int:
+    """The plan and its commands, or a batch file; nothing is trained, and no run is recorded."""
+    from autolmk.jobs.run_record import decided, load_record
+    from autolmk.jobs.workflow import as_earlier, known_before, load_plans, prepare
+
+    earlier = load_record(request.record_file, request.plans_name)
+    request = as_earlier(request, earlier)
+    if plans is None and (args.dry_run or known_before(request, plans) is None):
+        code = _plan_now(args, request)
+        if code not in (OK, SOME_FAILED):
+            return code
+        plans = load_plans(request)
+    running = _Running(args, request)
     before, asked = prepare(request, plans), known_before(request, plans)
     if asked is None:
-        if args.print_jobs:
-            raise AutolmkError(
-                "the jobs cannot be listed yet, as the dataset is not prepared",
-                remedy=f"name configurations and folds with -c and -f, or run autolmk_run {args.dataset} --until "
-                "prepare first",
-            )
-        print(f"{overview.outlook(request)}\n\n{overview.commands([before.job])}")
-        return OK
+        raise AutolmkError(
+            "it is not known which folds there will be",
+            file=request.preprocessed,
+            expected="preprocessed cases, or dataset_fingerprint.json",
+            remedy=f"name folds with -f, or run autolmk_run {args.dataset} --until prepare first",
+        )
     n = len(asked.trainings())
     slots = min(args.jobs or n, n) if args.print_jobs else running.slots(plans, n)
     begun = plans is not None and _begun(request, plans)
-    record = decided(earlier, asked, lambda: slots, begun=begun, file=request.record_file)
-    ready = plans is not None and before.done(earlier)
-    jobs = trainings(request, plans, record) if running.last else []
-    steps = after_training(request, plans, asked)[: max(0, running.last - 1)]
-    first = None if ready else before.job
+    try:
+        record = decided(earlier, asked, lambda: slots, begun=begun, file=request.record_file)
+    except AutolmkError as error:
+        if not args.dry_run:
+            raise
+        logger.warning("autolmk_run would refuse this: %s", error)
+        record = decided(None, asked, lambda: slots, begun=False, file=request.record_file)
+    if plans is not None:
+        record = dataclasses.replace(record, expected=running.expected(plans, record))
+    return _shown(args, request, plans, record, before if plans is None or not before.done(earlier) else None, slots)
+
+
+def _shown(
+    args: argparse.Namespace, request: Request, plans: Plans | None, record: Record, before: Step | None, slots: int
+) -> int:
+    """before: preparation, None where it is done."""
+    from autolmk.jobs.workflow import after_training, trainings
+
+    last = STEPS.index(args.until)
+    jobs = trainings(request, plans, record) if last else []
+    steps = after_training(request, plans, record.wanted)[: max(0, last - 1)]
+    first = None if before is None else before.job
     left = [job for job in jobs if not job.done]
     rest = [step.job for step in steps if step.job is not None and not step.done(record)]
+    shown = overview.overview(request, record, jobs, steps, ready=before is None, slots=slots)
     if args.print_jobs:
+        print(shown, file=sys.stderr)
         print(_batch_file(request, plans, first, left, rest), end="")
     else:
-        print(overview.overview(request, record, jobs, steps, ready=ready, slots=slots))
+        print(shown)
         print(f"\n{overview.commands([first, *left, *rest])}")
     return OK
 

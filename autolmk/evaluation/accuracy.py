@@ -19,7 +19,7 @@ from scipy import stats
 
 from autolmk.annotations import Annotation
 from autolmk.errors import AutolmkError
-from autolmk.evaluation.bootstrap import Estimate, means, median, resample_cases, shares
+from autolmk.evaluation.bootstrap import Draws, Estimate, means, median, resample_cases, shares
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 
@@ -238,7 +238,7 @@ def _in_order(
     return points, status, likelihood
 
 
-def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], draws: FloatArray) -> list[Scores]:
+def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], draws: Draws) -> list[Scores]:
     """Of each group of landmarks; one pass of resampling for all of them."""
     parts = [table.error[:, c] for c in columns]
     present = [np.isfinite(e) for e in parts]

@@ -22,7 +22,8 @@ from autolmk.geometry import FloatArray
 
 LEVEL = 0.95
 MIN_CASES = 5  # with fewer, an interval would be too wide to say anything, and none is stated
-CHUNK = 4_000_000  # numbers held at a time
+CHUNK = 500_000  # numbers held at a time, so that memory does not grow with cases times resamples
+Draws = npt.NDArray[np.uint16] | FloatArray
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,22 @@ class Estimate:
     high: float | None = None
 
 
-def resample_cases(n_cases: int, n_resamples: int, seed: int) -> FloatArray:
-    """How often each case is drawn: (R, N), rows summing to N."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_cases, np.full(n_cases, 1 / max(n_cases, 1)), size=n_resamples).astype(np.float64)
+def resample_cases(n_cases: int, n_resamples: int, seed: int) -> npt.NDArray[np.uint16]:
+    """How often each case is drawn: (R, N), rows summing to N. Of two bytes, as this is all that grows with R N."""
+    rng, share = np.random.default_rng(seed), np.full(n_cases, 1 / max(n_cases, 1))
+    drawn = np.empty((n_resamples, n_cases), dtype=np.uint16)
+    for rows in _blocks(n_resamples, n_cases):
+        drawn[rows] = rng.multinomial(n_cases, share, size=rows.stop - rows.start)
+    return drawn
 
 
-def means(sums: FloatArray, counts: FloatArray, draws: FloatArray) -> list[Estimate]:
+def _blocks(n_resamples: int, n_each: int) -> list[slice]:
+    """Of resamples of `n_each` numbers, so that a block has CHUNK numbers."""
+    rows = max(1, CHUNK // max(1, n_each))
+    return [slice(start, min(start + rows, n_resamples)) for start in range(0, n_resamples, rows)]
+
+
+def means(sums: FloatArray, counts: FloatArray, draws: Draws) -> list[Estimate]:
     """Means over all points: sum of `sums` (N, Q) over sum of `counts` (N, Q), with intervals; draws: (R, N).
 
     The standard error is that of a ratio of totals over cases (linearised).
@@ -75,7 +85,7 @@ def shares(hits: FloatArray, counts: FloatArray) -> list[Estimate]:
     return [_estimate(value[q], low[q], high[q], int(n_cases[q])) for q in range(hits.shape[1])]
 
 
-def median(errors: Sequence[FloatArray], draws: FloatArray) -> Estimate:
+def median(errors: Sequence[FloatArray], draws: Draws) -> Estimate:
     """Median over all points, errors[i] (n_i,) being case i's, infinite ones allowed; draws: (R, N).
 
     The standard error is Woodruff's (JASA 1952): that of the share of points below the median, over cases, carried to
@@ -87,17 +97,24 @@ def median(errors: Sequence[FloatArray], draws: FloatArray) -> Estimate:
     order = np.argsort(np.concatenate(errors), kind="stable")
     pooled = np.concatenate(errors)[order]
     owner = np.repeat(np.arange(len(errors)), [len(e) for e in errors])[order]
-    by_case = [np.sort(e) for e in errors]
+    by_case = _padded(errors)
     (value,), (error,) = _median(pooled, owner, by_case, np.ones((1, len(errors))))
-    parts = np.array_split(draws, max(1, -(-draws.shape[0] * len(pooled) // CHUNK)))
+    parts = [draws[rows] for rows in _blocks(len(draws), by_case.size)]
     values, standard_errors = (
         np.concatenate(a) for a in zip(*(_median(pooled, owner, by_case, p) for p in parts), strict=True)
     )
     return _studentised(value, error, values, standard_errors, n_cases)
 
 
-def _ratio(sums: FloatArray, counts: FloatArray, draws: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _ratio(sums: FloatArray, counts: FloatArray, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Ratios, their variances and the number of points, (R, Q) each; NaN where a resample holds no point."""
+    parts = [_ratio_of_block(sums, counts, draws[rows]) for rows in _blocks(*draws.shape)]
+    values, variances, totals = (np.concatenate(a) for a in zip(*parts, strict=True))
+    return values, variances, totals
+
+
+def _ratio_of_block(sums: FloatArray, counts: FloatArray, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray]:
+    draws = np.asarray(draws, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         total = draws @ counts
         value = draws @ sums / total
@@ -106,10 +123,19 @@ def _ratio(sums: FloatArray, counts: FloatArray, draws: FloatArray) -> tuple[Flo
         return value, np.maximum(squares, 0) * n / (n - 1) / total**2, total
 
 
+def _padded(errors: Sequence[FloatArray]) -> FloatArray:
+    """(N, most errors of a case), NaN where a case has fewer."""
+    counts = np.array([len(e) for e in errors])
+    result = np.full((len(errors), max(1, counts.max())), np.nan)
+    result[np.arange(result.shape[1]) < counts[:, None]] = np.concatenate(errors)
+    return result
+
+
 def _median(
-    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: Sequence[FloatArray], draws: FloatArray
+    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: FloatArray, draws: Draws
 ) -> tuple[FloatArray, FloatArray]:
-    """Medians and their standard errors, (R,) each; NaN where a resample holds no point."""
+    """Medians and their standard errors, (R,) each; NaN where a resample holds no point. by_case: as `_padded`."""
+    draws = np.asarray(draws, dtype=np.float64)
     reached = np.cumsum(draws[:, owner], axis=1)
     total = reached[:, -1]
 
@@ -122,8 +148,8 @@ def _median(
 
     with np.errstate(invalid="ignore", divide="ignore"):
         value = quantile(np.full(len(draws), 0.5))
-        below = np.stack([np.searchsorted(e, value, side="right") for e in by_case], axis=1)
-        counts = np.array([len(e) for e in by_case])
+        below = (by_case <= value[:, None, None]).sum(axis=2)
+        counts = (~np.isnan(by_case)).sum(axis=1)
         n = draws @ (counts > 0)
         variance = (draws * (below - 0.5 * counts) ** 2).sum(1) * n / (n - 1) / total**2
         step = np.sqrt(variance).clip(max=0.5)

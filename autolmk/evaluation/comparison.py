@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolmk.evaluation.accuracy import RADII
-from autolmk.evaluation.bootstrap import Estimate, means, median, resample_cases, shares
+from autolmk.evaluation.bootstrap import Draws, Estimate, means, median, resample_cases, shares
 from autolmk.geometry import FloatArray
 
 TOLERATED = 0.02  # relative loss in MRE against the best that a simpler predictor may have, at most
@@ -95,7 +95,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in result]
 
 
-def relative_loss(one: FloatArray, best: FloatArray, draws: FloatArray) -> Estimate:
+def relative_loss(one: FloatArray, best: FloatArray, draws: Draws) -> Estimate:
     """By how much the MRE of one predictor is above that of another, relative to it; paired: the cases of both are
     drawn together. one, best: (N, 2) sums of errors and numbers of points; draws: as of `bootstrap`."""
     (ratio,) = means(one[:, :1], best[:, :1], draws)

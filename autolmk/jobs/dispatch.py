@@ -1,4 +1,4 @@
-"""Jobs side by side, through joblib: on this machine, a few at a time, or on the workers of a Dask or Ray cluster.
+"""Jobs side by side: on this machine, a few at a time, through joblib; or as tasks of a Dask or Ray cluster.
 
 Every job is a process of its own wherever it runs. One that was killed, as by a system short of memory, is tried once
 more, alone. Where a Dask worker is lost, Dask gives its job to another one, and training goes on from its checkpoint.
@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 
 from autolmk.errors import AutolmkError
 from autolmk.jobs.job import GRACE_SECONDS, Job, Place, Result, failure, run_job
@@ -28,9 +28,11 @@ from autolmk.parallel import default_workers, processors
 from autolmk.serialization import write_bytes
 
 DASK_PREFIXES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+ENCRYPTED = ("tls://", "wss://")
 RAY, RAY_PREFIX = "ray", "ray://"
 CONNECT_SECONDS = 30.0
-WORKER_SECONDS = 120  # to wait for the first worker of a cluster
+WORKER_SECONDS = 120  # to wait for a worker of a cluster that has none
+LOOK_SECONDS = 2.0  # between looks whether a cluster still has workers
 BEAT_SECONDS, SILENCE_SECONDS = 5.0, 90.0  # a network file system may show a change a minute late
 GPU = "GPU"  # the resource that Dask workers may declare
 Run = Callable[[Sequence[Job]], Iterator[Result]]
@@ -166,15 +168,47 @@ def _results(found: Iterable[Any]) -> Iterator[Result]:
 def _dask(address: str, device: str, folder: Path, *, gpu: bool) -> Iterator[Run]:
     with _client(address) as client, _heartbeat(folder) as file:
         slots, declared = _slots(client, gpu=gpu)
-        options = {"resources": {GPU: 1}} if declared else {}
+        resources = {GPU: 1} if declared else None
 
         def run(jobs: Sequence[Job]) -> Iterator[Result]:
-            tasks = (delayed(run_on_worker)(job, device, slots, file) for job in jobs)
-            with parallel_config(backend="dask", client=client, wait_for_workers_timeout=WORKER_SECONDS, **options):
-                found = Parallel(-1, **_AS_THEY_END)(tasks)
-            return _of_living_workers(found)
+            tasks = [
+                client.submit(run_on_worker, job, device, slots, file, pure=False, resources=resources) for job in jobs
+            ]
+            return _of_living_workers(_as_they_end(tasks, client))
 
         yield run
+
+
+def _as_they_end(tasks: Sequence[Any], client: Any) -> Iterator[Result]:
+    """What Dask's tasks give. Always tasks of the cluster, also where it has one slot. Workers may come and go, as long
+    as there are some again within WORKER_SECONDS; else AutolmkError."""
+    ended: queue.Queue[Any] = queue.Queue()
+    for task in tasks:
+        task.add_done_callback(ended.put)
+    left, seen = len(tasks), time.monotonic()
+    while left:
+        try:
+            task = ended.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            if client.status != "running":
+                raise _no_worker(client, "the connection to the scheduler is lost") from None
+            if client.scheduler_info(n_workers=-1)["workers"]:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > WORKER_SECONDS:
+                raise _no_worker(client, "the Dask scheduler has no worker any more") from None
+            continue
+        left, seen = left - 1, time.monotonic()
+        yield task.result()
+
+
+def _no_worker(client: Any, problem: str) -> AutolmkError:
+    return AutolmkError(
+        problem,
+        found=client.scheduler.address if client.scheduler is not None else client.status,
+        expected=f"at least one worker within {WORKER_SECONDS} s",
+        remedy="start some: dask worker ADDRESS --nthreads 1, with --resources GPU=1 for one GPU each; then give the "
+        "same command again: what is done is kept",
+    )
 
 
 def run_on_worker(job: Job, device: str, slots: Mapping[str, int], heartbeat: Path) -> Result:
@@ -190,11 +224,7 @@ def _slots(client: Any, *, gpu: bool) -> tuple[dict[str, int], bool]:
     end = time.monotonic() + WORKER_SECONDS
     while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
         if time.monotonic() > end:
-            raise AutolmkError(
-                "the Dask scheduler has no worker",
-                found=client.scheduler.address,
-                remedy="start some: dask worker ADDRESS --nthreads 1, with --resources GPU=1 for one GPU each",
-            )
+            raise _no_worker(client, "the Dask scheduler has no worker")
         time.sleep(1)
     declared = gpu and any(worker["resources"].get(GPU) for worker in workers.values())
     slots: dict[str, int] = {}
@@ -224,8 +254,18 @@ def _of_living_workers(found: Iterable[Any]) -> Iterator[Result]:
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
     distributed = _needed("distributed", "dask")
+    if not address.startswith(ENCRYPTED):
+        logger.warning("whoever reaches %s can run code as you: keep the port closed to others, or use tls://", address)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (TypeError, RuntimeError) as error:  # Dask has no certificates
+        raise AutolmkError(
+            "the Dask scheduler cannot be spoken to",
+            found=f"{address}: {error}",
+            expected="for tls://, certificates in Dask's configuration",
+            remedy="set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to the files",
+        ) from None
     except (OSError, TimeoutError) as error:
         raise AutolmkError(
             "the Dask scheduler cannot be reached",
@@ -292,21 +332,23 @@ class Pulse:
 
 @contextmanager
 def _ray(address: str, place: Place, *, gpu: bool) -> Iterator[Run]:
-    """Through Ray's backend of joblib. `ray`: what ray.init() finds or starts."""
+    """As tasks of Ray. `ray`: what ray.init() finds or starts."""
     ray = _needed("ray")
-    register = importlib.import_module("ray.util.joblib").register_ray
     try:
         ray.init(address=None if address == RAY else address, ignore_reinit_error=True, log_to_driver=False)
     except ConnectionError as error:
         raise AutolmkError(
             "the Ray cluster cannot be reached", found=f"{address}: {error}", remedy="correct --scheduler"
         ) from None
-    register()
-    options = {"ray_remote_args": {"num_gpus": 1}} if gpu and ray.cluster_resources().get(GPU) else {}
+    task = ray.remote(run_job)
+    if gpu and ray.cluster_resources().get(GPU):
+        task = task.options(num_gpus=1)
 
     def run(jobs: Sequence[Job]) -> Iterator[Result]:
-        with parallel_config(backend="ray", **options):
-            return iter(Parallel(len(jobs), batch_size=1)(delayed(run_job)(job, place) for job in jobs))
+        left = [task.remote(job, place) for job in jobs]
+        while left:
+            (ended,), left = ray.wait(left, num_returns=1)
+            yield ray.get(ended)
 
     try:
         yield run

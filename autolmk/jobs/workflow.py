@@ -15,6 +15,7 @@ from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
 from autolmk.registry import is_foreign, label, require_asked
+from autolmk.serialization import read_json
 from autolmk.store import Store
 
 ALL: Final = "all"  # the fold that holds nothing out
@@ -22,6 +23,7 @@ LEFT_OUT = 3  # exit code where single cases failed
 BEST, RUN, PREDICTIONS, REPORT = "best", "run", Path("predictions/imagesTs"), "report.html"
 RECIPE, INFORMATION = "recipe.json", "inference_information.json"  # of the chosen model
 FINISHED = "checkpoint_final.safetensors"  # of a fold, as `checkpoint.checkpoint_file` names it; that imports torch
+FINGERPRINT = "dataset_fingerprint.json"
 RAW = ("dataset.json", "imagesTr", "landmarksTr", "labelsTr")
 
 
@@ -190,7 +192,36 @@ def known_before(request: Request, plans: Plans | None) -> Wanted | None:
         configurations = request.configurations
     else:
         return None
-    return None if request.folds is None else _comparable(request, configurations, request.folds)
+    folds = request.folds or _folds_to_come(request)
+    return None if folds is None else _comparable(request, configurations, folds)
+
+
+def _folds_to_come(request: Request) -> tuple[str, ...] | None:
+    """Of a dataset whose cases are not preprocessed yet: as many as the split has, or will have by the fingerprint."""
+    split, fingerprint = request.preprocessed / splits.FILE_NAME, request.preprocessed / FINGERPRINT
+    if split.is_file():
+        found = read_json(split, remedy=splits.REMEDY)
+        return tuple(map(str, range(len(found)))) if isinstance(found, list) else None
+    if not fingerprint.is_file():
+        return None
+    from autolmk.fingerprint import Fingerprint
+
+    return tuple(map(str, range(min(splits.N_FOLDS, Fingerprint.load(fingerprint).n_subjects))))
+
+
+def as_earlier(request: Request, earlier: Record | None) -> Request:
+    """What is not asked for now, as an earlier call of the run had it; to show, not to train."""
+    if earlier is None:
+        return request
+    before = earlier.wanted
+    given = ("configurations", "folds", "epochs", "seed", "planner", "preset", "max_seconds")
+    length = request.epochs is not None or request.max_seconds is not None
+    changes = {
+        key: getattr(before, key)
+        for key in given
+        if getattr(request, key) is None and not (length and key in ("epochs", "max_seconds"))
+    }
+    return dataclasses.replace(request, **changes)
 
 
 def _comparable(request: Request, configurations: tuple[str, ...], folds: tuple[str, ...]) -> Wanted:

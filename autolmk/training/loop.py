@@ -111,10 +111,10 @@ class Loop:
             other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
 
     def train(self) -> bool:
-        """Until the run's iterations or time are over; False where it was asked to stop before."""
+        """Until the run's iterations or time are over, at least one step; False where it was asked to stop before."""
         if self.run.at_epoch_end() and not self._close_epoch():
             return False
-        if self.run.progress() >= 1.0:
+        if self.run.iteration and self.run.progress() >= 1.0:
             return True
         with self._loader() as loader:
             for batch in self._timed(loader):
@@ -297,7 +297,10 @@ class Loop:
         run, work, took = self.run, self.work, 0.0
         if run.iteration == 0:
             raise AutolmkError(
-                "training ended before its first step", remedy="give it more time: --max-time or --epochs"
+                "training has no step to take",
+                found=run.limits.describe(),
+                expected="one iteration or more",
+                remedy="plan, or --set, epochs and iterations an epoch of 1 or more",
             )
         if run.iteration > run.closed:  # time was over amid an epoch
             self._log_epoch()
