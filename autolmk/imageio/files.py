@@ -12,9 +12,30 @@ from autolmk.errors import AutolmkError
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
+ENDINGS = (
+    ".nii.gz",
+    ".nii",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".dcm",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+)
 DICOM = "dicom"  # instead of an ending: every case is a folder that holds one DICOM series
-SIZELESS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")  # their resolution is for printing, it is no physical size
+SIZELESS = (
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+)  # their resolution is for printing, it is no physical size
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
