@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from autolmk.annotations.formats import Format, Options
     from autolmk.importing import Result
 
-DESCRIPTION = """Import a dataset in the format of another program as a raw dataset, check it, and draw its first case to
-import_preview.png. Nothing is left behind if that fails. Without --format, say what the source looks like.
+DESCRIPTION = """Import a dataset in the format of another program as a raw dataset, check it, and draw its first case
+to import_preview.png. Nothing is left behind if that fails. Without --format, say what the source looks like.
 Formats: slicer, csv, deeplabcut, sleap, isbi2015, cldetection, tps, bids, coco, labelme, pts, morphologika, nts, verse,
 amira, mitk, acsv, bigwarp, imagej, qupath, nnlandmark."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolmk.annotations.formats import Format, Imported, Options
-from autolmk.check import Report, check_dataset
+from autolmk.check import Fault, Report, check_dataset
 from autolmk.dataset import Dataset, DatasetDescription
 from autolmk.dataset.nnlandmark import import_dataset
 from autolmk.errors import AutolmkError
@@ -18,6 +17,7 @@ from autolmk.importing.raw_dataset import write_dataset
 from autolmk.serialization import make_folder
 
 PREVIEW = "import_preview.png"  # beside dataset.json, where no command looks
+FEW = 16  # images, up to which the check needs no processes of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +84,20 @@ def require_free(target: Path) -> None:
 
 def _checked(inner: Path, target: Path, progress: bool) -> Report:
     """The report of the check, which names files by their places to be. AutolmkError where the dataset is at fault."""
-    report = check_dataset(inner, progress=progress)
-    faults = tuple(
-        replace(fault, **{key: text.replace(str(inner), str(target)) for key, text in _texts(fault).items()})
-        for fault in report.faults
-    )
+    few = sum(1 for folder in inner.glob("images*") for _ in folder.iterdir()) <= FEW
+    report = check_dataset(inner, workers=0 if few else None, progress=progress)
+    faults = tuple(_moved(fault, str(inner), str(target)) for fault in report.faults)
     report = replace(report, folder=target, faults=faults)
     report.raise_dataset_faults()
     return report
 
 
-def _texts(fault: object) -> dict[str, str]:
-    return {key: value for key, value in vars(fault).items() if isinstance(value, str) and os.sep in value}
+def _moved(fault: Fault, old: str, new: str) -> Fault:
+    file, found, expected, remedy = (
+        None if text is None else text.replace(old, new)
+        for text in (fault.file, fault.found, fault.expected, fault.remedy)
+    )
+    return replace(fault, file=file, found=found, expected=expected, remedy=remedy)
 
 
 def _preview(folder: Path) -> None:

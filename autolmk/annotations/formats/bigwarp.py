@@ -1,7 +1,7 @@
 """BigWarp's landmarks: no header; name, whether active, the moving image's coordinates, the target image's.
 
-A file holds points of two images; --side says which one is imported. 2D coordinates are in pixels, 0 at the centre of
-the first; 3D ones are in the units of the image, and --frame says the frame. Infinity is a point of the other side alone.
+A file holds points of two images; --side says which is imported. 2D coordinates are in pixels, 0 at the centre of the
+first; 3D ones are in the units of the image, and --frame says the frame. Infinity is a point of the other side alone.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _read_file(file: Path, source: Source, collector: Collector, options: Option
             wrong(file, where, f"image_id {key}", "the id of one of images")
         points, count = _points(annotation["keypoints"], names[category][1], file, where)
         if key in chosen:
-            wrong(file, where, f"a second object in {images[key]}", "one object an image: a case has each landmark once",
+            wrong(file, where, f"a second object in {images[key]}", "one object an image, as a case has",
                   "keep one object an image; of several categories choose one with --individual")  # fmt: skip
         chosen[key] = (names[category][1] or numbered(len(points)), points)
         hidden += count

@@ -177,7 +177,7 @@ def _annotation(
 def _readings(annotation: Annotation, images: Images) -> dict[str, str]:
     """How many points lie inside the image under each reading."""
     geometry = imageio.read_geometry(images[0])
-    result = {}
+    result: dict[str, str] = {}
     for frame in FRAMES:
         try:
             points = annotation.physical_points(frame, geometry)[annotation.present]

@@ -1,4 +1,4 @@
-"""DeepLabCut's CollectedData_*.csv: three header rows (scorer, bodyparts, coords), four where there are several animals.
+"""DeepLabCut's CollectedData_*.csv: three header rows (scorer, bodyparts, coords), four with several animals.
 
 Rows are images, by a path such as labeled-data/video/img001.png, in one column or, in newer versions, in three.
 Coordinates are in pixels, 0 at the centre of the first; an empty field is a part that was not labelled.

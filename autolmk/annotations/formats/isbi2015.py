@@ -1,7 +1,8 @@
 """Cephalograms of the ISBI 2015 challenge: NNN.bmp, and NNN.txt of two annotators, in 400_junior and 400_senior.
 
 A text file has a line x,y for each of 19 landmarks, in pixels of 0.1 mm, then the numbers of the classes of anatomy,
-which are left aside. Images 1 to 150 are for training (RawImage/TrainingData), 151 to 400 for test (Test1Data, Test2Data).
+which are left aside. Images 1 to 150 are for training (RawImage/TrainingData), 151 to 400 for test (Test1Data,
+Test2Data).
 """
 
 from __future__ import annotations

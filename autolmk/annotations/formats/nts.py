@@ -22,8 +22,10 @@ from autolmk.annotations.formats.specimens import add_specimens
 
 ENDINGS = (".nts", ".dta")
 CONTROL = re.compile(
-    r"1\s+(\d{1,6})\s*([LBElbe]?)\s+(\d{1,6})\s*([Ll]?)\s+([01])(?:\s+([+-]?[\d.]+(?:[eE][+-]?\d+)?))?\s*(?:dim\s*=\s*([23]))?\s*", re.IGNORECASE
-)  # fmt: skip
+    r"1\s+(\d{1,6})\s*([LBE]?)\s+(\d{1,6})\s*(L?)\s+([01])(?:\s+([+-]?\d{1,9}(?:\.\d{0,9})?(?:e[+-]?\d{1,2})?))?"
+    r"\s*(?:dim\s*=\s*([23]))?\s*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def field(value: Any, key: str, kind: type | tuple[type, ...], file: Path, where
         )
     if not isinstance(value[key], kind) or (isinstance(value[key], bool) and kind is not bool):
         names = {dict: "an object", list: "a list", str: "a text", (int, float): "a number"}
-        wrong(file, f"{key} of {where}", f"{value[key]!r}"[:80], names.get(kind, "another kind of value"))  # type: ignore[call-overload]
+        wrong(file, f"{key} of {where}", f"{value[key]!r}"[:80], names.get(kind, "another kind of value"))
     return value[key]
 
 

@@ -25,8 +25,8 @@ def read(path: Path, options: Options) -> Imported:
     kinds = {_kind(f) for f in files}
     if len(kinds) != 1 or None in kinds:
         odd = next(f for f in files if _kind(f) in (None, "editor"))
-        wrong(odd, "first lines", head_of(odd, 80)[:60], "version: 1 and n_points: (300-W), or Version 1.0 and a number "
-              "(Landmark Editor), the same in all files")  # fmt: skip
+        wrong(odd, "first lines", head_of(odd, 80)[:60], "version: 1 and n_points: (300-W), or Version 1.0 and a "
+              "number (Landmark Editor), the same in all files")  # fmt: skip
     ibug = kinds == {"300-W"}
     collector = Collector(source, "voxel", first_pixel=1.0) if ibug else Collector(source, None)
     for stem, file, images in source.pairs(files, (".pts",)):

@@ -1,4 +1,4 @@
-"""SLEAP's analysis CSV: a row an instance, with the columns track, frame_idx, instance.score, NODE.x, NODE.y, NODE.score.
+"""SLEAP's analysis CSV: a row an instance, with the columns track, frame_idx, instance.score, NODE.x, NODE.y, ...
 
 It names no images: frame 12 belongs to the image whose name ends with the number 12 (leading zeros do not count), in
 the folder of the source or of --images. Coordinates are in pixels; an empty field is a node that is not visible.

@@ -30,8 +30,8 @@ def read(path: Path, options: Options) -> Imported:
 def annotation_of(file: Path, options: Options) -> Annotation:
     """The points of a file of Slicer, by its ending."""
     text_of(file)  # its size and encoding
-    reader = fcsv if file.name.lower().endswith(".fcsv") else mrk_json
-    return reader.read(file, label=options.names_from or "label")
+    label = options.names_from or "label"
+    return fcsv.read(file, label=label) if file.name.lower().endswith(".fcsv") else mrk_json.read(file, label=label)
 
 
 def _looks(file: Path) -> bool:
