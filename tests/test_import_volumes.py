@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import slicerio
 
 from autolmk.annotations.formats import looks_like
 from autolmk.cli.import_ import main
@@ -147,7 +148,8 @@ def test_verse_against_nibabel(direction: str, tmp_path: Path) -> None:
 def amira(file: Path) -> Path:
     rows = "\n".join(" ".join(f"{v:.15e}" for v in p) for p in POINTS)
     file.write_text(
-        '# AmiraMesh 3D ASCII 2.0\n\n\ndefine Markers 3\n\nParameters {\n    NumSets 1,\n    ContentType "LandmarkSet"\n}\n\n'
+        "# AmiraMesh 3D ASCII 2.0\n\n\ndefine Markers 3\n\nParameters {\n    NumSets 1,\n"
+        '    ContentType "LandmarkSet"\n}\n\n'
         f"Markers {{ float[3] Coordinates }} @1\n\n# Data section follows\n@1\n{rows}\n"
     )
     return file
@@ -250,12 +252,10 @@ def test_images_of_several_kinds_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_landmarks_agree_with_slicerio(tmp_path: Path) -> None:
-    slicerio = pytest.importorskip("slicerio")
-    file = fcsv(tmp_path / "source" / "a.fcsv", labels="SNO")
-    read = slicerio.read_markups(str(file)).markups[0]
+def test_points_agree_with_slicerio(tmp_path: Path) -> None:
+    file = fcsv(tmp_path / "source" / "a.fcsv", frame="LPS", labels="SNO")
     volume(tmp_path / "source" / "a.nii.gz")
     found = imported(tmp_path, "slicer", tmp_path / "source")["a"]
-    theirs = Landmarks(tuple("SNO"), np.array([c.position for c in read.controlPoints]), np.ones(3, np.int8))
-    sign = [1, 1, 1] if read.coordinateSystem == "LPS" else [-1, -1, 1]
-    np.testing.assert_allclose(found, theirs.points * sign, atol=1e-6)
+    markup = slicerio.read_markups_fcsv(str(file))["markups"][0]
+    assert markup["coordinateSystem"] == "LPS"
+    np.testing.assert_allclose(found, [c["position"] for c in markup["controlPoints"]], atol=1e-6)
