@@ -16,7 +16,7 @@ from autolmk.dataset import Dataset
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.landmarks import Landmarks, Status
+from autolmk.landmarks import Status
 
 SHAPE = (12, 14, 16)
 GRID = Geometry.from_parts(SHAPE, (2.0, 1.0, 0.5), (5.0, -6.0, 7.0))

@@ -36,6 +36,7 @@ def _read_table(file: Path, source: Source, collector: Collector, options: Optio
         if row[0].lower() in LEVELS and row[0].lower() not in levels:
             levels[row[0].lower()] = row
     width = max(len(row) for row in levels.values())
+    levels = {key: [*row, *[""] * (width - len(row))] for key, row in levels.items()}
     start = next((i for i in range(1, width) if levels["coords"][i : i + 1] not in ([""], [])), width)
     columns = _columns(levels, start, width, file, options)
     for line, row in table.body(len(levels), width):

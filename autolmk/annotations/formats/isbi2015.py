@@ -40,7 +40,10 @@ def read(path: Path, options: Options) -> Imported:
     if incomplete:
         wrong(source.folder, "source", f"{some(incomplete)} of one annotator only", "each case of both annotators")
     for stem in stems:
-        points = np.mean([points_of(files[a][stem]) for a in wanted], axis=0)
+        seen = [points_of(files[a][stem]) for a in wanted]
+        if len({len(p) for p in seen}) > 1:
+            wrong(files[wanted[0]][stem], "content", [len(p) for p in seen], "as many landmarks of both annotators")
+        points = np.mean(seen, axis=0)
         test = options.split and _is_test(stem, source)
         images = source.image(stem, files[wanted[0]][stem], "its own name")
         spacing = (PIXEL, PIXEL)

@@ -113,7 +113,7 @@ def _unscaled(
     specimen: Specimen, points: FloatArray, file: Path, options: Options
 ) -> tuple[FloatArray, tuple[float, ...] | None]:
     """The points in pixels, NaN where missing, and the size of a pixel where SCALE says it."""
-    if np.nanmin(points, initial=0) < 0 and points.shape[1] == 2:
+    if (points < 0).any() and points.shape[1] == 2:
         row = int(np.flatnonzero((points < 0).any(axis=1))[0])
         where = f"point {row + 1} of the specimen in line {specimen.line}, {points[row].tolist()}"
         if options.negatives is None:
