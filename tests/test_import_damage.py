@@ -43,7 +43,7 @@ SAMPLES: dict[str, tuple[str, str]] = {  # format -> the file's name, its conten
     "csv": ("points.csv", "image,S_x,S_y,N_x,N_y\na.png,1,2,3,4\n"),
     "deeplabcut": ("CollectedData_me.csv", "scorer,me,me\nbodyparts,S,S\ncoords,x,y\na.png,1,2\n"),
     "sleap": ("analysis.csv", "track,frame_idx,instance.score,S.x,S.y,S.score\n,1,1,1,2,1\n"),
-    "isbi2015": ("400_junior/a.txt", "1,2\n3,4\n1\n2\n"),
+    "isbi2015": ("400_junior/1.txt", "1,2\n3,4\n1\n2\n"),
     "cldetection": ("train-gt.json", json.dumps({"points": POINTS})),
     "tps": ("a.tps", "LM=2\n1 2\n3 4\nCURVES=1\nPOINTS=1\n5 6\nIMAGE=a.png\nID=0\nSCALE=0.5\n"),
     "coco": ("annotations.json", json.dumps(COCO)),
@@ -63,7 +63,8 @@ SAMPLES: dict[str, tuple[str, str]] = {  # format -> the file's name, its conten
     "qupath": ("a.geojson", json.dumps({"type": "FeatureCollection", "features": [FEATURE]})),
 }
 OPTIONS = Options(
-    frame="LPS", y_from="bottom", scale="mm", negatives="real", curves="points", annotator="junior", side="moving", split=True
+    frame="LPS", y_from="bottom", scale="mm", negatives="real", curves="points", annotator="junior", side="moving",
+    split=True,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from autolmk import imageio
 from autolmk.annotations.annotation import Annotation, Frame
 from autolmk.annotations.formats.imported import Imported, ImportedCase, Options, undecided
+from autolmk.annotations.formats.parsing import LARGEST
 from autolmk.annotations.formats.source import Images, Source, inside, stem_of
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import FloatArray
@@ -56,7 +57,8 @@ class Collector:
         """
         annotation = _annotation(key, names, points, file, self.source.options)
         if status is not None:
-            annotation = Annotation(annotation.names, annotation.points, status)
+            known = np.where((status == Status.PRESENT) & ~annotation.present, Status.UNKNOWN, status)
+            annotation = Annotation(annotation.names, annotation.points, known.astype(np.int8))
         for image in images or ():
             inside(image, self.source.images_folder)
         if images is None:
@@ -167,6 +169,15 @@ def _annotation(
             found=len(array),
             expected=f"at most {MAX_POINTS}",
             remedy="check that it holds landmarks",
+        )
+    if np.abs(np.nan_to_num(array, posinf=0, neginf=0)).max(initial=0) > LARGEST:
+        raise AutolmkError(
+            "a coordinate is larger than any image",
+            file=file,
+            case=key,
+            found=f"{np.nanmax(np.abs(array)):g}",
+            expected=f"at most {LARGEST:g}",
+            remedy="correct the file",
         )
     located = np.isfinite(array).all(axis=1)
     missing = Status.ABSENT if options.unlisted == "absent" else Status.UNKNOWN

@@ -96,7 +96,7 @@ class Source:
         """
         for file in files:
             stem = _without(file.name, suffixes)
-            images = self._channels(_nfc(stem)) or self._alone(file, files) or self._beginning(_nfc(stem))
+            images = self._channels(_nfc(stem), file.parent) or self._alone(file, files) or self._beginning(_nfc(stem))
             yield stem, file, images
 
     def near_image(self, name: str) -> str:
@@ -121,9 +121,11 @@ class Source:
             stems.setdefault(_nfc(stem_of(file)), []).append(file)
         return stems
 
-    def _channels(self, stem: str) -> Images | None:
-        """The image of that stem, or its channels STEM_0000, STEM_0001, ..."""
+    def _channels(self, stem: str, folder: Path | None = None) -> Images | None:
+        """The image of that stem, or its channels STEM_0000, STEM_0001, ...; of several the one in `folder`."""
         found = self._stems.get(stem, [])
+        beside = [f for f in found if f.parent == folder]
+        found = beside if len(beside) == 1 else found
         if len(found) > 1:
             raise AutolmkError(
                 "several images fit a name",
