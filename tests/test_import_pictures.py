@@ -123,6 +123,14 @@ def test_links_out_of_the_source_are_refused(tmp_path: Path, capsys: pytest.Capt
     refused(tmp_path, capsys, "csv", source, message=["link leads out", "a.png"])
 
 
+def test_an_image_of_another_folder_is_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = pictures(tmp_path / "source", "one/a.png", "one/b.png")
+    for name in ("two/a.png", "two/a"):
+        (source / "points.csv").write_text(WIDE.replace("a.png", name).replace("b.png", "one/b.png"))
+        same(imported(tmp_path / name.replace("/", "_"), "csv", source), b=B)
+        assert f"points without an image: 1 case: {name}" in capsys.readouterr().out
+
+
 def test_incomplete_cases_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = pictures(tmp_path / "source", "a.png", "b.png", "only_image.png")
     (source / "points.csv").write_text(WIDE + "only_points.png,1,2,3,4,5,6\nc.png,,,,,,\n")

@@ -121,7 +121,9 @@ def test_bids(desc: str, derivatives: bool, tmp_path: Path) -> None:
     assert sorted(found) == ["sub-01_T1w", "sub-02_ses-a_T1w", "sub-02_ses-b_T1w"]
     for case in found.values():
         np.testing.assert_allclose(case, POINTS, atol=1e-6)
-    assert Dataset.open(tmp_path / "raw" / "Dataset001_X").landmark_names == ("AC", "PC", "ICS")
+    dataset = Dataset.open(tmp_path / "raw" / "Dataset001_X")
+    assert dataset.landmark_names == ("AC", "PC", "ICS")
+    assert [case.subject for case in dataset.cases()] == ["sub-01", "sub-02", "sub-02"]
 
 
 @pytest.mark.parametrize("direction", ["PIR", "LAS", "RPS", "SLA"])

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from autolmk import imageio
@@ -44,6 +43,7 @@ def write_dataset(
         file_ending=ending,
         coordinates=frame,
         spacing=_spacing(imported.cases, spacing),
+        groups=imported.groups,
         unlisted_landmark_means="absent" if unlisted == "absent" else "unknown",
         numTraining=len(training),
         numTest=len(test),
@@ -51,7 +51,7 @@ def write_dataset(
     if training:
         description = complete(Dataset(folder, description))
     write_json(folder / "dataset.json", description.to_json())
-    return replace(description)
+    return description
 
 
 def kind_of(image: Path) -> str:

@@ -7,6 +7,7 @@ points' may have further ones, such as desc-. AFIDs have numbers as labels and n
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from autolmk.annotations.annotation import Annotation
@@ -18,6 +19,7 @@ from autolmk.annotations.formats.source import Images, Source, some_files, stem_
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.errors import some
 
+SUBJECT = r"^(sub-[A-Za-z0-9]+)"  # all sessions of a subject go to the same fold
 ENDINGS = ("_afids.fcsv", "_afids.mrk.json", "_markups.fcsv", "_markups.mrk.json", ".fcsv", ".mrk.json")
 NOT_OF_IMAGE = ("desc", "label", "rater", "hemi")  # entities that points may have and images need not
 IMAGE_SUFFIXES = ("T1w", "T2w", "ct", "CT", "FLAIR", "T2star", "PDw", "T1map", "T2map", "UNIT1")
@@ -37,7 +39,8 @@ def read(path: Path, options: Options) -> Imported:
         if options.names_from is None and _numbered(annotation):
             annotation = annotation_of(file, _by_description(options))
         add_annotation(collector, stem, _image_of(stem, file, images), annotation, file)
-    return collector.result("AFIDs are named by their descriptions where the labels are numbers")
+    result = collector.result("AFIDs are named by their descriptions where the labels are numbers")
+    return replace(result, groups=SUBJECT)
 
 
 def _image_of(stem: str, file: Path, images: list[tuple[Path, dict[str, str]]]) -> Images | None:

@@ -73,7 +73,8 @@ class Collector:
 
     def result(self, *assumed: str) -> Imported:
         """All cases by name. AutolmkError where none is complete. assumed: sentences for the user."""
-        unused = [stem_of(f) for f in self.source.all_images() if f not in self._claimed()]
+        claimed = self._claimed()
+        unused = [stem_of(f) for f in self.source.all_images() if f not in claimed]
         if not self._cases:
             raise AutolmkError(
                 "no image of the source has points",

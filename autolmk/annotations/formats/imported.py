@@ -53,12 +53,16 @@ class ImportedCase:
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """All complete cases of a source, what is incomplete, and sentences that say what was assumed."""
+    """All complete cases of a source, what is incomplete, and sentences that say what was assumed.
+
+    groups: regular expression for dataset.json, where cases of one subject are told by their names.
+    """
 
     cases: tuple[ImportedCase, ...]
     without_image: tuple[str, ...] = ()
     without_points: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    groups: str | None = None
 
 
 @dataclass(frozen=True)

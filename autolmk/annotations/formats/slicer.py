@@ -11,6 +11,7 @@ from autolmk.annotations import fcsv, mrk_json
 from autolmk.annotations.annotation import Annotation
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
+from autolmk.annotations.formats.parsing import json_of
 from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
 from autolmk.annotations.formats.states import add_annotation
 
@@ -29,9 +30,12 @@ def read(path: Path, options: Options) -> Imported:
 
 def annotation_of(file: Path, options: Options) -> Annotation:
     """The points of a file of Slicer, by its ending."""
-    text_of(file)  # its size and encoding
     label = options.names_from or "label"
-    return fcsv.read(file, label=label) if file.name.lower().endswith(".fcsv") else mrk_json.read(file, label=label)
+    if file.name.lower().endswith(".fcsv"):
+        text_of(file)  # bounds its size
+        return fcsv.read(file, label=label)
+    json_of(file)  # bounds its size and depth
+    return mrk_json.read(file, label=label)
 
 
 def _looks(file: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -75,7 +76,8 @@ class Source:
         for fold in (_nfc, _folded):
             for stem in (False, True):
                 wanted = [fold(p) for p in parts]
-                found = [f for f in self._candidates if _fits(self._relative(f, stem), wanted, fold)]
+                same = self._by_last.get(_folded(parts[-1]), [])
+                found = [f for f in same if _fits(self._relative(f, stem), wanted, fold)]
                 if len(found) > 1:
                     raise AutolmkError(
                         "several images fit a name",
@@ -86,7 +88,7 @@ class Source:
                     )
                 if found:
                     return (inside(found[0], self.images_folder),)
-        return self._channels(_nfc(parts[-1]))
+        return self._channels(_nfc(parts[-1])) if len(parts) == 1 else None
 
     def pairs(self, files: Sequence[Path], suffixes: Sequence[str]) -> Iterator[tuple[str, Path, Images | None]]:
         """(case, annotation file, its images) where every file is a case; None where there is no image.
@@ -94,9 +96,14 @@ class Source:
         A file belongs to the image of its name; to the only image of its folder, where it is the only annotation
         there; or to the image with whose name, followed by - _ . or a blank, its own begins.
         """
+        annotations, pictures = Counter(f.parent for f in files), Counter(f.parent for f in self._candidates)
+        single = {folder for folder, n in annotations.items() if n == pictures[folder] == 1}
+        alone = {f.parent: f for f in self._candidates if f.parent in single}
         for file in files:
             stem = _without(file.name, suffixes)
-            images = self._channels(_nfc(stem), file.parent) or self._alone(file, files) or self._beginning(_nfc(stem))
+            images = (
+                self._channels(_nfc(stem), file.parent) or _one(alone.get(file.parent)) or self._beginning(_nfc(stem))
+            )
             yield stem, file, images
 
     def near_image(self, name: str) -> str:
@@ -110,9 +117,18 @@ class Source:
     @cached_property
     def _candidates(self) -> list[Path]:
         found = [f for f in _walk(self.images_folder) if imageio.ending_of(f) not in (None, imageio.DICOM)]
-        by_folder = {f.parent for f in found if f.name.lower().endswith(".dcm") and f.parent != self.images_folder}
-        series = [d for d in by_folder if sum(f.parent == d for f in found) > 1]  # a DICOM series is a folder
-        return sorted([f for f in found if f.parent not in series] + series)
+        slices = Counter(f.parent for f in found if f.name.lower().endswith(".dcm") and f.parent != self.images_folder)
+        series = {folder for folder, n in slices.items() if n > 1}  # a DICOM series is a folder
+        return sorted([*(f for f in found if f.parent not in series), *series])
+
+    @cached_property
+    def _by_last(self) -> dict[str, list[Path]]:
+        """Images by their names, with and without ending, whatever their case."""
+        found: dict[str, list[Path]] = {}
+        for file in self._candidates:
+            for name in {_folded(file.name), _folded(stem_of(file))}:
+                found.setdefault(name, []).append(file)
+        return found
 
     @cached_property
     def _stems(self) -> dict[str, list[Path]]:
@@ -140,12 +156,6 @@ class Source:
         while len(one := self._stems.get(f"{stem}_{len(channels):04d}", [])) == 1:
             channels.append(inside(one[0], self.images_folder))
         return tuple(channels) or None
-
-    def _alone(self, file: Path, files: Sequence[Path]) -> Images | None:
-        if sum(f.parent == file.parent for f in files) > 1:
-            return None
-        beside = [f for f in self._candidates if f.parent == file.parent]
-        return (inside(beside[0], self.images_folder),) if len(beside) == 1 else None
 
     def _beginning(self, stem: str) -> Images | None:
         fitting = [s for s in self._stems if stem.startswith(s) and stem[len(s) : len(s) + 1] in ("-", "_", ".", " ")]
@@ -179,6 +189,10 @@ class Source:
                 "a file names no image", file=file, found=f"{name!r} in {where}", remedy="correct the file"
             )
         return parts
+
+
+def _one(image: Path | None) -> Images | None:
+    return None if image is None else (image,)
 
 
 def stem_of(image: Path) -> str:
