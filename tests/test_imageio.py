@@ -382,8 +382,8 @@ def test_sheared_headers_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.bmp").write_bytes(b"BM")
-    for name, message in (("a.nii.gz", "missing"), ("a.bmp", "not known"), ("folder", "missing|not known")):
+    (tmp_path / "a.xyz").write_bytes(b"xyz")
+    for name, message in (("a.nii.gz", "missing"), ("a.xyz", "not known"), ("folder", "missing|not known")):
         with pytest.raises(AutolmkError, match=message):
             imageio.read_geometry(tmp_path / name)
     with pytest.raises(AutolmkError, match="no image"):
@@ -436,7 +436,7 @@ def test_confusing_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AutolmkError, match="missing"):
         imageio.list_cases(tmp_path / "nowhere")
     with pytest.raises(AutolmkError, match="not known"):
-        imageio.list_cases(tmp_path / "kinds", ".bmp")
+        imageio.list_cases(tmp_path / "kinds", ".xyz")
 
 
 def test_incomplete_channels_are_refused(tmp_path: Path) -> None:

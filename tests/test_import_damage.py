@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from autolmk.annotations.formats import FORMATS, Imported, Options, format_named, looks_like, suggestion
 from autolmk.errors import AutolmkError
 
-SEEDS = 60
+SEEDS = 20
 FCSV = (
     "# Markups fiducial file version = 4.10\n# CoordinateSystem = LPS\n"
     "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"

@@ -131,6 +131,14 @@ def test_an_image_of_another_folder_is_not_taken(tmp_path: Path, capsys: pytest.
         assert f"points without an image: 1 case: {name}" in capsys.readouterr().out
 
 
+def test_names_of_any_script_and_form_are_read_and_drawn(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "source", "Zoe\u0308.JPG", "b$x_1$.JPG", "c_0001.jpeg")
+    header = "image,S$_1$ x,S$_1$ y,日本 x,日本 y\n"
+    (source / "p.csv").write_text(f"{header}Zo\u00eb.jpg,10,20,30,4\nb$x_1$.jpg,11,22,33,5\nc_0001,1,2,3,4\n")
+    found = imported(tmp_path, "csv", source)
+    same(found, **{"Zo\u00eb": [[10, 20], [30, 4]], "b$x_1$": [[11, 22], [33, 5]], "c_0001": [[1, 2], [3, 4]]})
+
+
 def test_incomplete_cases_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = pictures(tmp_path / "source", "a.png", "b.png", "only_image.png")
     (source / "points.csv").write_text(WIDE + "only_points.png,1,2,3,4,5,6\nc.png,,,,,,\n")

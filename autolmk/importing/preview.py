@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def write_preview(dataset: Dataset, case: Case, file: Path) -> None:
         across = None if panels == 1 else panel
         _draw(axes, image, across, voxels, [n for n, p in zip(landmarks.names, landmarks.present, strict=True) if p])
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name that the font lacks is drawn as boxes
+        figure.savefig(buffer, format="png", dpi=110)
     write_bytes(file, buffer.getvalue())
 
 
