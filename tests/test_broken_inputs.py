@@ -142,7 +142,7 @@ CASES = [
     Broken("pair without partner", "check", "1", setting(RAW, "landmarks.Eye_L.pair", "Eye_X"),
            ("dataset.json", "Eye_X")),
     Broken("no regular expression", "check", "1", setting(RAW, "groups", "(subject"), ("dataset.json", "groups")),
-    Broken("unknown file ending", "check", "1", setting(RAW, "file_ending", ".bmp"), (".bmp",)),
+    Broken("unknown file ending", "check", "1", setting(RAW, "file_ending", ".xyz"), (".xyz",)),
     # which dataset
     Broken("wrong dataset", "check", "7", None, ("no dataset '7'", "--raw")),
     Broken("wrong dataset", "train", "Dataset001_Fantom 0", None, ("did you mean 'Dataset001_Phantom'",)),

@@ -246,7 +246,7 @@ def _to_measurement(name: str, values: FloatArray, unit: str) -> dict[str, Any] 
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 10**300
 
 
 def _wrong(file: Path, where: str, found: Any, expected: str) -> AutolmkError:

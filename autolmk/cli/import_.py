@@ -1,23 +1,41 @@
-"""autolmk_import: a dataset in the format of nnLandmark becomes a raw dataset of autolmk."""
+"""autolmk_import: a dataset in the format of another program becomes a raw dataset of autolmk."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolmk.cli import common
 
+if TYPE_CHECKING:
+    from autolmk.annotations.formats import Format, Options
+    from autolmk.importing import Result
+
+DESCRIPTION = """Import a dataset in the format of another program as a raw dataset, check it, and draw its first case
+to import_preview.png. Nothing is left behind if that fails. Without --format, say what the source looks like.
+Formats: slicer, csv, deeplabcut, sleap, isbi2015, cldetection, tps, bids, coco, labelme, pts, morphologika, nts, verse,
+amira, mitk, acsv, bigwarp, imagej, qupath, nnlandmark."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = common.parser(
-        "Import a dataset in the format of nnLandmark (label maps, all_landmarks_voxel.json, spacing.json) as a raw "
-        "dataset. Nothing is left behind if that fails."
-    )
+    """Entry point."""
+    parser = common.parser(DESCRIPTION)
+    parser.add_argument("source", nargs="?", type=Path, metavar="SOURCE", help="file or folder to import")
+    common.option(parser, "-i", "--input", type=Path, metavar="SOURCE", help="the same as SOURCE")
+    common.option(parser, "--format", metavar="NAME", help="format of the source; nnlandmark where its files are there")
+    common.option(parser, "-o", "--output", type=Path, metavar="FOLDER", help="the new dataset's folder")
     common.option(
-        parser, "-i", "--input", type=Path, required=True, metavar="FOLDER", help="nnLandmark's dataset folder"
+        parser, "-d", "--dataset", metavar="NAME", help="name of the new dataset in the raw folder, instead of -o"
     )
-    common.option(parser, "-d", "--dataset", metavar="NAME", help="name of the new dataset; else that of the folder")
+    common.option(parser, "--link", action="store_true", help="link to the images instead of copying them")
+    common.option(parser, "--images", type=Path, metavar="FOLDER", help="folder of the images; else the source's")
+    common.option(
+        parser, "--by-name", "--by_name", action="store_true", help="of paths in files, only the last part counts"
+    )
+    common.option(parser, "--split", action="store_true", help="keep the source's division into training and test")
     common.option(
         parser,
         "--unlisted",
@@ -25,29 +43,148 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="unknown",
         help="what it means that a case lacks a landmark",
     )
-    common.option(parser, "--link", action="store_true", help="link to the images instead of copying them")
+    _add_conventions(parser)
     common.add_folders(parser)
     return common.run(_import, parser, argv)
 
 
+def _add_conventions(parser: common.Parser) -> None:
+    """What files do not say."""
+    choices: dict[str, tuple[tuple[str, ...], str]] = {
+        "--frame": (("LPS", "RAS", "voxel"), "frame of points in space, where files do not say it"),
+        "--y-from": (("top", "bottom"), "where y is counted from (tps, morphologika, nts)"),
+        "--scale": (("ignore", "mm", "applied"), "SCALE: left aside, mm a pixel, or multiplied into the points (tps)"),
+        "--negatives": (("missing", "real"), "what a negative coordinate is (tps)"),
+        "--curves": (("ignore", "points"), "whether points of curves are landmarks (tps)"),
+        "--annotator": (("junior", "senior", "mean"), "whose points (isbi2015)"),
+        "--side": (("moving", "target"), "points of which image (bigwarp)"),
+        "--names-from": (("label", "description"), "where files of 3D Slicer have the names (slicer, bids)"),
+    }
+    for name, (values, text) in choices.items():
+        common.option(parser, *dict.fromkeys((name, name[:2] + name[2:].replace("-", "_"))), choices=values, help=text)
+    common.option(
+        parser, "--first-pixel", "--first_pixel", type=float, metavar="X",
+        help="coordinate of the first pixel's centre: 0, 0.5 or 1; else that of the format",
+    )  # fmt: skip
+    common.option(parser, "--individual", metavar="NAME", help="animal, track or category (deeplabcut, sleap, coco)")
+    common.option(
+        parser, "--spacing", type=float, nargs="+", metavar="MM",
+        help="size of a pixel: x y, or one number, for images that do not carry it",
+    )  # fmt: skip
+
+
 def _import(args: argparse.Namespace) -> int:
-    from autolmk.dataset.nnlandmark import import_dataset
+    from autolmk.importing import import_source
+
+    source = _source(args)
+    form = _format(args.format, source)
+    target = _target(args, source)
+    result = import_source(form, source, target, options=_options(args), link=args.link, spacing=_spacing(args.spacing))
+    _print(form, result)
+    return result.report.exit_code
+
+
+def _source(args: argparse.Namespace) -> Path:
+    from autolmk.errors import AutolmkError
+
+    given = [path for path in (args.source, args.input) if path is not None]
+    if len(given) != 1:
+        raise AutolmkError(
+            "one source is needed",
+            found=", ".join(map(str, given)) or "none",
+            expected="autolmk_import --format NAME SOURCE -o FOLDER",
+            remedy="name the file or folder to import once",
+        )
+    source: Path = given[0].expanduser().absolute()
+    if not source.exists():
+        raise AutolmkError("the folder to import is missing", file=source, remedy="check the path")
+    return source
+
+
+def _format(name: str | None, source: Path) -> Format:
+    """The format that is named, or nnLandmark's where its files are there. AutolmkError with a suggestion otherwise."""
+    from autolmk.annotations.formats import FORMATS, format_named, suggestion
+    from autolmk.errors import AutolmkError
+
+    if name is not None:
+        return format_named(name)
+    nnlandmark = FORMATS["nnlandmark"]
+    if nnlandmark.sniff(source) or (source / "imagesTr").is_dir():
+        return nnlandmark
+    raise AutolmkError(
+        "the format of the source is not given",
+        file=source,
+        found=suggestion(source) or "nothing that is recognised",
+        expected="one of these formats:\n" + "\n".join(f"    {f.name}: {f.description}" for f in FORMATS.values()),
+        remedy="name one with --format",
+    )
+
+
+def _target(args: argparse.Namespace, source: Path) -> Path:
     from autolmk.errors import AutolmkError
     from autolmk.paths import DATASET_NAME
 
-    source = args.input.expanduser().absolute()
+    if args.output is not None:
+        if args.dataset is not None:
+            raise AutolmkError(
+                "the dataset has two places", found="-o and -d", expected="one of them", remedy="leave one out"
+            )
+        output: Path = args.output.expanduser().absolute()
+        return output
     name = args.dataset or source.name
-    if DATASET_NAME.fullmatch(name) is None:
+    if DATASET_NAME.fullmatch(name) is None or "/" in name or "\\" in name:
         raise AutolmkError(
             "this is no name of a dataset",
             found=name,
             expected="a number of three digits and a name, such as Dataset001_Name",
-            remedy="give one with -d",
+            remedy="give one with -d, or a folder with -o",
         )
-    if not source.is_dir():
-        raise AutolmkError("the folder to import is missing", file=source, remedy="check the path")
-    raw = common.folders_from(args).raw
-    description = import_dataset(source, raw / name, unlisted=args.unlisted, link=args.link)
-    print(f"{name}: {description.numTraining} training and {description.numTest} test cases in {raw}")
+    return common.folders_from(args).raw / name
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from autolmk.annotations.formats import Options
+
+    names = ("by_name", "first_pixel", "frame", "y_from", "scale", "negatives", "curves", "annotator", "side")
+    more = ("individual", "names_from", "unlisted", "split")
+    images = None if args.images is None else args.images.expanduser().absolute()
+    return Options(images=images, **{name: getattr(args, name) for name in (*names, *more)})
+
+
+def _spacing(values: list[float] | None) -> tuple[float, ...] | None:
+    from autolmk.errors import AutolmkError
+
+    if values is None:
+        return None
+    if len(values) > 3 or not all(math.isfinite(v) and v > 0 for v in values):
+        raise AutolmkError(
+            "wrong --spacing",
+            found=values,
+            expected="one to three positive numbers in mm, in the order x, y, z",
+            remedy="correct it",
+        )
+    return tuple(values) if len(values) > 1 else (values[0], values[0])
+
+
+def _print(form: Format, result: Result) -> None:
+    from autolmk.errors import counted, some
+    from autolmk.importing import PREVIEW
+    from autolmk.paths import DATASET_NAME
+
+    print(result.report.text())
+    name, description = result.folder.name, result.description
+    if result.imported is not None:
+        for sentence in result.imported.assumed:
+            print(f"assumed: {sentence}")
+        for what, names in (
+            ("points without an image", result.imported.without_image),
+            ("images without points", result.imported.without_points),
+        ):
+            if names:
+                print(f"left out, {what}: {counted(len(names), 'case')}: {some(list(names))}")
+    test = f"{description.numTest or 0} test cases in {result.folder.parent}"
+    print(f"{name}: {description.numTraining} training and {test}, from {form.name}")
+    print(f"look at {result.folder / PREVIEW}: the points must lie where they belong")
+    if DATASET_NAME.fullmatch(name) is None:
+        print("commands find it by name once it is called as Dataset001_Name is, in the raw folder")
     print(f"next: autolmk_plan_and_preprocess -d {name}")
-    return common.OK

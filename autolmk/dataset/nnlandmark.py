@@ -48,7 +48,7 @@ def import_dataset(
     if target.exists():
         raise AutolmkError("the dataset is there already", file=target, remedy="remove it, or choose another name")
     unfinished = target.parent / f".{target.name}.importing"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    _clear(unfinished)
     try:
         unfinished.mkdir(parents=True)
         description = _Import(source, unfinished, unlisted, link, progress).run(target.name)
@@ -63,6 +63,19 @@ def import_dataset(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return description
+
+
+def _clear(unfinished: Path) -> None:
+    """Remove what a run that was killed left. AutolmkError where anything else is there."""
+    own = {"dataset.json", "imagesTr", "imagesTs", "landmarksTr", "landmarksTs"}
+    if unfinished.is_dir() and not unfinished.is_symlink() and {p.name for p in unfinished.iterdir()} <= own:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    if unfinished.exists() or unfinished.is_symlink():
+        raise AutolmkError(
+            "the place where the import is prepared is taken",
+            file=unfinished,
+            remedy="move it away: it holds what no import has left",
+        )
 
 
 class _Import:

@@ -1,0 +1,123 @@
+"""COCO keypoints: one JSON file with images, annotations and categories.
+
+keypoints are x, y, visibility: 0 not labelled, 1 labelled but not visible, 2 visible. The first is unknown, both others
+are present. Coordinates are in pixels, 0 at the centre of the first.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from autolmk.annotations.formats.collect import Collector, numbered
+from autolmk.annotations.formats.imported import Format, Imported, Options
+from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
+from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.errors import some
+
+
+def read(path: Path, options: Options) -> Imported:
+    """The cases of one file; with --split, of one for training and one for test, told by their names."""
+    source = Source(path, options)
+    files = [f for f in source.files((".json",)) if _looks(head_of(f, 2**22))] or source.files((".json",))[:1]
+    collector = Collector(source, "voxel")
+    hidden = 0
+    for file in files:
+        hidden += _read_file(file, source, collector, options)
+    labelled = (
+        f"{hidden} points that are labelled but not visible are taken as present"
+        if hidden
+        else "visibility 0 is unknown"
+    )
+    return collector.result(labelled)
+
+
+def _read_file(file: Path, source: Source, collector: Collector, options: Options) -> int:
+    content = json_of(file)
+    images: dict[Any, str] = {}
+    for i, image in enumerate(field(content, "images", list, file, "the file")):
+        key = field(image, "id", (int, str), file, f"images[{i}]")
+        if key in images:
+            wrong(file, f"images[{i}]", f"id {key} a second time", "each id once")
+        images[key] = field(image, "file_name", str, file, f"images[{i}]")
+    names = _categories(content, file)
+    chosen: dict[Any, tuple[list[str], list[list[float]]]] = {}
+    hidden = 0
+    for i, annotation in enumerate(field(content, "annotations", list, file, "the file")):
+        where = f"annotations[{i}]"
+        category = field(annotation, "category_id", (int, str), file, where)
+        if (
+            "keypoints" not in annotation
+            or category not in names
+            or options.individual not in (None, names[category][0])
+        ):
+            continue
+        key = field(annotation, "image_id", (int, str), file, where)
+        if key not in images:
+            wrong(file, where, f"image_id {key}", "the id of one of images")
+        points, count = _points(annotation["keypoints"], names[category][1], file, where)
+        if key in chosen:
+            wrong(file, where, f"a second object in {images[key]}", "one object an image, as a case has",
+                  "keep one object an image; of several categories choose one with --individual")  # fmt: skip
+        chosen[key] = (names[category][1] or numbered(len(points)), points)
+        hidden += count
+    test = options.split and any(word in file.name.lower() for word in ("test", "val"))
+    for key, name in images.items():
+        if key in chosen:
+            collector.add(
+                name, source.image(name, file, f"the image with the id {key}"), *chosen[key], file=file, test=test
+            )
+    return hidden
+
+
+def _categories(content: Any, file: Path) -> dict[Any, tuple[str, list[str]]]:
+    """id -> its name and the names of its keypoints."""
+    found = {}
+    for i, category in enumerate(field(content, "categories", list, file, "the file")):
+        where = f"categories[{i}]"
+        keypoints = category.get("keypoints", []) if isinstance(category, dict) else []
+        if not isinstance(keypoints, list) or not all(isinstance(k, str) for k in keypoints):
+            wrong(file, f"keypoints of {where}", f"{keypoints!r}"[:80], "a list of names")
+        name = str(category.get("name", i)) if isinstance(category, dict) else str(i)
+        found[field(category, "id", (int, str), file, where)] = (name, keypoints)
+    return found
+
+
+def _points(values: Any, names: list[str], file: Path, where: str) -> tuple[list[list[float]], int]:
+    """x, y of each keypoint, NaN where it is not labelled; how many are labelled but not visible."""
+    if not isinstance(values, list) or len(values) % 3 or (names and len(values) != 3 * len(names)):
+        wrong(file, f"keypoints of {where}", f"{len(values) if isinstance(values, list) else values!r} values",
+              f"x, y and visibility of {len(names) or 'all'} keypoints: {some(names)}")  # fmt: skip
+    points, hidden = [], 0
+    for i in range(0, len(values), 3):
+        x, y, v = (coordinate(n, file, f"keypoint {i // 3 + 1} of {where}") for n in values[i : i + 3])
+        if v not in (0, 1, 2):
+            wrong(
+                file,
+                f"visibility of keypoint {i // 3 + 1} of {where}",
+                v,
+                "0 (not labelled), 1 (not visible) or 2 (visible)",
+            )
+        points.append([x, y] if v else [math.nan, math.nan])
+        hidden += v == 1
+    return points, hidden
+
+
+def _looks(text: str) -> bool:
+    return '"keypoints"' in text and '"annotations"' in text and '"images"' in text
+
+
+def sniff(path: Path) -> bool:
+    """Whether a JSON file holds COCO's keypoints."""
+    return any(_looks(head_of(f, 2**22)) for f in some_files(path, (".json",)))
+
+
+FORMAT = Format(
+    "coco",
+    "COCO keypoints, one object an image",
+    sniff,
+    read,
+    ("--images", "--individual", "--split", "--first-pixel"),
+    ("cocokeypoints", "cocojson"),
+)

@@ -1,0 +1,93 @@
+"""What a reader of a foreign format is told, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.errors import AutolmkError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the files of some formats do not say, so that the user must; see documentation/import.md for each.
+
+    images: folder with the images, instead of the source. by_name: of a path in a file, only the last part counts.
+    first_pixel: coordinate of the centre of an image's first pixel; None for the format's own convention.
+    individual: which animal, track or object, where a file holds several.
+    unlisted: what a point without a position means. split: keep the source's division into training and test cases.
+    """
+
+    images: Path | None = None
+    by_name: bool = False
+    first_pixel: float | None = None
+    frame: Frame | None = None
+    y_from: Literal["top", "bottom"] | None = None
+    scale: Literal["ignore", "mm", "applied"] | None = None
+    negatives: Literal["missing", "real"] | None = None
+    curves: Literal["ignore", "points"] | None = None
+    annotator: Literal["junior", "senior", "mean"] | None = None
+    side: Literal["moving", "target"] | None = None
+    individual: str | None = None
+    names_from: Literal["label", "description"] | None = None
+    unlisted: Literal["unknown", "absent"] = "unknown"
+    split: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedCase:
+    """One case: its images by channel, and its points in LPS or voxels (ITK index order, 0 at a voxel's centre).
+
+    spacing: of a pixel in mm, order x, y, where the source says it of an image that carries no physical size.
+    """
+
+    identifier: str
+    images: tuple[Path, ...]
+    annotation: Annotation
+    test: bool = False
+    spacing: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """All complete cases of a source, what is incomplete, and sentences that say what was assumed.
+
+    groups: regular expression for dataset.json, where cases of one subject are told by their names.
+    """
+
+    cases: tuple[ImportedCase, ...]
+    without_image: tuple[str, ...] = ()
+    without_points: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    groups: str | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that can be imported.
+
+    needs: the options that its files may make necessary, or that change how they are read.
+    sniff: whether a file or folder looks like it, from its names and first bytes; never raises.
+    read: None for a format that holds whole datasets, which `autolmk.dataset` converts.
+    """
+
+    name: str
+    description: str
+    sniff: Callable[[Path], bool]
+    read: Callable[[Path, Options], Imported] | None
+    needs: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = field(default=())
+
+
+def undecided(question: str, file: Path, option: str, choices: Mapping[str, str]) -> AutolmkError:
+    """The error that asks for an option. choices: its values, and what each would give for the first case."""
+    return AutolmkError(
+        question,
+        file=file,
+        found="nothing in the file that says so",
+        expected="; ".join(f"{option} {choice}: {result}" for choice, result in choices.items()),
+        remedy=f"run again with {option} and the value that fits the pictures",
+    )

@@ -1,0 +1,89 @@
+"""Morphologika: sections [individuals], [landmarks], [dimensions], [names], [rawpoints]; a file of all specimens.
+
+Specimens are found among the images by their names. In 2D, y is counted from the top or the bottom: --y-from says it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from autolmk.annotations.formats.collect import Collector, numbered
+from autolmk.annotations.formats.imported import Format, Imported, Options
+from autolmk.annotations.formats.parsing import rows_of_numbers, whole, wrong
+from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.specimens import add_specimens
+
+ENDINGS = (".txt", ".morphologika")
+Lines = list[tuple[int, str]]
+
+
+def read(path: Path, options: Options) -> Imported:
+    """The specimens of one file."""
+    source = Source(path, options)
+    files = [f for f in source.files(ENDINGS) if _looks(f)]
+    if len(files) != 1:
+        wrong(path, "source", f"{len(files)} files with [rawpoints]", "one file", "name the file itself as the source")
+    file = files[0]
+    sections = _sections(file)
+    counts = [_count(sections, key, file) for key in ("individuals", "landmarks", "dimensions")]
+    n, k, dimensions = counts
+    if dimensions not in (2, 3):
+        wrong(file, "[dimensions]", dimensions, "2 or 3")
+    rows = [(i, t) for i, t in sections.get("rawpoints", []) if not t.startswith("'")]
+    if len(rows) != n * k:
+        wrong(file, "[rawpoints]", f"{len(rows)} points", f"{n} × {k}, as [individuals] and [landmarks] say")
+    names = [t for _, t in sections.get("names", [])] or [
+        t.lstrip("'# ") for _, t in sections["rawpoints"] if t[0] == "'"
+    ]
+    if len(names) != n:
+        wrong(file, "[names]", f"{len(names)} names", f"{n}, as [individuals] says")
+    points = np.array(rows_of_numbers(rows, dimensions, file)).reshape(n, k, dimensions)
+    collector = Collector(source, "voxel" if dimensions == 2 else None)
+    add_specimens(collector, names, numbered(k), points, file)
+    return collector.result("specimens are the images of the same names")
+
+
+def _sections(file: Path) -> dict[str, Lines]:
+    sections: dict[str, Lines] = {}
+    current: Lines | None = None
+    for line, raw in enumerate(text_of(file).split("\n"), start=1):
+        text = raw.strip()
+        if match := re.fullmatch(r"\[([^\]]+)\]", text):
+            key = match[1].strip().lower()
+            if key in sections:
+                wrong(file, f"line {line}", f"a second [{key}]", "each section once")
+            current = sections.setdefault(key, [])
+        elif text and current is not None:
+            current.append((line, text))
+        elif text:
+            wrong(file, f"line {line}", text[:80], "a section such as [individuals]")
+    return sections
+
+
+def _count(sections: dict[str, Lines], key: str, file: Path) -> int:
+    lines = sections.get(key, [])
+    if len(lines) != 1:
+        wrong(file, f"[{key}]", f"{len(lines)} lines", "one number")
+    return whole(lines[0][1], file, f"[{key}]", most=100_000)
+
+
+def _looks(file: Path) -> bool:
+    text = head_of(file).lower()
+    return "[individuals]" in text and "[landmarks]" in text
+
+
+def sniff(path: Path) -> bool:
+    """Whether a text file has Morphologika's sections."""
+    return any(_looks(f) for f in some_files(path, ENDINGS))
+
+
+FORMAT = Format(
+    "morphologika",
+    "Morphologika, all specimens in a file",
+    sniff,
+    read,
+    ("--images", "--y-from", "--frame", "--first-pixel"),
+)

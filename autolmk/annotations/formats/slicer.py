@@ -1,0 +1,58 @@
+"""A folder of 3D Slicer's point lists: .mrk.json, plain .json and .fcsv, one a case, beside the images.
+
+The frame is the one that each file states. A .fcsv file that states none needs --frame.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autolmk.annotations import fcsv, mrk_json
+from autolmk.annotations.annotation import Annotation
+from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.formats.imported import Format, Imported, Options
+from autolmk.annotations.formats.parsing import json_of
+from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.states import add_annotation
+
+ENDINGS = (".mrk.json", ".json", ".fcsv")
+
+
+def read(path: Path, options: Options) -> Imported:
+    """The cases of a folder, or of one file."""
+    source = Source(path, options)
+    files = [f for f in source.files(ENDINGS) if _looks(f)] or source.files(ENDINGS)[:1]
+    collector = Collector(source, "LPS")
+    for stem, file, images in source.pairs(files, ENDINGS):
+        add_annotation(collector, stem, images, annotation_of(file, options), file)
+    return collector.result("the frame is the one that each file states")
+
+
+def annotation_of(file: Path, options: Options) -> Annotation:
+    """The points of a file of Slicer, by its ending."""
+    label = options.names_from or "label"
+    if file.name.lower().endswith(".fcsv"):
+        text_of(file)  # bounds its size
+        return fcsv.read(file, label=label)
+    json_of(file)  # bounds its size and depth
+    return mrk_json.read(file, label=label)
+
+
+def _looks(file: Path) -> bool:
+    text = head_of(file)
+    return file.name.lower().endswith(".fcsv") or ('"markups"' in text and '"controlPoints"' in text)
+
+
+def sniff(path: Path) -> bool:
+    """Whether a file holds Slicer's markups."""
+    return any(_looks(f) for f in some_files(path, ENDINGS))
+
+
+FORMAT = Format(
+    "slicer",
+    "point lists of 3D Slicer: .mrk.json, .json, .fcsv, one a case",
+    sniff,
+    read,
+    ("--images", "--names-from", "--frame"),
+    ("slicerjson", "mrkjson", "fcsv", "markups"),
+)

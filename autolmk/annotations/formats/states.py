@@ -1,0 +1,29 @@
+"""Annotations that carry states and a frame of their own, added to a collector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autolmk.annotations.annotation import Annotation
+from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.formats.imported import undecided
+from autolmk.annotations.formats.source import Images
+
+FLIP = np.array([-1.0, -1.0, 1.0])
+
+
+def add_annotation(collector: Collector, key: str, images: Images | None, annotation: Annotation, file: Path) -> None:
+    """Add a case whose file states frame and states. AutolmkError where it states no frame, and no option does."""
+    frame = annotation.frame or collector.source.options.frame
+    if frame not in ("LPS", "RAS"):
+        first = annotation.points[:1].reshape(-1)
+        choices = {
+            "LPS": f"point 1 of {key} at {first.tolist()}",
+            "RAS": f"point 1 of {key} at {(first * FLIP).tolist()} in LPS",
+        }
+        raise undecided("a file does not say in which frame its points are", file, "--frame", choices)
+    points = annotation.points * FLIP if frame == "RAS" else annotation.points
+    points = np.where(annotation.present[:, None], points, np.nan)
+    collector.add(key, images, annotation.names, points, file=file, status=annotation.status)

@@ -1,0 +1,112 @@
+"""A wide table: a row an image, with two or three columns a landmark.
+
+Columns are told by their names, in any order: Nasion_x, Nasion.x, Nasion x, Nasion-X, x_Nasion, Nasion(x), p1x, x1. The
+column of images is called image, image file, file, filename, img, path, name, id or case, else it is the first one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.formats.imported import Format, Imported, Options
+from autolmk.annotations.formats.parsing import Table, wrong
+from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.errors import some
+
+ENDINGS = (".csv", ".tsv", ".txt")
+SEPARATED_AFTER = re.compile(r"(.+?)\s*(?:[ _.\-:/]\s*([xyzXYZ])|[(\[]\s*([xyzXYZ])\s*[)\]])")
+SEPARATED_BEFORE = re.compile(r"([xyzXYZ])(?:[ _.\-:/]\s*(.+)|[(\[]\s*(.+?)\s*[)\]])")
+NUMBERED = re.compile(r"([xyzXYZ])(\d+)|([A-Za-z]*\d+)([xyzXYZ])")
+IMAGE = ("image", "image file", "image_file", "image name", "image_name", "imagename", "file", "file name", "file_name",
+         "filename", "img", "path", "name", "id", "image id", "image_id", "case", "specimen")  # fmt: skip
+SPACING = ("spacing(mm)", "spacing", "pixel_size", "pixel size", "spacing_mm")
+
+
+def axis_of(column: str) -> tuple[str, str] | None:
+    """(landmark, axis) that a column's name says; None where it says none."""
+    if match := SEPARATED_AFTER.fullmatch(column):
+        return match[1].strip(), (match[2] or match[3]).lower()
+    if match := SEPARATED_BEFORE.fullmatch(column):
+        return (match[2] or match[3]).strip(), match[1].lower()
+    if match := NUMBERED.fullmatch(column):
+        return (match[2], match[1].lower()) if match[1] else (match[3], match[4].lower())
+    return None
+
+
+def read(path: Path, options: Options) -> Imported:
+    """The cases of a table."""
+    source = Source(path, options)
+    file = source.only_file((".csv", ".tsv"))
+    table = Table(file)
+    header = table.rows[0][1]
+    while header and not header[-1]:
+        header = header[:-1]
+    columns = _columns(header, file)
+    image = next((i for name in IMAGE for i, h in enumerate(header) if h.lower() == name), 0)
+    if axis_of(header[image]) is not None and header[image].lower() not in IMAGE:
+        wrong(file, "header", some(header), "a first column with the names of the images")
+    size = next((i for i, h in enumerate(header) if h.lower() in SPACING), None)
+    volumes = {len(axes) for axes in columns.values()} == {3}
+    collector = Collector(source, None if volumes else "voxel")
+    for line, row in table.body(1, len(header)):
+        if not row[image]:
+            wrong(file, f"line {line}", "no image", f"a value in the column {header[image]!r}")
+        points = [[table.number(row[i], line, header[i]) for _, i in sorted(axes.items())] for axes in columns.values()]
+        pixel = None if size is None else table.number(row[size], line, header[size])
+        spacing = (pixel, pixel) if pixel is not None and pixel > 0 else None
+        images = source.image(row[image], file, f"line {line}")
+        collector.add(row[image], images, list(columns), points, file=file, spacing=spacing)
+    rest = [
+        h for i, h in enumerate(header) if i not in (image, size) and all(i not in a.values() for a in columns.values())
+    ]
+    ignored = [f"columns that are not points are left aside: {some(rest)}"] if rest else []
+    return collector.result(f"the column {header[image]!r} names the images", *ignored)
+
+
+def _columns(header: list[str], file: Path) -> dict[str, dict[str, int]]:
+    """landmark -> axis -> column. AutolmkError where a landmark lacks an axis."""
+    columns: dict[str, dict[str, int]] = {}
+    for i, name in enumerate(header):
+        found = axis_of(name)
+        if found is None or name.lower() in (*IMAGE, *SPACING):
+            continue
+        axes = columns.setdefault(found[0], {})
+        if found[1] in axes:
+            wrong(file, "header", f"two columns for {found[1]} of {found[0]!r}", "each column once")
+        axes[found[1]] = i
+    kinds = {tuple(sorted(axes)) for axes in columns.values()}
+    if not columns or len(kinds) > 1 or next(iter(kinds)) not in (("x", "y"), ("x", "y", "z")):
+        odd = [f"{name}: {', '.join(sorted(axes))}" for name, axes in columns.items() if set(axes) != set("xy")]
+        found_text = some(odd) if columns else some(header)
+        wrong(
+            file,
+            "header",
+            found_text,
+            "columns such as image,Nasion_x,Nasion_y,Sella_x,Sella_y: x and y of each landmark, or x, y and z of each",
+        )
+    return columns
+
+
+def sniff(path: Path) -> bool:
+    """Whether a table has a row an image."""
+    for file in some_files(path, ENDINGS):
+        lines = head_of(file).splitlines()[:1]
+        if not lines:
+            continue
+        header = [h.strip().strip('"') for h in re.split(r"[,;\t]", lines[0])]
+        named = [h for h in header if axis_of(h) is not None]
+        if len(named) >= 2 and len(header) > len(named):
+            return True
+    return False
+
+
+FORMAT = Format(
+    "csv",
+    "wide table, a row an image: image,Nasion_x,Nasion_y,...",
+    sniff,
+    read,
+    ("--images", "--first-pixel", "--frame"),
+    ("widecsv", "wide", "tsv", "table"),
+)

@@ -1,0 +1,113 @@
+"""An import from beginning to end: read, write, check, draw, and only then move to its place."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autolmk.annotations.formats import Format, Imported, Options
+from autolmk.check import Fault, Report, check_dataset
+from autolmk.dataset import Dataset, DatasetDescription
+from autolmk.dataset.nnlandmark import import_dataset
+from autolmk.errors import AutolmkError
+from autolmk.importing.preview import write_preview
+from autolmk.importing.raw_dataset import write_dataset
+from autolmk.serialization import make_folder
+
+PREVIEW = "import_preview.png"  # beside dataset.json, where no command looks
+FEW = 16  # images, up to which the check needs no processes of its own
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What was imported. imported: None for a format that holds whole datasets. report: of the check."""
+
+    folder: Path
+    description: DatasetDescription
+    report: Report
+    imported: Imported | None
+
+
+def import_source(
+    form: Format,
+    source: Path,
+    target: Path,
+    *,
+    options: Options,
+    link: bool = False,
+    spacing: tuple[float, ...] | None = None,
+    progress: bool = True,
+) -> Result:
+    """Make the raw dataset `target` from a source in this format, check it, and draw its first case.
+
+    link: link to the images instead of copying them. spacing: mm, order x, y(, z), for images without a physical size.
+    AutolmkError where anything is wrong, or the check finds a fault of the whole dataset: then nothing is left behind.
+    Faults of single cases are in the report.
+    """
+    require_free(target)
+    make_folder(target.parent)
+    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.importing_"))
+    try:
+        inner = unfinished / target.name
+        imported = None
+        if form.read is None:
+            description = import_dataset(source, inner, unlisted=options.unlisted, link=link, progress=progress)
+        else:
+            imported = form.read(source, options)
+            inner.mkdir()
+            description = write_dataset(imported, inner, link=link, spacing=spacing, unlisted=options.unlisted)
+        report = _checked(inner, target, progress)
+        _preview(inner)
+        require_free(target)
+        inner.rename(target)
+    except OSError as error:
+        raise AutolmkError(
+            "the dataset cannot be written",
+            file=error.filename or target,
+            found=error.strerror or str(error),
+            remedy="free disk space, choose another folder, or use --link",
+        ) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Result(target, description, report, imported)
+
+
+def require_free(target: Path) -> None:
+    """AutolmkError where something is at the target already, other than an empty folder."""
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise AutolmkError(
+            "the dataset is there already", file=target, remedy="remove it yourself, or choose another name"
+        )
+
+
+def _checked(inner: Path, target: Path, progress: bool) -> Report:
+    """The report of the check, which names files by their places to be. AutolmkError where the dataset is at fault."""
+    few = sum(1 for folder in inner.glob("images*") for _ in folder.iterdir()) <= FEW
+    report = check_dataset(inner, workers=0 if few else None, progress=progress)
+    faults = tuple(_moved(fault, str(inner), str(target)) for fault in report.faults)
+    report = replace(report, folder=target, faults=faults)
+    report.raise_dataset_faults()
+    return report
+
+
+def _moved(fault: Fault, old: str, new: str) -> Fault:
+    file, found, expected, remedy = (
+        None if text is None else text.replace(old, new)
+        for text in (fault.file, fault.found, fault.expected, fault.remedy)
+    )
+    return replace(fault, file=file, found=found, expected=expected, remedy=remedy)
+
+
+def _preview(folder: Path) -> None:
+    """A picture of the first case that can be read."""
+    dataset = Dataset.open(folder)
+    cases = [case for split in ("Tr", "Ts") for case in dataset.cases(split) if case.annotation is not None]
+    for case in cases:
+        try:
+            return write_preview(dataset, case, folder / PREVIEW)
+        except AutolmkError:
+            if case is cases[-1]:
+                raise
+    return None
