@@ -22,11 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("autolmk", "planners", "trainers", "tests", "benchmarks")
 BROWSER_TESTS = ("tests/test_report_browser.py",)
 REQUIRED = {"AUTOLMK_REQUIRE_BROWSER": "1"}  # what `make test` skips for want of a browser fails
-<<<<<<< HEAD
-BENCHMARKS = ("headers.py", "step_time.py", "prediction_memory.py", "calibration.py", "look_alikes.py")
-=======
-BENCHMARKS = ("fuzz.py", "step_time.py", "prediction_memory.py", "calibration.py", "look_alikes.py")
->>>>>>> fuzz
+BENCHMARKS = (
+    *("fuzz.py", "headers.py"),
+    *("step_time.py", "prediction_memory.py", "calibration.py", "look_alikes.py"),
+)
 
 
 def main() -> int:
