@@ -167,3 +167,16 @@ def test_rare_landmarks_are_no_pattern(tmp_path: Path) -> None:
     folder = dataset(tmp_path)
     markups(folder, lambda i, k: f"L{k}" if k < 4 or i else "rare")
     assert not checked(folder).of("dataset")
+
+
+@pytest.mark.parametrize("place", ["landmarks.csv", "coco.json", "points.tps"])
+def test_files_of_other_formats_are_named_with_their_import(place: str, tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    texts = {
+        "landmarks.csv": "scorer,S,S,S,S\nbodyparts,A,A,B,B\ncoords,x,y,x,y\nimg1.png,1,2,3,4\n",
+        "coco.json": json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "keypoints": ["A"]}]}),
+        "points.tps": "LM=2\n1 2\n3 4\nIMAGE=a.png\nID=0\n",
+    }
+    (folder / "landmarksTr" / place).write_text(texts[place])
+    format_name = {"landmarks.csv": "deeplabcut", "coco.json": "coco", "points.tps": "tps"}[place]
+    assert f"autolmk_import --format {format_name}" in checked(folder).text()

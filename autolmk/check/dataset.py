@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from autolmk.check.case import Findings, frame_fault, inspect_case
-from autolmk.check.files import list_files
+from autolmk.check.files import list_files, suggested
 from autolmk.check.names import name_faults
 from autolmk.check.population import population_faults
 from autolmk.check.report import SEVERITIES, Fault, Report, Severity
@@ -67,7 +67,7 @@ def _opened(folder: Path) -> tuple[Dataset | None, tuple[Fault, ...]]:
             return inferred, (Fault.of(error, "dataset"),)
         return Dataset.open(folder), ()
     except AutolmkError as error:
-        return None, (Fault.of(error, "dataset"),)
+        return None, (Fault.of(suggested(error), "dataset"),)
 
 
 def faulty(finding: Findings, faults: Sequence[Fault]) -> bool:

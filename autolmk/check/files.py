@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autolmk import imageio
 from autolmk.annotations import ending_of
+from autolmk.annotations.formats import suggestion
 from autolmk.check.report import Fault, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError, counted, some
@@ -22,7 +23,7 @@ def list_files(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Ca
             listed = dataset.cases(split)
             annotated = dataset.annotation_files(split)
         except AutolmkError as error:
-            fault = Fault.of(error, "dataset")
+            fault = Fault.of(suggested(error), "dataset")
             faults += [fault] if fault not in faults else []
             continue
         for case in listed:
@@ -98,17 +99,31 @@ def _extra_files(
         else:
             extra = [f.name for f in files if ending_of(f) is None]
         if extra:
-            faults.append(
-                Fault(
-                    "warning",
-                    "files that nothing reads",
-                    str(folder),
-                    found=some(extra),
-                    expected=f"images{_that_end(dataset)}, landmark files, label maps",
-                    remedy="remove them, or correct file_ending in dataset.json",
-                )
-            )
+            faults.append(_unread(dataset, folder, extra))
     return faults
+
+
+def _unread(dataset: Dataset, folder: Path, names: Sequence[str]) -> Fault:
+    """Files that nothing reads: what they look like, if it is a format that can be imported."""
+    known = next((said for name in names if (said := suggestion(folder / name)) is not None), None)
+    return Fault(
+        "warning",
+        "files that nothing reads",
+        str(folder),
+        found=some(names),
+        expected=f"images{_that_end(dataset)}, landmark files, label maps",
+        remedy=known or "remove them, or correct file_ending in dataset.json",
+    )
+
+
+def suggested(error: AutolmkError) -> AutolmkError:
+    """The same error, with how to import the file that it is about, where that looks like a known format."""
+    said = None if error.file is None or not Path(error.file).is_file() else suggestion(Path(error.file))
+    if said is None:
+        return error
+    return AutolmkError(
+        error.problem, file=error.file, case=error.case, found=error.found, expected=error.expected, remedy=said
+    )
 
 
 def _annotated(file: Path, annotated: Mapping[str, tuple[Path, ...]]) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
+from autolmk.annotations.formats import suggestion
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import Geometry
@@ -148,12 +149,13 @@ def _no_landmarks(dataset: Dataset) -> AutolmkError:
         )
     folder = dataset.folder / "landmarksTr"
     others = sorted(f.name for f in folder.iterdir() if not f.name.startswith(".")) if folder.is_dir() else []
+    known = next((said for name in others if (said := suggestion(folder / name)) is not None), None)
     return AutolmkError(
         "a dataset has no landmarks",
         file=folder,
         found=some(others) or ("an empty folder" if folder.is_dir() else "no such folder"),
         expected="CASE.mrk.json, CASE.fcsv or CASE.csv a case, or landmarks.csv for all",
-        remedy="add the files, named as the images are without _0000 and ending",
+        remedy=known or "add the files, named as the images are without _0000 and ending",
     )
 
 

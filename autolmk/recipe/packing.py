@@ -105,7 +105,7 @@ def copy_model(source: Path, target: Path, member: Member) -> None:
     make_folder(target)
     for name in OF_MODEL:
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            _copy(source / name, target / name)
     if (source / SOURCE_FOLDER).is_dir():
         shutil.copytree(source / SOURCE_FOLDER, target / SOURCE_FOLDER)
     for fold in member.folds:
@@ -115,7 +115,14 @@ def copy_model(source: Path, target: Path, member: Member) -> None:
         for file in files:
             place = target / file.relative_to(source)
             make_folder(place.parent)
-            shutil.copyfile(file, place)
+            _copy(file, place)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """AutolmkError where a record is damaged: a packed model would be too."""
+    if source.suffix == ".json":
+        read_json(source, remedy="train the fold again, or leave it out with -f")
+    shutil.copyfile(source, target)
 
 
 def _require(folder: Path, found: Sequence[str]) -> None:
