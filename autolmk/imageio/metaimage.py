@@ -1,10 +1,10 @@
 """MetaImage: .mha and .mhd.
 
-The grid is that of `ElementSpacing`, `TransformMatrix` (a row an axis) and `Offset` (the centre of the first voxel), LPS,
-in `DistanceUnits`. `ElementSize`, how much of the room a voxel fills, stands in where there is no spacing, and is
+The grid is that of `ElementSpacing`, `TransformMatrix` (a row an axis) and `Offset` (the centre of the first voxel), in
+LPS and `DistanceUnits`. `ElementSize`, how much of the room a voxel fills, stands in where there is no spacing, and is
 noticed where it differs. Without either the image has no physical size. `AnatomicalOrientation` says from where each
-axis comes (RAI is LPS's identity); it must fit the matrix. Synonyms that differ are refused. Stored values are scaled by
-`ElementToIntensityFunctionSlope` and `Offset`. See MetaIO's description of the format,
+axis comes (RAI is LPS's identity); it is noticed where it does not fit the matrix. Synonyms that differ are refused.
+Stored values are scaled by `ElementToIntensityFunctionSlope` and `Offset`. See MetaIO's description of the format,
 https://itk.org/Wiki/ITK/MetaIO/Documentation.
 """
 
@@ -34,6 +34,7 @@ from autolmk.imageio.stored import (
     sizes,
     too_many_axes,
     unsupported,
+    whole,
 )
 from autolmk.nifti_header import TOLERANCE
 
@@ -70,7 +71,7 @@ class Header:
 
 
 def inspect(file: Path) -> Source:
-    """The grid of a MetaImage. AutolmkError where it is damaged or unsupported, or where its header contradicts itself."""
+    """The grid of a MetaImage. AutolmkError where it is damaged or unsupported, or where its header is at odds."""
     header = read_header(file)
     (n,) = sizes(file, "NDims", header.fields.get("ndims", ""), 1)
     if n > 10:
@@ -126,7 +127,7 @@ def _stored(header: Header, shape: list[int], channels: int) -> Stored:
     if name.upper().startswith("LIST") or "%" in name or re.search(r"\s\d+\s+\d+", name):
         raise unsupported(file, f"voxels in several files: {name[:100]!r}", "voxels in one file")
     source, start = (file, header.start) if name.upper() == "LOCAL" else (beside(file, name), 0)
-    skip = int((header.numbers("headersize", 1) or [0])[0])
+    skip = whole(file, "HeaderSize", fields.get("headersize", "0"))
     if skip < -1 or (skip and (source == file or packed or not binary)):
         raise senseless(file, f"HeaderSize = {skip}", "0, or bytes to leave out of a raw file of its own")
     dtype = np.dtype((">" if big else "<") + code)

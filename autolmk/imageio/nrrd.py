@@ -34,6 +34,7 @@ from autolmk.imageio.stored import (
     sizes,
     too_many_axes,
     unsupported,
+    whole,
 )
 from autolmk.nifti_header import TOLERANCE
 
@@ -80,7 +81,7 @@ class Header:
 
 
 def inspect(file: Path) -> Source:
-    """The grid of a NRRD file. AutolmkError where it is damaged or unsupported, or where its header contradicts itself."""
+    """The grid of a NRRD file. AutolmkError where it is damaged or unsupported, or where its header is at odds."""
     header = read_header(file)
     (n,) = sizes(file, "dimension", header.fields.get("dimension", ""), 1)
     if n > 16:
@@ -111,12 +112,10 @@ def read_header(file: Path) -> Header:
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", errors="replace").splitlines()[1:]:
         key, colon, value = line.partition(": ")
-        if line.startswith("#") or not colon or ":=" in line.partition(":")[0] + line.partition(":")[1]:
-            continue
-        if re.match(r"[^:]*:=", line):
-            continue  # a key of a program's own
+        if line.startswith("#") or not colon or re.match(r"[^:]*:=", line):
+            continue  # a comment, or a key of a program's own
         key = key.strip().lower().replace(" ", "")
-        key = {"centerings": "centers", "datafile": "datafile"}.get(key, key)
+        key = "centers" if key == "centerings" else key
         if fields.setdefault(key, value.strip()) != value.strip():
             raise senseless(file, f"{key} stands twice: {fields[key][:80]!r}, {value.strip()[:80]!r}", "one of them")
     if end is None and "datafile" not in fields:
@@ -139,7 +138,7 @@ def _stored(header: Header, shape: list[int]) -> Stored:
     if name is not None and (name.upper().startswith("LIST") or "%" in name):
         raise unsupported(file, f"voxels in several files: {name[:100]!r}", "voxels in one file")
     source, start = (file, header.start) if name is None else (beside(file, name), 0)
-    lines, skip = (int(numbers(file, key, fields.get(key, "0"), 1)[0]) for key in ("lineskip", "byteskip"))
+    lines, skip = (whole(file, key, fields.get(key, "0")) for key in ("lineskip", "byteskip"))
     if lines < 0 or skip < -1 or (skip == -1 and encoding != "raw"):
         raise senseless(file, f"line skip {lines}, byte skip {skip}", "numbers from 0 on, or a byte skip of -1")
     if encoding in ("zlib", "bzip2") and skip:
@@ -204,8 +203,7 @@ def _geometry(
     header: Header, shape: list[int], spatial: list[int], vectors: list[list[float] | None] | None
 ) -> tuple[Geometry, bool]:
     """(the grid of the axes in space, whether anything says how large a voxel is)."""
-    file, n, d = header.file, max(spatial) + 1, len(spatial)
-    n = len(vectors) if vectors is not None else len(header.fields["sizes"].split())
+    file, n, d = header.file, len(header.fields["sizes"].split()), len(spatial)
     spacings = _spacings(header, n, spatial)
     if vectors is None:
         return _unplaced(header, shape, spacings, spatial, n)

@@ -20,7 +20,7 @@ from autolmk.nifti_header import SKEW
 
 LONGEST = 1 << 20  # bytes that a text header may have
 DENSEST = 1100  # bytes that deflate makes of one; 1032 by its specification
-RUNS = 1 << 16  # bytes that bzip2 makes of one: 45 MB of zeros take some 50 kB a block
+RUNS = 1 << 21  # bytes that bzip2 makes of one: 46 MB of zeros are a block of some 40 bytes
 Encoding = Literal["raw", "zlib", "bzip2", "hex", "text"]
 MILLIMETRES = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
 MILLIMETRES |= {"m": 1000.0, "meter": 1000.0, "metre": 1000.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "nm": 1e-6}
@@ -54,7 +54,7 @@ class Stored:
             there = self.file.stat().st_size - max(0, self.start)
         except OSError as error:
             raise unreadable(self.file, error) from None
-        most = {"raw": 1.0, "zlib": DENSEST, "bzip2": RUNS, "hex": 0.5, "text": self.dtype.itemsize}[self.encoding]
+        most = {"raw": 1.0, "zlib": DENSEST, "bzip2": RUNS, "hex": 0.5, "text": self.dtype.itemsize / 2}[self.encoding]
         if max(0, there + (1 if self.encoding == "text" else 0)) * most < self.needed:
             expected = f"{self.needed} bytes of {' x '.join(map(str, self.shape))} x {self.dtype.itemsize}"
             raise truncated(self.file, f"{max(0, there)} bytes of voxels ({self.encoding})", expected)
@@ -76,7 +76,7 @@ class Stored:
             values = self._values(data)
         except OSError as error:
             raise unreadable(self.file, error) if error.errno else self._damaged(error) from None
-        except (zlib.error, EOFError, ValueError, binascii.Error) as error:
+        except (zlib.error, EOFError, ValueError, OverflowError, binascii.Error) as error:
             raise self._damaged(error) from None
         if values.size < self.count:
             found = f"{values.size} numbers after unpacking"
@@ -89,13 +89,28 @@ class Stored:
             if self.dtype.kind == "f":
                 return np.array([float(w) for w in words], self.dtype)
             return np.array([int(w) for w in words], self.dtype)
-        if self.encoding == "zlib":
-            data = zlib.decompressobj(47).decompress(data, self.needed)  # 47: zlib or gzip, whichever it is
-        elif self.encoding == "bzip2":
-            data = bz2.BZ2Decompressor().decompress(data, self.needed)
+        if self.encoding in ("zlib", "bzip2"):
+            data = self._unpacked(data)
         elif self.encoding == "hex":
             data = binascii.unhexlify(b"".join(data.split()))
         return np.frombuffer(data, self.dtype, count=min(len(data) // self.dtype.itemsize, self.count))
+
+    def _unpacked(self, data: bytes) -> bytes:
+        """At most the bytes needed and one more, of one stream or several, each checked by its checksum."""
+        result, ended = bytearray(), False
+        while data and len(result) <= self.needed:
+            if self.encoding == "bzip2":
+                bz = bz2.BZ2Decompressor()
+                result += bz.decompress(data, self.needed + 1 - len(result))
+                ended, data = bz.eof, bz.unused_data
+            else:
+                z = zlib.decompressobj(47)  # 47: zlib or gzip, whichever it is
+                result += z.decompress(data, self.needed + 1 - len(result))
+                ended, data = z.eof, z.unused_data
+            data = data.lstrip(b"\0\n") if ended else b""
+        if not ended and len(result) <= self.needed:
+            raise EOFError(f"{len(result)} bytes, then the packed voxels break off")
+        return bytes(result)
 
     def _damaged(self, error: Exception) -> AutolmkError:
         return AutolmkError(
@@ -206,6 +221,14 @@ def sizes(file: Path, key: str, text: str, n: int) -> list[int]:
     if not all(math.isfinite(x) and x == int(x) and x >= 1 for x in found):
         raise senseless(file, f"{key}: {text[:200]!r}", "whole numbers from 1 on")
     return [int(x) for x in found]
+
+
+def whole(file: Path, key: str, text: str) -> int:
+    """A whole number in a field of a header; AutolmkError where it is none."""
+    (found,) = numbers(file, key, text, 1)
+    if not math.isfinite(found) or found != int(found):
+        raise senseless(file, f"{key}: {text[:80]!r}", "a whole number")
+    return int(found)
 
 
 def too_many_axes(file: Path, shape: list[int]) -> AutolmkError:
