@@ -120,6 +120,8 @@ def _file(
     packed = zlib.compress(raw) if encoding == "zlib" else raw
     packed = " ".join(map(str, stored.tolist())).encode() if encoding == "text" else packed
     fields |= {"BinaryData": str(encoding != "text"), "CompressedData": str(encoding == "zlib")}
+    if encoding == "zlib" and random.random() < 0.7:
+        fields["CompressedDataSize"] = str(len(packed))
     detached = fault in ("outside", "list") or random.random() < 0.3
     name = "LOCAL"
     if detached:

@@ -46,6 +46,7 @@ class Source:
 
 
 _said: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("said", default=None)
+_listeners: list[Any] = []
 
 
 @cache
@@ -66,8 +67,9 @@ def simpleitk() -> Any:
 
         DisplayWarningText = DisplayErrorText = DisplayGenericOutputText = DisplayDebugText = DisplayText
 
-    sitk.autolmk_listener = Listener()  # kept alive as long as the module
-    sitk.autolmk_listener.SetAsGlobalITKLogger()
+    listener = Listener()
+    listener.SetAsGlobalITKLogger()
+    _listeners.append(listener)  # ITK does not keep it alive
     sitk.ProcessObject.SetGlobalWarningDisplay(True)
     return sitk
 

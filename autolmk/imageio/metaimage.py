@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import Geometry
+from autolmk.imageio.integrity import truncated
 from autolmk.imageio.itk import Source
 from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
@@ -130,6 +131,9 @@ def _stored(header: Header, shape: list[int], channels: int) -> Stored:
     skip = whole(file, "HeaderSize", fields.get("headersize", "0"))
     if skip < -1 or (skip and (source == file or packed or not binary)):
         raise senseless(file, f"HeaderSize = {skip}", "0, or bytes to leave out of a raw file of its own")
+    size = whole(file, "CompressedDataSize", fields.get("compresseddatasize", "0"))
+    if packed and size > source.stat().st_size - start:
+        raise truncated(source, f"{source.stat().st_size - start} bytes of packed voxels", f"{size} bytes")
     dtype = np.dtype((">" if big else "<") + code)
     start = -1 if skip == -1 else start + skip
     return Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
@@ -157,7 +161,9 @@ def _geometry(header: Header, shape: list[int], n: int, d: int) -> tuple[Geometr
     if not np.isfinite(origin).all():
         raise senseless(file, f"Offset = {offset}", "finite numbers")
     scale = millimetres(file, header.fields.get("distanceunits", ""))
-    geometry = Geometry.from_parts(shape[:d][::-1], (steps * scale)[::-1].tolist(), origin * scale, axes[:, ::-1])
+    geometry = Geometry.from_parts(
+        shape[:d][::-1], (steps * scale)[::-1].tolist(), (origin * scale).tolist(), axes[:, ::-1]
+    )
     _compare_orientation(header, geometry, matrix is not None)
     if d == 3 and sized and (offset is None or (matrix is None and "anatomicalorientation" not in header.fields)):
         missing = [k for k, v in (("TransformMatrix", matrix), ("Offset", offset)) if v is None]

@@ -66,7 +66,8 @@ def read_geometry(file: Path, *, spacing: Sequence[float] | None = None, nifti_a
 
 
 def has_physical_size(file: Path) -> bool:
-    """Whether the file says how large a voxel is in mm. PNG, JPEG and TIFF do not, nor do some DICOM radiographs."""
+    """Whether the file says how large a voxel is in mm. PNG, JPEG and TIFF do not, nor do some DICOM radiographs, NRRD
+    files and MetaImages."""
     if ending_of(Path(file)) in (".nii", ".nii.gz") and Path(file).exists():
         return True  # or reading it is an error
     return _inspect(Path(file)).has_physical_size
