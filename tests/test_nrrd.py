@@ -139,3 +139,22 @@ def test_opacity_is_dropped(tmp_path: Path) -> None:
     data = np.arange(240, dtype="u1")
     image = imageio.read_image([write(tmp_path / "a.nrrd", data.tobytes(), **fields)])
     np.testing.assert_array_equal(image.array, data.reshape(5, 4, 3, 4).transpose(3, 0, 1, 2)[:3])
+
+
+def test_values_that_float32_does_not_hold_are_refused_or_noticed(tmp_path: Path) -> None:
+    big = np.full(60, 1e300, "<f8")
+    with pytest.raises(AutolmkError, match="not numbers"):
+        imageio.read_image([write(tmp_path / "a.nrrd", big.tobytes(), type="double")])
+    whole = np.full(60, 2**40 + 1, "<i8")
+    with imageio.noticed() as notices:
+        imageio.read_image([write(tmp_path / "a.nrrd", whole.tobytes(), type="int64")])
+    assert [n.problem for n in notices] == ["an image has values of more digits than are kept"]
+
+
+def test_voxels_of_an_unusual_size_are_noticed_and_impossible_ones_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.nrrd", space_directions="(0.5,0,0) (0,0.5,0) (0,0,500)")
+    with imageio.noticed() as notices:
+        imageio.read_geometry(file)
+    assert ["unusual size" in n.problem for n in notices] == [True]
+    with pytest.raises(AutolmkError, match="makes no sense"):
+        imageio.read_geometry(write(file, space_directions="(1e-300,0,0) (0,1,0) (0,0,1)"))

@@ -31,6 +31,7 @@ from autolmk.imageio.stored import (
     numbers,
     require_grid,
     say_unplaced,
+    say_unusual,
     senseless,
     sizes,
     too_many_axes,
@@ -84,7 +85,11 @@ def inspect(file: Path) -> Source:
     if d < 2 or any(m != 1 for m in shape[d:]):
         raise too_many_axes(file, shape)
     stored.require_whole()
-    geometry, sized = _geometry(header, shape, n, d)
+    try:
+        geometry, sized = _geometry(header, shape, n, d)
+    except ValueError as error:
+        raise senseless(file, str(error), "a grid whose axes are independent") from None
+    say_unusual(file, geometry, sized)
     slope, offset = _intensity(header)
 
     def load() -> npt.NDArray[Any]:

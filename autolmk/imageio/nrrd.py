@@ -30,6 +30,7 @@ from autolmk.imageio.stored import (
     numbers,
     require_grid,
     say_unplaced,
+    say_unusual,
     senseless,
     sizes,
     too_many_axes,
@@ -91,7 +92,11 @@ def inspect(file: Path) -> Source:
     vectors = _vectors(header, n)
     spatial, channel, alpha = _roles(header, shape, vectors)
     stored.require_whole()
-    geometry, sized = _geometry(header, [shape[a] for a in spatial], spatial, vectors)
+    try:
+        geometry, sized = _geometry(header, [shape[a] for a in spatial], spatial, vectors)
+    except ValueError as error:
+        raise senseless(file, str(error), "a grid whose axes are independent") from None
+    say_unusual(file, geometry, sized)
 
     def load() -> npt.NDArray[Any]:
         rest = [a for a in range(n) if a not in spatial]

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
+from autolmk.geometry import Geometry
 from autolmk.imageio.integrity import foreign, truncated, unreadable
 from autolmk.imageio.notices import notice
-from autolmk.nifti_header import SKEW
+from autolmk.nifti_header import PLAUSIBLE, SKEW
 
 LONGEST = 1 << 20  # bytes that a text header may have
 DENSEST = 1100  # bytes that deflate makes of one; 1032 by its specification
@@ -202,6 +203,17 @@ def say_unplaced(file: Path, found: str) -> None:
         remedy="look whether left and right are right; points in voxel coordinates are safe, points in mm only if the "
         "program that placed them read this file as 3D Slicer does",
     )
+
+
+def say_unusual(file: Path, geometry: Geometry, sized: bool) -> None:
+    """Notice voxels of a size that no scanner makes."""
+    if sized and not (PLAUSIBLE[0] <= min(geometry.spacing) and max(geometry.spacing) <= PLAUSIBLE[1]):
+        notice(
+            "an image has voxels of an unusual size",
+            file,
+            found=f"{' x '.join(f'{s:.6g}' for s in geometry.spacing[::-1])} mm",
+            remedy="look whether the header's unit is right",
+        )
 
 
 def numbers(file: Path, key: str, text: str, n: int | None = None) -> list[float]:
