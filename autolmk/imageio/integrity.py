@@ -1,22 +1,10 @@
-"""Whether an image file is whole, for those formats whose truncated files ITK reads without an error."""
+"""What a file is that is not the image that its name says, and the errors that say so."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
-
-
-def check(file: Path, ending: str) -> None:
-    """AutolmkError where a file is empty or may not be read."""
-    try:
-        size = file.stat().st_size
-        if size == 0:
-            raise truncated(file, "an empty file", "an image")
-    except OSError as error:
-        raise AutolmkError(
-            "an image cannot be opened", file=file, found=error.strerror or str(error), remedy="check its permissions"
-        ) from None
 
 
 def is_dicom(file: Path) -> bool:
