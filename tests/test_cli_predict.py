@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import runpy
 import subprocess
@@ -120,6 +121,20 @@ def test_two_dimensional_pictures(tmp_path: Path) -> None:
     assert table(out)[0]["z"] == ""
     np.testing.assert_allclose(annotations.read(out / "case01.mrk.json").points[:, :2], truth["case01"], atol=0.3)
     assert read_image([out / "overlays" / "case00.png"]).array.max() > 0
+
+
+def test_what_is_odd_about_a_file_is_said_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
+    make_images(images, 2)
+    file = images / "case01_0000.nii.gz"
+    raw = bytearray(gzip.decompress(file.read_bytes()))
+    raw[252:256] = b"\0" * 4  # neither form is set
+    file.write_bytes(gzip.compress(bytes(raw)))
+    assert predict("-i", images, "-o", out, "-m", model) == 0
+    cases = json.loads((out / "run.json").read_text())["cases"]
+    assert "notices" not in cases["case00"] and len(cases["case01"]["notices"]) == 1
+    assert "how it lies in the room" in cases["case01"]["notices"][0]
+    assert capsys.readouterr().err.count("how it lies in the room") == 1
 
 
 def test_the_order_of_threads_changes_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from autolmk import imageio
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import Image
+from autolmk.imageio import itk
 
 RNG = np.random.default_rng(0)
 
@@ -316,12 +319,40 @@ def test_damaged_files_are_refused_in_silence(
     assert (out, err) == ("", "")
 
 
-def test_noise_of_the_libraries_goes_to_the_debug_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_itk_warns_of_is_a_notice_of_the_file_in_any_thread(tmp_path: Path) -> None:
+    file = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([0.8, 0.8, 0.8, 1])), file)
+    raw = bytearray(file.read_bytes())
+    struct.pack_into("<3f", raw, 80, 1.0, 1.0, 1.0)
+    struct.pack_into("<h", raw, 252, 0)
+    file.write_bytes(raw)
+    found: list[imageio.Notice] = []
+
+    def look() -> None:
+        with imageio.noticed() as notices:
+            itk.load((str(file),), file)
+        found.extend(notices)
+
+    look()
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert len(found) == 2 and found[0] == found[1] and found[0].file == str(file)
+    assert "unexpected scales in sform" in str(found[0]) and "0x" not in str(found[0])
+
+
+def test_what_c_libraries_print_is_a_notice_and_beside_an_error_debug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with imageio.noticed() as notices, itk.quiet(tmp_path):
+        os.write(2, b"Premature end of JPEG file\n")
+    assert [n.found for n in notices] == ["Premature end of JPEG file"]
     file = save(tmp_path / "a.mha", RNG.integers(0, 1000, (6, 20, 30)).astype(np.int16))
     file.write_bytes(halve(file.read_bytes()))
     with caplog.at_level(logging.DEBUG, "autolmk.imageio"), pytest.raises(AutolmkError):
-        read(file)
+        itk.load((str(file),), file)
     assert "data not read completely" in caplog.text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_other_threads_read_too(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
-"""SimpleITK, imported late, kept quiet, its errors turned into AutolmkErrors; and what its headers say."""
+"""SimpleITK, imported late: its errors become AutolmkErrors, what it prints notices; and what its headers say.
+
+ITK's own warnings reach a logger of SimpleITK's, in whatever thread they arise. What the libraries below print goes to
+the process's standard streams, and is taken from there in the main thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import logging
 import os
@@ -12,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +27,7 @@ import numpy.typing as npt
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.imageio.files import ENDINGS
+from autolmk.imageio.notices import notice
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +45,32 @@ class Source:
     load: Callable[[], npt.NDArray[Any]] | None = None
 
 
+_said: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("said", default=None)
+_listeners: list[Any] = []
+
+
+@cache
 def simpleitk() -> Any:
-    """The module SimpleITK, with its warnings off."""
+    """The module SimpleITK, whose warnings go to `quiet`, and outside of it to the log."""
     sitk = importlib.import_module("SimpleITK")
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+    class Listener(sitk.LoggerBase):  # type: ignore[name-defined, misc, unused-ignore]
+        """Called by ITK in the thread that it works in."""
+
+        def DisplayText(self, text: str) -> None:
+            """Whatever ITK says, warnings and errors included."""
+            said = _said.get()
+            if said is None:
+                logger.warning("ITK: %s", text.strip())
+            else:
+                said.append(text)
+
+        DisplayWarningText = DisplayErrorText = DisplayGenericOutputText = DisplayDebugText = DisplayText
+
+    listener = Listener()
+    listener.SetAsGlobalITKLogger()
+    _listeners.append(listener)  # ITK does not keep it alive
+    sitk.ProcessObject.SetGlobalWarningDisplay(True)
     return sitk
 
 
@@ -50,7 +79,7 @@ def header(file: str, path: Path) -> Any:
     sitk = simpleitk()
     reader = sitk.ImageFileReader()
     reader.SetFileName(file)
-    with errors(path), quiet():
+    with errors(path), quiet(path):
         reader.ReadImageInformation()
     return reader
 
@@ -89,7 +118,7 @@ def load(files: Sequence[str], path: Path) -> npt.NDArray[Any]:
     else:
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(files)
-    with errors(path), quiet():
+    with errors(path), quiet(path):
         image = reader.Execute()
     return np.asarray(sitk.GetArrayFromImage(image))
 
@@ -122,8 +151,40 @@ def last_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps what ITK and the libraries below it print away from the console; it goes to the debug log.
+def quiet(path: Path) -> Iterator[None]:
+    """Turns what ITK and the libraries below it print into notices of `path`; beside an error, into the debug log."""
+    said: list[str] = []
+    token = _said.set(said)
+    try:
+        with _printed(said):
+            yield
+    except BaseException:
+        if said:
+            logger.debug("%s: ITK: %s", path, " ".join(_lines(said)))
+        raise
+    finally:
+        _said.reset(token)
+    for line in _lines(said):
+        notice(
+            "a library warned while it worked on an image",
+            path,
+            found=line,
+            remedy="look whether the image is as it should be, and export it again if not",
+        )
+
+
+def _lines(said: Sequence[str]) -> list[str]:
+    """Each message once, on a line, without ITK's addresses and places in its source."""
+    lines = []
+    for text in said:
+        text = re.sub(r"WARNING: In .*?, line \d+\s*", "", text)
+        lines.append(" ".join(re.sub(r"\w+ ?\(0x[0-9a-f]+\)\s*:\s*", "", text).split()))
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+@contextlib.contextmanager
+def _printed(said: list[str]) -> Iterator[None]:
+    """Keeps the standard streams away from the console, and adds what came to them to `said`.
 
     The file descriptors belong to the whole process, so this is done in the main thread only.
     """
@@ -144,6 +205,4 @@ def quiet() -> Iterator[None]:
                 os.dup2(copy, number)
                 os.close(copy)
             sink.seek(0)
-            noise = sink.read().decode(errors="replace").strip()
-            if noise:
-                logger.debug("ITK: %s", noise)
+            said.append(sink.read().decode(errors="replace"))

@@ -23,6 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
+from autolmk.imageio.integrity import foreign, truncated, unreadable
 from autolmk.imageio.itk import Source
 from autolmk.imageio.notices import notice
 from autolmk.nifti_header import Form, ras_affine
@@ -67,7 +68,7 @@ def read_header(file: Path) -> Any:
                 Nifti1Header.from_fileobj if 348 in size else Nifti2Header.from_fileobj if 540 in size else None
             )
             if kind is None:
-                raise _foreign(file, start)
+                raise foreign(file, "NIfTI")
             stream.seek(0)
             header = kind(stream, check=False)  # checking sets sizes that are 0 to 1
     except (HeaderDataError, ValueError) as error:
@@ -79,9 +80,9 @@ def read_header(file: Path) -> Any:
             remedy="export the image again from the source",
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _truncated(file, str(error), "a whole .nii.gz file") from None
+        raise truncated(file, str(error), "a whole .nii.gz file") from None
     except OSError as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
     if bytes(header["magic"])[:3] in (b"ni1", b"ni2") or bytes(header["magic"])[:1] != b"n":
         raise AutolmkError(
             "a NIfTI header has its voxels in another file, or is of the older Analyze format",
@@ -121,7 +122,7 @@ def require_whole(file: Path, header: Any) -> None:
                 stream.seek(-4, 2)
                 said = struct.unpack("<I", stream.read(4))[0]  # the size after unpacking, modulo 2**32 (RFC 1952)
         if not packed and size < needed:
-            raise _truncated(file, f"{size} bytes", f"{needed} bytes")
+            raise truncated(file, f"{size} bytes", f"{needed} bytes")
         if not packed or said == needed % 2**32:
             return
         unpacked = 0
@@ -129,11 +130,11 @@ def require_whole(file: Path, header: Any) -> None:
             while chunk := unpacking.read(CHUNK):
                 unpacked += len(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _truncated(file, str(error), "a whole .nii.gz file") from None
+        raise truncated(file, str(error), "a whole .nii.gz file") from None
     except OSError as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
     if unpacked < needed:
-        raise _truncated(file, f"{unpacked} bytes after unpacking", f"{needed} bytes")
+        raise truncated(file, f"{unpacked} bytes after unpacking", f"{needed} bytes")
 
 
 def _needed(file: Path, header: Any) -> int:
@@ -184,7 +185,7 @@ def _load(file: Path, header: Any) -> npt.NDArray[Any]:
         array = np.frombuffer(data, dtype).reshape((*shape, channels), order="F")
         slope, inter = header.get_slope_inter()
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError, ValueError) as error:
-        raise _truncated(file, str(error), "a whole NIfTI file") from None
+        raise truncated(file, str(error), "a whole NIfTI file") from None
     except HeaderDataError as error:
         raise _contradiction(file, str(error)) from None
     if dtype.names is not None:  # RGB24, RGBA32
@@ -192,29 +193,6 @@ def _load(file: Path, header: Any) -> npt.NDArray[Any]:
     if slope is not None and (slope, inter) != (1.0, 0.0):
         array = array * np.float64(slope) + np.float64(inter)
     return np.moveaxis(array, range(len(shape)), range(len(shape))[::-1])
-
-
-def _foreign(file: Path, start: bytes) -> AutolmkError:
-    if not start:
-        return _truncated(file, "an empty file", "an image")
-    text = b""
-    with file.open("rb") as stream:
-        text = stream.read(200)
-    if b"annex/objects" in text or text.startswith(b"version https://git-lfs"):
-        return AutolmkError(
-            "a file is a pointer to an image, not the image",
-            file=file,
-            found=text.decode(errors="replace").strip().splitlines()[0][:100],
-            expected="the image itself",
-            remedy="fetch it: git annex get, datalad get or git lfs pull",
-        )
-    return AutolmkError(
-        "a file is no NIfTI image",
-        file=file,
-        found=f"it begins with {text[:12]!r}",
-        expected="a header of NIfTI-1 or NIfTI-2, packed by gzip or not",
-        remedy="rename it if it is of another kind, else copy or export it again from the source",
-    )
 
 
 def _contradiction(file: Path, found: str) -> AutolmkError:
@@ -235,20 +213,4 @@ def _contradiction(file: Path, found: str) -> AutolmkError:
         found=found,
         expected="sizes, directions and a place in the room that agree",
         remedy=remedy,
-    )
-
-
-def _truncated(file: Path, found: str, expected: str) -> AutolmkError:
-    return AutolmkError(
-        "an image file is truncated",
-        file=file,
-        found=found,
-        expected=expected,
-        remedy="copy or export it again from the source",
-    )
-
-
-def _unreadable(file: Path, error: OSError) -> AutolmkError:
-    return AutolmkError(
-        "an image cannot be opened", file=file, found=error.strerror or str(error), remedy="check its permissions"
     )

@@ -13,6 +13,7 @@ from autolmk.image import FloatImage, Image
 from autolmk.imageio import dicom, pictures, volumes
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
 from autolmk.imageio.itk import Source, describe, header, load
+from autolmk.imageio.notices import notice
 from autolmk.nifti_header import Form
 
 
@@ -66,7 +67,8 @@ def read_geometry(file: Path, *, spacing: Sequence[float] | None = None, nifti_a
 
 
 def has_physical_size(file: Path) -> bool:
-    """Whether the file says how large a voxel is in mm. PNG, JPEG and TIFF do not, nor do some DICOM radiographs."""
+    """Whether the file says how large a voxel is in mm. PNG, JPEG and TIFF do not, nor do some DICOM radiographs, NRRD
+    files and MetaImages."""
     if ending_of(Path(file)) in (".nii", ".nii.gz") and Path(file).exists():
         return True  # or reading it is an error
     return _inspect(Path(file)).has_physical_size
@@ -120,12 +122,17 @@ def _read_array(path: Path, source: Source) -> FloatImage:
     if np.iscomplexobj(array):
         raise AutolmkError("an image holds complex numbers", file=path, remedy="write their magnitude")
     array = array.reshape(*source.geometry.shape, -1)
-    result = np.ascontiguousarray(np.moveaxis(array, -1, 0), dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is refused below
+        result = np.ascontiguousarray(np.moveaxis(array, -1, 0), dtype=np.float32)
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and np.abs(result).max() > 2**24:
+        found = f"whole numbers up to {np.abs(result).max():.9g}"
+        remedy = "nothing, if the last digits mean nothing; they are rounded to 7 digits"
+        notice("an image has values of more digits than are kept", path, found=found, remedy=remedy)
     if not np.isfinite(result).all():
         raise AutolmkError(
             "an image holds values that are not numbers",
             file=path,
-            found=f"{int((~np.isfinite(result)).sum())} voxels that are NaN or infinite",
+            found=f"{int((~np.isfinite(result)).sum())} voxels that are NaN, infinite or beyond 3e38",
             expected="finite numbers",
             remedy="replace them, for example by the value of the background",
         )

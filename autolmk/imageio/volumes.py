@@ -1,11 +1,11 @@
-"""NIfTI, NRRD and MetaImage: what a header says of a volume's grid."""
+"""NIfTI, NRRD and MetaImage: which reader reads a volume's grid and voxels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from autolmk.imageio import integrity, nifti
-from autolmk.imageio.itk import Source, geometry_of, header
+from autolmk.imageio import metaimage, nifti, nrrd
+from autolmk.imageio.itk import Source
 from autolmk.nifti_header import Form
 
 
@@ -16,5 +16,4 @@ def inspect(file: Path, ending: str, form: Form | None = None) -> Source:
     """
     if ending in (".nii", ".nii.gz"):
         return nifti.inspect(file, form)
-    integrity.check(file, ending)
-    return Source((str(file),), geometry_of(header(str(file), file), file), True)
+    return nrrd.inspect(file) if ending in (".nrrd", ".nhdr") else metaimage.inspect(file)

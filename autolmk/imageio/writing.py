@@ -37,7 +37,7 @@ def write_image(file: Path, image: Image) -> None:
     itk.SetOrigin([float(x) for x in geometry.origin])
     itk.SetDirection([float(x) for x in geometry.direction[:, ::-1].ravel()])
     try:
-        with replacing(file, ending or "") as temporary, quiet():
+        with replacing(file, ending or "") as temporary, quiet(file):
             sitk.WriteImage(itk, str(temporary), ending in (".nii.gz", ".nrrd", ".mha"))
     except (RuntimeError, OSError) as error:
         raise AutolmkError(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
 from autolmk.image import Image
-from autolmk.imageio import check_channels
+from autolmk.imageio import Notice, check_channels, noticed
 from autolmk.locks import exclusive
 from autolmk.prediction.inference import Prediction, heatmap_crops
 from autolmk.prediction.output import PredictionFolder, file_names, now
@@ -28,6 +28,8 @@ from autolmk.serialization import make_folder
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)
+# A prepared image or why there is none, seconds, and what is odd about its files.
+_Read = tuple[Sequence[Sequence[Prepared]] | AutolmkError, float, list[Notice]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Extras:
 
 @dataclass
 class Report:
-    """failures, and by case the seconds of each step and the windows seen."""
+    """failures, and by case the seconds of each step, the windows seen, and what was odd about its files."""
 
     failures: list[Failure] = field(default_factory=list)
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -93,11 +95,15 @@ def _predict_cases(
     writing = _Writing(writers)
     bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not progress, delay=2)
     try:
-        for case, prepared, seconds in _ahead(predictor, {case: cases[case] for case in left}, readers):
+        for case, prepared, seconds, notices in _ahead(predictor, {case: cases[case] for case in left}, readers):
+            for said in notices:
+                logger.warning("%s: %s", case, said)
             if isinstance(prepared, AutolmkError):
                 report.failures.append(_failure(case, prepared))
             else:
                 _predict_one(predictor, case, prepared, seconds, output, extras, writing, report)
+            if notices and case in report.cases:
+                report.cases[case]["notices"] = [str(said) for said in notices]
             bar.update()
         writing.wait()
     finally:
@@ -185,8 +191,8 @@ class _Writing:
 
 def _ahead(
     predictor: Predictor, cases: Mapping[str, Sequence[Path]], readers: int
-) -> Iterator[tuple[str, Sequence[Sequence[Prepared]] | AutolmkError, float]]:
-    """(case, prepared image or why there is none, seconds), in order, `readers` threads working ahead."""
+) -> Iterator[tuple[str, Sequence[Sequence[Prepared]] | AutolmkError, float, list[Notice]]]:
+    """(case, prepared image or why there is none, seconds, notices), in order, `readers` threads working ahead."""
     if readers < 1:
         for case, files in cases.items():
             yield case, *_prepare(predictor, case, files)
@@ -194,7 +200,7 @@ def _ahead(
     waiting = iter(cases.items())
     pool = ThreadPoolExecutor(readers, "read")
     try:
-        pending: deque[tuple[str, Future[tuple[Sequence[Sequence[Prepared]] | AutolmkError, float]]]] = deque()
+        pending: deque[tuple[str, Future[_Read]]] = deque()
         while True:
             while len(pending) <= readers and (following := next(waiting, None)) is not None:
                 pending.append((following[0], pool.submit(_prepare, predictor, *following)))
@@ -206,18 +212,17 @@ def _ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(
-    predictor: Predictor, case: str, files: Sequence[Path]
-) -> tuple[Sequence[Sequence[Prepared]] | AutolmkError, float]:
+def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> _Read:
     start = time.monotonic()
     result: Sequence[Sequence[Prepared]] | AutolmkError
-    try:
-        channels = len(predictor.plans.channel_names)
-        check_channels(case, files, channels)
-        result = predictor.prepare(predictor.read(files, case))
-    except Exception as error:
-        result = _named(error, files[0])
-    return result, time.monotonic() - start
+    with noticed() as notices:
+        try:
+            channels = len(predictor.plans.channel_names)
+            check_channels(case, files, channels)
+            result = predictor.prepare(predictor.read(files, case))
+        except Exception as error:
+            result = _named(error, files[0])
+    return result, time.monotonic() - start, notices
 
 
 def _named(error: Exception, file: Path | None = None) -> AutolmkError:
