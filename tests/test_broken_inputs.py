@@ -354,7 +354,7 @@ CASES = [
     Broken("wrong number", "evaluate", "{predictions} -d 1 --radii 0 2", None, ("radii",)),
     # import
     Broken("missing folder", "import_", "-i {folder}/Dataset009_New", None, ("Dataset009_New", "missing")),
-    Broken("no name", "import_", "-i {raw}", None, ("raw", "Dataset001_Name")),
+    Broken("no format", "import_", "-i {raw}", None, ("raw", "--format")),
     Broken("incomplete source", "import_", "-i {volumes} -d Dataset009_New", None, ("Dataset002_Volumes",)),
     Broken("dataset exists", "import_", "-i {volumes} -d Dataset001_Phantom", None, ("Dataset001_Phantom",)),
 ]

@@ -214,3 +214,13 @@ def test_files_that_are_there_are_named_where_no_image_is(tmp_path: Path) -> Non
     (folder / "imagesTr" / "scan.dat").write_bytes(b"x")
     report = check_dataset(folder, workers=0, progress=False)
     assert any("scan.dat" in str(fault.found) for fault in report.of("dataset")), report.text()
+
+
+def test_what_is_odd_of_one_case_is_said_of_no_other(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(6)]
+    folder = dataset(tmp_path, names)
+    for i, name in enumerate(names):
+        detector = {"ImagerPixelSpacing": [0.14, 0.14]} if i == 3 else {}
+        radiograph(folder / "imagesTr" / f"{name}.dcm", i, PixelSpacing=[0.1, 0.1], **detector)
+    said = [fault.case for fault in check_dataset(folder, workers=0, progress=False).of("warning")]
+    assert said == ["c3"]

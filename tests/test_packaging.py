@@ -20,6 +20,7 @@ TOP = {"planners": "autolmk.planners", "trainers": "autolmk.trainers"}
 PROVIDES = {  # distribution -> the name that it is imported by, where the two differ
     "acvl-utils": "acvl_utils",
     "dynamic-network-architectures": "dynamic_network_architectures",
+    "pillow": "PIL",
 }
 COMMANDS = {
     "check": "check",
