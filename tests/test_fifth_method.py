@@ -35,7 +35,7 @@ def test_a_stranger_adds_a_method(tmp_path: Path, start_command: Callable[..., s
     plans = json.loads((tmp_path / "preprocessed" / NAME / "mine.json").read_text())
     assert plans["configurations"]["softargmax"]["trainer"] == f"{file}:SoftArgmaxTrainer"
     few = ("--set", "schedule.iterations_per_epoch=25", "--epochs", "1", "--workers", "0", "--threads", "1")
-    command("train", "1", "0", "-p", "mine", *few)
+    command("train", "1", "0", "-p", "mine", "--trust-code", *few)
     command("predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-d", "1", "-p", "mine", "-tr", trainer)
     assert set(annotations.read_table(out / "landmarks.csv")) == {"phantom_008", "phantom_009"}
     assert set(annotations.read(out / "phantom_008.mrk.json").names) == set(POINTS[2])

@@ -93,7 +93,8 @@ def _channel_names(cases: list[Case], form: Form | None) -> tuple[str, ...]:
     few = CASES_FOR_COLOUR if imageio.ending_of(cases[0].images[0]) in imageio.SIZELESS else CASES_FOR_CHANNELS
     for case in cases:
         try:
-            found[_channels_of(case, form)] += 1
+            with imageio.noticed():  # reading the case says what is odd
+                found[_channels_of(case, form)] += 1
         except AutolmkError as error:
             damaged = damaged or error
         if found.total() == few:

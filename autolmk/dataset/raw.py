@@ -353,9 +353,10 @@ class Dataset:
         """None where the header cannot be read: one unreadable case does not decide, and reading it says what is
         wrong."""
         try:
-            return imageio.read_geometry(
-                case.images[0], nifti_affine=self.description.nifti_affine
-            ), imageio.has_physical_size(case.images[0])
+            with imageio.noticed():  # reading the case says what is odd
+                return imageio.read_geometry(
+                    case.images[0], nifti_affine=self.description.nifti_affine
+                ), imageio.has_physical_size(case.images[0])
         except AutolmkError:
             return None
 
