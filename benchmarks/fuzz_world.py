@@ -17,12 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # for samples of other formats
+
 FOLDERS = "--raw {world}/raw --preprocessed {world}/preprocessed --results {world}/results"
 MAIN = "Dataset001_Fuzz"
 CPU = f"-device cpu {FOLDERS}"
 SHORT = f"--epochs 1 --set schedule.iterations_per_epoch=2 --workers 0 --threads 1 --no-compile {CPU}"
 IMAGES = f"-i {{world}}/raw/{MAIN}/imagesTs"
 MODEL = f"results/{MAIN}/heatmap__autolmkPlans__heatmap"
+IMPORTS = dict.fromkeys(
+    ("slicer", "csv", "deeplabcut", "sleap", "cldetection", "bids", "coco", "labelme", "pts", "verse", "mitk",
+     "imagej", "qupath"), ""
+) | {
+    "tps": "--y-from bottom --scale ignore --negatives real --curves points",
+    "morphologika": "--y-from top",
+    "nts": "--y-from top",
+    "amira": "--frame LPS",
+    "acsv": "--frame LPS",
+    "bigwarp": "--side moving",
+    "isbi2015": "--annotator junior",
+}  # fmt: skip
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".tif", ".jpg", ".bmp")
 
@@ -69,8 +83,15 @@ def commands() -> list[Command]:
         Command(f"check {n}", f"check {n} -np 0 {FOLDERS}", (f"raw/Dataset{n:03d}_*/**/*",), weight=0.5)
         for n in range(2, 2 + len(format_writers()))
     ]
+    imports = [
+        Command(f"import {name}", f"import_ --format {name} {{world}}/foreign/{name}/source {options} "
+                f"-o {{world}}/imported/Dataset001_New {FOLDERS}", (f"foreign/{name}/**/*",), ("imported",),
+                ("imported/Dataset001_New/dataset.json",), 0.5)
+        for name, options in IMPORTS.items()
+    ]  # fmt: skip
     return [
         *of_formats,
+        *imports,
         Command("check", f"check 1 -np 0 {FOLDERS}", (f"{raw}/**/*",), weight=2),
         Command("extract_fingerprint", f"extract_fingerprint -d 1 -np 0 {FOLDERS}", images, (pre,)),
         Command("plan_experiment", f"plan_experiment {planned}", (plans, described), (pre,), new_plans, 2),
@@ -118,6 +139,8 @@ def make_world(folder: Path, seed: int) -> Path:
     rng = np.random.default_rng(seed)
     for number, (name, write) in enumerate([("Fuzz", _write_main), *format_writers()], 1):
         write(given / "raw" / f"Dataset{number:03d}_{name}", rng)
+    for name in IMPORTS:
+        importlib.import_module("test_import_damage").source(given / "foreign" / name, name)
     single = f"-m {{world}}/{MODEL} --save_detections -device cpu"
     steps = [
         f"plan_and_preprocess -d 1 -pl heatmap --preset XS -np 0 {CPU}",

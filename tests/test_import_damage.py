@@ -28,7 +28,7 @@ COCO = {
 }
 SHAPES = {"shapes": [{"label": "S", "shape_type": "point", "points": [[1, 2]]}], "imagePath": "a.png"}
 FEATURE = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {"name": "S"}}
-CONTROLS = [{"label": "S", "position": [1, 2, 3], "positionStatus": "defined"}]
+CONTROLS = [{"label": "S", "position": [1, 2, 0], "positionStatus": "defined"}]
 MITK = (
     '<?xml version="1.0"?><point_set_file><point_set><time_series><Geometry3D><Offset x="0" y="0" z="0"/></Geometry3D>'
     "<point><id>0</id><x>1</x><y>2</y><z>3</z></point></time_series></point_set></point_set_file>"
@@ -75,11 +75,17 @@ def source(folder: Path, form: str) -> tuple[Path, Path]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(content)
     root = folder / "source"
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((20, 30), np.uint8)), str(root / "a.png"))
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((20, 30), np.uint8)), str(root / "1.png"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray((np.arange(600) % 251).astype(np.uint8).reshape(20, 30)), str(root / "a.png")
+    )
+    sitk.WriteImage(
+        sitk.GetImageFromArray((np.arange(600) % 251).astype(np.uint8).reshape(20, 30)), str(root / "1.png")
+    )
     for place in ("v.nii.gz", "v/v.nii.gz", "sub-1/anat/sub-1_T1w.nii.gz"):
         if (root / place).parent.is_dir():
-            sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 9, 10), np.uint8)), str(root / place))
+            sitk.WriteImage(
+                sitk.GetImageFromArray((np.arange(720) % 251).astype(np.uint8).reshape(8, 9, 10)), str(root / place)
+            )
     if form in ("tps", "nts", "pts", "amira", "mitk", "verse", "acsv", "bids"):
         (root / "1.png").unlink()
     return root, file

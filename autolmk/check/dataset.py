@@ -86,6 +86,7 @@ def _report(dataset: Dataset, faults: Sequence[Fault], findings: Sequence[Findin
                 "dataset",
                 "no training case is without a fault",
                 str(dataset.folder),
+                found=next((f"{f.case}: {f.problem}" for f in faults if f.severity == "case"), None),
                 remedy="mend the cases' own faults",
             ),
         ]

@@ -58,7 +58,10 @@ def _add_conventions(parser: common.Parser) -> None:
         "--curves": (("ignore", "points"), "whether points of curves are landmarks (tps)"),
         "--annotator": (("junior", "senior", "mean"), "whose points (isbi2015)"),
         "--side": (("moving", "target"), "points of which image (bigwarp)"),
-        "--names-from": (("label", "description"), "where files of 3D Slicer have the names (slicer, bids)"),
+        "--names-from": (
+            ("label", "description", "number", "order"),
+            "where files of 3D Slicer have the names (slicer, bids)",
+        ),
     }
     for name, (values, text) in choices.items():
         common.option(parser, *dict.fromkeys((name, name[:2] + name[2:].replace("-", "_"))), choices=values, help=text)

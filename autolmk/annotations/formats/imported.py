@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from autolmk.annotations.annotation import Annotation, Frame
+from autolmk.annotations.annotation import Annotation, Frame, NamesFrom
 from autolmk.errors import AutolmkError
 
 
@@ -32,7 +32,7 @@ class Options:
     annotator: Literal["junior", "senior", "mean"] | None = None
     side: Literal["moving", "target"] | None = None
     individual: str | None = None
-    names_from: Literal["label", "description"] | None = None
+    names_from: NamesFrom | None = None
     unlisted: Literal["unknown", "absent"] = "unknown"
     split: bool = False
 
