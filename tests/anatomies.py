@@ -74,7 +74,7 @@ def spine(seed: int, n: int) -> World:
             along, across = np.array([np.sin(a), np.cos(a)]), np.array([np.cos(a), -np.sin(a)])
             wedge = h * (1 + rng.normal(0, 0.05, 2)) / 2
             mid = at + along * h / 2
-            corners += [mid + sx * across * w / 2 + sy * along * wedge[sx > 0] for sy in (-1, 1) for sx in (-1, 1)]
+            corners += [mid + sx * across * w / 2 + sy * along * wedge[int(sx > 0)] for sy in (-1, 1) for sx in (-1, 1)]
             at = at + along * (h + d)
         points = np.array(corners) + _clicks(rng, (68, 2), 0.9)
         cases.append(_posed(rng, points, 5))
