@@ -108,7 +108,7 @@ def ribs(seed: int, n: int) -> World:
     """Two rows of 12 in 3D, mirror images of one another, in any pose."""
     rng = np.random.default_rng([13, seed])
     cases = []
-    modes = np.random.default_rng(5).normal(0, 2.0, (4, 24, 3))
+    modes = np.random.default_rng(5).normal(0, 1.2, (4, 24, 3))
     for _ in range(n):
         level = np.linspace(0, 1, 12) + rng.normal(0, 0.008, 12)
         half = np.stack([40 + 60 * np.sin(np.pi * (0.2 + 0.6 * level)), 30 * level**2, -220 * level], axis=1)
@@ -133,7 +133,7 @@ def face(seed: int, n: int) -> World:
     cases = []
     for _ in range(n):
         points = mean * np.exp(rng.normal(0, 0.07, 2))
-        shut, open_ = rng.uniform(0.1, 1.2), abs(rng.normal(0, 6))
+        shut, open_ = rng.uniform(0.3, 1.2), abs(rng.normal(0, 6))
         points[[1, 12], 1] -= 5 * (1 - shut)
         points[[3, 14], 1] += 5 * (1 - shut)
         points[[10, 21, 26, 27], 1] -= open_

@@ -10,10 +10,12 @@ Legend: N cases, L landmarks, P physical axes, K neighbours. In the frame and th
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from scipy.spatial import cKDTree
 
 from autolmk.geometry import FloatArray
@@ -27,12 +29,15 @@ FEWEST_SHOWN = 5  # cases that say what is typical of a relation
 REWEIGHTED = 6  # times
 PRIOR = 0.03  # weight of the pose of the whole case in a local rotation: what neighbours on a line leave open
 LEAST_TYPICAL = 0.5  # of the median relation's typical distance: the least that counts as typical
-MOST_STRANGE = 3.0  # how far a whole case may be stranger than others before that is held against it
-LIMIT = 5.0  # distance from the typical place over the typical one, from which a relation is broken
-TAIL = 2.7  # exponent that takes the ratio of the 90th percentile to the median to that limit; 5 if they are Gaussian
+MOST_STRANGE = 2.0  # times that a whole case may be stranger than others before that is held against it
+LIMIT = 5.0  # standard deviations from the typical place from which a relation is broken, if they are Gaussian
+TAIL = 2.5  # power of how much heavier than Gaussian the tails are, by which that limit is raised
+AGREEING = 2  # frames that must see the same
+OUTLYING = 1.5  # times that limit, from which a point at no other's place is an outlier
 NEARER = 0.5  # distance from another landmark's place over that from its own, below which a landmark took it
 COINCIDENT = 0.2  # distance of two landmarks over their typical one, below which they may be at one place
-SURELY_APART = 5.0  # typical distance of two landmarks over how much it varies, from which they are
+SAME = 1e-3  # below which they are
+SURELY_APART = {False: 5.0, True: 3.0}  # standard deviations that their distance must lack; if they are at the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +76,8 @@ def relations(mean: FloatArray, cases: FloatArray, training: BoolArray) -> Relat
     offsets.append(cases[:, known])
     places = [_median(o[training]) for o in offsets]
     away = [np.linalg.norm(o - p, axis=2) for o, p in zip(offsets, places, strict=True)]
-    local, first = _strangeness(away[:-1], training)
-    whole, second = _strangeness(away[-1:], training)
+    local, first = _strangeness(away[:-1], training, mean.shape[1])
+    whole, second = _strangeness(away[-1:], training, mean.shape[1])
     return Relations(tuple(members), tuple(offsets), tuple(places), (*local, *whole), (first, second))
 
 
@@ -103,7 +108,7 @@ def _median(values: FloatArray) -> FloatArray:
     return result
 
 
-def _strangeness(away: list[FloatArray], training: BoolArray) -> tuple[list[FloatArray], float]:
+def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[list[FloatArray], float]:
     """Distances F times (N, K) over what is typical of the relation and of the case; and the limit, which a heavier
     tail than a Gaussian's raises."""
     widths = np.cumsum([a.shape[1] for a in away])[:-1]
@@ -112,39 +117,55 @@ def _strangeness(away: list[FloatArray], training: BoolArray) -> tuple[list[Floa
     if not np.isfinite(typical).any():
         return [np.full_like(a, np.nan) for a in away], np.inf
     ratio = stacked / np.maximum(typical, max(LEAST_TYPICAL * float(np.nanmedian(typical)), 1e-9))
+    ratio *= stats.chi(p).median()
     shown = np.isfinite(ratio).any(axis=1)
     case = np.ones(len(ratio))
-    case[shown] = np.clip(np.nanmedian(ratio[shown], axis=1), 1.0, MOST_STRANGE)
+    case[shown] = np.nanquantile(ratio[shown], 0.25, axis=1)
+    case = np.clip(case / max(float(np.median(case[training & shown])), 1e-12), 1.0, MOST_STRANGE)
     ratio = ratio / case[:, None]
     pool = ratio[training]
     middle, high = np.quantile(pool[np.isfinite(pool)], [0.5, 0.9])
-    limit = max(LIMIT, float(high / max(middle, 1e-12)) ** TAIL)
-    return np.split(ratio, widths, axis=1), limit
+    heavier = (high / max(middle, 1e-12)) / (stats.chi(p).ppf(0.9) / stats.chi(p).median())
+    return np.split(ratio, widths, axis=1), LIMIT * max(1.0, float(heavier)) ** TAIL
 
 
-def misplaced(found: Relations, mean: FloatArray, case: int) -> dict[int, tuple[int, float]]:
-    """Landmarks of a case that lie at another's place as seen from some frame: which one's, and how strange that is."""
-    result: dict[int, tuple[int, float]] = {}
-    n = len(found.members) - 1
-    known = found.members[-1]
+def misplaced(found: Relations, mean: FloatArray, case: int) -> dict[int, int]:
+    """Landmarks of a case that lie at another's place, as several frames see it: whose."""
+    votes: Counter[tuple[int, int]] = Counter()
+    n, known = len(found.members) - 1, found.members[-1]
     for f, (members, strange) in enumerate(zip(found.members, found.strange, strict=True)):
-        limit = found.limits[f == n]
         with np.errstate(invalid="ignore"):
-            broken = np.flatnonzero(strange[case] > limit)
+            broken = np.flatnonzero(strange[case] > found.limits[f == n])
         if not len(broken):
             continue
         places = mean - (mean[known[f]] if f < n else 0.0)
         places[members] = found.places[f]
         for b in broken.tolist():
-            k = int(members[b])
-            at = found.offsets[f][case, b]
-            apart = np.linalg.norm(places - at, axis=1)
-            own = apart[k]
-            apart[k] = np.inf
+            apart = np.linalg.norm(places - found.offsets[f][case, b], axis=1)
+            own, apart[members[b]] = apart[members[b]], np.inf
             other = int(np.nanargmin(apart))
-            if apart[other] < NEARER * own and strange[case, b] > result.get(k, (0, 0.0))[1]:
-                result[k] = (other, float(strange[case, b]))
+            if apart[other] < NEARER * own:
+                votes[int(members[b]), other] += 1
+    result: dict[int, int] = {}
+    for (landmark, other), count in votes.most_common():
+        if count >= AGREEING:
+            result.setdefault(landmark, other)
     return result
+
+
+def outlying(found: Relations, case: int) -> list[int]:
+    """Landmarks of a case that lie far off as the whole case and at least half of their neighbours see it."""
+    n = len(found.members) - 1
+    seen, far = Counter[int](), Counter[int]()
+    for f in range(n):
+        strange = found.strange[f][case]
+        for k, z in zip(found.members[f].tolist(), strange.tolist(), strict=True):
+            seen[k] += z == z
+            far[k] += z > OUTLYING * found.limits[0]
+    whole = dict(zip(found.members[-1].tolist(), found.strange[-1][case].tolist(), strict=True))
+    return [
+        k for k, z in whole.items() if z > OUTLYING * found.limits[1] and far[k] >= max(AGREEING, (seen[k] + 1) // 2)
+    ]
 
 
 def coincident(cases: FloatArray, training: BoolArray) -> dict[int, list[tuple[int, int, float]]]:
@@ -169,7 +190,8 @@ def coincident(cases: FloatArray, training: BoolArray) -> dict[int, list[tuple[i
                 known[i, j] = _apart(cases[training, i] - cases[training, j])
             typical, spread = known[i, j]
             distance = float(np.linalg.norm(case[i] - case[j]))
-            if distance < COINCIDENT * typical and typical - distance > SURELY_APART * spread:
+            surely = SURELY_APART[distance < SAME * typical]
+            if distance < COINCIDENT * typical and typical - distance > surely * spread:
                 result.setdefault(c, []).append((i, j, typical))
     return result
 
