@@ -180,9 +180,7 @@ def hand(seed: int, n: int) -> World:
     return World(np.array(cases), names, rows, ())
 
 
-WORLDS: dict[str, Callable[[int, int], World]] = {
-    f.__name__: f for f in (spine, column, ribs, face, skull, hand)
-}
+WORLDS: dict[str, Callable[[int, int], World]] = {f.__name__: f for f in (spine, column, ribs, face, skull, hand)}
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ PRIOR = 0.03  # weight of the pose of the whole case in a local rotation: what n
 LEAST_TYPICAL = 0.5  # of the median relation's typical distance: the least that counts as typical
 MOST_STRANGE = 2.0  # times that a whole case may be stranger than others before that is held against it
 LIMIT = 5.0  # standard deviations from the typical place from which a relation is broken, if they are Gaussian
-TAIL = 2.5  # power of how much heavier than Gaussian the tails are, by which that limit is raised
+HIGH = 0.85  # quantile that tells it
+TAIL = 3.0  # power of how much heavier than Gaussian the tails are, by which that limit is raised
 AGREEING = 2  # frames that must see the same
 OUTLYING = 1.5  # times that limit, from which a point at no other's place is an outlier
 NEARER = 0.5  # distance from another landmark's place over that from its own, below which a landmark took it
@@ -124,8 +125,8 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
     case = np.clip(case / max(float(np.median(case[training & shown])), 1e-12), 1.0, MOST_STRANGE)
     ratio = ratio / case[:, None]
     pool = ratio[training]
-    middle, high = np.quantile(pool[np.isfinite(pool)], [0.5, 0.9])
-    heavier = (high / max(middle, 1e-12)) / (stats.chi(p).ppf(0.9) / stats.chi(p).median())
+    middle, high = np.quantile(pool[np.isfinite(pool)], [0.5, HIGH])
+    heavier = (high / max(middle, 1e-12)) / (stats.chi(p).ppf(HIGH) / stats.chi(p).median())
     return np.split(ratio, widths, axis=1), LIMIT * max(1.0, float(heavier)) ** TAIL
 
 
