@@ -1,4 +1,4 @@
-"""Simulated populations of landmark configurations, and faults of annotation in them. Each world: cases (N, L, P), names."""
+"""Simulated populations of landmark configurations of several kinds of anatomy, and faults of annotation in them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def face(seed: int, n: int) -> World:
     brow = np.array([[-15, 16], [-5, 20], [6, 20], [15, 15]])
     middle = np.array([[0, 30], [0, 5], [0, -8], [0, -24], [0, -32], [0, -60], [0, 62]])
     mouth = np.array([[-22, -28], [-9, -22], [-10, -35]])
-    side = np.concatenate([eye + [-28, 22], brow + [-28, 22], mouth])
+    side = np.concatenate([eye + np.array([-28, 22]), brow + np.array([-28, 22]), mouth])
     mean = np.concatenate([side, side * [-1, 1], middle])
     modes = np.random.default_rng(6).normal(0, 1.2, (5, len(mean), 2))
     cases = []

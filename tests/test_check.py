@@ -390,7 +390,6 @@ WARNINGS: list[tuple[Callable[[Path], None], str, str]] = [
     (all_pairs_swapped, "all left/right pairs of a case look swapped", "exchanged"),
     (outlier, "far from where the other cases' shape puts them", "Crown"),
     (unknown_name, "an unknown landmark name", "did you mean 'Nose'"),
-    (same_place, "two landmarks are at the same place", "Nose and Crown"),
     (wrong_number, "numTraining", "40"),
     (never_present, "never present in the training cases", "Sella (absent in 8, unknown in 0 of 8 cases)"),
     (never_known, "never present in the training cases", "Sella (absent in 0, unknown in 8 of 8 cases)"),

@@ -1,7 +1,7 @@
 """Where each landmark lies as seen from its neighbours and from all, over what is typical of that relation.
 
-A curved spine is far from the mean shape everywhere, but each vertebra still lies where its neighbours let expect it. So
-each landmark spans a frame: its own place, the scale of the case's pose, and the rotation that brings its nearest
+A curved spine is far from the mean shape everywhere, but each vertebra still lies where its neighbours let expect it.
+So each landmark spans a frame: its own place, the scale of the case's pose, and the rotation that brings its nearest
 landmarks into order (robustly, Geman-McClure). In it, each neighbour has a place that is typical over the cases, and a
 typical distance from it. The pose of the whole case is one frame more, of all landmarks.
 
@@ -30,28 +30,29 @@ REWEIGHTED = 6  # times
 PRIOR = 0.03  # weight of the pose of the whole case in a local rotation: what neighbours on a line leave open
 LEAST_TYPICAL = 0.5  # of the median relation's typical distance: the least that counts as typical
 MOST_STRANGE = 2.0  # times that a whole case may be stranger than others before that is held against it
-LIMIT = 5.0  # standard deviations from the typical place from which a relation is broken, if they are Gaussian
+LIMIT = 4.0  # standard deviations from the typical place from which a relation is broken, if they are Gaussian
 HIGH = 0.85  # quantile that tells it
 TAIL = 3.0  # power of how much heavier than Gaussian the tails are, by which that limit is raised
-AGREEING = 2  # frames that must see the same
-OUTLYING = 1.5  # times that limit, from which a point at no other's place is an outlier
+AGREEING = ((2, 1.0), (3, 0.75))  # frames that must see the same, and over how much of that limit
+OUTLYING = 1.9  # times that limit, from which a point at no other's place is an outlier
 NEARER = 0.5  # distance from another landmark's place over that from its own, below which a landmark took it
 COINCIDENT = 0.2  # distance of two landmarks over their typical one, below which they may be at one place
 SAME = 1e-3  # below which they are
-SURELY_APART = {False: 5.0, True: 3.0}  # standard deviations that their distance must lack; if they are at the same
+SURELY_APART = {False: 5.0, True: 3.0}  # standard deviations that they must be nearer than usual; if at the very same
 
 
 @dataclass(frozen=True, eq=False)
 class Relations:
     """Of F frames, the last that of the whole case. members: F times (K,) landmarks that are seen in each. offsets:
     F times (N, K, P), places: F times (K, P), the typical ones. strange: F times (N, K), distance from the typical
-    place over what is typical of the relation and of the case."""
+    place over what is typical of the relation and of the case. limits: of that, in the frames of landmarks and
+    in that of all."""
 
     members: tuple[IntArray, ...]
     offsets: tuple[FloatArray, ...]
     places: tuple[FloatArray, ...]
     strange: tuple[FloatArray, ...]
-    limits: tuple[float, float]  # in the frames of landmarks, in that of all
+    limits: tuple[float, float]
 
 
 def aligned(shape: MeanShape, points: FloatArray) -> FloatArray:
@@ -132,11 +133,12 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
 
 def misplaced(found: Relations, mean: FloatArray, case: int) -> dict[int, int]:
     """Landmarks of a case that lie at another's place, as several frames see it: whose."""
-    votes: Counter[tuple[int, int]] = Counter()
+    seen: dict[tuple[int, int], list[float]] = {}
     n, known = len(found.members) - 1, found.members[-1]
     for f, (members, strange) in enumerate(zip(found.members, found.strange, strict=True)):
         with np.errstate(invalid="ignore"):
-            broken = np.flatnonzero(strange[case] > found.limits[f == n])
+            over = strange[case] / found.limits[f == n]
+            broken = np.flatnonzero(over > AGREEING[-1][1])
         if not len(broken):
             continue
         places = mean - (mean[known[f]] if f < n else 0.0)
@@ -146,10 +148,10 @@ def misplaced(found: Relations, mean: FloatArray, case: int) -> dict[int, int]:
             own, apart[members[b]] = apart[members[b]], np.inf
             other = int(np.nanargmin(apart))
             if apart[other] < NEARER * own:
-                votes[int(members[b]), other] += 1
+                seen.setdefault((int(members[b]), other), []).append(float(over[b]))
     result: dict[int, int] = {}
-    for (landmark, other), count in votes.most_common():
-        if count >= AGREEING:
+    for (landmark, other), votes in sorted(seen.items(), key=lambda item: (-len(item[1]), -max(item[1]))):
+        if any(sum(vote > least for vote in votes) >= count for count, least in AGREEING):
             result.setdefault(landmark, other)
     return result
 
@@ -165,7 +167,9 @@ def outlying(found: Relations, case: int) -> list[int]:
             far[k] += z > OUTLYING * found.limits[0]
     whole = dict(zip(found.members[-1].tolist(), found.strange[-1][case].tolist(), strict=True))
     return [
-        k for k, z in whole.items() if z > OUTLYING * found.limits[1] and far[k] >= max(AGREEING, (seen[k] + 1) // 2)
+        k
+        for k, z in whole.items()
+        if z > OUTLYING * found.limits[1] and far[k] >= max(AGREEING[0][0], (seen[k] + 1) // 2)
     ]
 
 

@@ -29,9 +29,9 @@ FRAME_GAIN = 0.25  # distance from the typical place in another frame, over the 
 def population_faults(
     findings: Sequence[Findings], names: Sequence[str], pairs: Sequence[tuple[str, str]], unit: str
 ) -> list[Fault]:
-    """Faults of cases that are unlike the training cases: landmarks at one place that elsewhere lie apart are a fault of
-    the case, all else is a warning. findings: of good cases, test cases too, which do not say what is typical. pairs:
-    that dataset.json declares."""
+    """Faults of cases that are unlike the training cases: landmarks at one place that elsewhere lie apart are a fault
+    of the case, all else is a warning. findings: of good cases, test cases too, which do not say what is typical.
+    pairs: that dataset.json declares."""
     findings = [f for f in findings if f.summary is not None]
     training = np.array([f.split == "Tr" for f in findings], dtype=bool)
     if training.sum() < FEWEST_CASES:
@@ -117,7 +117,7 @@ def _order_faults(
                 "landmarks lie where others are expected",
                 found=some([f"{names[i]} at the place of {names[j]}" for i, j in rest.items()]),
                 expected="each where its neighbours lie in the other cases",
-                remedy="see whether names are shifted by one, backwards or exchanged, or one is stored twice or left out",
+                remedy="see whether names are exchanged, backwards or shifted by one, or one is stored twice or left out",
             )
         )
     return faults
