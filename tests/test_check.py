@@ -170,6 +170,12 @@ def ras_in_one_case(folder: Path) -> None:
     write_rows(folder, 3, case_points(3) * [-1, -1, 1])
 
 
+def same_place(folder: Path) -> None:
+    points = case_points(3)
+    points[9] = points[6]
+    write_points(folder, 3, points)
+
+
 CASE_FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (truncated, "truncated", "case3_0000.nii.gz"),
     (no_landmarks, "a case has no landmarks", ""),
@@ -181,6 +187,7 @@ CASE_FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (extra_channel, "more channels than the dataset", ""),
     (voxels_in_one_case, "another frame than said", "case3.csv"),
     (ras_in_one_case, "another frame than said", "case3.csv"),
+    (same_place, "landmarks are at one place that lie apart in the other cases", "case3.mrk.json"),
 ]
 
 
@@ -340,12 +347,6 @@ def outlier(folder: Path) -> None:
 
 def unknown_name(folder: Path) -> None:
     write_points(folder, 3, np.concatenate([case_points(3), [CENTRE]]), (*NAMES, "Nosse"))
-
-
-def same_place(folder: Path) -> None:
-    points = case_points(3)
-    points[9] = points[6]
-    write_points(folder, 3, points)
 
 
 def wrong_number(folder: Path) -> None:

@@ -117,7 +117,7 @@ def _order_faults(
                 "landmarks lie where others are expected",
                 found=some([f"{names[i]} at the place of {names[j]}" for i, j in rest.items()]),
                 expected="each where its neighbours lie in the other cases",
-                remedy="see whether names are exchanged, backwards or shifted by one, or one is stored twice or left out",
+                remedy="see whether names are exchanged, backwards or shifted by one, or one is there twice or left out",
             )
         )
     return faults
