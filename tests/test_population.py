@@ -17,7 +17,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
 
 ONE_PLACE = "landmarks are at one place that lie apart in the other cases"
-BESIDE_OTHERS = ("stored_twice", "drawn_twice", "stored_twice_and_shifted", "part_backwards")
+ROWS = ("stored_twice", "drawn_twice", "stored_twice_and_shifted", "part_backwards")
 
 
 def found(points: FloatArray, names: tuple[str, ...], test: tuple[int, ...] = ()) -> dict[int, list[Fault]]:
@@ -55,8 +55,8 @@ def planted(world: World, kind: str, seed: int, cases: tuple[int, ...] = (3, 17)
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_kind_of_fault_is_found_in_a_spine(kind: str) -> None:
-    """Of 40 cases with two faulty ones; at most one of the others is doubted."""
-    world = WORLDS["spine"](1, 40)
+    """Of 30 cases with two faulty ones; at most one of the others is doubted."""
+    world = WORLDS["spine"](1, 30)
     faults = found(planted(world, kind, 1), world.names)
     assert {3, 17} <= set(faults) and len(faults) <= 3
     if kind in ("stored_twice", "drawn_twice", "stored_twice_and_shifted", "two_at_one_place"):
@@ -65,22 +65,23 @@ def test_every_kind_of_fault_is_found_in_a_spine(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORLDS)
-@pytest.mark.parametrize("kind", BESIDE_OTHERS)
-def test_rows_out_of_order_are_found_in_all_anatomy(name: str, kind: str) -> None:
-    world = WORLDS[name](2, 40)
-    if not world.blocks:
-        kind = "rows_shifted"  # anatomy without rows
-    whole = tuple(i for i in range(40) if np.isfinite(world.points[i]).all()) or (3, 17)
-    faults = found(planted(world, kind, 2, whole[:2]), world.names)
-    assert set(whole[:2]) <= set(faults) and len(faults) <= 3
+def test_rows_out_of_order_are_found_in_all_anatomy(name: str) -> None:
+    world = WORLDS[name](2, 50)
+    kinds = ROWS if world.blocks else ("rows_shifted", "all_sides_swapped")
+    whole = [i for i in range(50) if np.isfinite(world.points[i]).mean() > 0.9][: len(kinds)]
+    points = world.points
+    for case, kind in zip(whole, kinds, strict=True):
+        points = planted(World(points, world.names, world.blocks, world.sides, world.posed), kind, 2, (case,))
+    faults = found(points, world.names)
+    assert set(whole) <= set(faults) and len(faults) <= len(whole) + 1
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_sound_cases_are_not_doubted(name: str) -> None:
     """Scoliosis, shut eyes, bent fingers and missing points are no faults."""
-    world = WORLDS[name](3, 100)
+    world = WORLDS[name](3, 50)
     faults = found(world.points, world.names)
-    assert len(faults) <= 2
+    assert len(faults) <= 1
     assert not any(f.severity == "case" for case in faults.values() for f in case)
 
 

@@ -18,7 +18,7 @@ from autolmk.geometry import FloatArray
 from autolmk.shape import MeanShape, fit_similarity, mean_shape
 
 FEWEST_CASES = 5  # below which nothing is typical
-OUTLIER = 6.0  # standard deviations (robust) over the cases
+UNLIKE = 4.0  # standard deviations (robust) over the cases that this gain is beyond theirs
 EXCHANGED = 0.35  # deviation after an exchange of left and right, over the one before
 LEAST_GAIN = 0.25  # logarithm of that gain, where other cases lose by it
 LEAST_EXTENT = 0.3  # of an axis of the mean shape over the longest, from which it tells a pose
@@ -117,7 +117,7 @@ def _order_faults(
                 "landmarks lie where others are expected",
                 found=some([f"{names[i]} at the place of {names[j]}" for i, j in rest.items()]),
                 expected="each where its neighbours lie in the other cases",
-                remedy="see whether names are exchanged, backwards or shifted by one, or one is there twice or left out",
+                remedy="see whether names are exchanged, backwards or shifted, or one is there twice or left out",
             )
         )
     return faults
@@ -194,7 +194,7 @@ def _mirrored_faults(
     spread = 1.4826 * float(np.median(np.abs(known - usual))) if len(known) >= FEWEST_CASES else np.nan
     with np.errstate(invalid="ignore"):
         swapped = (gain > -np.log(EXCHANGED)) | (
-            (gain > max(LEAST_GAIN, -usual / 2)) & (gain - usual > OUTLIER * spread)
+            (gain > max(LEAST_GAIN, -usual / 2)) & (gain - usual > UNLIKE * spread)
         )
     return {
         i: _fault(
