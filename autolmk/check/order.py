@@ -66,12 +66,12 @@ def aligned(shape: MeanShape, points: FloatArray) -> FloatArray:
 
 def relations(mean: FloatArray, cases: FloatArray, training: BoolArray) -> Relations:
     """Of cases (N, L, P), aligned to the mean shape (L, P). training: (N,) those that say what is typical."""
-    known = np.flatnonzero(np.isfinite(mean).all(axis=1))
+    known: IntArray = np.flatnonzero(np.isfinite(mean).all(axis=1))
     tree = cKDTree(mean[known])
     members, offsets = [], []
     for j in known.tolist():
         _, near = tree.query(mean[j], min(NEIGHBOURS + 1, len(known)))
-        near = known[[k for k in np.atleast_1d(near) if known[k] != j]]
+        near = np.array([k for k in known[np.atleast_1d(near)].tolist() if k != j], dtype=np.int_)
         members.append(near)
         offsets.append(_turned(mean[near] - mean[j], cases[:, near] - cases[:, [j]]))
     members.append(known)
@@ -85,7 +85,7 @@ def relations(mean: FloatArray, cases: FloatArray, training: BoolArray) -> Relat
 
 def _turned(typical: FloatArray, seen: FloatArray) -> FloatArray:
     """Offsets of the neighbours (N, K, P), turned so that they fit the mean shape's (K, P)."""
-    shown = np.isfinite(seen).all(axis=2)
+    shown = np.asarray(np.isfinite(seen).all(axis=2))
     y, p = np.where(shown[..., None], seen, 0.0), typical.shape[1]
     weight = shown.astype(np.float64)
     for _ in range(REWEIGHTED):
@@ -120,7 +120,7 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
         return [np.full_like(a, np.nan) for a in away], np.inf
     ratio = stacked / np.maximum(typical, max(LEAST_TYPICAL * float(np.nanmedian(typical)), 1e-9))
     ratio *= stats.chi(p).median()
-    shown = np.isfinite(ratio).any(axis=1)
+    shown = np.asarray(np.isfinite(ratio).any(axis=1))
     case = np.ones(len(ratio))
     case[shown] = np.nanquantile(ratio[shown], 0.25, axis=1)
     case = np.clip(case / max(float(np.median(case[training & shown])), 1e-12), 1.0, MOST_STRANGE)
