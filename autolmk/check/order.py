@@ -36,7 +36,7 @@ TAIL = 3.0  # power of how much heavier than Gaussian the tails are, by which th
 AGREEING = ((2, 1.6), (3, 0.75))  # frames that must see the same, and over how much of that limit
 OUTLYING = 1.9  # times that limit, from which a point at no other's place is an outlier
 NEARER = 0.5  # distance from another landmark's place over that from its own, below which a landmark took it
-COINCIDENT = 0.2  # distance of two landmarks over their typical one, below which they may be at one place
+COINCIDENT = 0.1  # distance of two landmarks over their typical one, below which they may be at one place
 SAME = 1e-3  # below which they are
 SURELY_APART = {False: 5.0, True: 3.0}  # standard deviations that they must be nearer than usual; if at the very same
 
