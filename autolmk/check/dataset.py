@@ -50,9 +50,9 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
     named = {f"{f.split}/{f.case.identifier}": f.names for f in findings if f.split == "Tr"}
     faults += name_faults(named, dataset.folder / "landmarksTr", inferred=not lists_landmarks(dataset.folder))
     good = [f for f in findings if f.summary is not None and not faulty(f, faults)]
-    training = [f for f in good if f.split == "Tr"]
     unit = dataset.unit if good else "mm"
     faults += population_faults(good, dataset.landmark_names, dataset.pairs, unit)
+    training = [f for f in good if f.split == "Tr" and not faulty(f, faults)]
     faults += _never_seen(dataset, training)
     summaries = [f.summary for f in training if f.summary is not None]
     faults += slice_faults(dataset.co_slice_groups, summaries, unit, dataset.folder / "dataset.json")

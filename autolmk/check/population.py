@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from autolmk.annotations import Frame
 from autolmk.check.case import FRAME_WORDS, Findings
+from autolmk.check.order import aligned, coincident, misplaced, outlying, relations
 from autolmk.check.report import Fault
 from autolmk.errors import some
 from autolmk.fingerprint.symmetry import mirror
 from autolmk.geometry import FloatArray
-from autolmk.shape import MeanShape, fit_similarity, mean_shape, shape_deviations
+from autolmk.shape import MeanShape, fit_similarity, mean_shape
 
 FEWEST_CASES = 5  # below which nothing is typical
-OUTLIER = 6.0  # deviation of a landmark over what is typical of it
-LEAST_OUTLIER = 4.0  # and over what is typical of all
-EXCHANGED = 0.35  # deviation after an exchange of two names, over the one before
+UNLIKE = 4.0  # standard deviations (robust) over the cases that this gain is beyond theirs
+EXCHANGED = 0.35  # deviation after an exchange of left and right, over the one before
+LEAST_GAIN = 0.25  # logarithm of that gain, where other cases lose by it
+LEAST_EXTENT = 0.3  # of an axis of the mean shape over the longest, from which it tells a pose
+ONE_WAY, OTHER_WAY = 45.0, 135.0  # degrees that such an axis is turned in nearly all cases; in one that is upside down
 FRAME_GAIN = 0.25  # distance from the typical place in another frame, over the one in the frame that counts
 
 
 def population_faults(
     findings: Sequence[Findings], names: Sequence[str], pairs: Sequence[tuple[str, str]], unit: str
 ) -> list[Fault]:
-    """Warnings about cases that are unlike the training cases. findings: of good cases, test cases too, which do not
-    say what is typical. pairs: that dataset.json declares."""
+    """Faults of cases that are unlike the training cases: landmarks at one place that elsewhere lie apart are a fault
+    of the case, all else is a warning. findings: of good cases, test cases too, which do not say what is typical.
+    pairs: that dataset.json declares."""
     findings = [f for f in findings if f.summary is not None]
     training = np.array([f.split == "Tr" for f in findings], dtype=bool)
     if training.sum() < FEWEST_CASES:
         return []
     points = np.stack([f.summary.landmarks.points for f in findings if f.summary is not None])
+    faults = _frame_faults(findings, training)
     if points.shape[1] < points.shape[2] + 2 or np.isfinite(points[training]).all(axis=2).sum() < 2 * FEWEST_CASES:
-        return _frame_faults(findings, training)
+        return faults
     shape = _posed(mean_shape(points[training]), points, training)
     found = mirror(shape.points, names, pairs or None)
     partner = {a: b for pair in (found.pairs if found else pairs) for a, b in (pair, pair[::-1])}
-    deviations = shape_deviations(shape, points)
-    typical = _typical(deviations[training])
-    faults = _frame_faults(findings, training)
-    for finding, case_points, deviation, pose in zip(findings, points, deviations, shape.poses, strict=True):
-        mirrored = _mirrored_fault(finding, case_points, shape, partner, names)
-        if mirrored is not None:
-            faults.append(mirrored)
-        elif pose is not None:
-            faults += _outlier_faults(
-                finding, case_points, deviation, typical, pose.apply(shape.points), partner, names, unit
-            )
+    cases = aligned(shape, points)
+    at_one_place = coincident(cases, training)
+    turned = _turned_cases(shape, training)
+    whole = _mirrored_faults(findings, points, shape, partner, names)
+    seen = relations(shape.points, cases, training)
+    for i, finding in enumerate(findings):
+        scale = pose.scale if (pose := shape.poses[i]) is not None else 1.0
+        if i in at_one_place:
+            faults.append(_one_place_fault(finding, at_one_place[i], names, scale, unit))
+        if i in whole or i in turned:
+            faults.append(whole[i] if i in whole else _turned_fault(finding, turned[i]))
+            continue
+        doubled = {k for a, b, _ in at_one_place.get(i, []) for k in (a, b)}
+        taken = {k: other for k, other in misplaced(seen, shape.points, i).items() if k not in doubled}
+        faults += _order_faults(finding, taken, partner, names)
+        far = [k for k in outlying(seen, i) if k not in doubled and k not in taken]
+        if far:
+            faults.append(_outlier_fault(finding, far, cases, i, training, names, scale, unit))
     return faults
 
 
@@ -65,95 +77,147 @@ def _posed(shape: MeanShape, points: FloatArray, training: npt.NDArray[np.bool_]
     )
 
 
-def _typical(deviations: FloatArray) -> FloatArray:
-    """(L,) median deviation of each landmark (N, L), NaN where too few cases show it."""
-    counts = np.isfinite(deviations).sum(axis=0)
-    result = np.full(deviations.shape[1], np.nan)
-    enough = counts >= FEWEST_CASES
-    result[enough] = np.nanmedian(deviations[:, enough], axis=0)
-    return result
+def _one_place_fault(
+    finding: Findings, pairs: list[tuple[int, int, float]], names: Sequence[str], scale: float, unit: str
+) -> Fault:
+    listed = [f"{names[a]} and {names[b]} (typically {scale * apart:.1f} {unit} apart)" for a, b, apart in pairs]
+    fault = _fault(
+        finding,
+        "landmarks are at one place that lie apart in the other cases",
+        found=some(listed),
+        expected="each landmark at its own place",
+        remedy="place the wrong one of the two anew, or call it absent or unknown; if several are stored twice, "
+        "see whether the names of the following ones are shifted",
+    )
+    return replace(fault, severity="case", split=finding.split)
 
 
-def _outlier_faults(
-    finding: Findings,
-    points: FloatArray,
-    deviation: FloatArray,
-    typical: FloatArray,
-    expected: FloatArray,
-    partner: dict[str, str],
-    names: Sequence[str],
-    unit: str,
+def _order_faults(
+    finding: Findings, taken: dict[int, int], partner: dict[str, str], names: Sequence[str]
 ) -> list[Fault]:
-    overall = float(np.nanmedian(typical)) if np.isfinite(typical).any() else np.nan
-    limit = np.maximum(OUTLIER * typical, LEAST_OUTLIER * overall)
-    with np.errstate(invalid="ignore"):
-        far = np.flatnonzero(deviation > limit)
-    exchanged = _exchanged(points, expected, deviation, far)
-    faults = []
-    for i, j in exchanged:
-        sides = partner.get(names[i]) == names[j]
-        faults.append(
-            _fault(
-                finding,
-                "a left/right pair looks swapped" if sides else "the names of two landmarks look exchanged",
-                found=f"{names[i]} and {names[j]} are {deviation[i]:.1f} and {deviation[j]:.1f} {unit} off, "
-                f"each near the other's place",
-                expected=f"typically {typical[i]:.1f} and {typical[j]:.1f} {unit}",
-                remedy="look at the two points, and exchange their names in the annotation if so",
+    """taken: landmarks at the place of another one, and whose."""
+    faults, rest = [], dict(taken)
+    for i, j in taken.items():
+        if i < j and taken.get(j) == i:
+            del rest[i], rest[j]
+            sides = partner.get(names[i]) == names[j]
+            faults.append(
+                _fault(
+                    finding,
+                    "a left/right pair looks swapped" if sides else "the names of two landmarks look exchanged",
+                    found=f"{names[i]} and {names[j]} each lie near the other's place",
+                    expected="each where its neighbours lie in the other cases",
+                    remedy="look at the two points, and exchange their names in the annotation if so",
+                )
             )
-        )
-    rest = [i for i in far[np.argsort(-deviation[far])] if i not in {k for pair in exchanged for k in pair}]
     if rest:
         faults.append(
             _fault(
                 finding,
-                "points lie far from where the other cases' shape puts them",
-                found=some([f"{names[i]} {deviation[i]:.1f} {unit} (typically {typical[i]:.1f})" for i in rest]),
-                expected="a shape like the others', after alignment (Procrustes)",
-                remedy="look at these points; true anatomy may stay",
+                "landmarks lie where others are expected",
+                found=some([f"{names[i]} at the place of {names[j]}" for i, j in rest.items()]),
+                expected="each where its neighbours lie in the other cases",
+                remedy="see whether names are exchanged, backwards or shifted, or one is there twice or left out",
             )
         )
     return faults
 
 
-def _exchanged(
-    points: FloatArray, expected: FloatArray, deviation: FloatArray, far: npt.NDArray[np.int_]
-) -> list[tuple[int, int]]:
-    """Pairs of outliers that lie at each other's expected place: the cheapest assignment of points to places."""
-    if len(far) < 2:
-        return []
-    apart = np.linalg.norm(points[far][:, None] - expected[far][None], axis=2)
-    rows, columns = linear_sum_assignment(apart)
-    place = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    return [
-        (int(far[a]), int(far[b]))
-        for a, b in place.items()
-        if a < b and place[b] == a and apart[a, b] + apart[b, a] < EXCHANGED * (deviation[far[a]] + deviation[far[b]])
-    ]
-
-
-def _mirrored_fault(
-    finding: Findings, points: FloatArray, shape: MeanShape, partner: dict[str, str], names: Sequence[str]
-) -> Fault | None:
-    """All left and right names exchanged: the shape fits far better with every pair swapped."""
-    where = {name: i for i, name in enumerate(names)}
-    swapped = points[[where[partner.get(name, name)] for name in names]]
-    seen = np.asarray(np.isfinite(points + shape.points).all(axis=1))
-    shown = sum(name in partner and bool(seen[i]) for i, name in enumerate(names))
-    if shown < 4 or seen.sum() < points.shape[1] + 2:
-        return None
-    as_is = fit_similarity(shape.points, points, robust=False).residuals
-    exchanged = fit_similarity(shape.points, swapped, robust=False).residuals
-    before, after = float(np.nanmean(as_is)), float(np.nanmean(exchanged))
-    if not after < EXCHANGED * before:
-        return None
+def _outlier_fault(
+    finding: Findings,
+    far: list[int],
+    cases: FloatArray,
+    i: int,
+    training: npt.NDArray[np.bool_],
+    names: Sequence[str],
+    scale: float,
+    unit: str,
+) -> Fault:
+    away = scale * np.linalg.norm(cases[:, far] - np.nanmedian(cases[training][:, far], axis=0), axis=2)
+    typical = np.nanmedian(away[training], axis=0)
+    order = np.argsort(-away[i])
     return _fault(
         finding,
-        "all left/right pairs of a case look swapped, or its image is mirrored",
-        found=f"the points are {before:.1f} off the other cases' shape, with left and right exchanged {after:.1f}",
-        expected="left where the other cases have left",
-        remedy="see whether the image or the names are the wrong way round (an axis flipped on export, say)",
+        "points lie far from where the other cases' shape puts them",
+        found=some([f"{names[far[k]]} {away[i, k]:.1f} {unit} (typically {typical[k]:.1f})" for k in order]),
+        expected="a shape like the others', after alignment (Procrustes)",
+        remedy="look at these points; true anatomy may stay",
     )
+
+
+def _turned_cases(shape: MeanShape, training: npt.NDArray[np.bool_]) -> dict[int, float]:
+    """Cases whose main axis points the other way, where those of nearly all point one way: by how many degrees."""
+    centred = shape.points[np.isfinite(shape.points).all(axis=1)]
+    centred = centred - centred.mean(axis=0)
+    _, extent, axes = np.linalg.svd(centred, full_matrices=False)
+    result: dict[int, float] = {}
+    for axis in axes[extent >= LEAST_EXTENT * extent[0]]:
+        ways = np.array([np.full(len(axis), np.nan) if pose is None else pose.rotation @ axis for pose in shape.poses])
+        typical = np.nanmedian(ways[training], axis=0)
+        cosine = ways @ typical / max(float(np.linalg.norm(typical)), 1e-12)
+        angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        if not np.nanquantile(angles[training], 0.8) < ONE_WAY:
+            continue
+        with np.errstate(invalid="ignore"):
+            for i in np.flatnonzero(angles > OTHER_WAY).tolist():
+                result[i] = max(result.get(i, 0.0), float(angles[i]))
+    return result
+
+
+def _turned_fault(finding: Findings, degrees: float) -> Fault:
+    return _fault(
+        finding,
+        "a case is upside down, or its landmarks run backwards",
+        found=f"the landmarks are turned by {degrees:.0f} degrees against those of the other cases",
+        expected=f"at most {ONE_WAY:.0f} degrees, as in most cases",
+        remedy="see whether the image was turned, or the names are in the reverse order",
+    )
+
+
+def _mirrored_faults(
+    findings: Sequence[Findings],
+    points: FloatArray,
+    shape: MeanShape,
+    partner: dict[str, str],
+    names: Sequence[str],
+) -> dict[int, Fault]:
+    """All left and right names exchanged, or the image mirrored: the shape fits far better with every pair swapped, or
+    that much better than in other cases."""
+    where = {name: i for i, name in enumerate(names)}
+    swap = [where[partner.get(name, name)] for name in names]
+    errors = np.array([_swapped_errors(case, shape, swap) for case in points])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.log(errors[:, 0] / errors[:, 1])  # > 0: better with left and right exchanged
+    training = np.array([f.split == "Tr" for f in findings], dtype=bool)
+    known = gain[training & np.isfinite(gain)]
+    usual = float(np.median(known)) if len(known) >= FEWEST_CASES else np.nan
+    spread = 1.4826 * float(np.median(np.abs(known - usual))) if len(known) >= FEWEST_CASES else np.nan
+    with np.errstate(invalid="ignore"):
+        swapped = (gain > -np.log(EXCHANGED)) | (
+            (gain > max(LEAST_GAIN, -usual / 2)) & (gain - usual > UNLIKE * spread)
+        )
+    return {
+        i: _fault(
+            findings[i],
+            "all left/right pairs of a case look swapped, or its image is mirrored",
+            found=f"the points are {errors[i, 0]:.1f} off the other cases' shape, with left and right exchanged "
+            f"{errors[i, 1]:.1f}",
+            expected="left where the other cases have left",
+            remedy="see whether the image or the names are the wrong way round (an axis flipped on export, say)",
+        )
+        for i in np.flatnonzero(swapped).tolist()
+    }
+
+
+def _swapped_errors(points: FloatArray, shape: MeanShape, swap: list[int]) -> tuple[float, float]:
+    """Mean distance from the fitted mean shape, as it is and with every pair exchanged; NaN where too few are seen."""
+    seen = np.asarray(np.isfinite(points + shape.points).all(axis=1))
+    both = np.asarray(np.isfinite(points[swap] + shape.points).all(axis=1)) & seen
+    if sum(i != j and bool(both[i]) for i, j in enumerate(swap)) < 4 or both.sum() < points.shape[1] + 2:
+        return np.nan, np.nan
+    as_is = fit_similarity(shape.points[both], points[both], robust=False).residuals
+    exchanged = fit_similarity(shape.points[both], points[swap][both], robust=False).residuals
+    return float(np.nanmean(as_is)), float(np.nanmean(exchanged))
 
 
 def _frame_faults(findings: Sequence[Findings], training: npt.NDArray[np.bool_]) -> list[Fault]:
