@@ -1,10 +1,9 @@
 """CPU seconds and memory of check, fingerprint, splits and evaluation by the number of cases, on tiny images.
 
-    python benchmarks/scale.py [--sizes 1000 10000]
+    python benchmarks/scale.py [--sizes 1000 10000] [--stages evaluate]
 
-Each size and stage runs in a process of its own. Wanted: CPU seconds at 10 times the cases at most 12 times as
-many, and
-a few KB a case of memory, which are the results themselves.
+Each size and stage runs in a process of its own. Wanted: CPU seconds at 10 times the cases at most 12 times as many,
+and a few KB a case of memory, which are the results themselves.
 """
 
 from __future__ import annotations
@@ -77,6 +76,7 @@ def measure(stage: str, folder: Path, n: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000])
+    parser.add_argument("--stages", nargs="+", choices=STAGES[1:], default=STAGES[1:])
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -92,7 +92,7 @@ def main() -> None:
             folder = Path(name)
             write(folder, n)
             base, _ = measure("nothing", folder, n)
-            for stage in STAGES[1:]:
+            for stage in args.stages:
                 seconds, memory = measure(stage, folder, n)
                 line = f"{stage:12} {n:7} {seconds - base:8.2f} {memory:8.1f}"
                 n0, s0, m0 = first.setdefault(stage, (n, seconds - base, memory))
