@@ -83,7 +83,8 @@ def _shown(
     first = None if before is None else before.job
     left = [job for job in jobs if not job.done]
     rest = [step.job for step in steps if step.job is not None and not step.done(record)]
-    shown = overview.overview(request, record, jobs, steps, ready=before is None, slots=slots)
+    others = {} if plans is None else run_hours.seconds_of_others(request, plans, record)
+    shown = overview.overview(request, record, jobs, steps, ready=before is None, slots=slots, others=others)
     if args.print_jobs:
         print(shown, file=sys.stderr)
         print(_batch_file(request, plans, first, left, rest), end="")

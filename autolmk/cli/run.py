@@ -177,7 +177,8 @@ class _Running:
             jobs = trainings(self.request, plans, record)
         steps = after_training(self.request, plans, record.wanted)[: self.last - 1]
         slots = run_hours.slots(self.args, plans, left) if left else 1
-        print(overview.overview(self.request, record, jobs, steps, ready=True, slots=slots), flush=True)
+        others = run_hours.seconds_of_others(self.request, plans, record) if left else {}
+        print(overview.overview(self.request, record, jobs, steps, slots=slots, others=others), flush=True)
         self._run(jobs, "training", run_hours.training_bytes(plans))
         for step in steps:
             record = self._after(step, record)

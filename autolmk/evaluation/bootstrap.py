@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def resample_cases(n_cases: int, n_resamples: int, seed: int) -> npt.NDArray[np.
     return np.concatenate([block.astype(np.uint16) for block in drawn])
 
 
-def _each(draws: Draws) -> Iterator[npt.NDArray[np.generic]]:
+def _each(draws: Draws) -> Iterator[npt.NDArray[Any]]:
     """The draws in blocks of CHUNK numbers."""
     if isinstance(draws, Resamples):
         yield from draws.blocks()
@@ -162,7 +163,7 @@ def _ratio(sums: FloatArray, counts: FloatArray, draws: Draws) -> tuple[FloatArr
 
 
 def _ratio_of_block(
-    sums: FloatArray, counts: FloatArray, draws: npt.NDArray[np.generic]
+    sums: FloatArray, counts: FloatArray, draws: npt.NDArray[Any]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     draws = np.asarray(draws, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -182,7 +183,7 @@ def _padded(errors: Sequence[FloatArray]) -> FloatArray:
 
 
 def _median(
-    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: FloatArray, draws: npt.NDArray[np.generic]
+    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: FloatArray, draws: npt.NDArray[Any]
 ) -> tuple[FloatArray, FloatArray]:
     """Medians and their standard errors, (R,) each; NaN where a resample holds no point. by_case: as `_padded`."""
     draws = np.asarray(draws, dtype=np.float64)
