@@ -111,7 +111,7 @@ def test_pictures_and_charts_have_alternative_texts(page: str) -> None:
 
 
 def test_the_planted_annotation_error_is_found_and_written_for_slicer(data: ReportData, page: str) -> None:
-    (file,) = (data.results / "suspected_annotation_errors").iterdir()
+    (file,) = (data.results / "suspected_annotation_errors").glob("*.mrk.json")
     assert file.name == "phantom_002.mrk.json"
     assert read(file).names == ("Pituitary (annotation)", "Pituitary (model)")
     section = page[page.index('<section id="suspected"') : page.index('<section id="data"')]
