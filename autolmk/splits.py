@@ -43,14 +43,16 @@ def make_splits(
         )
     folds = min(folds, len(subjects))
     names = sorted({name for present in presence.values() for name in present})
-    members = {s: sorted(case for case, subject in subject_of.items() if subject == s) for s in subjects}
+    members: dict[str, list[str]] = {subject: [] for subject in subjects}
+    for case in sorted(subject_of):
+        members[subject_of[case]].append(case)
     counts = np.array([_counts(members[s], presence, names) for s in subjects], dtype=np.float64)
     fold_of = _dealt(counts, folds, seed)
     held_out = [
         sorted(case for subject, of in zip(subjects, fold_of, strict=True) if of == k for case in members[subject])
         for k in range(folds)
     ]
-    return [{"train": sorted(set(subject_of) - set(val)), "val": val} for val in held_out]
+    return [{"train": sorted(set(subject_of).difference(val)), "val": val} for val in held_out]
 
 
 def load_or_make_splits(

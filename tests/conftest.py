@@ -53,7 +53,7 @@ def start_command() -> Callable[..., subprocess.Popen[str]]:
 def wait_until() -> Callable[..., None]:
     """Waits for a condition; fails once `process`, if given, is not there any more, and after `seconds`."""
 
-    def wait(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    def wait(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "timed out"

@@ -145,7 +145,7 @@ def _judged(cases: _Cases, found: dict[str, Landmarks], plans: Plans) -> Evaluat
 
 def _write_evaluation(folder: Path, result: Evaluation) -> None:
     write_json(folder / "summary.json", {k: v for k, v in vars(result).items() if k != "points"})
-    evaluate_command._write_csv(folder / "points.csv", evaluate_command._point_rows(result))
+    evaluate_command._write_csv(folder / "points.csv", map(vars, result.points))
 
 
 def _model(data: ReportData, name: str, error: float, cases: _Cases) -> Evaluation:

@@ -450,3 +450,13 @@ def test_strange_label_maps_are_refused(tmp_path: Path) -> None:
     write_image(file, Image(both, Geometry.from_parts((12, 12, 12), (1, 1, 1))))
     with pytest.raises(AutolmkError, match="2 separate pieces"):
         read_label_map(file, {"a": 1})
+
+
+def test_rows_of_a_case_need_not_stand_together(tmp_path: Path) -> None:
+    file = tmp_path / "landmarks.csv"
+    file.write_text("case,landmark,x,y,likelihood\n1,a,1,2,0.5\n2,a,3,4,0.6\n1,b,5,6,0.7\n2,b,7,8,\n")
+    table = read_table(file)
+    assert list(table) == ["1", "2"]
+    assert table["1"].names == ("a", "b")
+    np.testing.assert_array_equal(table["1"].points, [[1, 2], [5, 6]])
+    np.testing.assert_array_equal(table["2"].likelihood, [0.6, np.nan])

@@ -15,7 +15,7 @@ from autolmk.annotations import Annotation
 from autolmk.cli.evaluate import main, table
 from autolmk.errors import AutolmkError
 from autolmk.evaluation import Evaluation, bootstrap, evaluate
-from autolmk.evaluation.bootstrap import means, median, resample_cases, shares
+from autolmk.evaluation.bootstrap import Resamples, means, median, medians, resample_cases, shares
 from autolmk.landmarks import Landmarks, Status
 
 P, A, U = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
@@ -315,18 +315,27 @@ def test_command_on_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "1 annotated cases have no image" in (said := capsys.readouterr().err) and "case77" in said
 
 
-def test_memory_of_intervals_grows_by_the_draws_alone() -> None:
-    """Two bytes a resample and case, whatever the number of landmarks; and no call a case."""
+def test_memory_of_intervals_does_not_grow_with_resamples() -> None:
+    """Some numbers a case, whatever the number of resamples."""
     peaks = []
-    for n in (500, 2000):
+    for n in (2000, 8000):
         errors = list(np.random.default_rng(0).gamma(2.0, 1.0, (n, 4)))
         tracemalloc.start()
-        draws = resample_cases(n, 1000, 0)
-        median(errors, draws)
+        draws = Resamples(n, 1000, 0)
+        medians([errors, errors], draws)
         means(np.array([[e.sum()] for e in errors]), np.full((n, 1), 4.0), draws)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 1500 * (2 * 1000 + 1000)
+    assert peaks[1] - peaks[0] < 6000 * 1000
+
+
+def test_intervals_are_the_same_whether_draws_are_held_or_not() -> None:
+    errors = list(np.random.default_rng(0).gamma(2.0, 1.0, (20, 3)))
+    sums, counts = np.array([[e.sum()] for e in errors]), np.full((20, 1), 3.0)
+    held, streamed = resample_cases(20, 300, 7), Resamples(20, 300, 7)
+    assert means(sums, counts, held) == means(sums, counts, streamed)
+    shorter = [e[:2] for e in errors]
+    assert medians([errors, shorter], streamed) == [median(errors, held), median(shorter, held)]
 
 
 def test_draws_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

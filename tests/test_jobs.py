@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ CPU = [Place("cpu", 1), Place("cpu", 1)]
 HELD = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from autolmk.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
@@ -35,6 +36,7 @@ with exclusive(Path(sys.argv[1])):
 WAITS = """
 import sys, time, signal
 from pathlib import Path
+from types import SimpleNamespace
 from autolmk.jobs import job as job_module
 from autolmk.jobs.dispatch import run_jobs
 from autolmk.jobs.job import Job, Place
@@ -42,6 +44,7 @@ from autolmk.jobs.job import Job, Place
 SLEEPS = '''
 import os, signal, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from autolmk.parallel import end_with
 end_with(int(sys.argv[1]))
 def save(number, frame):
@@ -49,7 +52,7 @@ def save(number, frame):
     raise SystemExit(143)
 signal.signal(signal.SIGTERM, save)
 Path(sys.argv[2] + ".pid").write_text(str(os.getpid()))
-time.sleep(60)
+time.sleep(3600)
 '''
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -113,7 +116,10 @@ def test_a_killed_job_is_tried_once_more_alone(python: None, tmp_path: Path) -> 
 
 
 def test_one_job_a_device_at_a_time(python: None, tmp_path: Path) -> None:
-    code = "import sys, time\nbegin = time.time(); time.sleep(0.1)\n"
+    """The first job ends only once a second one has begun."""
+    code = "import pathlib, sys, time\nbegin = time.time(); place = pathlib.Path(sys.argv[1])\n"
+    code += "place.with_suffix('.begun').touch()\n"
+    code += "while len(list(place.parent.glob('*.begun'))) < 2: time.sleep(0.01)\n"  # so that both devices are used
     code += "open(sys.argv[1], 'w').write(f'{begin} {time.time()}')\n"
     code += "open(sys.argv[1] + '.device', 'w').write(sys.argv[3])"
     listed = [job(tmp_path, f"j{k}", code, str(tmp_path / f"j{k}"), takes=("device",)) for k in range(5)]
@@ -160,7 +166,9 @@ def test_a_job_waits_until_the_fold_is_free(python: None, tmp_path: Path, monkey
     stage.mkdir(parents=True)
     train = job(tmp_path, "train", "import time; print(time.time())", folder=tmp_path / "fold_0")
     monkeypatch.setattr(job_module, "POLL_SECONDS", 0.05)
-    with subprocess.Popen([sys.executable, "-c", HELD, str(stage), "30"], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD, str(stage), "3600"], stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         monkeypatch.setattr(job_module, "LOCK_SECONDS", 0.2)
         result = run_job(train, CPU[0])
@@ -194,22 +202,24 @@ def test_no_job_outlives_who_started_it(
         wait_until(lambda: all(file.exists() and file.read_text() for file in files), parent)
         started = [int(file.read_text()) for file in files]
         parent.send_signal(number)
-        parent.wait(30)
-        wait_until(lambda: not alive(started), seconds=10)
+        parent.wait(300)
+        wait_until(lambda: not alive(started))
     saved = [(tmp_path / f"{name}.saved").exists() for name in "ab"]
     assert saved == [number == signal.SIGINT] * 2
 
 
-def test_a_heartbeat_that_stops_or_is_taken_away(tmp_path: Path) -> None:
+def test_a_heartbeat_that_stops_or_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now[0]))
     file = tmp_path / "alive"
     pulse = Pulse(file, silence=0.15, every=0.0)
     assert not Pulse(file)()
     file.write_text("0")
     for beat in range(6):
         file.write_text(str(beat))
-        time.sleep(0.05)
+        now[0] += 0.1
         assert pulse()
-    time.sleep(0.2)
+    now[0] += 0.2
     assert not pulse() and not pulse()
     again = Pulse(file, every=0.0)
     assert again()

@@ -24,7 +24,7 @@ def work():
     while os.getppid() == multiprocessing.parent_process().pid:
         time.sleep(0.01)
     die_with_parent()
-    time.sleep(60)
+    time.sleep(3600)
 
 if __name__ == "__main__":
     worker = multiprocessing.get_context(sys.argv[1]).Process(target=work)
@@ -53,7 +53,7 @@ def test_a_process_that_dies_costs_its_own_case_only(tmp_path: Path) -> None:
 
 def mark_and_sleep(marker: Path, item: str) -> None:
     (marker / f"{os.getpid()}.pid").touch()
-    time.sleep(60)
+    time.sleep(3600)
 
 
 def run_map(marker: Path) -> None:
@@ -69,7 +69,7 @@ def test_workers_die_with_a_killed_parent(
     workers = [int(file.stem) for file in tmp_path.glob("*.pid")]
     parent.kill()
     parent.join()
-    wait_until(lambda: not alive(workers), seconds=10)
+    wait_until(lambda: not alive(workers))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process there keeps the number of its dead parent")
@@ -84,7 +84,7 @@ def test_a_worker_whose_parent_died_while_it_started_ends_too(
         worker = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
-        wait_until(lambda: not alive([worker]), seconds=10)
+        wait_until(lambda: not alive([worker]))
 
 
 def test_workers_follow_memory() -> None:

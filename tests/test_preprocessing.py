@@ -344,7 +344,7 @@ def test_killed_and_run_again_equals_unbroken(
     begun = Store(folder).cases()
     assert 1 <= len(begun) < 12
     before = stamps(folder)
-    wait_until(lambda: not alive(children), seconds=20)
+    wait_until(lambda: not alive(children))
     assert run(dataset, plans, folder) == []
     assert not changed({case: before[case] for case in begun}, stamps(folder))
     assert sorted(f.name for f in folder.iterdir()) == sorted(f.name for f in (tmp_path / "unbroken").iterdir())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +44,47 @@ def test_same_seed_same_splits_other_seed_other_splits() -> None:
     reversed_cases = dict(reversed(subject_of.items()))
     assert make_splits(reversed_cases, presence) == make_splits(subject_of, presence)
     assert make_splits(subject_of, presence, seed=1) != make_splits(subject_of, presence)
+
+
+@pytest.mark.parametrize(
+    ("n", "seed", "folds", "digest"),
+    [
+        (43, 0, 5, "a3482c4dc89568e6"),
+        (43, 1, 5, "b3066017c43e0303"),
+        (200, 2, 5, "82a357c52e9de949"),
+        (400, 3, 10, "6ab274c88542597b"),
+        (1001, 12345, 5, "70d59db0144ac84b"),
+    ],
+)
+def test_splits_stay_as_they_always_were(n: int, seed: int, folds: int, digest: str) -> None:
+    """Trained folds of existing datasets stay comparable."""
+    splits = make_splits(*dataset(n, seed), folds=folds, seed=seed)
+    assert hashlib.sha256(json.dumps(splits).encode()).hexdigest()[:16] == digest
+
+
+class Counting(dict[str, str]):
+    """A mapping that counts how often it is gone through."""
+
+    times = 0
+
+    def items(self) -> Any:
+        self.times += 1
+        return super().items()
+
+    def __iter__(self) -> Iterator[str]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_cases_are_not_gone_through_once_a_subject() -> None:
+    """That would be quadratic."""
+    times = []
+    for n in (20, 200):
+        subject_of, presence = dataset(n)
+        counting = Counting(subject_of)
+        make_splits(counting, presence)
+        times.append(counting.times)
+    assert times[0] == times[1]
 
 
 def test_fewer_subjects_than_folds() -> None:

@@ -363,7 +363,7 @@ def test_one_step_is_taken_however_short_the_time(
 
 
 def test_max_time_adds_up_over_resumes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    PassedTime(monkeypatch, a_step=0.1)
+    slow_validation(PassedTime(monkeypatch, a_step=0.1), monkeypatch, 0.001)
     plans = tiny_plans(epochs=100_000)
     (tmp_path / "stop").touch()
     assert not train(store, tmp_path, plans, max_seconds=3.0)
@@ -418,10 +418,11 @@ def test_overrunning_the_time_limit_is_said(
 def test_a_time_limit_of_few_steps_is_said(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    passed = PassedTime(monkeypatch, a_step=0.1)
+    passed = PassedTime(monkeypatch, a_step=0.125)
+    slow_validation(passed, monkeypatch, 0.0)
     with caplog.at_level(logging.WARNING, "autolmk"):
         assert train(store, tmp_path, tiny_plans(iterations_per_epoch=10**6), max_seconds=4.0)
-    assert passed.steps == 40
+    assert passed.steps == 32
     assert caplog.text.count("fewer than 500") == 1 and "--max-time about" in caplog.text
 
 

@@ -13,7 +13,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -59,17 +61,30 @@ def read_table(file: Path) -> dict[str, Annotation]:
     """The points of all cases of a dataset's table, by case, in the table's order. AutolmkError where it is damaged."""
     header, rows = _rows(file)
     _require(file, header, ("case", "landmark", "x", "y"))
-    cases: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for line, row in rows:
-        if not row["case"]:
+    cases: dict[str, list[Annotation]] = {}
+    for case, run in groupby(rows, key=lambda row: row[1]["case"]):
+        together = list(run)
+        if not case:
             raise AutolmkError(
-                f"line {line} names no case",
+                f"line {together[0][0]} names no case",
                 file=file,
                 expected="a value in the column 'case'",
                 remedy="name the case, or remove the line",
             )
-        cases.setdefault(row["case"], []).append((line, row))
-    return {case: _annotation(file, header, rows) for case, rows in cases.items()}
+        cases.setdefault(case, []).append(_annotation(file, header, together))
+    return {case: _joined(parts) for case, parts in cases.items()}
+
+
+def _joined(parts: Sequence[Annotation]) -> Annotation:
+    """The points of a case whose rows do not stand together."""
+    if len(parts) == 1:
+        return parts[0]
+    names = tuple(name for part in parts for name in part.names)
+    points, status, likelihood, error_radius = (
+        np.concatenate([getattr(part, field) for part in parts])
+        for field in ("points", "status", "likelihood", "error_radius")
+    )
+    return Annotation(names, points, status, None, likelihood, error_radius)
 
 
 def write_table(
@@ -144,7 +159,7 @@ def read_rows(file: Path, columns: Sequence[str], *, remedy: str = "mend the tab
     )
 
 
-def write_rows(file: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def write_rows(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table atomically, separated by tabs where the name ends with .tsv, else by commas. What a spreadsheet would run
     as a formula gets an apostrophe, which reading takes away again."""
     buffer = io.StringIO()
@@ -256,7 +271,7 @@ def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dic
         for name in ("likelihood", "error_radius")
     }
     return Annotation(
-        tuple(normal(row["landmark"]) for _, row in rows),
+        tuple(sys.intern(normal(row["landmark"])) for _, row in rows),
         np.array(points, dtype=np.float64).reshape(-1, len(axes)),
         np.array(status, dtype=np.int8),
         None,

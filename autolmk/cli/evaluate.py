@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,7 +121,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         written.append("measurements.csv")
     write_json(output / "summary.json", summary)
     _write_csv(output / "summary.csv", _summary_rows(result))
-    _write_csv(output / "points.csv", _point_rows(result))
+    _write_csv(output / "points.csv", map(vars, result.points))
     print(f"\nwritten to {output}: {', '.join(written)}")
     return OK
 
@@ -135,7 +136,7 @@ def _evaluate_measurements(
     pairs = pairs_of(known.landmarks, predictions, folder, known.measurements, unit=known.unit or "mm")
     found = agreements(pairs)
     print(f"\n{agreement_table(found)}")
-    _write_csv(output / "measurements.csv", [dict(vars(pair)) for pair in pairs])
+    _write_csv(output / "measurements.csv", map(vars, pairs))
     return {"measurements": found}
 
 
@@ -346,10 +347,10 @@ def _summary_row(name: str, scores: Scores) -> dict[str, object]:
     return row | {"sd": scores.sd, "swaps": scores.swaps, "n_swappable": scores.n_swappable} | vars(scores.presence)
 
 
-def _point_rows(result: Evaluation) -> list[dict[str, object]]:
-    return [dict(vars(point)) for point in result.points]
-
-
-def _write_csv(file: Path, rows: Sequence[dict[str, object]]) -> None:
-    columns = list(rows[0]) if rows else ["case"]
-    write_rows(file, columns, [["" if row[key] is None else str(row[key]) for key in columns] for row in rows])
+def _write_csv(file: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """rows: the attributes of each; gone through once, as there may be many."""
+    rows = iter(rows)
+    first = next(rows, None)
+    columns = ["case"] if first is None else list(first)
+    every = chain([] if first is None else [first], rows)
+    write_rows(file, columns, (["" if row[key] is None else str(row[key]) for key in columns] for row in every))

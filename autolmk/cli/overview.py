@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autolmk.errors import counted
 from autolmk.jobs.job import Job
@@ -30,23 +30,31 @@ def outlook(request: Request) -> str:
     return f"{request.dataset}: not planned yet; these steps, with their numbers once it is\n{_table(rows)}"
 
 
-def _kept(request: Request, step: str) -> str:
+def _kept(request: Request, step: str, others: Mapping[str, float] | None = None) -> str:
     if request.max_seconds is None:
-        return "as planned" if step == "train" else ""
+        about = (others or {}).get(step)
+        return "as planned" if step == "train" else "" if about is None else f"about {duration(about)}"
     share = RESERVED.get(step, 1 - sum(RESERVED.values()))
     return f"at most {duration(share * request.max_seconds)}"
 
 
 def overview(
-    request: Request, record: Record, jobs: Sequence[Job], steps: Sequence[Step], *, ready: bool, slots: int
+    request: Request,
+    record: Record,
+    jobs: Sequence[Job],
+    steps: Sequence[Step],
+    *,
+    slots: int,
+    others: Mapping[str, float],
+    ready: bool = True,
 ) -> str:
-    """The plan in full. jobs: the trainings. steps: those after them. ready: whether the dataset is prepared. slots:
-    trainings at a time."""
-    rows = [("prepare", DOES["prepare"], "done" if ready else _kept(request, "prepare"))]
+    """The plan in full. jobs: the trainings. steps: those after them. slots: trainings at a time. others: seconds that
+    other steps take, as far as is known. ready: whether the dataset is prepared."""
+    rows = [("prepare", DOES["prepare"], "done" if ready else _kept(request, "prepare", others))]
     if jobs:
         rows.append(("train", *_training(request, record, jobs, slots)))
     for step in steps:
-        state = "left out" if step.job is None else "done" if step.done(record) else _kept(request, step.name)
+        state = "left out" if step.job is None else "done" if step.done(record) else _kept(request, step.name, others)
         rows.append((step.name, step.absent if step.job is None else DOES[step.name], state))
     total = "" if request.max_seconds is None else f", {duration(request.max_seconds)} in all"
     return f"\n{request.dataset}, {request.plans_name}{total}\n{_table(rows)}{_expected(request, record, jobs, slots)}"

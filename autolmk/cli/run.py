@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import logging
 import signal
-import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from autolmk.cli import overview
+from autolmk.cli import overview, run_hours
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
 from autolmk.jobs.run_record import STEPS
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.jobs.job import Job, Place
+    from autolmk.jobs.job import Job
     from autolmk.jobs.run_record import Record
     from autolmk.jobs.workflow import Request, Step
     from autolmk.plans import Plans
 
-TRAINING_BYTES = 2**30  # of a training on a CPU, beside what its plans say; 0.83 GB was measured, in 3D with preset XS
 logger = logging.getLogger(__name__)
 
 
@@ -74,7 +70,9 @@ def _main(args: argparse.Namespace) -> int:
     if plans is not None:
         request = with_trust(request, plans)
     if args.print_jobs or args.dry_run:
-        return _only_show(args, request, plans)
+        from autolmk.cli.dry_run import only_show
+
+        return only_show(args, request, plans)
     from autolmk.locks import exclusive
     from autolmk.serialization import make_folder
 
@@ -138,7 +136,7 @@ class _Running:
 
         earlier = load_record(self.request.record_file, self.request.plans_name)
         if plans is None:
-            print(f"{overview.outlook(self.request)}{self._hours_to_come()}", flush=True)
+            print(f"{overview.outlook(self.request)}{run_hours.hours_to_come(self.args, self.request)}", flush=True)
         plans = self._prepare(plans, earlier)
         self.request = with_trust(self.request, plans)
         record = self._decide(plans, earlier)
@@ -146,25 +144,6 @@ class _Running:
             self._train_and_choose(plans, record)
         print(overview.where_all_is(self.request, self.last), flush=True)
         return SOME_FAILED if self.some_failed else OK
-
-    def _hours_to_come(self) -> str:
-        """Of training before planning: by the preset, where it says a time."""
-        from autolmk.planner import PRESETS
-        from autolmk.registry import PLANNERS
-        from autolmk.splits import N_FOLDS
-
-        request = self.request
-        name = request.preset or ("XS" if self.args.scheduler is None and not devices(request.device) else "")
-        each = PRESETS[name].max_seconds if name in PRESETS else None
-        if each is None or request.max_seconds is not None or request.epochs is not None:
-            return ""
-        methods, folds = len(request.configurations or request.planner or PLANNERS), len(request.folds or "0" * N_FOLDS)
-        waves = -(-methods * folds // self.slots(None, methods * folds))
-        return (
-            f"\n  expected: up to {waves * each / 3600:.2g} h of training here ({methods} methods x {folds} folds, "
-            f"each up to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, "
-            "fewer -c or fewer -f"
-        )
 
     def _prepare(self, plans: Plans | None, earlier: Record | None) -> Plans:
         from autolmk.jobs.workflow import load_plans, prepare
@@ -181,11 +160,11 @@ class _Running:
     def _decide(self, plans: Plans, earlier: Record | None) -> Record:
         """What is trained, and how time is shared out."""
         from autolmk.jobs.run_record import decided
-        from autolmk.jobs.workflow import prepare, wanted
+        from autolmk.jobs.workflow import anything_trained, prepare, wanted
 
         asked, file = wanted(self.request, plans), self.request.record_file
-        n, begun = len(asked.trainings()), _begun(self.request, plans)
-        record = decided(earlier, asked, lambda: self.slots(plans, n), begun=begun, file=file)
+        n, begun = len(asked.trainings()), anything_trained(self.request, plans)
+        record = decided(earlier, asked, lambda: run_hours.slots(self.args, plans, n), begun=begun, file=file)
         return self._kept(record, done={**record.done, "prepare": prepare(self.request, plans).stamp()})
 
     def _train_and_choose(self, plans: Plans, record: Record) -> None:
@@ -194,12 +173,13 @@ class _Running:
         jobs = trainings(self.request, plans, record)
         left = sum(not job.done for job in jobs)
         if left:
-            record = self._kept(record, expected=self.expected(plans, record))
+            record = self._kept(record, expected=run_hours.expected(self.args, self.request, plans, record))
             jobs = trainings(self.request, plans, record)
         steps = after_training(self.request, plans, record.wanted)[: self.last - 1]
-        slots = self.slots(plans, left) if left else 1
-        print(overview.overview(self.request, record, jobs, steps, ready=True, slots=slots), flush=True)
-        self._run(jobs, "training", _bytes(plans))
+        slots = run_hours.slots(self.args, plans, left) if left else 1
+        others = run_hours.seconds_of_others(self.request, plans, record) if left else {}
+        print(overview.overview(self.request, record, jobs, steps, slots=slots, others=others), flush=True)
+        self._run(jobs, "training", run_hours.training_bytes(plans))
         for step in steps:
             record = self._after(step, record)
 
@@ -230,7 +210,7 @@ class _Running:
         print(f"\n{step.name}: {overview.DOES[step.name]}", flush=True)
         self._run([dataclasses.replace(step.job, outputs=())], step.name)  # what is there is out of date
 
-    def _run(self, jobs: Sequence[Job], label: str, bytes_a_job: int = TRAINING_BYTES) -> None:
+    def _run(self, jobs: Sequence[Job], label: str, bytes_a_job: int = run_hours.TRAINING_BYTES) -> None:
         from autolmk.jobs.dispatch import run_jobs
 
         left = [job for job in jobs if not job.done]
@@ -239,179 +219,10 @@ class _Running:
         if left:
             results = run_jobs(
                 left,
-                places=self._places(len(left), bytes_a_job),
+                places=run_hours.places(self.args, len(left), bytes_a_job),
                 label=label,
                 folder=self.request.record_file.parent,
                 scheduler=self.args.scheduler,
                 echo=lambda text: print(text, end="", flush=True),
             )
             self.some_failed |= any(result.code == SOME_FAILED for result in results)
-
-    def _places(self, n_jobs: int, bytes_a_job: int) -> list[Place]:
-        from autolmk.jobs.dispatch import local_places
-        from autolmk.jobs.job import Place
-
-        if self.args.scheduler is not None:
-            return [Place(self.args.device, 1)]
-        return local_places(devices(self.args.device), n_jobs, at_a_time=self.args.jobs, bytes_a_job=bytes_a_job)
-
-    def slots(self, plans: Plans | None, n_jobs: int) -> int:
-        """Of `n_jobs` trainings, how many run at a time."""
-        if self.args.jobs is not None:
-            return min(n_jobs, int(self.args.jobs))
-        if self.args.scheduler is None:
-            return len(self._places(n_jobs, _bytes(plans)))
-        from autolmk.jobs.dispatch import cluster_slots
-
-        return min(n_jobs, cluster_slots(self.args.scheduler, gpu=self.args.device != "cpu"))
-
-    def expected(self, plans: Plans, record: Record) -> dict[str, float | None]:
-        """Seconds that a training of each configuration takes: as the plans say, else from measured steps, which only
-        this machine can tell; None where it cannot."""
-        from autolmk.jobs.workflow import planned_seconds
-        from autolmk.parallel import map_cases
-
-        if record.shares is not None:
-            return {}
-        found = dict(record.expected)
-        epochs = self.request.epochs
-        for name in record.wanted.configurations:
-            if name not in found and epochs is None:
-                found[name] = planned_seconds(plans, name)
-        unknown = {name: name for name in record.wanted.configurations if found.get(name) is None}
-        if self.args.scheduler is None and not set(unknown) <= set(record.expected):
-            logger.info("measuring how long a step of training takes")
-            measured = dict(map_cases(partial(seconds_of_training, plans, epochs), unknown, workers=1))
-            found |= {name: None if isinstance(value, AutolmkError) else value for name, value in measured.items()}
-        return found
-
-
-def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | None:
-    """Of a configuration with all its stages, from measured steps; None where the device cannot run them now."""
-    from autolmk.cli.plan_experiment import seconds_per_step
-    from autolmk.planner import expected_seconds
-
-    total = 0.0
-    for stage in plans.chain(name):
-        configuration = plans.configuration(stage)
-        if epochs is not None:
-            schedule = dataclasses.replace(configuration.schedule, epochs=epochs, max_seconds=None)
-            configuration = dataclasses.replace(configuration, schedule=schedule)
-        pace = seconds_per_step(plans, configuration)
-        if pace is None:
-            return None
-        total += expected_seconds(configuration, pace)
-    return total
-
-
-def devices(given: str) -> list[str]:
-    """The GPUs that -device means, as -device takes each; none for the CPU."""
-    if given == "cpu" or given.startswith("cuda:"):
-        return [] if given == "cpu" else [given]
-    import torch
-
-    found = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
-    if given == "cuda" and not found:
-        raise AutolmkError(
-            "there is no CUDA device",
-            found=f"-device {given}",
-            expected="a GPU that torch can use",
-            remedy="give -device cpu, or install torch with CUDA and a driver",
-        )
-    return found
-
-
-def _bytes(plans: Plans | None) -> int:
-    """Of a training on a CPU."""
-    return TRAINING_BYTES + (0 if plans is None else int(plans.memory_target_gb * 2**30))
-
-
-def _begun(request: Request, plans: Plans) -> bool:
-    """Whether anything of these plans was trained."""
-    from autolmk.jobs.workflow import fold_folder
-    from autolmk.registry import has_checkpoints
-
-    return any(has_checkpoints(fold_folder(request, plans, name, "0").parent) for name in plans.configurations)
-
-
-def _plan_now(args: argparse.Namespace, request: Request) -> int:
-    """Check, fingerprint and plan, without preprocessing: cheap, and without it no time is known. The exit code."""
-    from autolmk.cli import plan_and_preprocess
-    from autolmk.jobs.workflow import prepare
-
-    job = prepare(request, None).job
-    assert job is not None
-    logger.info("%s is not planned yet: it is checked and planned now; nothing is trained", request.dataset)
-    with contextlib.redirect_stdout(sys.stderr):
-        return plan_and_preprocess.main([*job.command[1:], "--no_preprocessing", "-device", args.device])
-
-
-def _only_show(args: argparse.Namespace, request: Request, plans: Plans | None) -> int:
-    """The plan and its commands, or a batch file; nothing is trained, and no run is recorded."""
-    from autolmk.jobs.run_record import decided, load_record
-    from autolmk.jobs.workflow import as_earlier, known_before, load_plans, prepare
-
-    earlier = load_record(request.record_file, request.plans_name)
-    request = as_earlier(request, earlier)
-    if plans is None and (args.dry_run or known_before(request, plans) is None):
-        code = _plan_now(args, request)
-        if code not in (OK, SOME_FAILED):
-            return code
-        plans = load_plans(request)
-    running = _Running(args, request)
-    before, asked = prepare(request, plans), known_before(request, plans)
-    if asked is None:
-        raise AutolmkError(
-            "it is not known which folds there will be",
-            file=request.preprocessed,
-            expected="preprocessed cases, or dataset_fingerprint.json",
-            remedy=f"name folds with -f, or run autolmk_run {args.dataset} --until prepare first",
-        )
-    n = len(asked.trainings())
-    slots = min(args.jobs or n, n) if args.print_jobs else running.slots(plans, n)
-    begun = plans is not None and _begun(request, plans)
-    try:
-        record = decided(earlier, asked, lambda: slots, begun=begun, file=request.record_file)
-    except AutolmkError as error:
-        if not args.dry_run:
-            raise
-        logger.warning("autolmk_run would refuse this: %s", error)
-        record = decided(None, asked, lambda: slots, begun=False, file=request.record_file)
-    if plans is not None:
-        record = dataclasses.replace(record, expected=running.expected(plans, record))
-    return _shown(args, request, plans, record, before if plans is None or not before.done(earlier) else None, slots)
-
-
-def _shown(
-    args: argparse.Namespace, request: Request, plans: Plans | None, record: Record, before: Step | None, slots: int
-) -> int:
-    """before: preparation, None where it is done."""
-    from autolmk.jobs.workflow import after_training, trainings
-
-    last = STEPS.index(args.until)
-    jobs = trainings(request, plans, record) if last else []
-    steps = after_training(request, plans, record.wanted)[: max(0, last - 1)]
-    first = None if before is None else before.job
-    left = [job for job in jobs if not job.done]
-    rest = [step.job for step in steps if step.job is not None and not step.done(record)]
-    shown = overview.overview(request, record, jobs, steps, ready=before is None, slots=slots)
-    if args.print_jobs:
-        print(shown, file=sys.stderr)
-        print(_batch_file(request, plans, first, left, rest), end="")
-    else:
-        print(shown)
-        print(f"\n{overview.commands([first, *left, *rest])}")
-    return OK
-
-
-def _batch_file(
-    request: Request, plans: Plans | None, prepare: Job | None, trainings: Sequence[Job], rest: Sequence[Job]
-) -> str:
-    from autolmk.jobs.slurm import batch_file
-
-    gpu = request.device.startswith("cuda") or (
-        request.device == "auto" and plans is not None and plans.device == "cuda"
-    )
-    title = f"autolmk_run {request.dataset}, {request.plans_name}"
-    logs = request.log("").parent
-    return batch_file(title, prepare, trainings, rest, device=request.device, gpu=gpu, logs=logs)

@@ -19,7 +19,7 @@ from scipy import stats
 
 from autolmk.annotations import Annotation
 from autolmk.errors import AutolmkError
-from autolmk.evaluation.bootstrap import Draws, Estimate, means, median, resample_cases, shares
+from autolmk.evaluation.bootstrap import Draws, Estimate, Resamples, means, medians, shares
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 
@@ -138,7 +138,7 @@ def evaluate(
     radii = tuple(sorted(float(r) for r in radii))
     penalty = penalties(truth, diagonals or {}, radii)
     table = _table(names, truth, predictions, pairs, penalty)
-    draws = resample_cases(len(truth), n_resamples, seed)
+    draws = Resamples(len(truth), n_resamples, seed)
     single = _scores(table, [slice(i, i + 1) for i in range(len(names))], radii, draws)
     (overall,) = _scores(table, [slice(0, len(names))], radii, draws)
     points = tuple(_points(names, list(truth), table))
@@ -245,6 +245,7 @@ def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], dra
     sums = np.stack([np.where(ok, e, 0.0).sum(1) for e, ok in zip(parts, present, strict=True)], axis=1)
     n = np.stack([ok.sum(1) for ok in present], axis=1).astype(float)
     mre = means(sums, n, draws)
+    middle = medians([[row[np.isfinite(row)] for row in errors] for errors in parts], draws)
     rates = {}
     for radius in radii:
         hits = np.stack([(e <= radius).sum(1) for e in parts], axis=1).astype(float)
@@ -258,7 +259,7 @@ def _scores(table: _Table, columns: Sequence[slice], radii: Sequence[float], dra
                 missing=int(table.missing[:, column].sum()),
                 mre=mre[i],
                 sd=float(finite.std(ddof=1)) if len(finite) > 1 else None,
-                median=median([row[np.isfinite(row)] for row in errors], draws),
+                median=middle[i],
                 sdr={radius: estimates[i] for radius, estimates in rates.items()},
                 swaps=int(table.swapped[:, column].sum()),
                 n_swappable=int(table.swappable[:, column].sum()),

@@ -11,8 +11,9 @@ Shapes: N cases, R resamples, Q quantities estimated at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,6 @@ from autolmk.geometry import FloatArray
 LEVEL = 0.95
 MIN_CASES = 5  # with fewer, an interval would be too wide to say anything, and none is stated
 CHUNK = 500_000  # numbers held at a time, so that memory does not grow with cases times resamples
-Draws = npt.NDArray[np.uint16] | FloatArray
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,37 @@ class Estimate:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class Resamples:
+    """How often each case is drawn, (R, N), rows summing to N. Drawn again whenever gone through, so that nothing that
+    grows with R N is held; always the same."""
+
+    n_cases: int
+    n_resamples: int
+    seed: int
+
+    def blocks(self) -> Iterator[npt.NDArray[np.int64]]:
+        """All R rows in their order, CHUNK numbers at a time."""
+        rng, share = np.random.default_rng(self.seed), np.full(self.n_cases, 1 / max(self.n_cases, 1))
+        for rows in _blocks(self.n_resamples, self.n_cases):
+            yield rng.multinomial(self.n_cases, share, size=rows.stop - rows.start)
+
+
+Draws = npt.NDArray[np.uint16] | FloatArray | Resamples
+
+
 def resample_cases(n_cases: int, n_resamples: int, seed: int) -> npt.NDArray[np.uint16]:
-    """How often each case is drawn: (R, N), rows summing to N. Of two bytes, as this is all that grows with R N."""
-    rng, share = np.random.default_rng(seed), np.full(n_cases, 1 / max(n_cases, 1))
-    drawn = np.empty((n_resamples, n_cases), dtype=np.uint16)
-    for rows in _blocks(n_resamples, n_cases):
-        drawn[rows] = rng.multinomial(n_cases, share, size=rows.stop - rows.start)
-    return drawn
+    """What `Resamples` draws, at once, where many quantities are estimated one by one."""
+    drawn = Resamples(n_cases, n_resamples, seed).blocks()
+    return np.concatenate([block.astype(np.uint16) for block in drawn])
+
+
+def _each(draws: Draws) -> Iterator[npt.NDArray[Any]]:
+    """The draws in blocks of CHUNK numbers."""
+    if isinstance(draws, Resamples):
+        yield from draws.blocks()
+    else:
+        yield from (draws[rows] for rows in _blocks(*draws.shape))
 
 
 def _blocks(n_resamples: int, n_each: int) -> list[slice]:
@@ -86,34 +110,61 @@ def shares(hits: FloatArray, counts: FloatArray) -> list[Estimate]:
 
 
 def median(errors: Sequence[FloatArray], draws: Draws) -> Estimate:
-    """Median over all points, errors[i] (n_i,) being case i's, infinite ones allowed; draws: (R, N).
+    """Of one quantity, as `medians`."""
+    return medians([errors], draws)[0]
+
+
+def medians(quantities: Sequence[Sequence[FloatArray]], draws: Draws) -> list[Estimate]:
+    """Medians over all points, quantities[q][i] (n_i,) being case i's errors, infinite ones allowed; draws: (R, N).
 
     The standard error is Woodruff's (JASA 1952): that of the share of points below the median, over cases, carried to
     the scale of the errors through their distribution.
     """
-    n_cases = sum(len(e) > 0 for e in errors)
-    if n_cases == 0:
-        return Estimate(None)
-    order = np.argsort(np.concatenate(errors), kind="stable")
-    pooled = np.concatenate(errors)[order]
-    owner = np.repeat(np.arange(len(errors)), [len(e) for e in errors])[order]
-    by_case = _padded(errors)
-    (value,), (error,) = _median(pooled, owner, by_case, np.ones((1, len(errors))))
-    parts = [draws[rows] for rows in _blocks(len(draws), by_case.size)]
-    values, standard_errors = (
-        np.concatenate(a) for a in zip(*(_median(pooled, owner, by_case, p) for p in parts), strict=True)
-    )
-    return _studentised(value, error, values, standard_errors, n_cases)
+    sorted_errors = [_Sorted.of(errors) if any(map(len, errors)) else None for errors in quantities]
+    found: list[list[tuple[FloatArray, FloatArray]]] = [[] for _ in quantities]
+    for block in _each(draws):
+        for each, parts in zip(sorted_errors, found, strict=True):
+            if each is not None:
+                rows = _blocks(len(block), each.by_case.size)
+                parts += [_median(each.pooled, each.owner, each.by_case, block[part]) for part in rows]
+    result = []
+    for errors, each, parts in zip(quantities, sorted_errors, found, strict=True):
+        if each is None:
+            result.append(Estimate(None))
+            continue
+        (value,), (error,) = _median(each.pooled, each.owner, each.by_case, np.ones((1, len(errors))))
+        values, standard_errors = (np.concatenate(a) for a in zip(*parts, strict=True))
+        result.append(_studentised(value, error, values, standard_errors, sum(len(e) > 0 for e in errors)))
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Sorted:
+    """Errors of all cases. pooled: (n,) in ascending order. owner: (n,) the case of each. by_case: as `_padded`."""
+
+    pooled: FloatArray
+    owner: npt.NDArray[np.int_]
+    by_case: FloatArray
+
+    @classmethod
+    def of(cls, errors: Sequence[FloatArray]) -> _Sorted:
+        """errors[i] (n_i,): of case i."""
+        together = np.concatenate(errors)
+        order = np.argsort(together, kind="stable")
+        owner = np.repeat(np.arange(len(errors)), [len(e) for e in errors])[order]
+        return cls(together[order], owner, _padded(errors))
 
 
 def _ratio(sums: FloatArray, counts: FloatArray, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Ratios, their variances and the number of points, (R, Q) each; NaN where a resample holds no point."""
-    parts = [_ratio_of_block(sums, counts, draws[rows]) for rows in _blocks(*draws.shape)]
+    parts = [_ratio_of_block(sums, counts, block) for block in _each(draws)]
     values, variances, totals = (np.concatenate(a) for a in zip(*parts, strict=True))
     return values, variances, totals
 
 
-def _ratio_of_block(sums: FloatArray, counts: FloatArray, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _ratio_of_block(
+    sums: FloatArray, counts: FloatArray, draws: npt.NDArray[Any]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     draws = np.asarray(draws, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         total = draws @ counts
@@ -132,7 +183,7 @@ def _padded(errors: Sequence[FloatArray]) -> FloatArray:
 
 
 def _median(
-    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: FloatArray, draws: Draws
+    pooled: FloatArray, owner: npt.NDArray[np.int_], by_case: FloatArray, draws: npt.NDArray[Any]
 ) -> tuple[FloatArray, FloatArray]:
     """Medians and their standard errors, (R,) each; NaN where a resample holds no point. by_case: as `_padded`."""
     draws = np.asarray(draws, dtype=np.float64)

@@ -14,7 +14,7 @@ from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
-from autolmk.registry import is_foreign, label, require_asked
+from autolmk.registry import has_checkpoints, is_foreign, label, require_asked
 from autolmk.serialization import read_json
 from autolmk.store import Store
 
@@ -265,6 +265,11 @@ def fold_folder(request: Request, plans: Plans, configuration: str, fold: str) -
     trainer = label(plans.configuration(configuration).trainer)
     results = request.folders.results.path
     return model_folder(results, request.dataset, trainer, request.plans_name, configuration) / f"fold_{fold}"
+
+
+def anything_trained(request: Request, plans: Plans) -> bool:
+    """Whether any configuration of these plans was trained."""
+    return any(has_checkpoints(fold_folder(request, plans, name, "0").parent) for name in plans.configurations)
 
 
 def trainings(request: Request, plans: Plans | None, record: Record) -> list[Job]:

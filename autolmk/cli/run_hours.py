@@ -1,0 +1,189 @@
+"""How long autolmk_run will take, and how many trainings run at a time, before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from autolmk.errors import AutolmkError
+
+if TYPE_CHECKING:
+    from autolmk.dataset import Case, Dataset
+    from autolmk.image import Image
+    from autolmk.jobs.job import Place
+    from autolmk.jobs.run_record import Record
+    from autolmk.jobs.workflow import Request
+    from autolmk.plans import Configuration, Plans
+
+TRAINING_BYTES = 2**30  # of a training on a CPU, beside what its plans say; 0.83 GB was measured, in 3D with preset XS
+LONG_LOOK = 10.0  # s: not worth a second one
+logger = logging.getLogger(__name__)
+
+
+def hours_to_come(args: argparse.Namespace, request: Request) -> str:
+    """Of training before planning: by the preset, where it says a time."""
+    from autolmk.planner import PRESETS
+    from autolmk.registry import PLANNERS
+    from autolmk.splits import N_FOLDS
+
+    name = request.preset or ("XS" if args.scheduler is None and not devices(request.device) else "")
+    each = PRESETS[name].max_seconds if name in PRESETS else None
+    if each is None or request.max_seconds is not None or request.epochs is not None:
+        return ""
+    methods, folds = len(request.configurations or request.planner or PLANNERS), len(request.folds or "0" * N_FOLDS)
+    waves = -(-methods * folds // slots(args, None, methods * folds))
+    return (
+        f"\n  expected: up to {waves * each / 3600:.2g} h of training here ({methods} methods x {folds} folds, "
+        f"each up to {each / 60:.0f} min), beside preparation; shorter with --max-time such as 110m, "
+        "fewer -c or fewer -f"
+    )
+
+
+def places(args: argparse.Namespace, n_jobs: int, bytes_a_job: int) -> list[Place]:
+    """Where trainings run: a GPU or some cores each, or the workers of a scheduler."""
+    from autolmk.jobs.dispatch import local_places
+    from autolmk.jobs.job import Place
+
+    if args.scheduler is not None:
+        return [Place(args.device, 1)]
+    return local_places(devices(args.device), n_jobs, at_a_time=args.jobs, bytes_a_job=bytes_a_job)
+
+
+def slots(args: argparse.Namespace, plans: Plans | None, n_jobs: int) -> int:
+    """Of `n_jobs` trainings, how many run at a time."""
+    if args.jobs is not None:
+        return min(n_jobs, int(args.jobs))
+    if args.scheduler is None:
+        return len(places(args, n_jobs, training_bytes(plans)))
+    from autolmk.jobs.dispatch import cluster_slots
+
+    return min(n_jobs, cluster_slots(args.scheduler, gpu=args.device != "cpu"))
+
+
+def expected(args: argparse.Namespace, request: Request, plans: Plans, record: Record) -> dict[str, float | None]:
+    """Seconds that a training of each configuration takes: as the plans say, else from measured steps, which only
+    this machine can tell; None where it cannot."""
+    from autolmk.jobs.workflow import planned_seconds
+    from autolmk.parallel import map_cases
+
+    if record.shares is not None:
+        return {}
+    found = dict(record.expected)
+    epochs = request.epochs
+    for name in record.wanted.configurations:
+        if name not in found and epochs is None:
+            found[name] = planned_seconds(plans, name)
+    unknown = {name: name for name in record.wanted.configurations if found.get(name) is None}
+    if args.scheduler is None and not set(unknown) <= set(record.expected):
+        logger.info("measuring how long a step of training takes")
+        measured = dict(map_cases(partial(seconds_of_training, plans, epochs), unknown, workers=1))
+        found |= {name: None if isinstance(value, AutolmkError) else value for name, value in measured.items()}
+    return found
+
+
+def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | None:
+    """Of a configuration with all its stages, from measured steps; None where the device cannot run them now."""
+    from autolmk.cli.plan_experiment import seconds_per_step
+    from autolmk.planner import expected_seconds
+
+    total = 0.0
+    for stage in plans.chain(name):
+        configuration = plans.configuration(stage)
+        if epochs is not None:
+            schedule = dataclasses.replace(configuration.schedule, epochs=epochs, max_seconds=None)
+            configuration = dataclasses.replace(configuration, schedule=schedule)
+        pace = seconds_per_step(plans, configuration)
+        if pace is None:
+            return None
+        total += expected_seconds(configuration, pace)
+    return total
+
+
+def seconds_of_others(request: Request, plans: Plans, record: Record) -> dict[str, float]:
+    """Step -> about how many seconds it takes here, of preparation and prediction, from one training case that is
+    prepared and looked at; without what cannot be measured now."""
+    from autolmk.dataset import Dataset
+    from autolmk.parallel import map_cases, processors
+
+    if record.shares is not None:
+        return {}
+    names = record.wanted.configurations
+    try:
+        dataset = Dataset.open(request.raw)
+        cases, tests = dataset.cases("Tr"), (request.raw / "imagesTs").is_dir() and dataset.cases("Ts")
+        case = cases[len(cases) // 2]
+        stages = {plans.configuration(name).data_identifier: name for name in plans.with_stages(names)}
+        each = [seconds_of_case(dataset, case, plans, name, looked_at=False)[0] for name in stages.values()]
+    except (AutolmkError, IndexError) as error:
+        logger.info("how long preparation takes is not known: %s", error)
+        return {}
+    found = {"prepare": sum(each) * len(cases) / min(len(cases), processors())}
+    if tests:
+        measured = map_cases(partial(seconds_of_case, dataset, case, plans), {name: name for name in names}, workers=1)
+        seconds = [value for _, value in measured if not isinstance(value, AutolmkError)]
+        if seconds:
+            found["predict"] = len(tests) * max(read + len(record.wanted.folds) * look for read, look in seconds)
+    return found
+
+
+def seconds_of_case(
+    dataset: Dataset, case: Case, plans: Plans, name: str, *, looked_at: bool = True
+) -> tuple[float, float]:
+    """To read and preprocess a case, and to look all over it with one network, all stages together."""
+    from autolmk.preprocessing import preprocess_image
+
+    read = look = 0.0
+    for stage in plans.chain(name) if looked_at else (name,):
+        configuration = plans.configuration(stage)
+        start = time.monotonic()
+        image, fill = preprocess_image(dataset.read_image(case), configuration)
+        read += time.monotonic() - start
+        if looked_at and configuration.previous_stage is None:
+            look += _seconds_of_look(image, fill, plans, configuration)
+    return read, look
+
+
+def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configuration: Configuration) -> float:
+    """Of a whole image with a network that has learnt nothing, on the device of the plans where it is there."""
+    import torch
+
+    from autolmk.prediction.inference import Member, evaluating, predict_image
+    from autolmk.registry import trainer_class
+
+    device = plans.device if plans.device != "cuda" or torch.cuda.is_available() else "cpu"
+    trainer = trainer_class(configuration.trainer)(plans, configuration)
+    member = Member(trainer.prediction_network(trainer.build_network()).to(device), trainer.build_codec())
+    times: list[float] = []
+    while not times or (len(times) < 2 and times[0] < LONG_LOOK):  # the first one sets up much
+        start = time.monotonic()
+        with evaluating([member]), torch.inference_mode():
+            predict_image(image, fill, [member], plans, configuration, [], device=device)
+        times.append(time.monotonic() - start)
+    return min(times)
+
+
+def devices(given: str) -> list[str]:
+    """The GPUs that -device means, as -device takes each; none for the CPU."""
+    if given == "cpu" or given.startswith("cuda:"):
+        return [] if given == "cpu" else [given]
+    import torch
+
+    found = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+    if given == "cuda" and not found:
+        raise AutolmkError(
+            "there is no CUDA device",
+            found=f"-device {given}",
+            expected="a GPU that torch can use",
+            remedy="give -device cpu, or install torch with CUDA and a driver",
+        )
+    return found
+
+
+def training_bytes(plans: Plans | None) -> int:
+    """Of a training on a CPU."""
+    return TRAINING_BYTES + (0 if plans is None else int(plans.memory_target_gb * 2**30))
