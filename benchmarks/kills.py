@@ -35,6 +35,16 @@ from autolmk.phantom import write_phantom
 NAME = "Dataset001_Phantom"
 LIMIT = 300.0  # s that a command may take
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+ROOM = "4 KiB"
+FILE_LIMIT = 2000  # bytes
+NAMESPACE = ("unshare", "-m", "sh", "-c")
+# $0: the folder. It is copied onto a tmpfs over itself, which is filled up; what lies there afterwards is copied back.
+FULL = """keep=$(mktemp -d) && mount --bind . "$keep" && size=$(($(du -sk . | cut -f1) * 2 + 4096)) &&
+mount -t tmpfs -o size=${size}k tmpfs "$0" && cp -a "$keep"/. "$0"/ && cd "$0" || exit 99
+dd if=/dev/zero of=.fill bs=4k 2>/dev/null; truncate -s -4096 .fill
+"$@"; code=$?; rm .fill; rm -r "$keep"/* && cp -a "$0"/. "$keep"/ || exit 98
+umount "$keep"; rmdir "$keep"; exit $code"""
+ATTEMPTS = 5  # at a moment at which the command still runs
 N_TRAIN, N_TEST, SIZE = 12, 4, 32
 TELL_OF_TIME = (
     *("run.json", "training_log.jsonl", "progress.png", "checkpoint_best.safetensors", "config.json"),
@@ -112,11 +122,15 @@ class Bench:
         shutil.copytree(source, place, ignore=shutil.ignore_patterns(*skip))
         return place
 
-    def start(self, command: Command, place: Path, **settings: object) -> subprocess.Popen[bytes]:
+    def start(
+        self, command: Command, place: Path, wrapper: tuple[str, ...] = (), **settings: object
+    ) -> subprocess.Popen[bytes]:
         """Begin a command in a session of its own; what it says goes to `place`.log."""
         folders = [word for kind in ("raw", "preprocessed", "results") for word in (f"--{kind}", kind)]
         code = f"import sys; from autolmk.cli.{command.name} import main; sys.exit(main())"
         words = [sys.executable, "-c", code, *command.arguments.split(), *folders]
+        if wrapper:
+            words = [*wrapper, str(place), *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         log = place.with_name(f"{place.name}.log")
         with log.open("ab") as stream:
@@ -124,6 +138,10 @@ class Bench:
                 words, cwd=place, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
                 env=environment, **settings,
             )  # fmt: skip
+
+    def start_on_full_tmpfs(self, command: Command, place: Path) -> subprocess.Popen[bytes]:
+        """Begin a command in a namespace in which the place is a full tmpfs."""
+        return self.start(command, place, wrapper=(*NAMESPACE, FULL))
 
     def finish(self, command: Command, place: Path) -> None:
         """Run a command to its end. AssertionError, with what it said last, unless that is a good one."""
@@ -192,19 +210,33 @@ def same(place: Path, whole: Path) -> None:
 
 
 def killed(bench: Bench, name: str, place: Path, moment: int, number: signal.Signals) -> str:
-    """A signal to the command alone, at a moment drawn over its whole duration; then the same command."""
+    """A signal to the command alone, at a moment drawn over its whole duration; then the same command.
+
+    A command that ended before the signal was not hit: it is tried again at another, mostly earlier moment.
+    """
     command, whole = COMMANDS[name], bench.unbroken(name)
-    share = random.Random(f"{bench.seed} {name} {number} {moment}").uniform(0.05, 1.0)
-    process = bench.start(command, bench.fresh(name, place))
-    try:
-        process.wait(share * bench.seconds[name])
-    except subprocess.TimeoutExpired:
-        process.send_signal(number)
-    wait(process)
+    draw = random.Random(f"{bench.seed} {name} {number} {moment}")
+    for attempt in range(ATTEMPTS):
+        share = draw.uniform(0.05, 1.0) * 0.8**attempt
+        shutil.rmtree(place, ignore_errors=True)
+        process = bench.start(command, bench.fresh(name, place))
+        if hit(process, share * bench.seconds[name], number):
+            break
+    else:
+        raise AssertionError(f"not hit in {ATTEMPTS} attempts: the command always ended before the signal")
     nothing_runs(process.pid)
     bench.finish(command, place)
     same(place, whole)
-    return f"{number.name} at {100 * share:.0f} %"
+    return f"{number.name} at {100 * share:.0f} %" + (f", not hit {attempt} times before" if attempt else "")
+
+
+def hit(process: subprocess.Popen[bytes], seconds: float, number: signal.Signals) -> bool:
+    """Send a signal after a while, and wait for the end; whether the command still ran, and did not end well."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+    return wait(process) != 0
 
 
 def two_at_once(bench: Bench, name: str, place: Path) -> str:
@@ -235,17 +267,49 @@ def results_at_a_glance(place: Path) -> dict[str, tuple[int, int]]:
 
 
 def full_disk(bench: Bench, name: str, place: Path) -> str:
-    """A small tmpfs where one may be mounted, else files that may not grow; then the same command with room."""
+    """Earlier results on a small tmpfs with no room left, or files that may not grow; then the same command with room.
+
+    Where no tmpfs may be mounted, RLIMIT_FSIZE refuses instead, and this is said.
+    """
     command, whole = COMMANDS[name], bench.unbroken(name)
     bench.fresh(name, place)
-    limit = 2000
-    process = bench.start(command, place, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    before = results(place)
+    if may_mount():
+        how, process = f"a tmpfs with {ROOM} free", bench.start_on_full_tmpfs(command, place)
+    else:
+        how = f"no tmpfs may be mounted; files of at most {FILE_LIMIT} bytes (RLIMIT_FSIZE)"
+        limits = (FILE_LIMIT, FILE_LIMIT)
+        process = bench.start(command, place, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    code = wait(process)
+    assert code in (2, 3), f"exit code {code}, and nothing was refused: {said(place)}"
+    nothing_runs(process.pid)
+    after = results(place)
+    lost = [file for file in before if before[file] != after.get(file)]
+    assert not lost, f"earlier results are not whole: {lost[:8]}"
+    bench.finish(command, place)
+    same(place, whole)
+    return f"{how}: exit code {code}, earlier results whole, then finished"
+
+
+def small_shm(bench: Bench, name: str, place: Path) -> str:
+    """1 MB of shared memory, with loaders: the command finishes, or says why not and finishes with more."""
+    command, whole = COMMANDS[name], bench.unbroken(name)
+    if not may_mount():
+        return "left out: nothing can be mounted"
+    bench.fresh(name, place)
+    process = bench.start(command, place, wrapper=(*NAMESPACE, 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'))
     code = wait(process)
     assert code in (0, 2, 3), f"exit code {code}: {said(place)}"
     nothing_runs(process.pid)
     bench.finish(command, place)
     same(place, whole)
-    return f"files of at most {limit} bytes (RLIMIT_FSIZE): exit code {code}, then finished"
+    return f"exit code {code}, then finished"
+
+
+def may_mount() -> bool:
+    """Whether a tmpfs can be mounted in a mount namespace of its own."""
+    words = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /dev/shm"]
+    return shutil.which("unshare") is not None and subprocess.run(words, capture_output=True).returncode == 0
 
 
 def read_only(bench: Bench, name: str, place: Path) -> str:
@@ -326,7 +390,13 @@ def trials(commands: list[str], moments: int) -> Iterator[tuple[str, Callable[[B
         for moment in range(moments):
             for number in SIGNALS:
                 yield f"{name}_{number.name}_{moment}", lambda b, p, n=name, m=moment, s=number: killed(b, n, p, m, s)
-        others = [two_at_once, full_disk, read_only, moved, *([lost_loader] if name in ("train", "preprocess") else [])]
+        others = [
+            two_at_once,
+            full_disk,
+            read_only,
+            moved,
+            *([lost_loader, small_shm] if name in ("train", "preprocess") else []),
+        ]
         for trial in others:
             yield f"{name}_{trial.__name__}", lambda b, p, n=name, t=trial: t(b, n, p)
 

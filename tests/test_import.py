@@ -16,7 +16,9 @@ from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.imageio import read_geometry, write_image
+from autolmk.importing.run import MARK
 from autolmk.landmarks import Status
+from autolmk.locks import exclusive
 
 GRID = Geometry.from_parts((12, 14, 16), (2, 1, 0.5), (5, 6, 7))
 LABELS = {"landmark_1": 1, "landmark_2": 2, "landmark_3": 300}
@@ -176,3 +178,39 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     import_dataset(nnlandmark(tmp_path), tmp_path / "raw" / "Dataset001_X", progress=False)
     assert [p.name for p in (tmp_path / "raw").iterdir()] == ["Dataset001_X"]
     assert len(list((tmp_path / "raw" / "Dataset001_X" / "imagesTr").iterdir())) == 2
+
+
+def test_what_a_killed_import_left_is_cleared_and_what_strangers_left_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = nnlandmark(tmp_path / "source")
+    raw = tmp_path / "raw"
+    place = raw / ".Dataset001_X.autolmk-import"
+    (place / "Dataset001_X" / "imagesTr").mkdir(parents=True)
+    (place / "Dataset001_X" / "imagesTr" / "a.txt").write_text("not ours: there is no mark")
+    words = [str(source), "-o", str(raw / "Dataset001_X")]
+    assert main(words) == 2
+    assert "what no import has left" in capsys.readouterr().err
+    assert (place / "Dataset001_X" / "imagesTr" / "a.txt").exists()
+    assert not (raw / "Dataset001_X").exists()
+    (place / MARK).touch()
+    (place / "letter.txt").write_text("theirs")
+    assert main(words) == 2
+    assert (place / "letter.txt").exists()
+    (place / "letter.txt").unlink()
+    assert main(words) == 0
+    assert [entry.name for entry in raw.iterdir()] == ["Dataset001_X"]
+
+
+def test_two_imports_into_one_place_do_not_hurt_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = nnlandmark(tmp_path / "source")
+    place = tmp_path / "raw" / ".Dataset001_X.autolmk-import"
+    (place / "Dataset001_X").mkdir(parents=True)
+    (place / MARK).touch()
+    words = [str(source), "-o", str(tmp_path / "raw" / "Dataset001_X")]
+    with exclusive(place):
+        assert main(words) == 2
+        assert "another process is at work" in capsys.readouterr().err
+        assert (place / "Dataset001_X").is_dir()
+        assert (place / MARK).exists()
+    assert main(words) == 0

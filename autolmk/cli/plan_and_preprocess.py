@@ -40,15 +40,21 @@ def _main(args: argparse.Namespace) -> int:
 
 def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
     """One dataset; the exit code."""
+    from autolmk.locks import exclusive
+    from autolmk.serialization import make_folder
+
     report = checked(name, folders, workers=args.num_processes, progress=True)
     if report.exit_code == USER:
         return USER
-    write_fingerprint(report, folders)
-    plans = plan(name, args, folders)
     skipped = set(report.bad_cases)
-    if not args.no_preprocessing:
-        assert report.dataset is not None
-        skipped |= _preprocess(report.dataset, set(report.good_cases), plans, args, folders)
+    folder = folders.preprocessed / report.name
+    make_folder(folder)
+    with exclusive(folder):
+        write_fingerprint(report, folders)
+        plans = plan(name, args, folders)
+        if not args.no_preprocessing:
+            assert report.dataset is not None
+            skipped |= _preprocess(report.dataset, set(report.good_cases), plans, args, folders)
     if skipped:
         count = counted(len(skipped), "case was", "cases were")
         print(f"{name}: {count} skipped: {', '.join(sorted(skipped))}", file=sys.stderr)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name, plans_file
+from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, plans_file
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case
+    from autolmk.plans import Plans
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,14 +33,22 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from autolmk.dataset import Dataset
+    from autolmk.locks import exclusive
     from autolmk.plans import Plans
-    from autolmk.preprocessing import FAILURES, preprocess_dataset
 
     folders = folders_from(args)
     name = dataset_name(args.dataset, folders)
-    folder = folders.preprocessed / name
     plans = Plans.load(plans_file(folders, name, args.plans_name))
+    with exclusive(folders.preprocessed / name):
+        return _preprocess(args, folders, name, plans)
+
+
+def _preprocess(args: argparse.Namespace, folders: Folders, name: str, plans: Plans) -> int:
+    """Preprocess the cases for each configuration; the exit code."""
+    from autolmk.dataset import Dataset
+    from autolmk.preprocessing import FAILURES, preprocess_dataset
+
+    folder = folders.preprocessed / name
     dataset = Dataset.open(folders.raw / name)
     listed = dataset.cases("Tr")
     faulty = _faulty(name, folder, listed)

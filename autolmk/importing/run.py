@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from autolmk.dataset.nnlandmark import import_dataset
 from autolmk.errors import AutolmkError
 from autolmk.importing.preview import write_preview
 from autolmk.importing.raw_dataset import write_dataset
+from autolmk.locks import LOCK_FILE, exclusive
 from autolmk.serialization import make_folder
 
 PREVIEW = "import_preview.png"  # beside dataset.json, where no command looks
+MARK = "made_by_autolmk_import"  # a file in the folder where an import is prepared: what lies there is ours
 FEW = 16  # images, up to which the check needs no processes of its own
 
 
@@ -48,20 +51,19 @@ def import_source(
     """
     require_free(target)
     make_folder(target.parent)
-    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.importing_"))
     try:
-        inner = unfinished / target.name
-        imported = None
-        if form.read is None:
-            description = import_dataset(source, inner, unlisted=options.unlisted, link=link, progress=progress)
-        else:
-            imported = form.read(source, options)
-            inner.mkdir()
-            description = write_dataset(imported, inner, link=link, spacing=spacing, unlisted=options.unlisted)
-        report = _checked(inner, target, progress)
-        _preview(inner)
-        require_free(target)
-        inner.rename(target)
+        with _prepared(target) as inner:
+            imported = None
+            if form.read is None:
+                description = import_dataset(source, inner, unlisted=options.unlisted, link=link, progress=progress)
+            else:
+                imported = form.read(source, options)
+                inner.mkdir()
+                description = write_dataset(imported, inner, link=link, spacing=spacing, unlisted=options.unlisted)
+            report = _checked(inner, target, progress)
+            _preview(inner)
+            require_free(target)
+            inner.rename(target)
     except OSError as error:
         raise AutolmkError(
             "the dataset cannot be written",
@@ -69,9 +71,59 @@ def import_source(
             found=error.strerror or str(error),
             remedy="free disk space, choose another folder, or use --link",
         ) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Result(target, description, report, imported)
+
+
+@contextmanager
+def _prepared(target: Path) -> Iterator[Path]:
+    """The place, which does not exist yet, where a dataset is written before it moves to `target`.
+
+    It lies in a locked and marked folder beside the target. What a killed import left there is removed first.
+    AutolmkError where another import into this target runs, or anything in the folder is not an import's.
+    """
+    folder = target.parent / f".{target.name}.autolmk-import"
+    _require_ours(folder, target.name)
+    folder.mkdir(exist_ok=True)
+    try:
+        with exclusive(folder):
+            _require_ours(folder, target.name)  # again: nobody else is at work there now
+            _clear(folder)
+            (folder / MARK).touch()
+            try:
+                yield folder / target.name
+            finally:
+                _clear(folder)
+    finally:
+        with suppress(OSError):  # not empty: another import holds it
+            folder.rmdir()
+
+
+def _require_ours(folder: Path, name: str) -> None:
+    """AutolmkError unless the folder is missing, empty, or holds the mark and nothing but what an import writes."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_dir() and not folder.is_symlink():
+        found = {entry.name for entry in folder.iterdir()} - {LOCK_FILE}
+        links = [entry for entry in folder.iterdir() if entry.is_symlink()]
+        if not links and (not found or (MARK in found and found <= {MARK, name, f".{name}.importing"})):
+            return
+    raise AutolmkError(
+        "the place where the import is prepared is taken",
+        file=folder,
+        found="what no import has left",
+        expected="nothing",
+        remedy="move it away, or choose another name for the dataset",
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an import wrote; the mark last, so that a kill in between leaves it."""
+    if not (folder / MARK).exists():
+        return
+    for entry in list(folder.iterdir()):
+        if entry.name not in (MARK, LOCK_FILE):
+            shutil.rmtree(entry, ignore_errors=True)
+    (folder / MARK).unlink(missing_ok=True)
 
 
 def require_free(target: Path) -> None:
