@@ -350,7 +350,7 @@ def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray
     It gets a copy of the pixels with what is needed to decode them, and nothing more: which rescaling it applies
     depends on the kind of image, and how it inverts on the compression.
     """
-    syntax = getattr(whole.file_meta, "TransferSyntaxUID", "")
+    syntax: Any = getattr(whole.file_meta, "TransferSyntaxUID", "")
     plain = pydicom.Dataset()
     plain.update({e.tag: e for e in whole if e.keyword in DECODING or "PaletteColorLookupTable" in e.keyword})
     if str(whole.get("PhotometricInterpretation") or "MONOCHROME1").strip().upper() == "MONOCHROME1":
