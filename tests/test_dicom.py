@@ -8,11 +8,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import pydicom
 import pytest
-from dicom_headers import Sequence, _dicom, check, headers
+from dicom_headers import Sequence, _dicom, _frame, check, headers
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    RLELossless,
+)
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
@@ -116,8 +126,6 @@ def test_a_report_beside_the_slices_is_said_and_a_second_series_refused(tmp_path
     folder = series(tmp_path / "case")
     tags = {**dict.fromkeys(("Rows", "Columns"), None), "Modality": "SR", "SeriesDescription": "findings"}
     (folder / "report.dcm").write_bytes(_dicom(PIXELS[:0], False, ExplicitVRLittleEndian, tags))
-    import pydicom
-
     report = pydicom.dcmread(folder / "report.dcm")
     for tag in ("Rows", "Columns", "PixelData"):
         delattr(report, tag)
@@ -165,3 +173,57 @@ def test_damaged_headers_are_named(seed: int, tmp_path: Path, caplog: pytest.Log
             imageio.read_image([file])
         except AutolmkError as error:
             assert error.file == str(file) and error.remedy
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("syntax", ["RLE", "JPEG 2000"])
+def test_compressed_frames_are_rescaled_and_inverted_as_others_are(syntax: str, inverted: bool, tmp_path: Path) -> None:
+    """ITK rescales by the kind of image, and inverts JPEG 2000 by the bits that are allocated."""
+    values = np.random.default_rng(0).integers(0, 4096, (3, 16, 20)).astype("<u2")
+    slopes = [(2.0, -5.0), (3.0, 0.0), (1.0, 1.0)]
+    frames = [_frame(np.array([0, 0, 2.0 * k]), slopes[k], [1, 0, 0, 0, 1, 0], (1.0, 1.0), "") for k in range(3)]
+    tags = {"Rows": 16, "Columns": 20, "NumberOfFrames": 3, "PerFrameFunctionalGroupsSequence": Sequence(frames)}
+    file = write(tmp_path / "a.dcm", values, PhotometricInterpretation=f"MONOCHROME{2 - inverted}", **tags)
+    dataset = pydicom.dcmread(file)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = (
+        MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+    )
+    if syntax == "RLE":
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    else:
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        packed = [imagecodecs.jpeg2k_encode(v, codecformat="j2k", reversible=True, level=0) for v in values]
+        dataset.PixelData = encapsulate(packed)
+        dataset["PixelData"].VR = "OB"
+    dataset.save_as(file)
+    meant = [(4095.0 - v if inverted else v) * m + b for v, (m, b) in zip(values, slopes, strict=True)]
+    np.testing.assert_allclose(imageio.read_image([file]).array[0], meant)
+
+
+def test_a_slice_in_colour_among_grey_ones_is_refused(tmp_path: Path) -> None:
+    folder = series(tmp_path / "case")
+    place = {
+        "ImagePositionPatient": [0, 0, 8.0],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.5] * 2,
+    }
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    write(folder / "IM9", np.zeros((4, 5, 3), np.uint8), PlanarConfiguration=0, **place, **tags)
+    with pytest.raises(AutolmkError, match="differ in size"):
+        imageio.read_image([folder])
+
+
+def test_files_without_a_preamble_are_read(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.dcm", PixelSpacing=[1, 1])
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = True, True
+    write_dataset(buffer, Dataset({element.tag: element for element in pydicom.dcmread(whole)}))
+    (tmp_path / "b.dcm").write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(imageio.read_image([tmp_path / "b.dcm"]).array[0, 0], PIXELS)
+
+
+def test_what_values_mean_is_known_or_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.dcm", PixelSpacing=[1, 1], PhotometricInterpretation="UNHEARD OF")
+    with pytest.raises(AutolmkError) as caught:
+        imageio.read_image([file])
+    assert "UNHEARD OF" in str(caught.value.found)

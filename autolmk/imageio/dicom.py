@@ -7,12 +7,15 @@ are rescaled slice by slice. What a header says is read in `dicom_header`.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.geometry import FloatArray, Geometry
@@ -34,6 +37,15 @@ from autolmk.imageio.notices import notice
 SPACING_TOLERANCE = 0.01  # how far slices may lie from even spacing, over that spacing
 SAME_PLACE = 0.01  # mm
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
+DECODING = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+)  # fmt: skip
+KNOWN = (
+    "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420",
+    "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
+)  # fmt: skip
 EMBEDDED = ("MONOCHROME1", "MONOCHROME2", "RGB")  # photometric interpretations whose stored values are values
 
 
@@ -68,6 +80,8 @@ def inspect_series(folder: Path) -> Source:
             raise _differing(
                 file, f"{header.Columns} x {header.Rows} pixels", f"{first.Columns} x {first.Rows}", files[0]
             )
+        if (samples := int(header.get("SamplesPerPixel") or 1)) != (others := int(first.get("SamplesPerPixel") or 1)):
+            raise _differing(file, counted(samples, "value") + " a pixel", counted(others, "value"), files[0])
         frames += found
     order, geometry = _stacked(frames, first, folder, [file.name for file in files], files)
     slices = [(files[i], headers[files[i]], frames[i]) for i in order]
@@ -281,38 +295,42 @@ def _values(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any
 
 
 def _rescaled(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any]:
-    syntax = getattr(header.file_meta, "TransferSyntaxUID", None)
-    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
-    colour = int(header.get("SamplesPerPixel") or 1) > 1
-    if str(syntax) not in PLAIN or photometric not in EMBEDDED or int(header.get("BitsAllocated") or 0) % 8:
-        if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
-            raise _unsupported(
-                file, f"compressed frames ({getattr(syntax, 'name', syntax)}) that are rescaled differently"
-            )
-        return _decoded(file, syntax, len(frames), colour)
-    whole = read_whole(file)
-    try:
-        stored = whole.pixel_array
-    except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise AutolmkError(
-            "the pixels of a DICOM file are damaged",
-            file=file,
-            found=" ".join(str(error).split())[:300],
-            expected=f"{counted(len(frames), 'frame')} of {header.Columns} x {header.Rows} pixels",
-            remedy="copy or export it again from the source",
-        ) from None
-    stored = stored.reshape(len(frames), int(header.Rows), int(header.Columns), *([-1] if colour else []))
-    if not colour:
-        stored = _used_bits(stored, header, file)
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+    if photometric not in KNOWN:
+        raise _unsupported(file, f"PhotometricInterpretation {photometric[:40]}")
+    stored = _stored(file, header, len(frames), photometric)
     if photometric == "MONOCHROME1":
         highest = -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
         stored = highest - stored.astype(np.int64)
-    scaled = [(f.slope, f.intercept) != (1.0, 0.0) for f in frames]
-    if not any(scaled):
-        return np.asarray(stored)
+    if all((f.slope, f.intercept) == (1.0, 0.0) for f in frames):
+        return stored
     slope, intercept = (np.array([getattr(f, n) for f in frames]) for n in ("slope", "intercept"))
     ends = (slice(None), *([None] * (stored.ndim - 1)))
     return np.asarray(stored * slope[ends] + intercept[ends])
+
+
+def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
+    """(F, rows, columns[, 3]) as stored, colours as RGB. AutolmkError where they cannot be decoded."""
+    bare = ImplicitVRLittleEndian if header.original_encoding[0] else ExplicitVRLittleEndian
+    syntax = getattr(header.file_meta, "TransferSyntaxUID", bare)
+    colour = int(header.get("SamplesPerPixel") or 1) > 1
+    whole = read_whole(file)
+    whole.file_meta.TransferSyntaxUID = syntax
+    if str(syntax) not in PLAIN or photometric not in EMBEDDED:
+        stored = _decoded(file, whole, n_frames, colour)
+    else:
+        try:
+            stored = whole.pixel_array
+        except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+            raise AutolmkError(
+                "the pixels of a DICOM file are damaged",
+                file=file,
+                found=" ".join(str(error).split())[:300],
+                expected=f"{counted(n_frames, 'frame')} of {header.Columns} x {header.Rows} pixels",
+                remedy="copy or export it again from the source",
+            ) from None
+        stored = stored.reshape(n_frames, int(header.Rows), int(header.Columns), *([-1] if colour else []))
+    return stored if colour else _used_bits(stored, header, file)
 
 
 def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray[Any]:
@@ -326,12 +344,27 @@ def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray
     return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
 
 
-def _decoded(file: Path, syntax: Any, n_frames: int, colour: bool) -> npt.NDArray[Any]:
-    """As ITK decodes them: compressed pixels, palettes, YBR; rescaled and inverted by it."""
-    try:
-        array = load((str(file),), file)
-    except AutolmkError as error:
-        raise _unsupported(file, f"{getattr(syntax, 'name', syntax)}: {error.found}") from None
+def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray[Any]:
+    """As ITK decodes them: compressed pixels, palettes, YBR.
+
+    It gets a copy of the pixels with what is needed to decode them, and nothing more: which rescaling it applies
+    depends on the kind of image, and how it inverts on the compression.
+    """
+    syntax: Any = getattr(whole.file_meta, "TransferSyntaxUID", "")
+    plain = pydicom.Dataset()
+    plain.update({e.tag: e for e in whole if e.keyword in DECODING or "PaletteColorLookupTable" in e.keyword})
+    if str(whole.get("PhotometricInterpretation") or "MONOCHROME1").strip().upper() == "MONOCHROME1":
+        plain.PhotometricInterpretation = "MONOCHROME2"
+    plain.SOPClassUID, plain.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    plain.file_meta = pydicom.dataset.FileMetaDataset()
+    plain.file_meta.TransferSyntaxUID = syntax
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "pixels.dcm"
+        try:
+            plain.save_as(copy, enforce_file_format=True)
+            array = load((str(copy),), file)
+        except AutolmkError as error:
+            raise _unsupported(file, f"{getattr(syntax, 'name', syntax)}: {error.found}") from None
     channels = array.shape[-1:] if colour or array.ndim == 4 else ()
     plane = array.shape[-3:-1] if channels else array.shape[-2:]
     return np.asarray(array.reshape(n_frames, *plane, *channels))
