@@ -150,3 +150,18 @@ def test_itk_reads_the_same_where_it_can(tmp_path: Path) -> None:
     itk = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
     assert image.geometry.is_close(Geometry.from_sitk(itk), 1e-4)
     np.testing.assert_array_equal(image.array[0], sitk.GetArrayFromImage(itk))
+
+
+def test_an_infinite_slope_and_a_wrong_checksum_are_refused(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), tmp_path / "plain.nii")
+    data = bytearray((tmp_path / "plain.nii").read_bytes())
+    data[112:116] = np.float32(np.inf).tobytes()
+    (tmp_path / "plain.nii").write_bytes(data)
+    with pytest.raises(AutolmkError, match="scl_slope inf"):
+        imageio.read_image([tmp_path / "plain.nii"])
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), tmp_path / "a.nii.gz")
+    packed = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    packed[-6] ^= 1  # of the checksum
+    (tmp_path / "a.nii.gz").write_bytes(packed)
+    with pytest.raises(AutolmkError, match="truncated"):
+        imageio.read_image([tmp_path / "a.nii.gz"])

@@ -182,8 +182,12 @@ def _load(file: Path, header: Any) -> npt.NDArray[Any]:
         with opened(file) as stream:
             stream.seek(offset)
             data = stream.read(math.prod(shape) * channels * dtype.itemsize)
+            while stream.read(CHUNK):  # to the end, where gzip compares its checksum
+                pass
         array = np.frombuffer(data, dtype).reshape((*shape, channels), order="F")
         slope, inter = header.get_slope_inter()
+        if math.isinf(float(header["scl_slope"])):  # which nibabel takes for one that is not set
+            raise HeaderDataError(f"scl_slope {float(header['scl_slope'])}")
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError, ValueError) as error:
         raise truncated(file, str(error), "a whole NIfTI file") from None
     except HeaderDataError as error:
