@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from autolmk.imageio.itk import Source
+from autolmk.imageio.jpeg_scans import is_whole
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import (
     Pixels,
@@ -49,7 +50,7 @@ def inspect(file: Path, kind: str) -> Source:
         raise too_large(file, width, height, "more than can be read", f"at most {MOST_PIXELS} pixels")
     if width * height > MOST_PER_BYTE * len(data):
         raise too_large(file, width, height, f"in {len(data)} bytes", "a file that can hold as many")
-    orientation = check_orientation(file, _exif_orientation(exif), height, width)
+    orientation = check_orientation(file, _exif_orientation(file, exif), height, width)
     return plane(file, turned_shape(height, width, orientation), lambda: turn(_decode(file, kind), orientation))
 
 
@@ -64,6 +65,8 @@ def _decode(file: Path, kind: str) -> Pixels:
                 if kind == "PNG" and _png_16_bit_colour(file):
                     return _deep_png(file)
                 image.load()
+                if kind == "JPEG" and not is_whole(file.read_bytes(), image):
+                    raise damaged(file, "fewer pixels in a scan than its size says", "a whole JPEG file")
                 return _pixels(file, image)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
         raise damaged(file, str(error) or type(error).__name__, f"a whole {kind} file") from None
@@ -235,14 +238,25 @@ def _check_bmp(file: Path, data: bytes) -> tuple[int, int, bytes]:
     return width, abs(height), b""
 
 
-def _exif_orientation(data: bytes) -> int:
-    """The orientation that EXIF states; 1 where there is none, or where EXIF cannot be read."""
+def _exif_orientation(file: Path, data: bytes) -> int:
+    """The orientation that EXIF states; 1 where there is none, and, noticed, where EXIF cannot be read."""
     if not data:
         return 1
     exif = Image.Exif()
     try:
+        if data[:4] not in (b"II*\0", b"MM\0*") and not data.startswith(b"Exif\0\0"):
+            raise ValueError(f"it begins with {data[:4].hex(' ')}")
         exif.load(data)
         value = exif.get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, TypeError):
+        if not isinstance(value, int):
+            raise ValueError(f"an orientation of the type {type(value).__name__}: {value!r}")
+    except Exception as error:  # Pillow raises errors of many types here
+        notice(
+            "an image's EXIF data cannot be read; the image is read as stored, without turning it",
+            file,
+            found=str(error) or type(error).__name__,
+            expected="EXIF data with an orientation of 1 to 8, or none",
+            remedy="check how it is shown; save it without EXIF data",
+        )
         return 1
-    return int(value) if isinstance(value, int) else 1
+    return value
