@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import picture_headers
 import pytest
 import tifffile
 from PIL import Image
@@ -126,3 +127,8 @@ def test_exif_that_cannot_be_read_is_noticed(tmp_path: Path) -> None:
         with imageio.noticed() as said:
             read(file)
         assert any("EXIF" in one.problem for one in said)
+
+
+def test_generated_headers_are_read_exactly_or_refused(tmp_path: Path) -> None:
+    for header in picture_headers.headers(1, 60):
+        picture_headers.check(header, tmp_path / f"a{header.ending}")

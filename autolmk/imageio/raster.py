@@ -155,7 +155,8 @@ def _png_chunks(file: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
     """(width, height, EXIF) of a JPEG file whose scans are whole (ITU T.81)."""
-    place, size, exif, interval, sampling, sequential = 2, (0, 0), b"", 0, (1, 1), False
+    place, size, exif, interval = 2, (0, 0), b"", 0
+    sampling: dict[int, tuple[int, int]] = {}
     while True:
         while data[place : place + 2] == b"\xff\xff":
             place += 1
@@ -171,8 +172,7 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
         place += 2 + length
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = _frame(file, marker, body)
-            sampling = (max(b >> 4 for b in body[7::3]), max(b & 15 for b in body[7::3])) if body[5] > 1 else (1, 1)
-            sequential = marker != 0xC2
+            sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, 6 + 3 * body[5], 3)}
         elif marker == 0xDD and len(body) >= 2:
             interval = struct.unpack(">H", body[:2])[0]
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
@@ -181,9 +181,8 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
             found = SCAN_END.search(data, place)
             if found is None or size == (0, 0):
                 raise damaged(file, f"{len(data)} bytes without the end of the image", "a whole JPEG file")
-            if interval and sequential and (body[0] > 1 or sampling == (1, 1)):  # other scans count blocks differently
-                units = -(-size[0] // (8 * sampling[0])) * -(-size[1] // (8 * sampling[1]))
-                restarts = len(RESTART.findall(data, place, found.start()))
+            if interval:
+                units, restarts = _units(size, sampling, body), len(RESTART.findall(data, place, found.start()))
                 _check_restarts(file, restarts, -(-units // interval) - 1)
             place = found.end() - 2
     if b"\xff\xd8\xff" in data[place + 2 :]:
@@ -195,6 +194,17 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
             remedy="save the picture that is meant as a file of its own",
         )
     return size[0], size[1], exif
+
+
+def _units(size: tuple[int, int], sampling: dict[int, tuple[int, int]], scan: bytes) -> int:
+    """How many units (MCU) a scan codes: blocks of its only component, or groups of blocks of all of its components."""
+    most = [max(s[axis] for s in sampling.values()) for axis in (0, 1)]
+    if scan[0] > 1:
+        sides = [-(-n // (8 * m)) for n, m in zip(size, most, strict=True)]
+    else:
+        samples = [-((-n * s) // m) for n, s, m in zip(size, sampling[scan[1]], most, strict=True)]
+        sides = [-(-n // 8) for n in samples]
+    return sides[0] * sides[1]
 
 
 def _check_restarts(file: Path, found: int, expected: int) -> None:
