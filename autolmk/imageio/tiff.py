@@ -113,6 +113,10 @@ def _check_page(file: Path, page: Any) -> None:
     width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
     if width < 1 or height < 1 or int(page.imagedepth) != 1:
         raise unsupported(file, f"{width} × {height} × {page.imagedepth} pixels in a page", CONVERT)
+    try:
+        tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
+    except (KeyError, ValueError):
+        raise unsupported(file, f"the compression {int(page.compression)}", CONVERT) from None
     size = file.stat().st_size
     needed = math.ceil(width * samples * int(page.bitspersample) / 8) * height
     if needed > min(MOST_BYTES, MOST_PER_BYTE * size):
