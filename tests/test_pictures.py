@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from random import Random
 
 import numpy as np
+import picture_headers
 import pytest
 import tifffile
 from PIL import Image
@@ -77,3 +80,55 @@ def test_cut_jpeg_and_wrong_png_checksum_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data if name == "a.png" else data[:-40])
         with pytest.raises(AutolmkError, match="damaged"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif"])
+def test_damage_of_any_kind_is_an_error_of_the_file(ending: str, tmp_path: Path) -> None:
+    whole, random = tmp_path / f"whole{ending}", Random(ending)
+    Image.fromarray(COLOUR).save(whole)
+    data = whole.read_bytes()
+    for i in range(100):
+        broken, place = bytearray(data), random.randrange(len(data) if i % 2 else min(400, len(data)))
+        if i % 3 == 0:
+            broken[place] ^= 1 << random.randrange(8)
+        elif i % 3 == 1:
+            del broken[place:]
+        else:
+            broken[place:place] = random.randbytes(random.randint(1, 9))
+        file = tmp_path / f"{i}{ending}"
+        file.write_bytes(broken)
+        with warnings.catch_warnings(), imageio.noticed():
+            warnings.simplefilter("ignore")
+            try:
+                imageio.read_image([file])
+            except AutolmkError as error:
+                assert str(file) in str(error)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_jpeg_with_data_missing_before_its_end_is_refused(progressive: bool, restarts: int, tmp_path: Path) -> None:
+    array, file = RNG.integers(0, 255, (96, 80, 3)).astype(np.uint8), tmp_path / "a.jpg"
+    Image.fromarray(array).save(file, progressive=progressive, restart_marker_blocks=restarts)
+    data = file.read_bytes()
+    read(file)
+    file.write_bytes(data[: len(data) // 2 + 200] + data[-2:])
+    with pytest.raises(AutolmkError, match="damaged"):
+        read(file)
+    file.write_bytes(data[:-300] + data[-40:])
+    with pytest.raises(AutolmkError, match="damaged"):
+        read(file)
+
+
+def test_exif_that_cannot_be_read_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    for exif in (b"Exif\0\0rubbish", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        Image.fromarray(GREY).save(file, exif=exif)
+        with imageio.noticed() as said:
+            read(file)
+        assert any("EXIF" in one.problem for one in said)
+
+
+def test_generated_headers_are_read_exactly_or_refused(tmp_path: Path) -> None:
+    for header in picture_headers.headers(1, 60):
+        picture_headers.check(header, tmp_path / f"a{header.ending}")

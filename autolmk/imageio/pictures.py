@@ -6,10 +6,13 @@ orientation (EXIF, TIFF tag 274) is applied, and noticed with both sizes whereve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from autolmk.errors import AutolmkError
-from autolmk.imageio import raster, tiff
 from autolmk.imageio.itk import Source
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import damaged, unsupported
@@ -44,6 +47,31 @@ NOT_IMAGES = ((b"/annex/", "git-annex pointer"), (b"version https://git-lfs", "g
 
 def inspect(file: Path, ending: str) -> Source:
     """The size of a picture. AutolmkError where it is damaged, of a kind that is not read, or no picture."""
+    with _guarded(file):
+        source = _inspect(file, ending)
+    inner = source.load
+    assert inner is not None
+
+    def load() -> Any:
+        with _guarded(file):
+            return inner()
+
+    return replace(source, load=load)
+
+
+@contextmanager
+def _guarded(file: Path) -> Iterator[None]:
+    """Say what a library or a short field raises, of whatever type, in its own words, as damage of the file."""
+    try:
+        yield
+    except (AutolmkError, MemoryError):
+        raise
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise damaged(file, words, "a whole file of its kind") from error
+
+
+def _inspect(file: Path, ending: str) -> Source:
     try:
         with file.open("rb") as stream:
             start = stream.read(512)
@@ -63,7 +91,13 @@ def inspect(file: Path, ending: str) -> Source:
             expected=f"{named}, as the ending says",
             remedy="rename it",
         )
-    return tiff.inspect(file) if kind == "TIFF" else raster.inspect(file, str(kind))
+    if kind == "TIFF":
+        from autolmk.imageio import tiff  # its libraries load slowly
+
+        return tiff.inspect(file)
+    from autolmk.imageio import raster
+
+    return raster.inspect(file, str(kind))
 
 
 def kind_of(start: bytes) -> str | None:

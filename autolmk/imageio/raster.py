@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from autolmk.imageio.itk import Source
+from autolmk.imageio.jpeg_scans import is_whole
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import (
     Pixels,
@@ -49,7 +50,7 @@ def inspect(file: Path, kind: str) -> Source:
         raise too_large(file, width, height, "more than can be read", f"at most {MOST_PIXELS} pixels")
     if width * height > MOST_PER_BYTE * len(data):
         raise too_large(file, width, height, f"in {len(data)} bytes", "a file that can hold as many")
-    orientation = check_orientation(file, _exif_orientation(exif), height, width)
+    orientation = check_orientation(file, _exif_orientation(file, exif), height, width)
     return plane(file, turned_shape(height, width, orientation), lambda: turn(_decode(file, kind), orientation))
 
 
@@ -64,6 +65,8 @@ def _decode(file: Path, kind: str) -> Pixels:
                 if kind == "PNG" and _png_16_bit_colour(file):
                     return _deep_png(file)
                 image.load()
+                if kind == "JPEG" and not is_whole(file.read_bytes(), image):
+                    raise damaged(file, "fewer pixels in a scan than its size says", "a whole JPEG file")
                 return _pixels(file, image)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
         raise damaged(file, str(error) or type(error).__name__, f"a whole {kind} file") from None
@@ -152,7 +155,8 @@ def _png_chunks(file: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
     """(width, height, EXIF) of a JPEG file whose scans are whole (ITU T.81)."""
-    place, size, exif, interval, sampling, sequential = 2, (0, 0), b"", 0, (1, 1), False
+    place, size, exif, interval = 2, (0, 0), b"", 0
+    sampling: dict[int, tuple[int, int]] = {}
     while True:
         while data[place : place + 2] == b"\xff\xff":
             place += 1
@@ -168,8 +172,7 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
         place += 2 + length
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = _frame(file, marker, body)
-            sampling = (max(b >> 4 for b in body[7::3]), max(b & 15 for b in body[7::3])) if body[5] > 1 else (1, 1)
-            sequential = marker != 0xC2
+            sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, 6 + 3 * body[5], 3)}
         elif marker == 0xDD and len(body) >= 2:
             interval = struct.unpack(">H", body[:2])[0]
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
@@ -178,9 +181,8 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
             found = SCAN_END.search(data, place)
             if found is None or size == (0, 0):
                 raise damaged(file, f"{len(data)} bytes without the end of the image", "a whole JPEG file")
-            if interval and sequential and (body[0] > 1 or sampling == (1, 1)):  # other scans count blocks differently
-                units = -(-size[0] // (8 * sampling[0])) * -(-size[1] // (8 * sampling[1]))
-                restarts = len(RESTART.findall(data, place, found.start()))
+            if interval:
+                units, restarts = _units(size, sampling, body), len(RESTART.findall(data, place, found.start()))
                 _check_restarts(file, restarts, -(-units // interval) - 1)
             place = found.end() - 2
     if b"\xff\xd8\xff" in data[place + 2 :]:
@@ -192,6 +194,17 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
             remedy="save the picture that is meant as a file of its own",
         )
     return size[0], size[1], exif
+
+
+def _units(size: tuple[int, int], sampling: dict[int, tuple[int, int]], scan: bytes) -> int:
+    """How many units (MCU) a scan codes: blocks of its only component, or groups of blocks of all of its components."""
+    most = [max(s[axis] for s in sampling.values()) for axis in (0, 1)]
+    if scan[0] > 1:
+        sides = [-(-n // (8 * m)) for n, m in zip(size, most, strict=True)]
+    else:
+        samples = [-((-n * s) // m) for n, s, m in zip(size, sampling[scan[1]], most, strict=True)]
+        sides = [-(-n // 8) for n in samples]
+    return sides[0] * sides[1]
 
 
 def _check_restarts(file: Path, found: int, expected: int) -> None:
@@ -235,14 +248,25 @@ def _check_bmp(file: Path, data: bytes) -> tuple[int, int, bytes]:
     return width, abs(height), b""
 
 
-def _exif_orientation(data: bytes) -> int:
-    """The orientation that EXIF states; 1 where there is none, or where EXIF cannot be read."""
+def _exif_orientation(file: Path, data: bytes) -> int:
+    """The orientation that EXIF states; 1 where there is none, and, noticed, where EXIF cannot be read."""
     if not data:
         return 1
     exif = Image.Exif()
     try:
+        if data[:4] not in (b"II*\0", b"MM\0*") and not data.startswith(b"Exif\0\0"):
+            raise ValueError(f"it begins with {data[:4].hex(' ')}")
         exif.load(data)
         value = exif.get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, TypeError):
+        if not isinstance(value, int):
+            raise ValueError(f"an orientation of the type {type(value).__name__}: {value!r}")
+    except Exception as error:  # Pillow raises errors of many types here
+        notice(
+            "an image's EXIF data cannot be read; the image is read as stored, without turning it",
+            file,
+            found=str(error) or type(error).__name__,
+            expected="EXIF data with an orientation of 1 to 8, or none",
+            remedy="check how it is shown; save it without EXIF data",
+        )
         return 1
-    return int(value) if isinstance(value, int) else 1
+    return value

@@ -41,6 +41,7 @@ MOST_PAGES = 65536
 CONVERT = "convert it to an uncompressed or LZW TIFF, or to PNG, without scaling"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3}
+UNKNOWN = re.compile(r"\b(COMPRESSION|PREDICTOR)\b")  # in what tifffile raises for kinds that it cannot unpack
 EXACT = 1 << 24  # float32 holds every whole number up to here
 
 
@@ -79,7 +80,7 @@ def _opened(file: Path) -> Iterator[tifffile.TiffFile]:
     except MemoryError:
         raise damaged(file, "a size that does not fit in memory", "a whole TIFF file") from None
     except Exception as error:  # tifffile and the codecs raise errors of many types, RuntimeError among them
-        if isinstance(error, ValueError) and "not supported" in str(error):
+        if isinstance(error, ValueError) and ("not supported" in str(error) or UNKNOWN.search(str(error))):
             raise unsupported(file, str(error), CONVERT) from None
         raise damaged(file, str(error) or type(error).__name__, "a whole TIFF file") from None
 
@@ -113,6 +114,10 @@ def _check_page(file: Path, page: Any) -> None:
     width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
     if width < 1 or height < 1 or int(page.imagedepth) != 1:
         raise unsupported(file, f"{width} × {height} × {page.imagedepth} pixels in a page", CONVERT)
+    try:
+        tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
+    except (KeyError, ValueError):
+        raise unsupported(file, f"the compression {int(page.compression)}", CONVERT) from None
     size = file.stat().st_size
     needed = math.ceil(width * samples * int(page.bitspersample) / 8) * height
     if needed > min(MOST_BYTES, MOST_PER_BYTE * size):

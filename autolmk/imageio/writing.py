@@ -15,14 +15,14 @@ from autolmk.imageio.itk import last_line, quiet, simpleitk
 
 
 def write_image(file: Path, image: Image) -> None:
-    """Write an image, atomically: float32, or 8 bit for PNG and JPEG. A slice of a volume is written as a volume.
+    """Write an image, atomically: float32, or 8 bit for PNG, JPEG and BMP. A slice of a volume is written as a volume.
 
     AutolmkError where the format cannot hold it or the disk refuses.
     """
     sitk = simpleitk()
     file, ending = Path(file), ending_of(Path(file))
     array, geometry = np.moveaxis(image.array, 0, -1), _with_all_axes(image.geometry)
-    if ending in (".png", ".jpg", ".jpeg"):
+    if ending in (".png", ".jpg", ".jpeg", ".bmp"):
         if array.min() < 0 or array.max() > 255 or (array != np.round(array)).any():
             raise AutolmkError(
                 "this format holds whole numbers from 0 to 255", file=file, remedy="write .nii.gz or .tif"
