@@ -460,3 +460,11 @@ def test_rows_of_a_case_need_not_stand_together(tmp_path: Path) -> None:
     assert table["1"].names == ("a", "b")
     np.testing.assert_array_equal(table["1"].points, [[1, 2], [5, 6]])
     np.testing.assert_array_equal(table["2"].likelihood, [0.6, np.nan])
+
+
+def test_a_landmark_stands_once_in_a_table_of_results(tmp_path: Path) -> None:
+    file = save(tmp_path / "landmarks.csv", "case,landmark,x,y\na,N,1,2\na,N,3,4\n")
+    with pytest.raises(AutolmkError, match="stands twice") as caught:
+        read_table(file)
+    assert caught.value.case == "a" and "N" in str(caught.value.found)
+    assert read_table(file, twice=True)["a"].names == ("N", "N")

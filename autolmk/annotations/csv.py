@@ -22,7 +22,7 @@ import numpy as np
 
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of
 from autolmk.annotations.text import read_number, read_text
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.escaping import cell, uncell
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status, normal
@@ -57,8 +57,11 @@ def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
     return _annotation(file, header, list(rows))
 
 
-def read_table(file: Path) -> dict[str, Annotation]:
-    """The points of all cases of a dataset's table, by case, in the table's order. AutolmkError where it is damaged."""
+def read_table(file: Path, *, twice: bool = False) -> dict[str, Annotation]:
+    """The points of all cases of a dataset's table, by case, in the table's order. AutolmkError where it is damaged.
+
+    twice: whether a landmark may stand twice in a case, as in annotations, of which the check says so.
+    """
     header, rows = _rows(file)
     _require(file, header, ("case", "landmark", "x", "y"))
     cases: dict[str, list[Annotation]] = {}
@@ -72,7 +75,24 @@ def read_table(file: Path) -> dict[str, Annotation]:
                 remedy="name the case, or remove the line",
             )
         cases.setdefault(case, []).append(_annotation(file, header, together))
-    return {case: _joined(parts) for case, parts in cases.items()}
+    found = {case: _joined(parts) for case, parts in cases.items()}
+    for case, annotation in found.items() if not twice else ():
+        require_once(annotation, file, case)
+    return found
+
+
+def require_once(annotation: Annotation, file: Path, case: str | None = None) -> None:
+    """AutolmkError where a landmark stands twice."""
+    names = annotation.names
+    if len(set(names)) < len(names):
+        raise AutolmkError(
+            "a landmark stands twice",
+            file=file,
+            case=case,
+            found=some(sorted({name for name in names if names.count(name) > 1})),
+            expected="each landmark once",
+            remedy="remove the wrong one of the two, or make the file again",
+        )
 
 
 def _joined(parts: Sequence[Annotation]) -> Annotation:

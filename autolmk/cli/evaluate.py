@@ -167,6 +167,7 @@ def _read_points(place: Path) -> dict[str, Annotation]:
         ending = annotations.ending_of(single)
         if ending is not None:
             found[single.name[: -len(ending)]] = _in_lps(annotations.read(single))
+            annotations.csv.require_once(found[single.name[: -len(ending)]], single)
     if not found:
         raise AutolmkError(
             "there are no landmarks",

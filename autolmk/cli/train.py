@@ -360,9 +360,11 @@ def _begin_model_folder(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """What is the same already stays untouched: other folds of the model may be in training."""
-    from autolmk.serialization import write_bytes
+    """What is the same already stays untouched: other folds of the model may be in training. AutolmkError where it is
+    damaged."""
+    from autolmk.serialization import read_json, write_bytes
 
+    read_json(source, remedy="run autolmk_plan_and_preprocess again")
     content = source.read_bytes()
     if not target.is_file() or target.is_symlink() or target.read_bytes() != content:
         write_bytes(target, content)

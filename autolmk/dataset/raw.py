@@ -332,7 +332,7 @@ class Dataset:
 
     def _table(self, file: Path) -> dict[str, Annotation]:
         if file not in self._tables:
-            self._tables[file] = {normal(case): points for case, points in read_table(file).items()}
+            self._tables[file] = {normal(case): points for case, points in read_table(file, twice=True).items()}
         return self._tables[file]
 
     @cached_property
