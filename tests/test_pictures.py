@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from PIL import Image
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
+from autolmk.imageio import pictures
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 255, (20, 30)).astype(np.uint8)
@@ -132,3 +134,21 @@ def test_exif_that_cannot_be_read_is_noticed(tmp_path: Path) -> None:
 def test_generated_headers_are_read_exactly_or_refused(tmp_path: Path) -> None:
     for header in picture_headers.headers(1, 60):
         picture_headers.check(header, tmp_path / f"a{header.ending}")
+
+
+def test_what_libraries_log_becomes_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray((np.arange(600) % 251).astype(np.uint8).reshape(20, 30)).save(file)
+    inspect = pictures._inspect
+
+    def talking(file: Path, ending: str) -> object:
+        logging.getLogger("tifffile").warning("incorrect %s count", "StripByteCounts")
+        return inspect(file, ending)
+
+    monkeypatch.setattr(pictures, "_inspect", talking)
+    with imageio.noticed() as notices:
+        imageio.read_image([file])
+    assert [n.found for n in notices] == ["incorrect StripByteCounts count"]
+    assert capfd.readouterr() == ("", "")

@@ -6,6 +6,8 @@ orientation (EXIF, TIFF tag 274) is applied, and noticed with both sizes whereve
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,6 +44,7 @@ STARTS = (
     (b"PK\x03\x04", "ZIP"),
     (b"\x89HDF", "HDF5"),
 )
+LOGGERS = ("tifffile", "PIL")
 NOT_IMAGES = ((b"/annex/", "git-annex pointer"), (b"version https://git-lfs", "git-lfs pointer"))
 
 
@@ -61,14 +64,42 @@ def inspect(file: Path, ending: str) -> Source:
 
 @contextmanager
 def _guarded(file: Path) -> Iterator[None]:
-    """Say what a library or a short field raises, of whatever type, in its own words, as damage of the file."""
+    """Say what a library or a short field raises, of whatever type, in its own words, as damage of the file; and
+    notice what libraries write into their logs instead."""
     try:
-        yield
+        with _heard() as said:
+            yield
+        for words in said:
+            notice("a picture is odd", file, found=words, remedy="nothing, if it looks right; else export it again")
     except (AutolmkError, MemoryError):
         raise
     except Exception as error:
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise damaged(file, words, "a whole file of its kind") from error
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What the libraries below warn of in their logs, in this thread, each once; it goes no further."""
+    said: dict[str, None] = {}
+    here = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == here:
+                said.setdefault(" ".join(record.getMessage().split())[:300])
+
+    listener, loggers = Listener(logging.WARNING), [logging.getLogger(name) for name in LOGGERS]
+    found: list[str] = []
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(listener)
+    try:
+        yield found
+    finally:
+        for logger in loggers:
+            logger.removeHandler(listener)
+        found += said
 
 
 def _inspect(file: Path, ending: str) -> Source:
