@@ -53,7 +53,7 @@ def started(place: Path, wait_until: Wait, *tls: str, workers: int = 1, **enviro
     with ExitStack() as stack:
         processes = [start(documented("scheduler"), "--port", "0", "--scheduler-file", str(file))]
         stack.callback(lambda: [(process.kill(), process.wait()) for process in reversed(processes)])
-        wait_until(file.exists, processes[0], 300)
+        wait_until(lambda: file.exists() and file.read_text().rstrip().endswith("}"), processes[0], 300)
         address = json.loads(file.read_text())["address"]
         for _ in range(workers):
             words = [re.sub(r"^t(cp|ls)://.*", address, word) for word in documented("worker")]

@@ -342,8 +342,13 @@ def test_what_itk_warns_of_is_a_notice_of_the_file_in_any_thread(tmp_path: Path)
 
 
 def test_what_c_libraries_print_is_a_notice_and_beside_an_error_debug(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("autolmk"), "handlers", [])  # that a command's test has left
+    monkeypatch.setattr(logging.getLogger("autolmk"), "propagate", True)
     with imageio.noticed() as notices, itk.quiet(tmp_path):
         os.write(2, b"Premature end of JPEG file\n")
     assert [n.found for n in notices] == ["Premature end of JPEG file"]

@@ -81,11 +81,11 @@ def source(folder: Path, form: str) -> tuple[Path, Path]:
     sitk.WriteImage(
         sitk.GetImageFromArray((np.arange(600) % 251).astype(np.uint8).reshape(20, 30)), str(root / "1.png")
     )
+    volume = sitk.GetImageFromArray((np.arange(720) % 251).astype(np.uint8).reshape(8, 9, 10))
+    volume.SetOrigin((-5.0, -5.0, -4.0))  # the samples' points lie inside, whichever way x and y count
     for place in ("v.nii.gz", "v/v.nii.gz", "sub-1/anat/sub-1_T1w.nii.gz"):
         if (root / place).parent.is_dir():
-            sitk.WriteImage(
-                sitk.GetImageFromArray((np.arange(720) % 251).astype(np.uint8).reshape(8, 9, 10)), str(root / place)
-            )
+            sitk.WriteImage(volume, str(root / place))
     if form in ("tps", "nts", "pts", "amira", "mitk", "verse", "acsv", "bids"):
         (root / "1.png").unlink()
     return root, file

@@ -38,7 +38,7 @@ def population_faults(
         return []
     points = np.stack([f.summary.landmarks.points for f in findings if f.summary is not None])
     faults = _frame_faults(findings, training)
-    in_another_frame = {(fault.split, fault.case) for fault in faults}
+    in_another_frame = {fault.case for fault in faults}
     if points.shape[1] < points.shape[2] + 2 or np.isfinite(points[training]).all(axis=2).sum() < 2 * FEWEST_CASES:
         return faults
     shape = _posed(mean_shape(points[training]), points, training)
@@ -53,7 +53,7 @@ def population_faults(
         scale = pose.scale if (pose := shape.poses[i]) is not None else 1.0
         if i in at_one_place:
             faults.append(_one_place_fault(finding, at_one_place[i], names, scale, unit))
-        if i in turned and (finding.split, finding.case.identifier) in in_another_frame:
+        if i in turned and finding.case.identifier in in_another_frame:
             continue  # which turns it
         if i in whole or i in turned:
             faults.append(whole[i] if i in whole else _turned_fault(finding, turned[i]))
