@@ -58,6 +58,12 @@ class Architecture:
         axes = (*self.kernel_sizes, *self.strides, self.output_stride)
         if max(map(len, (*stages, self.kernel_sizes, self.strides)), default=0) > MOST_STAGES:
             raise ValueError(f"a network has at most {MOST_STAGES} stages")
+        lengths = {len(values) for values in (self.kernel_sizes, self.strides, self.n_conv_per_stage)}
+        if self.kernel_sizes and lengths != {len(self.features_per_stage)}:
+            n = len(self.features_per_stage)
+            raise ValueError(
+                f"kernel_sizes, strides and n_conv_per_stage must have {n} entries, as features_per_stage has"
+            )
         if not all(1 <= n <= MOST_FEATURES for n in self.features_per_stage):
             raise ValueError(f"features_per_stage must be 1 to {MOST_FEATURES}, got {list(self.features_per_stage)}")
         if not all(0 <= n <= MOST_PER_STAGE for n in (*self.n_conv_per_stage, *self.n_conv_per_stage_decoder)):

@@ -114,6 +114,10 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         return _complain("interrupted", INTERRUPTED, verbose)
     except AutolmkError as error:
         return _complain(f"error: {error}", USER, verbose)
+    except OverflowError as error:
+        return _complain(
+            f"error: a number is larger than a computer counts\n  found: {_one_line(error)}", USER, verbose
+        )
     except Exception as error:
         place = place_in_plugin(error)
         if place is not None:
