@@ -112,3 +112,11 @@ def test_processes_begun_by_a_command_import_nothing_from_the_current_folder(exa
     assert run(lambda args: 0, example, ["-d", "1"]) == 0
     found = subprocess.run([sys.executable, "-c", "import planted"], cwd=tmp_path, capture_output=True, check=False)
     assert b"No module named 'planted'" in found.stderr
+
+
+def test_numbers_beyond_counting_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = parser("A command.")
+    option(arguments, "-np", type=int)
+    with pytest.raises(SystemExit) as caught:
+        run(lambda args: 0, arguments, ["-np", "9" * 80])
+    assert caught.value.code == 2 and "np is a number of 80 digits" in capsys.readouterr().err

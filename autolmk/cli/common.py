@@ -22,6 +22,7 @@ from autolmk.registry import place_in_plugin
 from autolmk.serialization import near
 
 OK, INTERNAL, USER, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+LARGEST = 2**31  # whole numbers of arguments are smaller
 REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
@@ -56,6 +57,15 @@ class Parser(argparse.ArgumentParser):
             else:
                 result.append(argument)
         return result
+
+    def require_countable(self, args: argparse.Namespace) -> None:
+        """Exit with a message where a whole number is larger than the libraries below count."""
+        for name, value in vars(args).items():
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and abs(number) >= LARGEST:
+                    self.error(
+                        f"{name} is a number of {len(str(abs(number)))} digits; at most {LARGEST - 1} is possible"
+                    )
 
 
 def parser(description: str) -> Parser:
@@ -105,6 +115,7 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     """
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes begun from here import nothing from the current folder
     args = parser.parse_args(parser.normalised(sys.argv[1:] if argv is None else argv))
+    parser.require_countable(args)
     verbose = bool(getattr(args, "verbose", False))
     set_up_logging(verbose)
     try:
@@ -114,10 +125,6 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         return _complain("interrupted", INTERRUPTED, verbose)
     except AutolmkError as error:
         return _complain(f"error: {error}", USER, verbose)
-    except OverflowError as error:
-        return _complain(
-            f"error: a number is larger than a computer counts\n  found: {_one_line(error)}", USER, verbose
-        )
     except Exception as error:
         place = place_in_plugin(error)
         if place is not None:
