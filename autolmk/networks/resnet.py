@@ -24,14 +24,14 @@ HEAD_STD = 0.01  # of the head's first weights: outputs begin near 0, the middle
 class ResNet(nn.Module):
     """(B, n_channels, *S) -> (B, n_outputs) float32. The first stage of the architecture is plain, the others residual.
 
-    The architecture's decoder is not built. Raises ValueError where its lists disagree, or without a residual stage.
+    The architecture's decoder is not built. ValueError without a residual stage.
     """
 
     def __init__(self, architecture: Architecture, n_channels: int, n_outputs: int, ndim: int) -> None:
         super().__init__()
         a, features = architecture, architecture.features_per_stage
-        if not len(a.kernel_sizes) == len(a.strides) == len(a.n_conv_per_stage) == len(features) > 1:
-            raise ValueError("kernel_sizes, strides and n_conv_per_stage must have an entry a stage, 2 stages at least")
+        if len(features) < 2:
+            raise ValueError("a residual network has 2 stages at least")
         convolution = convert_dim_to_conv_op(ndim)
         blocks: dict[str, Any] = {
             "conv_bias": False,
