@@ -425,6 +425,7 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", default="", help="a part of the names of trials")
     args = arguments.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it and hand that on
     folder = args.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     bench, failed, done = Bench(folder, args.seed), [], 0
