@@ -27,6 +27,8 @@ WITHIN_ROUNDING = 0.9  # of the largest difference that rounded coordinates can 
 VARIES = 1.0  # slices, standard deviation of a landmark's place: else its slice never changes
 LEAST_TILT = 0.01  # of the distance between two landmarks: how much less than this nobody can place a patient the same
 TILT_ERRORS = 4.0  # squared standard errors that a tilt must exceed to count
+SCATTER_SHARE = 0.5  # of the scatter along the slices that a pair is sure to have across them
+MAD_TO_WIDTH = 1.4826  # standard deviation over median absolute deviation of a normal distribution
 CHANCE = 0.05  # of datasets without groups in which one may be found
 DECIMALS = tuple(10.0**-k for k in range(-1, 6))  # mm: steps that coordinates may be rounded to
 
@@ -58,7 +60,8 @@ def equal_slices(points: FloatArray, geometries: Sequence[Geometry], shape: Floa
         often, count, total = _counts(axis, pairs)
         if not often.any():
             continue
-        chance = _chance(axis, pairs[often], shape, _units(pairs[often], points.shape[1]))
+        scatter = _scatter(axes, k, pairs[often], shape)
+        chance = _chance(axis, pairs[often], shape, _units(pairs[often], points.shape[1]), scatter)
         p_value = binom.sf(count[often] - 1, total[often], chance)
         first, second = pairs[often][p_value * number <= CHANCE].T
         result[k, first, second] = result[k, second, first] = True
@@ -115,20 +118,39 @@ def _units(pairs: npt.NDArray[np.int_], n: int) -> npt.NDArray[np.int_]:
 
 
 def _chance(
-    axis: _Axis, pairs: npt.NDArray[np.int_], shape: FloatArray, units: npt.NDArray[np.int_]
+    axis: _Axis, pairs: npt.NDArray[np.int_], shape: FloatArray, units: npt.NDArray[np.int_], scatter: FloatArray
 ) -> FloatArray:
     """(M,) the mean probability over cases that freely annotated pairs of the same mean height are equal.
 
     Points that take places in steps of q are equal with probability E[(1 - |t + u| / q)+]: t what the case's tilt makes
-    of the pair's distance, u what nobody can keep below 1 % of it.
+    of the pair's distance, u normal: what nobody can keep below 1 % of it, and the pair's scatter, (M,) mm.
     """
     between = shape[pairs[:, 0]] - shape[pairs[:, 1]]
     tilt = _tilts(axis, between, shape, units) / axis.thickness[:, None]
-    width = LEAST_TILT * np.linalg.norm(between, axis=1) / axis.thickness[:, None]
+    width = np.hypot(LEAST_TILT * np.linalg.norm(between, axis=1), scatter) / axis.thickness[:, None]
     step = _steps(axis, pairs)
     chance = (_ramp(tilt + step, width) - 2 * _ramp(tilt, width) + _ramp(tilt - step, width)) / step
     seen = np.isfinite(axis.place[:, pairs[:, 0]] + axis.place[:, pairs[:, 1]])
     return np.asarray(np.where(seen, chance.clip(0, 1), 0).sum(axis=0) / seen.sum(axis=0))
+
+
+def _scatter(axes: Sequence[_Axis], k: int, pairs: npt.NDArray[np.int_], shape: FloatArray) -> FloatArray:
+    """(M,) mm: how much anatomy and annotator make a pair's difference across the slices vary, beside the pose: half of
+    what they do along the slices, on the axis where it is least. Slices as thick as voxels are long are taken off.
+    """
+    least = np.full(len(pairs), np.inf)
+    alone = np.arange(len(shape))
+    for axis in axes[:k] + axes[k + 1 :]:
+        place = axis.place * axis.thickness[:, None]
+        fits = [_plane(case, shape, alone) for case in place]
+        rest = np.stack([case - shape @ fit[0] if fit[2] else np.full(len(case), np.nan) for case, fit in zip(place, fits, strict=True)])
+        apart = rest[:, pairs[:, 0]] - rest[:, pairs[:, 1]]
+        apart = apart[np.isfinite(apart).any(axis=1)]
+        if len(apart) < EQUAL_CASES:
+            return np.zeros(len(pairs))
+        spread = MAD_TO_WIDTH * np.nanmedian(np.abs(apart - np.nanmedian(apart, axis=0)), axis=0)
+        least = np.minimum(least, np.maximum(0, spread**2 - np.median(axis.thickness) ** 2 / 6))
+    return np.asarray(SCATTER_SHARE * np.sqrt(least))
 
 
 def _ramp(x: FloatArray, width: FloatArray) -> FloatArray:
