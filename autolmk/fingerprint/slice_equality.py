@@ -25,8 +25,8 @@ EQUAL_CASES = 5  # at least
 EQUAL = 0.01  # slices: what rounding in headers and files may make of equality
 WITHIN_ROUNDING = 0.9  # of the largest difference that rounded coordinates can make; a whole one is the next step
 VARIES = 1.0  # slices, standard deviation of a landmark's place: else its slice never changes
-LEAST_TILT = 0.01  # of the distance between two landmarks: how much less than this nobody can place a patient the same
-TILT_ERRORS = 4.0  # squared standard errors that a tilt must exceed to count
+LEAST_TILT = 0.005  # of the distance between two landmarks: nobody places patients more alike than this
+TILT_ERRORS = 2.0  # squared standard errors that a tilt must exceed to count
 SCATTER_SHARE = 0.5  # of the scatter along the slices that a pair is sure to have across them
 MAD_TO_WIDTH = 1.4826  # standard deviation over median absolute deviation of a normal distribution
 CHANCE = 0.05  # of datasets without groups in which one may be found
@@ -123,7 +123,7 @@ def _chance(
     """(M,) the mean probability over cases that freely annotated pairs of the same mean height are equal.
 
     Points that take places in steps of q are equal with probability E[(1 - |t + u| / q)+]: t what the case's tilt makes
-    of the pair's distance, u normal: what nobody can keep below 1 % of it, and the pair's scatter, (M,) mm.
+    of the pair's distance, u normal: what nobody can keep below 0.5 % of it, and the pair's scatter, (M,) mm.
     """
     between = shape[pairs[:, 0]] - shape[pairs[:, 1]]
     tilt = _tilts(axis, between, shape, units) / axis.thickness[:, None]
