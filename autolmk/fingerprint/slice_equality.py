@@ -26,8 +26,11 @@ EQUAL = 0.01  # slices: what rounding in headers and files may make of equality
 WITHIN_ROUNDING = 0.9  # of the largest difference that rounded coordinates can make; a whole one is the next step
 VARIES = 1.0  # slices, standard deviation of a landmark's place: else its slice never changes
 LEAST_TILT = 0.005  # of the distance between two landmarks: nobody places patients more alike than this
+LEAST_SCATTER = 0.05  # slices: nobody clicks at one height more alike than this by chance
 TILT_ERRORS = 2.0  # squared standard errors that a tilt must exceed to count
+SPARE_UNITS = 4  # landmarks beyond the axes that tell a tilt and leave some to judge it by
 SCATTER_SHARE = 0.5  # of the scatter along the slices that a pair is sure to have across them
+CLICKED = 0.1  # of the other landmarks' places that lie on slices, where points are put on slices; chance makes 4 %
 MAD_TO_WIDTH = 1.4826  # standard deviation over median absolute deviation of a normal distribution
 CHANCE = 0.05  # of datasets without groups in which one may be found
 DECIMALS = tuple(10.0**-k for k in range(-1, 6))  # mm: steps that coordinates may be rounded to
@@ -61,7 +64,9 @@ def equal_slices(points: FloatArray, geometries: Sequence[Geometry], shape: Floa
         if not often.any():
             continue
         scatter = _scatter(axes, k, pairs[often], shape)
-        chance = _chance(axis, pairs[often], shape, _units(pairs[often], points.shape[1]), scatter)
+        chance = _chance(
+            axis, pairs[often], shape, _units(pairs[often], len(shape), shape.shape[1] + SPARE_UNITS), scatter
+        )
         p_value = binom.sf(count[often] - 1, total[often], chance)
         first, second = pairs[often][p_value * number <= CHANCE].T
         result[k, first, second] = result[k, second, first] = True
@@ -89,7 +94,9 @@ def _pairs(axis: _Axis) -> npt.NDArray[np.int_]:
     """(M, 2) pairs that could share a slice: shown together often enough, within a slice in the median, and on a slice
     that changes."""
     seen = np.isfinite(axis.place)
-    varies = [place[ok].std() > VARIES if ok.sum() > 1 else False for place, ok in zip(axis.place.T, seen.T, strict=True)]
+    varies = [
+        place[ok].std() > VARIES if ok.sum() > 1 else False for place, ok in zip(axis.place.T, seen.T, strict=True)
+    ]
     rows = np.flatnonzero(varies)
     first, second = (rows[side] for side in np.triu_indices(len(rows), k=1))
     found = [np.zeros((0, 2), dtype=np.int_)]
@@ -110,11 +117,14 @@ def _counts(axis: _Axis, pairs: npt.NDArray[np.int_]) -> tuple[npt.NDArray[np.bo
     return count >= EQUAL_SHARE * total, count, total
 
 
-def _units(pairs: npt.NDArray[np.int_], n: int) -> npt.NDArray[np.int_]:
-    """(L,) number of each landmark's unit."""
+def _units(pairs: npt.NDArray[np.int_], n: int, least: int) -> npt.NDArray[np.int_]:
+    """(L,) number of each landmark's unit. Those that mostly share a slice are none, -1, as theirs may not follow the
+    anatomy; they count as one where fewer than `least` others are left."""
     connected = np.zeros((n, n), dtype=bool)
     connected[pairs[:, 0], pairs[:, 1]] = True
-    return np.asarray(connected_components(connected, directed=False)[1], dtype=np.int_)
+    units = np.asarray(connected_components(connected, directed=False)[1], dtype=np.int_)
+    alone = np.bincount(units)[units] == 1
+    return np.where(alone, units, -1) if alone.sum() >= least else units
 
 
 def _chance(
@@ -123,11 +133,12 @@ def _chance(
     """(M,) the mean probability over cases that freely annotated pairs of the same mean height are equal.
 
     Points that take places in steps of q are equal with probability E[(1 - |t + u| / q)+]: t what the case's tilt makes
-    of the pair's distance, u normal: what nobody can keep below 0.5 % of it, and the pair's scatter, (M,) mm.
+    of the pair's distance, u normal: what nobody can keep below 0.5 % of it or a twentieth of a slice, and the pair's scatter, (M,) mm.
     """
     between = shape[pairs[:, 0]] - shape[pairs[:, 1]]
     tilt = _tilts(axis, between, shape, units) / axis.thickness[:, None]
-    width = np.hypot(LEAST_TILT * np.linalg.norm(between, axis=1), scatter) / axis.thickness[:, None]
+    sure = np.hypot(LEAST_TILT * np.linalg.norm(between, axis=1), scatter) / axis.thickness[:, None]
+    width = np.maximum(sure, LEAST_SCATTER)
     step = _steps(axis, pairs)
     chance = (_ramp(tilt + step, width) - 2 * _ramp(tilt, width) + _ramp(tilt - step, width)) / step
     seen = np.isfinite(axis.place[:, pairs[:, 0]] + axis.place[:, pairs[:, 1]])
@@ -136,20 +147,24 @@ def _chance(
 
 def _scatter(axes: Sequence[_Axis], k: int, pairs: npt.NDArray[np.int_], shape: FloatArray) -> FloatArray:
     """(M,) mm: how much anatomy and annotator make a pair's difference across the slices vary, beside the pose: half of
-    what they do along the slices, on the axis where it is least. Slices as thick as voxels are long are taken off.
+    what they do along the slices, on the axis where it is least. What the steps of the places make of it is taken off.
     """
     least = np.full(len(pairs), np.inf)
     alone = np.arange(len(shape))
     for axis in axes[:k] + axes[k + 1 :]:
         place = axis.place * axis.thickness[:, None]
         fits = [_plane(case, shape, alone) for case in place]
-        rest = np.stack([case - shape @ fit[0] if fit[2] else np.full(len(case), np.nan) for case, fit in zip(place, fits, strict=True)])
-        apart = rest[:, pairs[:, 0]] - rest[:, pairs[:, 1]]
-        apart = apart[np.isfinite(apart).any(axis=1)]
-        if len(apart) < EQUAL_CASES:
+        told = [i for i, fit in enumerate(fits) if fit[2]]
+        if len(told) < EQUAL_CASES:
             return np.zeros(len(pairs))
-        spread = MAD_TO_WIDTH * np.nanmedian(np.abs(apart - np.nanmedian(apart, axis=0)), axis=0)
-        least = np.minimum(least, np.maximum(0, spread**2 - np.median(axis.thickness) ** 2 / 6))
+        rest = np.stack([place[i] - shape @ fits[i][0] for i in told])
+        apart = rest[:, pairs[:, 0]] - rest[:, pairs[:, 1]]
+        steps = _steps(axis, pairs) * axis.thickness[:, None]
+        some = np.isfinite(apart).any(axis=0)  # else the pair is not told here
+        spread = np.zeros(len(pairs))
+        middle = np.nanmedian(apart[:, some], axis=0)
+        spread[some] = MAD_TO_WIDTH * np.nanmedian(np.abs(apart[:, some] - middle), axis=0)
+        least = np.minimum(least, np.maximum(0, spread**2 - np.median(steps, axis=0) ** 2 / 6))
     return np.asarray(SCATTER_SHARE * np.sqrt(least))
 
 
@@ -187,7 +202,7 @@ def _plane(
     """(gradient (P,), its covariance for a variance of 1 (P, P), degrees of freedom left, sum of squared residuals) of
     places (L,) in mm over the mean shape; 0 degrees where too few units are present."""
     p = shape.shape[1]
-    seen = np.isfinite(place) & np.isfinite(shape).all(axis=1)
+    seen = np.isfinite(place) & np.isfinite(shape).all(axis=1) & (units >= 0)
     numbers, row = np.unique(units[seen], return_inverse=True)
     if len(numbers) < p + 2:
         return np.zeros(p), np.zeros((p, p)), 0, 0.0
@@ -201,13 +216,20 @@ def _plane(
 
 
 def _steps(axis: _Axis, pairs: npt.NDArray[np.int_]) -> FloatArray:
-    """(N, M) slices: the steps in which both places of a pair come."""
+    """(N, M) slices: the steps in which both places of a pair come.
+
+    Whoever clicks in a viewer of slices puts every point on one, at a voxel's middle or its edge. Where all landmarks
+    but those of these pairs lie anywhere, theirs lie on slices for another reason.
+    """
     case = np.array([_lattice(place, e) for place, e in zip(axis.place, axis.tolerance, strict=True)])
-    halves = np.abs(2 * axis.place - np.round(2 * axis.place)) <= 2 * EQUAL
-    centred = halves[:, pairs[:, 0]] & halves[:, pairs[:, 1]]  # on slices, counted from a voxel's middle or its edge
     known = case[np.isfinite(case)]
     case = np.where(np.isfinite(case), case, known.max() if len(known) else 1.0)
-    return np.asarray(np.maximum(np.where(centred, 1.0, 0.0), np.maximum(case, 2 * axis.tolerance)[:, None]))
+    centred = np.abs(2 * axis.place - np.round(2 * axis.place)) <= 2 * EQUAL
+    others = np.setdiff1d(np.arange(axis.place.shape[1]), pairs)
+    others = others[np.isfinite(axis.place[:, others]).any(axis=0)]
+    clicked = not len(others) or centred[:, others].sum() >= CLICKED * np.isfinite(axis.place[:, others]).sum()
+    whole = (centred[:, pairs[:, 0]] & centred[:, pairs[:, 1]] & clicked).astype(np.float64)
+    return np.asarray(np.maximum(whole, np.maximum(case, 2 * axis.tolerance)[:, None]))
 
 
 def _lattice(place: FloatArray, tolerance: float) -> float:
