@@ -30,7 +30,7 @@ LEAST_SCATTER = 0.05  # slices: nobody clicks at one height more alike than this
 TILT_ERRORS = 2.0  # squared standard errors that a tilt must exceed to count
 SPARE_UNITS = 4  # landmarks beyond the axes that tell a tilt and leave some to judge it by
 SCATTER_SHARE = 0.5  # of the scatter along the slices that a pair is sure to have across them
-CLICKED = 0.1  # of the other landmarks' places that lie on slices, where points are put on slices; chance makes 4 %
+CLICKED = 0.2  # of the other landmarks' places that lie on slices, where points are put on slices; chance makes 4 %
 MAD_TO_WIDTH = 1.4826  # standard deviation over median absolute deviation of a normal distribution
 CHANCE = 0.05  # of datasets without groups in which one may be found
 DECIMALS = tuple(10.0**-k for k in range(-1, 6))  # mm: steps that coordinates may be rounded to
@@ -133,7 +133,8 @@ def _chance(
     """(M,) the mean probability over cases that freely annotated pairs of the same mean height are equal.
 
     Points that take places in steps of q are equal with probability E[(1 - |t + u| / q)+]: t what the case's tilt makes
-    of the pair's distance, u normal: what nobody can keep below 0.5 % of it or a twentieth of a slice, and the pair's scatter, (M,) mm.
+    of the pair's distance, u normal: what nobody can keep below 0.5 % of it or a twentieth of a slice,
+    and the pair's scatter, (M,) mm.
     """
     between = shape[pairs[:, 0]] - shape[pairs[:, 1]]
     tilt = _tilts(axis, between, shape, units) / axis.thickness[:, None]
