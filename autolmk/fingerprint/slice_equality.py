@@ -152,7 +152,7 @@ def _scatter(axes: Sequence[_Axis], k: int, pairs: npt.NDArray[np.int_], shape: 
     """
     least = np.full(len(pairs), np.inf)
     alone = np.arange(len(shape))
-    for axis in axes[:k] + axes[k + 1 :]:
+    for axis in (*axes[:k], *axes[k + 1 :]):
         place = axis.place * axis.thickness[:, None]
         fits = [_plane(case, shape, alone) for case in place]
         told = [i for i, fit in enumerate(fits) if fit[2]]

@@ -87,7 +87,8 @@ def mirror(
     pairs: all that there are; default those that names show. The plane follows from the pairs. Given ones stay as they
     are, and the other landmarks lie on the plane or have no partner; beside pairs by name, the others are matched
     about it. Without any, all bisectors of two landmarks are tried, and None is the answer unless at least three
-    quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size.
+    quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size. A landmark lies
+    on the plane up to 4 % of the size or 5 % of the width off, whichever is more.
     """
     x = np.asarray(points, dtype=np.float64)
     finite = np.asarray(np.isfinite(x).all(axis=1))
