@@ -268,7 +268,7 @@ def fingerprint_of(
         pose=pose_spread(shape, geometries, residual),
         mean_shape={name: _floats(shape.points[i]) for i, name in enumerate(names) if seen[i]},
         shape_residual=residual,
-        co_slice_groups=co_slice_groups(landmarks, geometries)
+        co_slice_groups=co_slice_groups(landmarks, geometries, shape.points)
         if slices is None
         else declared_slices(slices, geometries),
         label_maps=sum(case.labels is not None for case in cases),

@@ -37,6 +37,7 @@ OTHER_SIDE = {a: b for left, right in SIDES for a, b in ((left, right), (right, 
 LEFT = {left for left, _ in SIDES}
 
 TOLERANCE = 0.08  # how far a reflected point may be from its partner, over the size of the configuration
+MIDLINE = 0.05  # of the width: how far from the plane a landmark may be that lies on it, where that is more
 MATCHED_SHARE = 0.75  # of the landmarks that must find a partner (or lie on the plane) where only geometry speaks
 CENTRAL = 4.0  # tolerances that the middle of all landmarks may be off a plane that is tried
 FEWEST_PAIRS = 3  # off the plane, where only geometry speaks
@@ -86,7 +87,8 @@ def mirror(
     pairs: all that there are; default those that names show. The plane follows from the pairs. Given ones stay as they
     are, and the other landmarks lie on the plane or have no partner; beside pairs by name, the others are matched
     about it. Without any, all bisectors of two landmarks are tried, and None is the answer unless at least three
-    quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size.
+    quarters of the landmarks, in at least three pairs, agree with one plane within 8 % of the size. A landmark lies
+    on the plane up to 4 % of the size or 5 % of the width off, whichever is more.
     """
     x = np.asarray(points, dtype=np.float64)
     finite = np.asarray(np.isfinite(x).all(axis=1))
@@ -235,9 +237,12 @@ def _partners(
     """(n,) index of each landmark's partner, its own on the plane, -1 where neither: the assignment of least cost."""
     apart = np.linalg.norm(_reflected(x, plane)[:, None] - x[None], axis=2)
     apart = (apart + apart.T) / 2
+    own = np.arange(len(x))
+    off = np.abs(x @ plane[0] - plane[1])
+    width = 2 * float(np.sort(off)[-2])  # as far as landmarks lie on both sides
+    apart[own, own] = off * min(2.0, tolerance / max(MIDLINE * width, 1e-300))
     for i, j in fixed:
         apart[[i, j], :] = apart[:, [i, j]] = np.inf
-    own = np.arange(len(x))
     if declared:
         apart[own[:, None] != own] = np.inf
     _, nearest = linear_sum_assignment(np.minimum(apart, 2 * tolerance))
