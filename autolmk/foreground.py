@@ -1,5 +1,4 @@
-"""What a channel of an image shows of the patient or specimen: told from padding and background, which depend on how far
-an image reaches and not on what it shows.
+"""What a channel of an image shows of the patient or specimen, told from padding and background.
 
 Statistics of the foreground hardly move with the field of view, with a canvas around the image, or with metal:
 
@@ -7,10 +6,10 @@ Statistics of the foreground hardly move with the field of view, with a canvas a
    hangs together with the border; and a single value that fills three quarters of what lies next to such padding.
 2. **Noise** is lowered by a median over three voxels along each axis in turn, which keeps edges and drops isolated
    metal. Large images are sampled, about two million voxels.
-3. **Background**: the densest values of the border, with a width that grows to three standard deviations as long as the
-   border's values in it ask for more. It need not be dark. It counts only where it is rarer inside than on the border
-   (odds of three, more where its interval is wide), and where the rest is at least a fifth of a box of half the image's sides about it; otherwise
-   everything but padding is foreground.
+3. **Background**: the densest values of the border, with an interval that grows to three standard deviations as long as
+   the border's values in it ask for more. They count only where they are rarer inside than on the border (odds of
+   three, more where their interval is wide), and where the rest is at least a fifth of a box of half the image's sides
+   about it. Otherwise everything but padding is foreground.
 
 Nothing here assumes that the foreground is bright: the negative of an image gives the negative result.
 """
@@ -37,6 +36,7 @@ DENSEST = 0.1  # share of the border's values whose shortest interval holds the 
 WIDTH = 3.0  # standard deviations of the background, to which its interval grows
 MARGIN = 1.6  # times that interval: what counts as background
 FLOOR = 0.005  # of the range of values: the narrowest interval
+COARSEST = 0.02  # of that range: the widest step between values that is taken for the digitiser's
 RARER = 3.0  # odds of background on the border over those inside, at least
 CLEARER = 40.0  # and at least so many times the share of the range of values inside that the background takes
 LEAST_INSIDE = 0.2  # share of foreground in the box about it
@@ -75,8 +75,11 @@ class Foreground:
         return self.values[np.abs(self.values - middle) <= reach] if reach > 0 else self.values
 
 
-def find_foreground(channel: FloatImage, declared: tuple[float, float] | None = None) -> Foreground:
-    """Of a channel (*S), finite. declared: lowest and highest value that the file calls padding.
+def find_foreground(
+    channel: FloatImage, declared: tuple[float, float] | None = None, *, background: bool = True
+) -> Foreground:
+    """Of a channel (*S), finite. declared: lowest and highest value that the file calls padding. background: whether it
+    is looked for; else all but padding is foreground.
 
     Where nothing but padding, or fewer than 50 voxels, would be left, the whole channel is foreground.
     """
@@ -86,7 +89,7 @@ def find_foreground(channel: FloatImage, declared: tuple[float, float] | None = 
     smooth, masked = _smoothed(filled, padded)
     if (~masked).sum() < FEWEST:
         smooth, masked = filled, padded
-    found, has_padding = _background(smooth, masked), bool(padded.any())
+    found, has_padding = _background(smooth, masked) if background else None, bool(padded.any())
     if found is None:
         return Foreground(smooth[~masked], not has_padding, None, filled, None)
     level, half, share = found
@@ -105,9 +108,7 @@ def foreground_quantiles(channel: FloatImage, declared: tuple[float, float] | No
 # -- padding ----------------------------------------------------------------------------------------------------------
 
 
-def without_padding(
-    channel: FloatImage, declared: tuple[float, float] | None = None
-) -> tuple[FloatImage, BoolImage]:
+def without_padding(channel: FloatImage, declared: tuple[float, float] | None = None) -> tuple[FloatImage, BoolImage]:
     """(channel, where it is padding), each (*S). Padding around another padding takes the inner one's value."""
     faces = _faces(channel.shape)
     padded = np.zeros(channel.shape, bool)
@@ -206,7 +207,9 @@ def _interval(border: npt.NDArray[np.float64], everything: FloatImage) -> tuple[
     level, half = float(np.median(ordered[start : start + count])), float(lengths.min())
     low, high = np.percentile(everything, [2, 98])
     floor = FLOOR * float(high - low)
-    half = max(half, floor)
+    steps = np.diff(np.unique(ordered))
+    step = float(steps.min()) if len(steps) else 0.0  # of whole numbers 1: the neighbours belong to the first interval
+    half = max(half, floor, 1.01 * step if step <= COARSEST * float(high - low) else 0.0)
     for _ in range(50):
         within = border[np.abs(border - level) <= half]
         level = float(np.median(within))

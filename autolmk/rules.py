@@ -37,8 +37,10 @@ POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow t
 POSE_FLOOR = 7.0  # degrees
 POSE_SCALE = 0.05  # by which sizes differ beyond what the fit of the mean shape tells
 SAME_SLICES = 0.95  # share of the cases whose slices must run across one direction
-UNNAMED_NORMALIZATION = "zscore"
-SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
+SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "robust_rescale", "rgb_to_0_1": "rgb"}
+OUTLIERS = (10.0, 90.0)  # percentiles of the foreground that tell outliers
+RESCALED = (0.5, 99.5)  # percentiles of the foreground that become 0 and 1
+TOLD_APART = 0.8  # share of the cases whose foreground must be told from background, for its statistics to be used
 
 
 def finest_spacing(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
@@ -69,24 +71,27 @@ def nearest_distance(fingerprint: Fingerprint) -> float:
 
 
 def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...]]:
-    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case."""
+    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case: by the
+    foreground where it is told from background or padding in four of five cases, else by all but padding."""
     result, reasons = [], []
     for name, found in zip(fingerprint.channel_names, fingerprint.intensity, strict=True):
-        scheme = SCHEMES.get(name.lower(), UNNAMED_NORMALIZATION)
+        told = found.told_apart is None or found.told_apart >= TOLD_APART
+        scheme = SCHEMES.get(name.lower(), "foreground" if told else "robust")
+        reason = f"{name}: {scheme}"
         if scheme == "ct":
-            result.append(
-                Normalization(
-                    "ct",
-                    mean=found.foreground_mean,
-                    std=max(found.std, 1e-8),
-                    low=found.percentile_00_5,
-                    high=found.percentile_99_5,
-                )
-            )
+            mean, std = found.foreground_mean, max(found.std, 1e-8)
+            result.append(Normalization("ct", mean, std, found.percentile_00_5, found.percentile_99_5))
+            reason += ", with the numbers of all cases' foreground"
+        elif scheme in ("foreground", "robust"):
+            result.append(Normalization(scheme, low=OUTLIERS[0], high=OUTLIERS[1]))  # type: ignore[arg-type]
+            if found.told_apart is not None:
+                reason += f", as {found.told_apart:.0%} of the cases show background or padding around the foreground"
+        elif scheme == "robust_rescale":
+            result.append(Normalization("robust_rescale", low=RESCALED[0], high=RESCALED[1]))
         else:
             result.append(Normalization(scheme))  # type: ignore[arg-type]
-        reasons.append(f"{name}: {scheme}")
-    return tuple(result), f"by channel name ({'; '.join(reasons)}); ct: with the numbers of all cases' foreground"
+        reasons.append(reason)
+    return tuple(result), f"by channel name ({'; '.join(reasons)})"
 
 
 def heatmap_sigma(
