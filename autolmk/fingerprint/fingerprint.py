@@ -56,8 +56,13 @@ class CaseGeometry:
 
 @dataclass(frozen=True)
 class Intensity:
-    """Of one channel: over the foreground of all cases (see `summary.foreground`), and at the landmarks; None where no
-    landmark lies in its image."""
+    """Of one channel: over the foreground of all cases (see `autolmk.foreground`), and at the landmarks; None where no
+    landmark lies in its image.
+
+    case_percentile_05, _50, _95: the (lowest, highest) over the cases of that percentile of a case's own foreground, in
+    the file's values, see `foreground.foreground_quantiles`. told_apart: share of the cases in which background or
+    padding was found around the foreground. None in fingerprints that older versions made.
+    """
 
     foreground_mean: float
     std: float
@@ -68,6 +73,10 @@ class Intensity:
     max: float
     landmarks_mean: float | None
     landmarks_std: float | None
+    case_percentile_05: tuple[float, float] | None = None
+    case_percentile_50: tuple[float, float] | None = None
+    case_percentile_95: tuple[float, float] | None = None
+    told_apart: float | None = None
 
 
 @dataclass(frozen=True)
@@ -311,6 +320,8 @@ def _intensity(cases: Sequence[ChannelSummary]) -> Intensity:
     at_landmarks = np.concatenate([case.at_landmarks for case in cases])
     at_landmarks = at_landmarks[np.isfinite(at_landmarks)]
     low, middle, high = np.percentile(values, [0.5, 50, 99.5])
+    quantiles = np.array([case.quantiles for case in cases])
+    ranges = [(float(q.min()), float(q.max())) for q in quantiles.T]
     return Intensity(
         foreground_mean=float(values.mean()),
         std=float(values.std()),
@@ -321,6 +332,10 @@ def _intensity(cases: Sequence[ChannelSummary]) -> Intensity:
         max=max(case.high for case in cases),
         landmarks_mean=float(at_landmarks.mean()) if len(at_landmarks) else None,
         landmarks_std=float(at_landmarks.std()) if len(at_landmarks) else None,
+        case_percentile_05=ranges[0],
+        case_percentile_50=ranges[1],
+        case_percentile_95=ranges[2],
+        told_apart=float(np.mean([case.told_apart for case in cases])),
     )
 
 
