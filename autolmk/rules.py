@@ -15,7 +15,7 @@ from autolmk.plans import Augmentation, Normalization, SliceGroup, digest
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
-    from autolmk.fingerprint import Fingerprint
+    from autolmk.fingerprint import Fingerprint, Intensity
 
 T = TypeVar("T")
 Because = tuple[T, str]  # a number and its reason
@@ -40,6 +40,7 @@ SAME_SLICES = 0.95  # share of the cases whose slices must run across one direct
 SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "robust_rescale", "rgb_to_0_1": "rgb"}
 OUTLIERS = (10.0, 90.0)  # percentiles of the foreground that tell outliers
 RESCALED = (0.5, 99.5)  # percentiles of the foreground that become 0 and 1
+AS_ALIKE = 1.25  # times as much variance between cases that the foreground's statistics may leave at landmarks
 TOLD_APART = 0.8  # share of the cases whose foreground must be told from background, for its statistics to be used
 
 
@@ -71,12 +72,12 @@ def nearest_distance(fingerprint: Fingerprint) -> float:
 
 
 def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...]]:
-    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case: by the
-    foreground where it is told from background or padding in four of five cases, else by all but padding."""
+    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case, see
+    `case_scheme`."""
     result, reasons = [], []
     for name, found in zip(fingerprint.channel_names, fingerprint.intensity, strict=True):
-        told = found.told_apart is None or found.told_apart >= TOLD_APART
-        scheme = SCHEMES.get(name.lower(), "foreground" if told else "robust")
+        unnamed, why = case_scheme(found)
+        scheme = SCHEMES.get(name.lower(), unnamed)
         reason = f"{name}: {scheme}"
         if scheme == "ct":
             mean, std = found.foreground_mean, max(found.std, 1e-8)
@@ -84,14 +85,28 @@ def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...
             reason += ", with the numbers of all cases' foreground"
         elif scheme in ("foreground", "robust"):
             result.append(Normalization(scheme, low=OUTLIERS[0], high=OUTLIERS[1]))  # type: ignore[arg-type]
-            if found.told_apart is not None:
-                reason += f", as {found.told_apart:.0%} of the cases show background or padding around the foreground"
+            reason += f", {why}"
         elif scheme == "robust_rescale":
             result.append(Normalization("robust_rescale", low=RESCALED[0], high=RESCALED[1]))
         else:
             result.append(Normalization(scheme))  # type: ignore[arg-type]
         reasons.append(reason)
     return tuple(result), f"by channel name ({'; '.join(reasons)})"
+
+
+def case_scheme(intensity: Intensity) -> Because[str]:
+    """`foreground` where it is told from background or padding in four of five cases, and landmarks then look as much
+    alike as without (their share of variance between cases is at most 1.25 times as large); else `robust`."""
+    if intensity.told_apart is None:
+        return "foreground", "as the fingerprint does not say in how many cases it is seen"
+    share = f"{intensity.told_apart:.0%} of the cases show background or padding around the foreground"
+    if intensity.told_apart < TOLD_APART:
+        return "robust", f"as only {share}"
+    if intensity.unexplained is None:
+        return "foreground", f"as {share}"
+    by_foreground, by_all = intensity.unexplained
+    said = f"{by_foreground:.2f} of the variance at landmarks differs between cases, {by_all:.2f} by all but padding"
+    return "foreground" if by_foreground <= AS_ALIKE * by_all else "robust", f"as {share}, and {said}"
 
 
 def heatmap_sigma(

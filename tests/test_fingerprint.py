@@ -177,6 +177,25 @@ def test_the_range_of_the_cases_foregrounds_is_kept() -> None:
     assert found.case_percentile_05[1] < found.case_percentile_50[0] < found.case_percentile_95[1]  # type: ignore[index]
 
 
+def test_what_differs_between_cases_at_the_same_landmarks() -> None:
+    """Images of equal anatomy and unlike gain, of which the second half shows five times as much background."""
+    cases, geometry = {}, grid((12, 60, 60))
+    rng = np.random.default_rng(0)
+    points = geometry.to_physical([[6, 20, 20], [6, 20, 26], [6, 26, 20], [6, 26, 26], [6, 20, 23], [6, 23, 20]])
+    for i in range(8):
+        array = rng.normal(0, 1, (1, 12, 60, 60)).astype(np.float32)
+        array[0, 2:-2, 15:31, 15:31] = 100 + rng.normal(0, 1, (8, 16, 16))
+        array[0, 2:-2, 18:24, 18:24] = 200
+        case = Image(array * (1 + i), geometry)
+        if i < 4:
+            case = case.resample(geometry.crop((0, 8, 8), (12, 30, 30)))
+        landmarks = Landmarks(tuple("abcdef"), points, np.ones(6, np.int8))
+        cases[f"case{i}"] = summarise(case, landmarks, subject=f"s{i}", case=f"case{i}")
+    found = fingerprint_of(cases, dataset_name="Dataset001_Head", unit="mm", channel_names=("MR",)).intensity[0]
+    assert found.unexplained is not None
+    assert found.unexplained[0] < 0.05 < 0.3 < found.unexplained[1]
+
+
 def test_intensity_at_the_landmarks_is_read_where_they_are() -> None:
     geometry = grid()
     ramp = np.moveaxis(geometry.to_physical(np.moveaxis(np.indices(SHAPE), 0, -1)), -1, 0)[:1].astype(np.float32)

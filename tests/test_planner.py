@@ -358,6 +358,15 @@ def test_the_foreground_counts_where_most_cases_show_it(share: float, scheme: st
     assert f"{share:.0%} of the cases" in why
 
 
+@pytest.mark.parametrize(
+    ("unexplained", "scheme"), [((0.2, 0.3), "foreground"), ((0.3, 0.3), "foreground"), ((0.4, 0.3), "robust")]
+)
+def test_the_foreground_counts_where_landmarks_then_look_alike(unexplained: tuple[float, float], scheme: str) -> None:
+    intensity = (dataclasses.replace(BASE.intensity[0], told_apart=1.0, unexplained=unexplained),)
+    (found,), why = rules.normalizations(dataclasses.replace(BASE, intensity=intensity))
+    assert found.scheme == scheme and f"{unexplained[0]:.2f} of the variance" in why
+
+
 def test_epochs_are_long_enough_for_validation_to_be_cheap() -> None:
     short = rules.iterations_per_epoch(BASE, 1, 1, False, 0.1, 50)[0]
     tiled = rules.iterations_per_epoch(BASE, 27, 1, False, 0.1, 50)[0]

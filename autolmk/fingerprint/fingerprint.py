@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 FILE_NAME = "dataset_fingerprint.json"
+FEWEST_SHOWN = 3  # cases that show a landmark, for the spread of its intensity to be known
 BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression, float32, working copies
 
 
@@ -61,7 +62,9 @@ class Intensity:
 
     case_percentile_05, _50, _95: the (lowest, highest) over the cases of that percentile of a case's own foreground, in
     the file's values, see `foreground.foreground_quantiles`. told_apart: share of the cases in which background or
-    padding was found around the foreground. None in fingerprints that older versions made.
+    padding was found around the foreground. unexplained: of the variance of normalised intensities at the landmarks,
+    the share that differs from case to case at the same landmark, if normalised by the foreground, and by all but
+    padding. None in fingerprints that older versions made, and unexplained where cases are too few.
     """
 
     foreground_mean: float
@@ -77,6 +80,7 @@ class Intensity:
     case_percentile_50: tuple[float, float] | None = None
     case_percentile_95: tuple[float, float] | None = None
     told_apart: float | None = None
+    unexplained: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -336,7 +340,24 @@ def _intensity(cases: Sequence[ChannelSummary]) -> Intensity:
         case_percentile_50=ranges[1],
         case_percentile_95=ranges[2],
         told_apart=float(np.mean([case.told_apart for case in cases])),
+        unexplained=_unexplained(cases),
     )
+
+
+def _unexplained(cases: Sequence[ChannelSummary]) -> tuple[float, float] | None:
+    """See `Intensity`; of landmarks that three cases show, None where there are not two of them."""
+    values = np.array([case.at_landmarks for case in cases])
+    values = values[:, np.isfinite(values).sum(axis=0) >= FEWEST_SHOWN]
+    if values.shape[1] < 2:
+        return None
+    shares = []
+    for scheme in range(2):
+        mean, std = np.array([case.scales[scheme] for case in cases]).T[:, :, None]
+        normalized = (values - mean) / std
+        within = float(np.nanvar(normalized, axis=0).mean())
+        between = float(np.var(np.nanmean(normalized, axis=0)))
+        shares.append(within / (within + between) if within + between > 0 else 0.0)
+    return shares[0], shares[1]
 
 
 def _floats(values: npt.ArrayLike) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.foreground import QUANTILES, find_foreground
+from autolmk.foreground import QUANTILES, Foreground, find_foreground
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.label_maps import UNKNOWN
@@ -20,7 +20,8 @@ SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 @dataclass(frozen=True, eq=False)
 class ChannelSummary:
     """samples: up to 10,000 foreground voxels, see `autolmk.foreground`. low, high: over the whole foreground.
-    quantiles: (3,) its 5th, 50th and 95th percentile. told_apart: background or padding was found around it.
+    quantiles: (3,) its 5th, 50th and 95th percentile. told_apart: background or padding was found around it. scales:
+    mean and standard deviation by which the schemes `foreground` and `robust` would normalise the channel.
     at_landmarks: (L,), NaN where none.
     """
 
@@ -29,6 +30,7 @@ class ChannelSummary:
     high: float
     quantiles: tuple[float, ...]
     told_apart: bool
+    scales: tuple[tuple[float, float], tuple[float, float]]
     at_landmarks: FloatArray
 
 
@@ -59,8 +61,15 @@ def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) ->
         chosen = np.random.default_rng(seed).integers(0, inner.size, min(SAMPLES, inner.size))
         quantiles = tuple(float(q) for q in np.percentile(inner, QUANTILES))
         low, high = float(inner.min()), float(inner.max())
-        channels.append(ChannelSummary(inner[chosen], low, high, quantiles, not found.whole, values))
+        scales = _scale(found), _scale(find_foreground(channel, declared, background=False))
+        channels.append(ChannelSummary(inner[chosen], low, high, quantiles, not found.whole, scales, values))
     return CaseSummary(subject, image.geometry, landmarks, tuple(channels))
+
+
+def _scale(found: Foreground) -> tuple[float, float]:
+    """Mean and standard deviation, 1 where nothing varies."""
+    values = found.typical()
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
 
 
 def label_values(labels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
