@@ -87,7 +87,10 @@ def inspect_series(folder: Path) -> Source:
         frames += found
     order, geometry = _stacked(frames, first, folder, [file.name for file in files], files)
     slices = [(files[i], headers[files[i]], frames[i]) for i in order]
-    declared = {padding(header, [frame], _inverted_at(header)) for _, header, frame in slices}
+    declared = set()
+    for file, header, frame in slices:
+        with understood(file):
+            declared.add(padding(header, [frame], _inverted_at(header)))
     return Source(
         tuple(str(file) for file, _, _ in slices),
         geometry,

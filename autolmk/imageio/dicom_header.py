@@ -129,10 +129,11 @@ def _stored_value(header: Any, tag: str) -> int | None:
     try:
         value = int(header.get(tag))
         bits = int(header.get("BitsStored") or header.BitsAllocated)
+        signed = bool(int(header.get("PixelRepresentation") or 0))
     except (TypeError, ValueError, AttributeError):
         return None
-    value &= 2**bits - 1
-    return value - 2**bits if int(header.get("PixelRepresentation") or 0) and value >= 2 ** (bits - 1) else value
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
 def aspect(header: Any, file: Path) -> float:
