@@ -19,21 +19,25 @@ FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """array: (C, *S) float32; geometry: of its S axes. Raises ValueError where the two disagree."""
+    """array: (C, *S) float32; geometry: of its S axes. padding: the lowest and highest value of each channel that its
+    file declares to show nothing; None where it declares none. Raises ValueError where they disagree."""
 
     array: FloatImage
     geometry: Geometry
+    padding: tuple[tuple[float, float] | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape[1:] != self.geometry.shape or self.array.ndim != self.geometry.ndim + 1:
             raise ValueError(f"array {self.array.shape} must be (C, {', '.join(map(str, self.geometry.shape))})")
+        if self.padding is not None and len(self.padding) != len(self.array):
+            raise ValueError(f"padding of {len(self.padding)} channels, for {len(self.array)}")
 
     def canonical(self) -> Image:
         """In canonical orientation (axes permuted and reversed, nothing interpolated); the array is contiguous."""
         permutation, flips = self.geometry.canonical_axes()
         array = self.array.transpose(0, *(p + 1 for p in permutation))
         array = np.flip(array, tuple(f + 1 for f in flips))
-        return Image(np.ascontiguousarray(array), self.geometry.canonical())
+        return Image(np.ascontiguousarray(array), self.geometry.canonical(), self.padding)
 
     def resample(self, target: Geometry, *, order: int = 1, fill: Sequence[float] | None = None) -> Image:
         """This image on the grid `target`: crop, pad, rotate and resample in one interpolation, see `resample`."""

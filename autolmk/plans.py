@@ -26,15 +26,32 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # versio
 
 @dataclass(frozen=True)
 class Normalization:
-    """Of one channel. scheme `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset;
-    `zscore`: mean and std of the case itself; `rescale`: case minimum and maximum to [0, 1]; `rgb`: 0 to 255
-    to [0, 1]; `none`."""
+    """Of one channel. scheme `foreground`: mean and std of the case's foreground, without padding, background and
+    outliers such as metal; `robust`: the same of all but padding and outliers; `robust_rescale`: the foreground's
+    percentiles `low` and `high` to [0, 1]; see `autolmk.foreground`. In the first two, `low` and `high` are the
+    percentiles that tell outliers. What lies far beyond is drawn in, see `preprocessing.bounded`.
 
-    scheme: Literal["ct", "zscore", "rescale", "rgb", "none"]
+    `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset; `rgb`: 0 to 255 to [0, 1];
+    `none`. Of older plans or by name: `zscore`, mean and std of the case itself; `rescale`, case minimum and maximum to
+    [0, 1].
+    """
+
+    scheme: Literal["ct", "zscore", "rescale", "rgb", "none", "foreground", "robust", "robust_rescale"]
     mean: float = 0.0
     std: float = 1.0
     low: float = 0.0
     high: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.by_foreground and not 0 < self.low < self.high < 100:
+            raise ValueError(
+                f"low and high of {self.scheme} must be percentiles, 0 < low < high < 100, got {self.low}, {self.high}"
+            )
+
+    @property
+    def by_foreground(self) -> bool:
+        """Whether the case's own foreground or padding counts."""
+        return self.scheme in ("foreground", "robust", "robust_rescale")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from autolmk.atomic import refuse_link, remove_leftovers
 from autolmk.errors import AutolmkError, counted
+from autolmk.foreground import VERSION as FOREGROUND_VERSION
+from autolmk.foreground import find_foreground
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image, border
 from autolmk.imageio import files_of
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1  # of what this module does to an image; part of every case's digest
 EPSILON = 1e-8
 RGB_MAX = 255.0  # of photographs
+LINEAR, MOST = 6.0, 10.0  # standard deviations that are kept as they are; that anything can have
 SPLINE_ORDER = 3
 PROCESS_BYTES = 300 * 2**20  # of a worker that holds no image
 FAILURES = "failures.json"
@@ -42,33 +45,94 @@ FAILURES = "failures.json"
 def preprocess_image(image: Image, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
     """(image in canonical orientation, normalised, at the configuration's spacing; fill (C,) for what lies outside it).
 
-    Training and prediction go through this one function. fill: the median of the border voxels of each channel.
+    Training and prediction go through this one function. fill: the level of the background, where the channel's scheme
+    looks for one and finds it, else the median of its border voxels.
     AutolmkError where the image does not suit the plans or holds values that are not finite.
     """
     _expect(image, configuration)
     image = image.canonical()
-    channels = [normalize(c, n) for c, n in zip(image.array, configuration.normalization, strict=True)]
+    padding = image.padding or (None,) * len(image.array)
+    normalized = [_normalized(*each) for each in zip(image.array, configuration.normalization, padding, strict=True)]
+    channels = [channel for channel, _ in normalized]
     target = image.geometry.resampled(configuration.spacing)
     resampled = Image(np.stack(channels), image.geometry).resample(target, order=SPLINE_ORDER)
     for before, after in zip(channels, resampled.array, strict=True):
         np.clip(after, before.min(), before.max(), out=after)  # a spline overshoots at edges
-    return resampled, tuple(border_median(c) for c in resampled.array)
+    outside = [value for _, value in normalized]
+    return resampled, tuple(border_median(c) if v is None else v for c, v in zip(resampled.array, outside, strict=True))
 
 
-def normalize(channel: FloatImage, normalization: Normalization) -> FloatImage:
-    """A channel (*S) in the scheme of the plans, see `plans.Normalization`."""
+def normalize(
+    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None = None
+) -> FloatImage:
+    """A channel (*S) in the scheme of the plans, see `plans.Normalization`. padding: the values that its file declares
+    to show nothing."""
+    return _normalized(channel, normalization, padding)[0]
+
+
+def bounded(values: FloatImage) -> FloatImage:
+    """Standardised values, unchanged up to 6 standard deviations, beyond that growing as a logarithm, up to 10.
+
+    So metal is bright, yet does not rule what a network sees, and dense bone keeps its contrast.
+    """
+    result = np.array(values, dtype=np.float32)
+    beyond = np.abs(result) > LINEAR
+    far = result[beyond]
+    result[beyond] = np.sign(far) * np.minimum(LINEAR + np.log1p(np.abs(far) - LINEAR), MOST)
+    return result
+
+
+def _normalized(
+    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
+) -> tuple[FloatImage, float | None]:
+    """(normalised channel; the value outside it, None for that of its border)."""
+    if normalization.by_foreground:
+        return _by_foreground(channel, normalization, padding)
     if normalization.scheme == "none":
-        return channel
+        return channel, None
     if normalization.scheme == "ct":
         clipped = np.clip(channel, normalization.low, normalization.high)
-        return np.asarray((clipped - normalization.mean) / max(normalization.std, EPSILON), dtype=np.float32)
+        return _scaled(clipped, normalization.mean, normalization.std), None
     if normalization.scheme == "zscore":
-        mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
-        return np.asarray((channel - mean) / max(std, EPSILON), dtype=np.float32)
+        return _scaled(channel, *_mean_and_std(channel)), None
     if normalization.scheme == "rgb":
-        return np.asarray(channel / RGB_MAX, dtype=np.float32)
+        return np.asarray(channel / RGB_MAX, dtype=np.float32), None
     low, high = float(channel.min()), float(channel.max())
-    return np.asarray((channel - low) / max(high - low, EPSILON), dtype=np.float32)
+    return _scaled(channel, low, high - low), None
+
+
+def _scaled(channel: FloatImage, zero: float, unit: float) -> FloatImage:
+    return np.asarray((channel - zero) / max(unit, EPSILON), dtype=np.float32)
+
+
+def _mean_and_std(values: FloatImage) -> tuple[float, float]:
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def _by_foreground(
+    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
+) -> tuple[FloatImage, float | None]:
+    """As `_normalized`. A foreground of a single value is scaled by the whole channel; a channel of one value is 0."""
+    found = find_foreground(channel, padding, background=normalization.scheme != "robust")
+    rescale = normalization.scheme == "robust_rescale"
+    if rescale:
+        low, high = np.percentile(found.typical(), [normalization.low, normalization.high])
+        level = found.background
+        low, high = (low, high) if level is None else (min(low, level), max(high, level))
+        middle, unit = float(low + high) / 2, float(high - low) / (2 * LINEAR)
+    else:
+        middle, unit = _mean_and_std(found.typical(normalization.low, normalization.high))
+    if not unit > 0:
+        middle, unit = _mean_and_std(channel)
+    if not unit > 0:
+        unit = 1.0
+
+    def scaled(values: FloatImage) -> FloatImage:
+        result = bounded((values - np.float32(middle)) / np.float32(unit))
+        return result / np.float32(2 * LINEAR) + np.float32(0.5) if rescale else result
+
+    outside = None if found.outside is None else float(scaled(np.array([found.outside], np.float32))[0])
+    return scaled(found.channel), outside
 
 
 def border_median(channel: FloatImage) -> float:
@@ -251,6 +315,8 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
         "subject": case.subject,
         "plans": preprocessing_digest(plans, configuration),
     }
+    if any(n.by_foreground for n in configuration.normalization):
+        value["foreground"] = FOREGROUND_VERSION
     if case.labels is not None:
         kept = case.labels.stat()
         value["labels"] = (case.labels.name, kept.st_size, kept.st_mtime_ns)

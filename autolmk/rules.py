@@ -15,7 +15,7 @@ from autolmk.plans import Augmentation, Normalization, SliceGroup, digest
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
-    from autolmk.fingerprint import Fingerprint
+    from autolmk.fingerprint import Fingerprint, Intensity
 
 T = TypeVar("T")
 Because = tuple[T, str]  # a number and its reason
@@ -37,8 +37,11 @@ POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow t
 POSE_FLOOR = 7.0  # degrees
 POSE_SCALE = 0.05  # by which sizes differ beyond what the fit of the mean shape tells
 SAME_SLICES = 0.95  # share of the cases whose slices must run across one direction
-UNNAMED_NORMALIZATION = "zscore"
-SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
+SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "robust_rescale", "rgb_to_0_1": "rgb"}
+OUTLIERS = (10.0, 90.0)  # percentiles of the foreground that tell outliers
+RESCALED = (0.5, 99.5)  # percentiles of the foreground that become 0 and 1
+AS_ALIKE = 1.25  # times as much variance between cases that the foreground's statistics may leave at landmarks
+TOLD_APART = 0.8  # share of the cases whose foreground must be told from background, for its statistics to be used
 
 
 def finest_spacing(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
@@ -69,24 +72,41 @@ def nearest_distance(fingerprint: Fingerprint) -> float:
 
 
 def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...]]:
-    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case."""
+    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case, see
+    `case_scheme`."""
     result, reasons = [], []
     for name, found in zip(fingerprint.channel_names, fingerprint.intensity, strict=True):
-        scheme = SCHEMES.get(name.lower(), UNNAMED_NORMALIZATION)
+        unnamed, why = case_scheme(found)
+        scheme = SCHEMES.get(name.lower(), unnamed)
+        reason = f"{name}: {scheme}"
         if scheme == "ct":
-            result.append(
-                Normalization(
-                    "ct",
-                    mean=found.foreground_mean,
-                    std=max(found.std, 1e-8),
-                    low=found.percentile_00_5,
-                    high=found.percentile_99_5,
-                )
-            )
+            mean, std = found.foreground_mean, max(found.std, 1e-8)
+            result.append(Normalization("ct", mean, std, found.percentile_00_5, found.percentile_99_5))
+            reason += ", with the numbers of all cases' foreground"
+        elif scheme in ("foreground", "robust"):
+            result.append(Normalization(scheme, low=OUTLIERS[0], high=OUTLIERS[1]))  # type: ignore[arg-type]
+            reason += f", {why}"
+        elif scheme == "robust_rescale":
+            result.append(Normalization("robust_rescale", low=RESCALED[0], high=RESCALED[1]))
         else:
             result.append(Normalization(scheme))  # type: ignore[arg-type]
-        reasons.append(f"{name}: {scheme}")
-    return tuple(result), f"by channel name ({'; '.join(reasons)}); ct: with the numbers of all cases' foreground"
+        reasons.append(reason)
+    return tuple(result), f"by channel name ({'; '.join(reasons)})"
+
+
+def case_scheme(intensity: Intensity) -> Because[str]:
+    """`foreground` where it is told from background or padding in four of five cases, and landmarks then look as much
+    alike as without (their share of variance between cases is at most 1.25 times as large); else `robust`."""
+    if intensity.told_apart is None:
+        return "foreground", "as the fingerprint does not say in how many cases it is seen"
+    share = f"{intensity.told_apart:.0%} of the cases show background or padding around the foreground"
+    if intensity.told_apart < TOLD_APART:
+        return "robust", f"as only {share}"
+    if intensity.unexplained is None:
+        return "foreground", f"as {share}"
+    by_foreground, by_all = intensity.unexplained
+    said = f"{by_foreground:.2f} of the variance at landmarks differs between cases, {by_all:.2f} by all but padding"
+    return "foreground" if by_foreground <= AS_ALIKE * by_all else "robust", f"as {share}, and {said}"
 
 
 def heatmap_sigma(

@@ -227,3 +227,47 @@ def test_what_values_mean_is_known_or_refused(tmp_path: Path) -> None:
     with pytest.raises(AutolmkError) as caught:
         imageio.read_image([file])
     assert "UNHEARD OF" in str(caught.value.found)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"PixelPaddingValue": 7}, (7, 7)),
+        ({"PixelPaddingValue": 7, "PixelPaddingRangeLimit": 3}, (3, 7)),
+        ({"PixelPaddingValue": 7, "RescaleSlope": 2, "RescaleIntercept": -1024}, (-1010, -1010)),
+        ({"PixelPaddingValue": 7, "PhotometricInterpretation": "MONOCHROME1"}, (4088, 4088)),
+        ({"PixelPaddingValue": 7, "PixelPaddingRangeLimit": 3, "RescaleSlope": -1}, (-7, -3)),
+        ({"PixelRepresentation": 1, "PixelPaddingValue": -2000}, (-2000, -2000)),
+        ({"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "PixelPaddingValue": -32768}, (-32768, -32768)),
+        ({}, None),
+    ],
+)
+def test_the_padding_that_a_header_declares_is_kept(
+    tags: dict[str, Any], expected: tuple[float, float] | None, tmp_path: Path
+) -> None:
+    stored = tags.get("PixelPaddingValue", 7)
+    pixels = PIXELS.astype("<i2" if tags.get("PixelRepresentation") else "<u2")
+    pixels[0] = stored
+    tags = {"RescaleIntercept": 0, "RescaleSlope": 1, **tags}
+    image = imageio.read_image([write(tmp_path / "a.dcm", pixels, PixelSpacing=[1, 1], **tags)])
+    assert image.padding == (None if expected is None else (expected,))
+    if expected is not None:
+        assert ((image.array[0, 0, 0] >= expected[0]) & (image.array[0, 0, 0] <= expected[1])).all()
+        assert image.canonical().padding == imageio.squeeze(image).padding == image.padding
+
+
+def test_the_padding_of_a_series_is_kept_where_its_slices_agree(tmp_path: Path) -> None:
+    assert imageio.read_image([series(tmp_path / "a", PixelPaddingValue=3)]).padding == ((3, 3),)
+    folder = series(tmp_path / "b", PixelPaddingValue=3)
+    place = {"ImagePositionPatient": [0, 0, 8.0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    write(folder / "IM4", PIXELS, PixelSpacing=[0.5, 0.5], PixelPaddingValue=5, **place)
+    assert imageio.read_image([folder]).padding is None
+
+
+@pytest.mark.parametrize("vr", ["US", "SS"])
+def test_the_sign_of_declared_padding_is_that_of_the_pixels(vr: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.dcm", PIXELS.astype("<i2"), PixelRepresentation=1, BitsStored=16, HighBit=15)
+    header = pydicom.dcmread(file)
+    header.add_new(0x00280120, vr, 63536 if vr == "US" else -2000)
+    header.save_as(file)
+    assert imageio.read_image([file]).padding == ((-2000, -2000),)

@@ -337,14 +337,34 @@ def test_mirroring_needs_a_complete_plane_near_an_image_axis() -> None:
     [
         ("CT", "ct"),
         ("ct", "ct"),
-        ("T1", "zscore"),
+        ("T1", "foreground"),
+        ("zscore", "zscore"),
         ("noNorm", "none"),
-        ("rescale_to_0_1", "rescale"),
+        ("rescale_to_0_1", "robust_rescale"),
         ("rgb_to_0_1", "rgb"),
     ],
 )
 def test_normalization_goes_by_channel_name(name: str, scheme: str) -> None:
     assert rules.normalizations(dataclasses.replace(BASE, channel_names=(name,)))[0][0].scheme == scheme
+
+
+@pytest.mark.parametrize(
+    ("share", "scheme"), [(1.0, "foreground"), (0.8, "foreground"), (0.7, "robust"), (0.0, "robust")]
+)
+def test_the_foreground_counts_where_most_cases_show_it(share: float, scheme: str) -> None:
+    intensity = (dataclasses.replace(BASE.intensity[0], told_apart=share),)
+    (found,), why = rules.normalizations(dataclasses.replace(BASE, intensity=intensity))
+    assert found == Normalization(scheme, low=10.0, high=90.0)  # type: ignore[arg-type]
+    assert f"{share:.0%} of the cases" in why
+
+
+@pytest.mark.parametrize(
+    ("unexplained", "scheme"), [((0.2, 0.3), "foreground"), ((0.3, 0.3), "foreground"), ((0.4, 0.3), "robust")]
+)
+def test_the_foreground_counts_where_landmarks_then_look_alike(unexplained: tuple[float, float], scheme: str) -> None:
+    intensity = (dataclasses.replace(BASE.intensity[0], told_apart=1.0, unexplained=unexplained),)
+    (found,), why = rules.normalizations(dataclasses.replace(BASE, intensity=intensity))
+    assert found.scheme == scheme and f"{unexplained[0]:.2f} of the variance" in why
 
 
 def test_epochs_are_long_enough_for_validation_to_be_cheap() -> None:

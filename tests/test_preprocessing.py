@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -33,9 +34,18 @@ from autolmk.plans import (
     Plans,
     Schedule,
     Windows,
+    preprocessing_digest,
     replace_configuration,
 )
-from autolmk.preprocessing import FAILURES, border_median, normalize, preprocess_dataset, preprocess_image
+from autolmk.preprocessing import (
+    FAILURES,
+    border_median,
+    bounded,
+    case_digest,
+    normalize,
+    preprocess_dataset,
+    preprocess_image,
+)
 from autolmk.store import Store
 
 NAMES: tuple[str, str] = ("left", "right")
@@ -179,6 +189,74 @@ def test_normalization() -> None:
         result = normalize(np.full((5, 5), 7.0, dtype=np.float32), Normalization(scheme, std=0.0))
         assert np.isfinite(result).all()
         assert result.dtype == np.float32
+
+
+def test_schemes_of_older_plans_are_what_they_were() -> None:
+    channel = np.random.default_rng(0).integers(0, 200, (9, 12, 10)).astype(np.float32)
+    mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
+    expected = {
+        "zscore": np.asarray((channel - mean) / std, dtype=np.float32),
+        "rescale": np.asarray((channel - 0.0) / 199.0, dtype=np.float32),
+        "ct": np.asarray((channel.clip(30, 150) - 40.0) / 10.0, dtype=np.float32),
+        "rgb": np.asarray(channel / 255.0, dtype=np.float32),
+        "none": channel,
+    }
+    digests = {"zscore": "eab0ed02c2861dd2", "rescale": "89dd967ae84c34c1", "ct": "e4af4999cb49d7a3"}
+    for scheme, values in expected.items():
+        found = normalize(channel, Normalization(scheme, 40.0, 10.0, 30.0, 150.0), (0.0, 20.0))  # type: ignore[arg-type]
+        assert np.array_equal(found, values), scheme
+        plans = make_plans((1.5,) * 3, (8,) * 3, 3, scheme)
+        assert preprocessing_digest(plans, plans.configuration("c")) == digests.get(scheme, ANY)
+
+
+def test_the_version_of_the_foreground_counts_only_where_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, old = write_dataset(tmp_path / "Dataset001_Test"), make_plans((1.5,) * 3, (8,) * 3, 3)
+    new = replace_configuration(old, "c", normalization=(Normalization("foreground", low=10.0, high=90.0),))
+    case = dataset.cases("Tr")[0]
+    before = [case_digest(dataset, case, plans, plans.configuration("c")) for plans in (old, new)]
+    monkeypatch.setattr("autolmk.preprocessing.FOREGROUND_VERSION", 1000)
+    after = [case_digest(dataset, case, plans, plans.configuration("c")) for plans in (old, new)]
+    assert before[0] == after[0] and before[1] != after[1] and before[0] != before[1]
+
+
+def test_standardised_values_are_bounded_and_keep_their_order() -> None:
+    values = np.array([-1e9, -50, -6.5, -6, 0, 3, 6, 6.5, 7, 50, 1e9], dtype=np.float32)
+    found = bounded(values)
+    assert np.array_equal(found[3:7], values[3:7]) and found.min() == -10 and found.max() == 10
+    assert (np.diff(found) > 0).all() and 6.4 < found[7] < 6.5 and 9.7 < found[-2] < 9.9
+    assert np.array_equal(bounded(-values), -found) and values[-1] == np.float32(1e9)
+
+
+def test_fill_is_the_background_where_it_is_found() -> None:
+    rng = np.random.default_rng(0)
+    channel = rng.normal(100, 1, (48, 48)).astype(np.float32)
+    channel[10:, 6:-6] = rng.normal(200, 30, (38, 36))  # reaches the border
+    channel = np.pad(channel, 8, constant_values=-1000)
+    image = Image(np.stack([channel, channel]), Geometry.from_parts((64, 64), (1.0, 1.0)))
+    configuration = make_plans((1.3, 1.3), (8, 8), 2).configuration("c")
+    schemes = (Normalization("foreground", low=10.0, high=90.0), Normalization("robust_rescale", low=0.5, high=99.5))
+    result, fill = preprocess_image(image, dataclasses.replace(configuration, normalization=schemes))
+    for found, level in zip(result.array, fill, strict=True):
+        around = np.median(found[7:12, 12:-12])  # the background above the anatomy
+        assert abs(level - around) < 0.05 * np.ptp(found)
+        assert abs(found[0, 0] - level) < 0.01 * np.ptp(found)  # the canvas too
+
+
+def test_declared_padding_reaches_the_normalisation() -> None:
+    rng = np.random.default_rng(0)
+    channel = rng.normal(100, 30, (40, 40)).astype(np.float32)
+    channel[:8] = rng.integers(-2005, -1999, (8, 40))
+    geometry, configuration = (
+        Geometry.from_parts((40, 40), (1.0, 1.0)),
+        make_plans((1.0, 1.0), (8, 8), 2).configuration("c"),
+    )
+    configuration = dataclasses.replace(configuration, normalization=(Normalization("robust", low=10.0, high=90.0),))
+    told, _ = preprocess_image(Image(channel[None], geometry, ((-2005.0, -2000.0),)), configuration)
+    untold, _ = preprocess_image(Image(channel[None], geometry), configuration)
+    assert abs(told.array[0, 8:].mean()) < 0.1 and 1 < told.array[0, 8:].std() < 3  # white noise, over its medians
+    assert untold.array[0, 8:].std() < 0.3
 
 
 def test_fill_is_the_border_median() -> None:

@@ -50,7 +50,10 @@ def example_fingerprint(ndim: int = 3) -> Fingerprint:
         status[5] = Status.ABSENT if i == 0 else Status.PRESENT
         status[4] = Status.UNKNOWN if i == 1 else Status.PRESENT
         samples = rng.normal(100, 20, 500).astype(np.float32)
-        channel = ChannelSummary(samples, float(samples.min()), float(samples.max()), np.full(len(model), 120.0))
+        low, high = float(samples.min()), float(samples.max())
+        channel = ChannelSummary(
+            samples, low, high, (low, 100.0, high), True, ((100.0, 20.0),) * 2, np.full(len(model), 120.0)
+        )
         landmarks = Landmarks(tuple(FACE), points, status)
         summaries[f"face_{i}"] = CaseSummary(f"face_{i}", geometry, landmarks, (channel, channel))
     return fingerprint_of(summaries, dataset_name="Dataset000_Faces", unit="mm", channel_names=("T1", "T2"))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 FILE_NAME = "dataset_fingerprint.json"
+FEWEST_SHOWN = 3  # cases that show a landmark, for the spread of its intensity to be known
 BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression, float32, working copies
 
 
@@ -56,8 +57,15 @@ class CaseGeometry:
 
 @dataclass(frozen=True)
 class Intensity:
-    """Of one channel: over the foreground of all cases (see `summary.foreground`), and at the landmarks; None where no
-    landmark lies in its image."""
+    """Of one channel: over the foreground of all cases (see `autolmk.foreground`), and at the landmarks; None where no
+    landmark lies in its image.
+
+    case_percentile_05, _50, _95: the (lowest, highest) over the cases of that percentile of a case's own foreground, in
+    the file's values, see `foreground.foreground_quantiles`. told_apart: share of the cases in which background or
+    padding was found around the foreground. unexplained: of the variance of normalised intensities at the landmarks,
+    the share that differs from case to case at the same landmark, if normalised by the foreground, and by all but
+    padding. None in fingerprints that older versions made, and unexplained where cases are too few.
+    """
 
     foreground_mean: float
     std: float
@@ -68,6 +76,11 @@ class Intensity:
     max: float
     landmarks_mean: float | None
     landmarks_std: float | None
+    case_percentile_05: tuple[float, float] | None = None
+    case_percentile_50: tuple[float, float] | None = None
+    case_percentile_95: tuple[float, float] | None = None
+    told_apart: float | None = None
+    unexplained: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -311,6 +324,8 @@ def _intensity(cases: Sequence[ChannelSummary]) -> Intensity:
     at_landmarks = np.concatenate([case.at_landmarks for case in cases])
     at_landmarks = at_landmarks[np.isfinite(at_landmarks)]
     low, middle, high = np.percentile(values, [0.5, 50, 99.5])
+    quantiles = np.array([case.quantiles for case in cases])
+    ranges = [(float(q.min()), float(q.max())) for q in quantiles.T]
     return Intensity(
         foreground_mean=float(values.mean()),
         std=float(values.std()),
@@ -321,7 +336,28 @@ def _intensity(cases: Sequence[ChannelSummary]) -> Intensity:
         max=max(case.high for case in cases),
         landmarks_mean=float(at_landmarks.mean()) if len(at_landmarks) else None,
         landmarks_std=float(at_landmarks.std()) if len(at_landmarks) else None,
+        case_percentile_05=ranges[0],
+        case_percentile_50=ranges[1],
+        case_percentile_95=ranges[2],
+        told_apart=float(np.mean([case.told_apart for case in cases])),
+        unexplained=_unexplained(cases),
     )
+
+
+def _unexplained(cases: Sequence[ChannelSummary]) -> tuple[float, float] | None:
+    """See `Intensity`; of landmarks that three cases show, None where there are not two of them."""
+    values = np.array([case.at_landmarks for case in cases])
+    values = values[:, np.isfinite(values).sum(axis=0) >= FEWEST_SHOWN]
+    if values.shape[1] < 2:
+        return None
+    shares = []
+    for scheme in range(2):
+        mean, std = np.array([case.scales[scheme] for case in cases]).T[:, :, None]
+        normalized = (values - mean) / std
+        within = float(np.nanvar(normalized, axis=0).mean())
+        between = float(np.var(np.nanmean(normalized, axis=0)))
+        shares.append(within / (within + between) if within + between > 0 else 0.0)
+    return shares[0], shares[1]
 
 
 def _floats(values: npt.ArrayLike) -> tuple[float, ...]:

@@ -8,28 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.foreground import QUANTILES, Foreground, find_foreground
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import FloatImage, Image, border
+from autolmk.image import FloatImage, Image
 from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Landmarks
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
-BINS = 256
-ROBUST_STD = 1.4826  # standard deviation over median absolute deviation
-DOMINATES = 0.75  # share of the border from which one class of voxels is background
-BEYOND_NOISE = 5.0  # robust standard deviations of the background
-SMALLEST_FOREGROUND = 0.02  # of the image: below, the whole image is taken
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelSummary:
-    """samples: up to 10,000 foreground voxels. low, high: over the whole foreground. at_landmarks: (L,), NaN where
-    none.
+    """samples: up to 10,000 foreground voxels, see `autolmk.foreground`. low, high: over the whole foreground.
+    quantiles: (3,) its 5th, 50th and 95th percentile. told_apart: background or padding was found around it. scales:
+    mean and standard deviation by which the schemes `foreground` and `robust` would normalise the channel.
+    at_landmarks: (L,), NaN where none.
     """
 
     samples: FloatImage
     low: float
     high: float
+    quantiles: tuple[float, ...]
+    told_apart: bool
+    scales: tuple[tuple[float, float], tuple[float, float]]
     at_landmarks: FloatArray
 
 
@@ -52,62 +53,25 @@ def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) ->
     nearest = np.clip(np.round(np.where(inside[:, None], voxels, 0)), 0, np.array(image.geometry.shape) - 1).astype(int)
     seed = int.from_bytes(hashlib.sha256(case.encode()).digest()[:8], "little")
     channels = []
-    for channel in image.array:
+    padding = image.padding or (None,) * len(image.array)
+    for channel, declared in zip(image.array, padding, strict=True):
         values = np.where(inside, channel[tuple(nearest.T)].astype(np.float64), np.nan)
-        inner = channel[foreground(channel)]
-        inner = inner[np.isfinite(inner)]
-        if not inner.size:
-            inner = np.zeros(1, dtype=np.float32)
+        found = find_foreground(channel, declared)
+        inner = found.values
         chosen = np.random.default_rng(seed).integers(0, inner.size, min(SAMPLES, inner.size))
-        channels.append(ChannelSummary(inner[chosen], float(inner.min()), float(inner.max()), values))
+        quantiles = tuple(float(q) for q in np.percentile(inner, QUANTILES))
+        low, high = float(inner.min()), float(inner.max())
+        scales = _scale(found), _scale(find_foreground(channel, declared, background=False))
+        channels.append(ChannelSummary(inner[chosen], low, high, quantiles, not found.whole, scales, values))
     return CaseSummary(subject, image.geometry, landmarks, tuple(channels))
+
+
+def _scale(found: Foreground) -> tuple[float, float]:
+    """Mean and standard deviation, 1 where nothing varies."""
+    values = found.typical()
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)) or 1.0
 
 
 def label_values(labels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
     """Of a label map (*S): the values that stand for something."""
     return tuple(int(v) for v in np.unique(labels) if v not in (0, UNKNOWN))
-
-
-def foreground(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Which voxels (*S) show something, for CT, MR and photographs alike.
-
-    Otsu's threshold (IEEE SMC 1979) parts the voxels in two. Where one part holds at least three quarters of the
-    image's border, that part is background (air in CT and MR, the sheet in a photograph), and foreground is what lies
-    beyond the median of the background's border voxels by more than 5 robust standard deviations of theirs and 2 % of
-    the range of the image, in the direction of the other part: soft tissue too, where the threshold itself parts bone
-    from the rest. Where no part does, or where less than 2 % of the image would be left, the whole image is foreground.
-    Values that are not finite never are.
-    """
-    everything: npt.NDArray[np.bool_] = np.asarray(np.isfinite(channel))
-    sample = channel.reshape(-1)[:: max(1, channel.size // 1_000_000)]
-    sample = sample[np.isfinite(sample)]
-    low, high = np.percentile(sample, [0.5, 99.5]) if sample.size else (0.0, 0.0)
-    faces = border(channel)
-    faces = faces[np.isfinite(faces)]
-    if not high > low or not faces.size:
-        return everything
-    threshold = _otsu(sample, float(low), float(high))
-    share = float((faces > threshold).mean())
-    if max(share, 1 - share) < DOMINATES:
-        return everything
-    sign = 1.0 if share < 0.5 else -1.0  # +1: brighter than the background
-    background = faces[(faces > threshold) == (sign < 0)]
-    middle = float(np.median(background))
-    noise = ROBUST_STD * float(np.median(np.abs(background - middle)))
-    least = min(max(BEYOND_NOISE * noise, 0.02 * float(high - low)), abs(threshold - middle))
-    mask: npt.NDArray[np.bool_] = (sign * (channel - middle) > least) & everything
-    return mask if mask.mean() >= SMALLEST_FOREGROUND else everything
-
-
-def _otsu(sample: npt.NDArray[np.floating], low: float, high: float) -> float:
-    """The threshold that separates two classes of values with the greatest variance between them."""
-    counts, edges = np.histogram(np.clip(sample, low, high), bins=BINS, range=(low, high))
-    middle = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = counts.sum() - below
-    sums = np.cumsum(counts * middle)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
-    between = np.nan_to_num(between)
-    plateau = np.flatnonzero(between >= between.max() * (1 - 1e-9))  # an empty gap: its middle
-    return float(edges[1:-1][plateau].mean())

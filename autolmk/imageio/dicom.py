@@ -25,6 +25,7 @@ from autolmk.imageio.dicom_header import (
     aspect,
     described,
     frames_of,
+    padding,
     read_header,
     read_whole,
     thickness,
@@ -59,7 +60,8 @@ def inspect_file(file: Path) -> Source:
             return _single(file, header, frames[0])
         order, geometry = _stacked(frames, header, file, [f"frame {i + 1}" for i in range(len(frames))], file)
         _remark(header, file)
-        return Source((str(file),), geometry, True, lambda: _values(file, header, frames)[order])
+        declared = padding(header, frames, _inverted_at(header))
+        return Source((str(file),), geometry, True, lambda: _values(file, header, frames)[order], declared)
 
 
 def inspect_series(folder: Path) -> Source:
@@ -85,11 +87,16 @@ def inspect_series(folder: Path) -> Source:
         frames += found
     order, geometry = _stacked(frames, first, folder, [file.name for file in files], files)
     slices = [(files[i], headers[files[i]], frames[i]) for i in order]
+    declared = set()
+    for file, header, frame in slices:
+        with understood(file):
+            declared.add(padding(header, [frame], _inverted_at(header)))
     return Source(
         tuple(str(file) for file, _, _ in slices),
         geometry,
         True,
         lambda: np.stack([_values(file, header, [frame])[0] for file, header, frame in slices]),
+        declared.pop() if len(declared) == 1 else None,
     )
 
 
@@ -108,7 +115,8 @@ def _single(file: Path, header: Any, frame: Frame) -> Source:
         normal = np.cross(frame.axes[:, 1], frame.axes[:, 0])
         spacing, axes = (thickness(header, file), *frame.size), np.column_stack([normal, frame.axes])
         geometry = Geometry.from_parts(shape, spacing, frame.position.tolist(), axes)
-    return Source((str(file),), geometry, frame.size is not None, lambda: _values(file, header, [frame]))
+    declared = padding(header, [frame], _inverted_at(header))
+    return Source((str(file),), geometry, frame.size is not None, lambda: _values(file, header, [frame]), declared)
 
 
 # -- which files ------------------------------------------------------------------------------------------------------
@@ -295,18 +303,29 @@ def _values(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any
 
 
 def _rescaled(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any]:
-    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+    photometric = _photometric(header)
     if photometric not in KNOWN:
         raise _unsupported(file, f"PhotometricInterpretation {photometric[:40]}")
     stored = _stored(file, header, len(frames), photometric)
-    if photometric == "MONOCHROME1":
-        highest = -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
-        stored = highest - stored.astype(np.int64)
+    inverted_at = _inverted_at(header)
+    if inverted_at is not None:
+        stored = inverted_at - stored.astype(np.int64)
     if all((f.slope, f.intercept) == (1.0, 0.0) for f in frames):
         return stored
     slope, intercept = (np.array([getattr(f, n) for f in frames]) for n in ("slope", "intercept"))
     ends = (slice(None), *([None] * (stored.ndim - 1)))
     return np.asarray(stored * slope[ends] + intercept[ends])
+
+
+def _photometric(header: Any) -> str:
+    return str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+
+
+def _inverted_at(header: Any) -> int | None:
+    """What stored values are subtracted from, where low ones are shown white; None where they are not."""
+    if _photometric(header) != "MONOCHROME1":
+        return None
+    return -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
 
 
 def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:

@@ -10,6 +10,7 @@ its functional groups, or from GridFrameOffsetVector. SliceThickness is how thic
 is away, and is believed for a single slice alone.
 
 **Values**: RescaleSlope x stored + RescaleIntercept, by frame; MONOCHROME1 is inverted before, so that dense is bright.
+PixelPaddingValue, to PixelPaddingRangeLimit, says which stored values show nothing.
 
 See DICOM PS3.3, C.7.6.2, C.7.6.3, C.7.6.16, C.8.5.5, 10.7.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,40 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
             remedy=f"nothing, if sizes at the detector are meant; the anatomy is about {factor:g} times smaller",
         )
     return calibrated or detector or _pair(header, "NominalScannedPixelSpacing", file) or _of_ultrasound(header, file)
+
+
+def padding(header: Any, frames: Sequence[Frame], inverted_at: int | None) -> tuple[float, float] | None:
+    """(lowest, highest) value that PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2) declare, as
+    it is after rescaling; None without one, in colour images, and where frames differ.
+
+    inverted_at: the stored value from which MONOCHROME1 is subtracted; None where it is not.
+    """
+    if int(header.get("SamplesPerPixel") or 1) > 1 or "PALETTE" in str(header.get("PhotometricInterpretation")).upper():
+        return None
+    first = _stored_value(header, "PixelPaddingValue")
+    if first is None:
+        return None
+    last = _stored_value(header, "PixelPaddingRangeLimit")
+    stored = [first, first if last is None else last]
+    if inverted_at is not None:
+        stored = [inverted_at - value for value in stored]
+    found = {tuple(sorted(float(value * f.slope + f.intercept) for value in stored)) for f in frames}
+    if len(found) != 1:
+        return None
+    ((low, high),) = found
+    return low, high
+
+
+def _stored_value(header: Any, tag: str) -> int | None:
+    """As the pixel's bits hold it, whichever sign the header gives it; None where it is missing or no whole number."""
+    try:
+        value = int(header.get(tag))
+        bits = int(header.get("BitsStored") or header.BitsAllocated)
+        signed = bool(int(header.get("PixelRepresentation") or 0))
+    except (TypeError, ValueError, AttributeError):
+        return None
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
 def aspect(header: Any, file: Path) -> float:

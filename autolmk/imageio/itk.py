@@ -36,13 +36,15 @@ logger = logging.getLogger(__name__)
 class Source:
     """What one file, or one DICOM folder, holds: the slices in order, and what its header says.
 
-    load: the voxels, (*S) or (*S, C) on the grid of `geometry`, of any real type; None reads `files` by ITK.
+    load: the voxels, (*S) or (*S, C) on the grid of `geometry`, of any real type; None reads `files` by ITK. padding:
+    lowest and highest value that the header declares to show nothing; None where it declares none.
     """
 
     files: tuple[str, ...]
     geometry: Geometry
     has_physical_size: bool
     load: Callable[[], npt.NDArray[Any]] | None = None
+    padding: tuple[float, float] | None = None
 
 
 _said: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("said", default=None)

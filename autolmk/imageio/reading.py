@@ -30,11 +30,13 @@ def read_image(
         raise AutolmkError("a case has no image", remedy="add its files, CASE_0000.ext for the first channel")
     arrays: list[FloatImage] = []
     geometries: list[Geometry] = []
+    padding: list[tuple[float, float] | None] = []
     for file in files:
         source = _inspect(Path(file), nifti_affine)
         array = _read_array(Path(file), source)
         geometries.append(_sized(source, spacing, Path(file)))
         arrays.append(array)
+        padding += [source.padding] * len(array)
         if not geometries[0].is_close(geometries[-1]):
             raise AutolmkError(
                 "the channels of a case differ in their geometry",
@@ -43,7 +45,8 @@ def read_image(
                 expected=f"{describe(geometries[0])}, as in {Path(files[0]).name}",
                 remedy="resample the channels to one grid",
             )
-    return Image(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), geometries[0])
+    array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return Image(array, geometries[0], tuple(padding) if any(padding) else None)
 
 
 def squeeze(image: Image) -> Image:
@@ -58,7 +61,8 @@ def squeeze(image: Image) -> Image:
         )
     axis = geometry.shape.index(1)
     shape = tuple(n for a, n in enumerate(geometry.shape) if a != axis)
-    return Image(image.array.squeeze(axis + 1), Geometry(shape, np.delete(geometry.affine, axis, axis=1)))
+    plane = Geometry(shape, np.delete(geometry.affine, axis, axis=1))
+    return Image(image.array.squeeze(axis + 1), plane, image.padding)
 
 
 def read_geometry(file: Path, *, spacing: Sequence[float] | None = None, nifti_affine: Form | None = None) -> Geometry:
