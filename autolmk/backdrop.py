@@ -56,7 +56,7 @@ def paint(
     if blank:
         return np.array(np.broadcast_to(values, data.shape))
     share = np.clip(depth / max(rng.uniform(-SOFTEST, SOFTEST), 1e-3) + 0.5, 0.0, 1.0)
-    return np.asarray(values + share * (data - values), dtype=np.float32)
+    return np.where(share < 1, values + share * (data - values), data).astype(np.float32)
 
 
 def _intensities(data: FloatImage, depth: FloatImage) -> npt.NDArray[np.float32] | None:
