@@ -17,8 +17,11 @@ from scipy.special import ndtr
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage
 
-PADDED, EVEN = 0.3, 0.15  # shares of backdrops that are what prediction pads with, and another single value
+PADDED, EVEN = 0.3, 0.2  # shares of backdrops that are what prediction pads with, and another single value
+BEYOND = 0.5  # of an image's range, by which a single value may lie outside of it, as padding does
 COARSEST = 4  # a texture's structures are at most this part of a window wide
+CARTOON, LEVELS = 0.5, 6  # share of textures that are even regions with sharp edges; of so many intensities at most
+GRAIN = 0.5  # standard deviation of noise in backdrops, in that of the image, at most; half of them have none
 SAMPLES = 4096  # voxels by which an image's intensities are known
 QUANTILES = 65
 SOFTEST = 3.0  # voxels over which an image may fade into its backdrop
@@ -44,15 +47,10 @@ def paint(
 
     fill: (C,) what prediction shows beyond an image. blank: the backdrop covers the image, too.
     """
-    chance = rng.random()
     known = _intensities(data, depth)
     values = np.reshape(np.asarray(fill, dtype=np.float32), (-1, *(1,) * depth.ndim))
-    if known is not None and chance >= PADDED:
-        low, high = np.sort(rng.random(2))
-        rank = low + (high - low) * (ndtr(_texture(rng, depth.shape)) if chance >= PADDED + EVEN else np.zeros(()))
-        levels = np.linspace(0, 1, known.shape[1])
-        values = np.stack([np.interp(rank, levels, of).astype(np.float32) for of in known])
-        values = values.reshape(len(data), *(rank.shape or (1,) * depth.ndim))
+    if known is not None and rng.random() >= PADDED:
+        values = _values(rng, known, depth.shape)
     if blank:
         return np.array(np.broadcast_to(values, data.shape))
     share = np.clip(depth / max(rng.uniform(-SOFTEST, SOFTEST), 1e-3) + 0.5, 0.0, 1.0)
@@ -68,9 +66,26 @@ def _intensities(data: FloatImage, depth: FloatImage) -> npt.NDArray[np.float32]
     return np.quantile(data.reshape(len(data), -1)[:, some], np.linspace(0, 1, QUANTILES), axis=1).T
 
 
+def _values(rng: np.random.Generator, known: npt.NDArray[np.float32], shape: tuple[int, ...]) -> FloatImage:
+    """(C, *shape) of one value and noise, or of a texture and noise. known: see `_intensities`."""
+    column = (-1, *(1,) * len(shape))
+    lowest, highest = known[:, 0].reshape(column), known[:, -1].reshape(column)
+    if rng.random() < EVEN / (1 - PADDED):
+        place = rng.uniform(-BEYOND, 1 + BEYOND)
+        values = np.broadcast_to(lowest + place * (highest - lowest), (len(known), *shape))
+    else:
+        low, high = np.sort(rng.random(2))
+        rank = low + (high - low) * _texture(rng, shape)
+        levels = np.linspace(0, 1, known.shape[1])
+        values = np.stack([np.interp(rank, levels, of) for of in known])
+    noise = GRAIN * max(0.0, rng.uniform(-1, 1)) * known.std(axis=1).reshape(column)
+    if noise.any():
+        values = values + noise * rng.standard_normal(values.shape, np.float32)
+    return values.astype(np.float32)
+
+
 def _texture(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
-    """(*shape) about standard normal: smooth structures of a random width, from a voxel to a part of the window, and
-    noise beside them, in a random mixture."""
+    """(*shape) from 0 to 1: noise, clouds or even regions of a random width, from a voxel to a part of the window."""
     width = np.exp(rng.uniform(0, np.log(max(1.0, max(shape) / COARSEST))))
     step = max(1.0, width / 2)
     coarse = ndimage.gaussian_filter(rng.standard_normal([int(n / step) + 3 for n in shape], np.float32), width / step)
@@ -78,5 +93,8 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
     smooth = ndimage.affine_transform(
         coarse, np.full(len(shape), 1 / step), rng.random(len(shape)), output_shape=shape, order=1, mode="nearest"
     )
-    noise = rng.random() ** 2
-    return np.asarray(np.sqrt(1 - noise) * smooth + np.sqrt(noise) * rng.standard_normal(shape, np.float32))
+    rank = ndtr(smooth)
+    if rng.random() < CARTOON:
+        levels = rng.random(rng.integers(2, LEVELS + 1))
+        rank = levels[np.minimum((rank * len(levels)).astype(int), len(levels) - 1)]
+    return np.asarray(rank)
