@@ -21,6 +21,7 @@ PADDED, EVEN = 0.3, 0.2  # shares of backdrops that are what prediction pads wit
 BEYOND = 0.5  # of an image's range, by which a single value may lie outside of it, as padding does
 COARSEST = 4  # a texture's structures are at most this part of a window wide
 CARTOON, LEVELS = 0.5, 6  # share of textures that are even regions with sharp edges; of so many intensities at most
+ALL_ALIKE = 0.5  # share of textures that hold all of the image's range alike, not as often as the image does
 GRAIN = 0.5  # standard deviation of noise in backdrops, in that of the image, at most; half of them have none
 SAMPLES = 4096  # voxels by which an image's intensities are known
 QUANTILES = 65
@@ -77,7 +78,8 @@ def _values(rng: np.random.Generator, known: npt.NDArray[np.float32], shape: tup
         low, high = np.sort(rng.random(2))
         rank = low + (high - low) * _texture(rng, shape)
         levels = np.linspace(0, 1, known.shape[1])
-        values = np.stack([np.interp(rank, levels, of) for of in known])
+        even = np.linspace(known[:, 0], known[:, -1], known.shape[1], axis=1)
+        values = np.stack([np.interp(rank, levels, of) for of in (even if rng.random() < ALL_ALIKE else known)])
     noise = GRAIN * max(0.0, rng.uniform(-1, 1)) * known.std(axis=1).reshape(column)
     if noise.any():
         values = values + noise * rng.standard_normal(values.shape, np.float32)
@@ -96,5 +98,5 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
     rank = ndtr(smooth)
     if rng.random() < CARTOON:
         levels = rng.random(rng.integers(2, LEVELS + 1))
-        rank = levels[np.minimum((rank * len(levels)).astype(int), len(levels) - 1)]
+        rank = levels[np.searchsorted(np.sort(rng.random(len(levels) - 1)), rank)]
     return np.asarray(rank)
