@@ -90,7 +90,7 @@ def test_a_window_that_shows_none_of_the_image_is_padded() -> None:
 # -- what is learnt of it ----------------------------------------------------------------------------------------------
 
 SIDE, NAMES = 24, ("bright", "dark")
-STEPS = 250
+STEPS = 400
 
 
 def plans_of(windows: Windows) -> Plans:
@@ -172,9 +172,12 @@ def errors(member: Member, plans: Plans, side: int, others: int) -> FloatArray:
     return np.concatenate(found)
 
 
-def test_a_field_of_view_twice_as_large_is_predicted_as_well_where_elsewhere_was_learnt() -> None:
-    """Among eight spots that belong to nothing: as many points are off as on the pictures themselves, none or one."""
-    (learnt, plans), (never, _) = (trained(Windows("whole", 1.0, elsewhere=share)) for share in (0.25, 0.0))
-    for member in (learnt, never):
-        print(errors(member, plans, SIDE, 0), errors(member, plans, 2 * SIDE, 0), errors(member, plans, 2 * SIDE, 8))
-    assert 0
+def test_in_a_field_of_view_three_times_as_large_points_are_found_where_elsewhere_was_learnt() -> None:
+    """Among twenty spots that belong to nothing 7 of 16 points are gross without, 0 with it; at most 2 are asked for.
+    The pictures themselves stay at a tenth of a pixel."""
+    (learnt, plans), (never, _) = (
+        trained(Windows("whole", 1.0, elsewhere=share, exact=share, order=2)) for share in (0.25, 0.0)
+    )
+    assert errors(learnt, plans, SIDE, 0).mean() < 0.25
+    gross = [int((errors(member, plans, 3 * SIDE, 20) > 3).sum()) for member in (learnt, never)]
+    assert gross[0] <= 2 and gross[1] >= 4, gross
