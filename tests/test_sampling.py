@@ -11,11 +11,13 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import resample
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Normalization, Schedule, Windows
 from autolmk.sampling import Window, cut, draw_rotation, draw_transform, draw_window, sample
+from autolmk.serialization import from_json, to_json
 from autolmk.store import StoredCase
 
 
@@ -315,6 +317,7 @@ def test_a_slice_turns_within_its_plane() -> None:
         assert np.linalg.cond(window.matrix * (1 / np.array(geometry.spacing))) < 1 + 1e-9
 
 
+NEWER = ("elsewhere", "exact", "order", "low_pass")  # fields that older plans lack
 OLD_WINDOWS = {
     "whole": [-21.58205, -21.69734, 6.16637, -34.65008, -1.01397],
     "random": [21.81543, 4.99701, -22.77719, -11.95822, -15.69871],
@@ -397,3 +400,11 @@ def test_label_maps_of_a_blank_window_are_empty_and_given_ones_unknown() -> None
     for blank, expected in ((False, [1, 1]), (True, [0, 255])):
         result = sample(case, Window(geometry, False, 3, blank), (0,), maps)
         assert [int(result["labels"][i, 20, 20]) for i in range(2)] == expected
+
+
+def test_windows_of_older_plans_are_read_as_they_were_and_wrong_shares_are_refused() -> None:
+    older = {k: v for k, v in to_json(Windows("whole", 1.0)).items() if k not in NEWER}
+    assert from_json(Windows, older) == Windows("whole", 1.0, elsewhere=0.0, exact=0.0, order=1, low_pass="widest")
+    for wrong in ({"elsewhere": 1.5}, {"exact": -0.1}, {"order": 0}, {"low_pass": "none"}):
+        with pytest.raises(AutolmkError, match=next(iter(wrong))):
+            from_json(Windows, {**older, **wrong})
