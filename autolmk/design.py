@@ -318,10 +318,13 @@ class Search:
 
 def windows_for(fingerprint: Fingerprint, design: Design, kind: str) -> tuple[Windows, dict[str, str]]:
     """holding: the less of the image a window sees, the more windows are placed to hold a landmark: 0.5 to 0.9."""
+    whole, why = rules.whole_windows(fingerprint.ndim)
     if kind == "whole":
-        return Windows("whole", 1.0), {"windows": "one window holds the whole image"}
+        return whole, why
     seen = math.prod(min(1.0, w / e) for w, e in zip(design.sides, fingerprint.median_extent, strict=True))
-    return Windows("random", round(0.9 - 0.4 * seen, 3)), {
+    holding = round(0.9 - 0.4 * seen, 3)
+    return dataclasses.replace(whole, kind="random", holding=holding, elsewhere=rules.ACROSS_BORDER), {
+        **why,
         "windows": "no bounded coarsening brings the whole image into one window",
         "windows.holding": f"a window sees {seen:.0%} of the median image: 0.9 - 0.4 of that",
     }

@@ -111,7 +111,7 @@ class BatchSource:
                 result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
                 return result
             window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration)
-            result = sample(case, window, self.partners, self.configuration.label_maps)
+            result = sample(case, window, self.partners, self.configuration.label_maps, self.configuration.windows)
             result["data"] = self.augmentation(rng, result["data"])
             return result
         except AutolmkError:

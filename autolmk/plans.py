@@ -104,6 +104,11 @@ class Windows:
     `landmark`: a window a landmark, around where the previous stage found it, see `placement`.
 
     holding: share of random training windows that are placed to hold a random present landmark.
+    Of training windows that hold many landmarks: elsewhere: share that lies far off, or shows no image at all, with a
+    random backdrop beyond the image, see `sampling`: from these the network learns to say that a landmark is not here.
+    exact: share that lies on the image's own voxels, neither turned nor scaled, as in prediction, so that nothing is
+    interpolated. order: of the spline that interpolates the others. low_pass: the filter before, in training and in
+    prediction, see `image.low_pass_sigma`.
     Of kind `landmark`: per_sample: windows of a case that make a training sample, of landmarks drawn at random; None:
     one of every landmark, in order. pose: turned and scaled into the pose of the fitted mean shape; else as the image.
     rounds: looks of prediction, each around the points of the one before. jitter: standard deviation an axis of the
@@ -120,10 +125,17 @@ class Windows:
     jitter: float = 1 / 6
     least_side: tuple[int, ...] | None = None
     groups: tuple[SliceGroup, ...] = ()
+    elsewhere: float = 0.0
+    exact: float = 0.0
+    order: int = 1
+    low_pass: Literal["crossed", "widest"] = "widest"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.holding <= 1:
-            raise ValueError(f"holding must be a share between 0 and 1, got {self.holding}")
+        for name in ("holding", "elsewhere", "exact"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share between 0 and 1, got {getattr(self, name)}")
+        if not 1 <= self.order <= 5:
+            raise ValueError(f"order must be that of a spline, 1 to 5, got {self.order}")
         if self.rounds < 1 or (self.per_sample is not None and self.per_sample < 1) or not 0 < self.jitter < 1:
             raise ValueError("rounds and per_sample must be 1 or more, and jitter a share between 0 and 1")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.plans import Augmentation, Normalization, SliceGroup, digest
+from autolmk.plans import Augmentation, Normalization, SliceGroup, Windows, digest
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow t
 POSE_FLOOR = 7.0  # degrees
 POSE_SCALE = 0.05  # by which sizes differ beyond what the fit of the mean shape tells
 SAME_SLICES = 0.95  # share of the cases whose slices must run across one direction
+ELSEWHERE, ACROSS_BORDER = 0.25, 0.1  # shares of windows across the image's border or beyond: of one window, of many
+EXACT = 0.25  # share of training windows that are not interpolated
+SPLINE_ORDER = (2, 1)  # of the others (2D, 3D)
+LOW_PASS = "turned windows are smoothed only where they are coarser than the image"
 SCHEMES = {"ct": "ct", "nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "robust_rescale", "rgb_to_0_1": "rgb"}
 OUTLIERS = (10.0, 90.0)  # percentiles of the foreground that tell outliers
 RESCALED = (0.5, 99.5)  # percentiles of the foreground that become 0 and 1
@@ -210,6 +214,18 @@ def mirror_axis_of(fingerprint: Fingerprint, rotation: Sequence[float]) -> Becau
     if 2 * off > max(rotation):
         return None, f"the mirror plane is {off:.0f} degrees off the image grids, more than half of the rotation range"
     return axis, f"every landmark has a mirror partner or lies on the plane, {off:.0f} degrees off grid axis {axis}"
+
+
+def whole_windows(ndim: int) -> tuple[Windows, dict[str, str]]:
+    """Windows that hold the whole image, as training draws them."""
+    order = SPLINE_ORDER[int(ndim == 3)]
+    return Windows("whole", 1.0, elsewhere=ELSEWHERE, exact=EXACT, order=order, low_pass="crossed"), {
+        "windows": "one window holds the whole image",
+        "windows.elsewhere": "so that windows beyond the training images' field of view say that no landmark is there",
+        "windows.exact": "prediction interpolates nothing, which would smooth noise: nor do some training windows",
+        "windows.order": "keeps more of the noise than 1" if order > 1 else "higher ones take three times as long",
+        "windows.low_pass": LOW_PASS,
+    }
 
 
 def intensity_strength(fingerprint: Fingerprint) -> Because[float]:

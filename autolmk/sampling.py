@@ -14,27 +14,35 @@ from typing import NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.backdrop import depth_in, paint
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import FWHM_TO_SIGMA, LOW_PASS_ABOVE, FloatImage, resample
+from autolmk.image import FloatImage, LowPass, low_pass_sigma, resample
 from autolmk.label_maps import Labels, draw_label_maps
 from autolmk.landmarks import Status
 from autolmk.placement import Frame, Placement, Shape, centres, frame_of, mirror_normal, simulate
-from autolmk.plans import Augmentation, Configuration, LabelMap
+from autolmk.plans import Augmentation, Configuration, LabelMap, Windows
 from autolmk.store import StoredCase
 
 UNROTATED = 0.15  # share of windows that keep the image's own direction, as in prediction
 FREE_TURN = 150.0  # half range in degrees from which windows turn freely about an axis
 CENTRAL = 0.8  # share of a window, an axis, in which the landmark that it is placed by lies
 REACH = 4.0  # standard deviations that the low-pass filter of `image.resample` looks beyond a window
+SPLINE_REACH = 6  # voxels beyond a window that splines of order 2 and more are felt from
+BLANK = 0.2  # share of the windows elsewhere that show no image at all
+OVERLAP = 0.25  # of a window or the image, an axis, that the others share at least
+PLAIN = Windows("random")  # how windows are interpolated where no plans say it
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
     """geometry: of the window, (P, D) as the image's. mirrored: its content is a mirror image, so that landmark pairs
-    change their names."""
+    change their names. backdrop: seed of what it shows beyond the image, see `backdrop`; None: what prediction pads
+    with. blank: the backdrop covers the image, too, so that no landmark is there."""
 
     geometry: Geometry
     mirrored: bool
+    backdrop: int | None = None
+    blank: bool = False
 
 
 class Sample(TypedDict):
@@ -61,27 +69,63 @@ def draw_window(
 
     points: (L, P) mm. status: (L,). Windows of kind `whole` lie on the middle of the image, shifted within the
     augmentation's translation. Of kind `random`, the share `holding` is placed so that a random present landmark lies
-    anywhere in its central 80 %, the others lie uniformly in the image.
+    anywhere in its central 80 %, the others lie uniformly in the image. The share `elsewhere` of both kinds lies across
+    the image's border, and a fifth of these is blank. The share `exact` is neither turned nor scaled, and moved to the
+    nearest whole voxel.
     """
-    augmentation, patch = configuration.augmentation, np.array(configuration.patch_size)
-    transform = draw_transform(rng, geometry, augmentation)
-    if configuration.windows.kind == "whole":
-        shift = geometry.frame() @ (rng.uniform(-1, 1, geometry.physical_ndim) * augmentation.translation)
-        centre = geometry.to_physical(geometry.to_voxels(geometry.centre + shift))  # stays in a slice's plane
-    else:
-        present = np.flatnonzero(status == Status.PRESENT)
-        if len(present) and rng.random() < configuration.windows.holding:
-            place = rng.uniform(-1, 1, geometry.ndim) * CENTRAL * patch / 2  # of the landmark, from the window's middle
-            centre = points[rng.choice(present)] - transform @ geometry.matrix @ place
-        else:
-            half, shape = (patch - 1) / 2, np.array(geometry.shape)
-            low, high = np.minimum(half, shape - 1 - half), np.maximum(half, shape - 1 - half)
-            centre = geometry.to_physical(rng.uniform(low, high))
+    augmentation, windows = configuration.augmentation, configuration.windows
+    exact = windows.exact > 0 and rng.random() < windows.exact
+    elsewhere = windows.elsewhere > 0 and rng.random() < windows.elsewhere
+    transform = np.eye(geometry.physical_ndim) if exact else draw_transform(rng, geometry, augmentation)
+    centre = (
+        _across_the_border(rng, geometry, configuration.patch_size)
+        if elsewhere
+        else _draw_centre(rng, geometry, points, status, configuration, transform)
+    )
     window = geometry.window(centre, configuration.patch_size, transform)
+    if exact:
+        window = geometry.crop(np.round(geometry.to_voxels(window.origin)).tolist(), configuration.patch_size)
     axis = None if augmentation.mirror_axis is None else geometry.array_axis(augmentation.mirror_axis)
-    if axis is not None and rng.random() < 0.5:
-        return Window(window.mirrored(axis), True)
-    return Window(window, False)
+    mirrored = axis is not None and rng.random() < 0.5
+    if axis is not None and mirrored:
+        window = window.mirrored(axis)
+    if not elsewhere:
+        return Window(window, mirrored)
+    return Window(window, mirrored, int(rng.integers(2**32)), bool(rng.random() < BLANK))
+
+
+def _draw_centre(
+    rng: np.random.Generator,
+    geometry: Geometry,
+    points: FloatArray,
+    status: npt.NDArray[np.int8],
+    configuration: Configuration,
+    transform: FloatArray,
+) -> FloatArray:
+    """(P,) of a window on the image, see `draw_window`."""
+    patch = np.array(configuration.patch_size)
+    if configuration.windows.kind == "whole":
+        translation = configuration.augmentation.translation
+        shift = geometry.frame() @ (rng.uniform(-1, 1, geometry.physical_ndim) * translation)
+        return geometry.to_physical(geometry.to_voxels(geometry.centre + shift))  # stays in a slice's plane
+    present = np.flatnonzero(status == Status.PRESENT)
+    if len(present) and rng.random() < configuration.windows.holding:
+        place = rng.uniform(-1, 1, geometry.ndim) * CENTRAL * patch / 2  # of the landmark, from the window's middle
+        return np.asarray(points[rng.choice(present)] - transform @ geometry.matrix @ place)
+    half, shape = (patch - 1) / 2, np.array(geometry.shape)
+    low, high = np.minimum(half, shape - 1 - half), np.maximum(half, shape - 1 - half)
+    return geometry.to_physical(rng.uniform(low, high))
+
+
+def _across_the_border(rng: np.random.Generator, geometry: Geometry, patch_size: Sequence[int]) -> FloatArray:
+    """(P,) centre of a window that reaches beyond the image along a random axis and lies anywhere along the others; of
+    each side, a quarter or more lies on the image."""
+    shape, patch = np.array(geometry.shape), np.array(patch_size)
+    furthest = (shape + patch) / 2 - OVERLAP * np.minimum(shape, patch)
+    moved, axis = rng.uniform(-furthest, furthest), rng.integers(geometry.ndim)
+    nearest = max(0.0, (shape[axis] - patch[axis]) / 2)
+    moved[axis] = np.copysign(rng.uniform(nearest, furthest[axis]), moved[axis])
+    return geometry.to_physical((shape - 1) / 2 + moved)
 
 
 def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: Augmentation) -> FloatArray:
@@ -128,53 +172,75 @@ def _turn_in_plane(geometry: Geometry, angle: float) -> FloatArray:
     return np.asarray(np.eye(geometry.physical_ndim) + plane @ (turn - np.eye(2)) @ plane.T)
 
 
-def cut(case: StoredCase, window: Geometry) -> FloatImage:
-    """The image of a stored case on the grid `window`: (C, *window.shape) float32.
+def cut(case: StoredCase, window: Geometry, order: int = 1, low_pass: LowPass = "crossed") -> FloatImage:
+    """The image of a stored case on the grid `window`: (C, *window.shape) float32; see `image.resample`.
 
     Reads only the region that the window touches. What lies outside the image is `fill`, of which one voxel (more where
-    a low-pass filter looks further) is enough, because the interpolation repeats a region's border.
+    a filter or spline looks further) is enough, because the interpolation repeats a region's border.
     """
-    region, start = _touched(case, window)
-    return resample(case.read(start, region.shape), region, window)
+    region, start = _touched(case, window, order, low_pass)
+    array = case.read(start, region.shape)
+    result = resample(array, region, window, order=order, low_pass=low_pass)
+    if order > 1:
+        for before, after in zip(array, result, strict=True):
+            np.clip(after, before.min(), before.max(), out=after)  # a spline overshoots at edges
+    return result
 
 
 def cut_labels(case: StoredCase, window: Geometry) -> Labels:
     """The label map of a stored case on the grid `window`, as `cut`: (*window.shape) uint8, 255 beyond the image."""
-    region, start = _touched(case, window)
+    region, start = _touched(case, window, 0, None)
     values = case.read_labels(start, region.shape)[None].astype(np.float32)
     return np.asarray(resample(values, region, window, order=0)[0].astype(np.uint8))
 
 
-def _touched(case: StoredCase, window: Geometry) -> tuple[Geometry, list[int]]:
+def _touched(case: StoredCase, window: Geometry, order: int, low_pass: LowPass | None) -> tuple[Geometry, list[int]]:
     """The region of a case that a window needs, and its first voxel."""
     matrix, offset = window.map_to(case.geometry)
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in window.shape], indexing="ij")).reshape(window.ndim, -1)
     touched = matrix @ corners + offset[:, None]
-    step = np.abs(matrix).max(axis=1)
-    reach = np.ceil(np.where(step > LOW_PASS_ABOVE, REACH * FWHM_TO_SIGMA * step, 0.0))
+    sigma = np.zeros(window.ndim) if low_pass is None else low_pass_sigma(matrix, low_pass)
+    reach = np.ceil(REACH * sigma) + (SPLINE_REACH if order > 1 else 0)
     size = np.array(case.geometry.shape)
     start = np.floor(touched.min(axis=1) - reach - 1e-6).clip(-1 - reach, size + reach).astype(int)
     stop = (np.ceil(touched.max(axis=1) + reach + 1e-6) + 1).clip(start + 1, size + 1 + reach).astype(int)
     return case.geometry.crop(start, tuple(stop - start)), start.tolist()
 
 
-def sample(case: StoredCase, window: Window, partners: Sequence[int], maps: Sequence[LabelMap] = ()) -> Sample:
+def sample(
+    case: StoredCase,
+    window: Window,
+    partners: Sequence[int],
+    maps: Sequence[LabelMap] = (),
+    windows: Windows = PLAIN,
+) -> Sample:
     """What a window holds. partners: (L,) index of each landmark's mirror partner, its own where it has none, see
-    `Plans.pair_indices`; a mirrored window shows the left one where the right one is. maps: that it draws as labels."""
+    `Plans.pair_indices`; a mirrored window shows the left one where the right one is. maps: that it draws as labels.
+    windows: of the plans, which say how images are interpolated. A present landmark is absent from a blank window."""
     order = list(partners) if window.mirrored else list(range(len(partners)))
     grid, marks = window.geometry, case.landmarks
-    result: Sample = {
-        "data": cut(case, grid),
-        "voxels": grid.to_voxels(marks.points)[order],
-        "status": marks.status[order],
-    }
+    voxels, status = grid.to_voxels(marks.points)[order], marks.status[order]
+    if window.blank:
+        gone = status == Status.PRESENT
+        voxels = np.where(gone[:, None], np.nan, voxels)
+        status = np.where(gone, Status.ABSENT, status).astype(np.int8)
+    result: Sample = {"data": _shown(case, window, windows), "voxels": voxels, "status": status}
     if maps:
         theirs = any(label_map.value is not None for label_map in maps)
-        known = theirs and case.labels is not None and not window.mirrored
+        known = theirs and case.labels is not None and not window.mirrored and not window.blank
         given = cut_labels(case, grid) if known else None  # nobody says which of their values are partners
         where = (result["voxels"], result["status"], grid.spacing, grid.shape)
         result["labels"] = draw_label_maps(maps, marks.names, *where, given)
     return result
+
+
+def _shown(case: StoredCase, window: Window, windows: Windows) -> FloatImage:
+    """(C, *S): the image in a window, before its backdrop."""
+    data = cut(case, window.geometry, windows.order, windows.low_pass)
+    if window.backdrop is None:
+        return data
+    rng = np.random.default_rng(window.backdrop)
+    return paint(rng, data, depth_in(case.geometry, window.geometry), case.fill, blank=window.blank)
 
 
 def sample_landmarks(
@@ -210,7 +276,7 @@ def sample_landmarks(
         placed = bool(np.isfinite(middles[i]).all())
         middle = middles[i] if placed else case.geometry.centre
         window = seen.window(middle, placement.side, configuration.spacing, turn)
-        data.append(cut(case, window))
+        data.append(cut(case, window, low_pass=windows.low_pass))
         voxels.append(window.to_voxels(marks.points[i]))
         status.append(marks.status[i] if placed else Status.UNKNOWN)
     return {

@@ -148,7 +148,8 @@ def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Wind
     least = (LEAST[three_d],) * fingerprint.ndim
     together = weights == "own" or len(groups) > 0
     each = None if together else WINDOWS[three_d]
-    return Windows("landmark", 1.0, each, pose, ROUNDS, least_side=least, groups=groups), {
+    return Windows("landmark", 1.0, each, pose, ROUNDS, least_side=least, groups=groups, low_pass="crossed"), {
+        "windows.low_pass": rules.LOW_PASS,
         "windows.groups": why_groups,
         "windows": "a window a landmark, around the coarse stage's points",
         "windows.pose": why_pose,

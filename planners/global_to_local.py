@@ -304,7 +304,8 @@ class _Local:
         """Of all landmarks, as each has a network of its own; jitter follows from the longest side."""
         pose, why_pose = rules.pose_windows(self.fingerprint)
         least = tuple(max(LEAST_SIDE, CELLS * c) for c in shape.scale)
-        return Windows("landmark", 1.0, None, pose, ROUNDS, least_side=least), {
+        return Windows("landmark", 1.0, None, pose, ROUNDS, least_side=least, low_pass="crossed"), {
+            "windows.low_pass": rules.LOW_PASS,
             "windows": "a window a landmark, around the global stage's points",
             "windows.per_sample": "all landmarks: each has a network of its own",
             "windows.pose": why_pose,

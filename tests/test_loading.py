@@ -168,6 +168,15 @@ def test_a_function_of_seed_and_iteration(data: tuple[Store, Plans]) -> None:
     assert len({b["data"].tobytes() for b in expected}) == len(expected)
 
 
+def test_windows_elsewhere_are_a_function_of_seed_and_iteration_too(data: tuple[Store, Plans]) -> None:
+    windows = Windows("whole", 1.0, elsewhere=0.5, exact=0.5, order=2, low_pass="crossed")
+    other = data[0], replace_configuration(data[1], "c", windows=windows)
+    expected = batches(other)
+    assert_equal(batches(other, workers=2, first_iteration=4, iterations=5), expected[4:])
+    assert {int(s) for b in expected for s in b["status"].ravel()} == {Status.PRESENT, Status.ABSENT}
+    assert any((b["status"] == Status.ABSENT).all(axis=1).any() for b in expected)  # windows that show no image
+
+
 def test_spawned_workers_do_the_same(data: tuple[Store, Plans], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autolmk.loading.START_METHOD", "spawn")
     assert_equal(batches(data, workers=1, iterations=3), batches(data, iterations=3))

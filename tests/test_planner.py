@@ -94,6 +94,8 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "normalization.0.low": (CT, brighter(percentile_00_5=5.0)),
     "normalization.0.high": (CT, brighter(percentile_99_5=200.0)),
     "windows.kind": (None, LARGE),
+    "windows.elsewhere": (None, LARGE),
+    "windows.order": (None, WING),
     "windows.holding": (LARGE, a_fingerprint(shape=(200.0, 500.0, 500.0))),
     "architecture.features_per_stage": (None, a_fingerprint(shape=(30.0, 30.0, 30.0))),
     "architecture.kernel_sizes": (None, a_fingerprint(spacing=(2.5, 1.0, 1.0), shape=(24.0, 60.0, 60.0))),
@@ -118,6 +120,8 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
 }
 THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "trainer",
+    "windows.exact",
+    "windows.low_pass",
     "schedule.weight_decay",
     "schedule.validation_share",
     "label_maps",

@@ -4,6 +4,7 @@ image holds landmark l's log-Gaussian, so every error is that of the windows."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,21 @@ def test_windows_turn_with_the_shape(pose: bool) -> None:
     middle = (slice(None), slice(None), *[slice(3, -3)] * 2)  # the image's border is seen from elsewhere
     apart = (seen[0] - seen[1]).abs()[middle].clamp(max=5).mean()
     assert (apart < 0.2) == pose
+
+
+@pytest.mark.parametrize("low_pass", ["crossed", "widest"])
+def test_windows_are_filtered_as_the_plans_say(low_pass: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, cut_out = list[object](), Image.resample
+
+    def resample(self: Image, target: Geometry, **how: Any) -> Image:
+        asked.append(how.get("low_pass"))
+        return cut_out(self, target, **how)
+
+    monkeypatch.setattr(Image, "resample", resample)
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark", low_pass=low_pass))
+    points = anatomy(geometry)
+    look(scene(geometry, points), first(points, plans), plans)
+    assert asked == [low_pass] * FEW
 
 
 @pytest.mark.parametrize("d", [2, 3])

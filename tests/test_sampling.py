@@ -11,11 +11,13 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import resample
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Normalization, Schedule, Windows
-from autolmk.sampling import cut, draw_rotation, draw_transform, draw_window, sample
+from autolmk.sampling import Window, cut, draw_rotation, draw_transform, draw_window, sample
+from autolmk.serialization import from_json, to_json
 from autolmk.store import StoredCase
 
 
@@ -313,3 +315,96 @@ def test_a_slice_turns_within_its_plane() -> None:
         assert np.abs(normal @ window.matrix).max() < 1e-9
         assert abs(normal @ (window.origin - geometry.origin)) < 1e-9
         assert np.linalg.cond(window.matrix * (1 / np.array(geometry.spacing))) < 1 + 1e-9
+
+
+NEWER = ("elsewhere", "exact", "order", "low_pass")  # fields that older plans lack
+OLD_WINDOWS = {
+    "whole": [-21.58205, -21.69734, 6.16637, -34.65008, -1.01397],
+    "random": [21.81543, 4.99701, -22.77719, -11.95822, -15.69871],
+}
+
+
+@pytest.mark.parametrize("kind", OLD_WINDOWS)
+def test_plans_that_know_nothing_of_elsewhere_draw_the_windows_that_they_drew(kind: Any) -> None:
+    """First voxels' places of five windows, from before there were others."""
+    rng, geometry = np.random.default_rng(11), make_geometry((40, 50, 60), (2.0, 1.0, 1.0), 3, seed=3)
+    configuration = make_configuration((20, 24, 28), (2.0, 1.0, 1.0), Windows(kind, 0.5), mirror_axis=0)
+    points, status = geometry.centre[None] + 3, np.ones(1, dtype=np.int8)
+    drawn = [draw_window(rng, geometry, points, status, configuration) for _ in range(5)]
+    assert all(window.backdrop is None and not window.blank for window in drawn)
+    np.testing.assert_allclose([window.geometry.origin[0] for window in drawn], OLD_WINDOWS[kind], atol=1e-4)
+
+
+def test_exact_windows_lie_on_the_voxels_of_the_image() -> None:
+    """As often as planned; what they show is the image itself, so that its noise is that of prediction."""
+    rng, geometry = np.random.default_rng(12), make_geometry((30, 40, 44), (3.0, 1.0, 1.0), 3, seed=4)
+    noise = rng.normal(size=(1, *geometry.shape)).astype(np.float32)
+    case = dataclasses.replace(make_case(geometry, geometry.centre[None]), array=noise)
+    windows = Windows("random", 0.5, exact=0.4, low_pass="crossed")
+    configuration = make_configuration((10, 16, 16), (3.0, 1.0, 1.0), windows, mirror_axis=0)
+    whole = 0
+    for _ in range(200):
+        window = draw_window(rng, geometry, case.landmarks.points, case.landmarks.status, configuration)
+        matrix, offset = window.geometry.map_to(geometry)
+        if np.abs(np.abs(matrix) - np.eye(3)).max() > 1e-9 or np.abs(offset - np.round(offset)).max() > 1e-6:
+            continue
+        whole += 1
+        shown = sample(case, window, (0,), (), windows)["data"][0]
+        axes = zip(offset, matrix.diagonal(), shown.shape, strict=True)
+        places = [np.round(first + step * np.arange(n)).astype(int) for first, step, n in axes]
+        if all((place >= 0).all() and (place < n).all() for place, n in zip(places, geometry.shape, strict=True)):
+            np.testing.assert_array_equal(shown, noise[0][np.ix_(*places)])
+    assert abs(whole / 200 - 0.4) < 0.08
+
+
+@pytest.mark.parametrize(("shape", "spacing", "p", "patch"), GRIDS)
+@pytest.mark.parametrize("kind", ["whole", "random"])
+def test_windows_elsewhere_lie_across_the_border(
+    shape: tuple[int, ...], spacing: tuple[float, ...], p: int, patch: tuple[int, ...], kind: Any
+) -> None:
+    """A share of them, as planned: they reach beyond the image, and a quarter of each side lies on it. A fifth shows no
+    image: there a present landmark is absent, and an absent or unknown one stays what it is."""
+    geometry, rng = make_geometry(shape, spacing, p, seed=6), np.random.default_rng(13)
+    points = np.array([geometry.centre] * 3)
+    case = make_case(geometry, points)
+    status = np.array([Status.PRESENT, Status.ABSENT, Status.UNKNOWN], dtype=np.int8)
+    points[1:] = np.nan
+    case = dataclasses.replace(case, landmarks=Landmarks(case.landmarks.names, points, status))
+    windows = Windows(kind, 0.5, elsewhere=0.5)
+    still = {"rotation": (0.0,) * (3 if p == 3 else 1), "scale": (1, 1), "translation": (3.0,) * p}
+    configuration = make_configuration(patch, spacing, windows, **still)
+    drawn = [draw_window(rng, geometry, points, status, configuration) for _ in range(300)]
+    across = [window for window in drawn if window.backdrop is not None]
+    blank = [window for window in across if window.blank]
+    assert abs(len(across) / 300 - 0.5) < 0.09 and abs(len(blank) / len(across) - 0.2) < 0.1
+    assert len({window.backdrop for window in across}) == len(across)
+    for window in across:
+        start = geometry.to_voxels(window.geometry.origin)
+        shared = np.minimum(start + patch, shape) - np.maximum(start, 0)
+        assert (shared >= 0.25 * np.minimum(shape, patch) - 1e-6).all() and (shared < np.array(patch)).any()
+    for window in blank[:5]:
+        result = sample(case, window, (0, 1, 2))
+        assert result["status"].tolist() == [Status.ABSENT, Status.ABSENT, Status.UNKNOWN]
+        assert np.isnan(result["voxels"]).all()
+    moved = [sample(case, window, (0, 1, 2)) for window in across if not window.blank][:30]
+    assert all(one["status"].tolist() == status.tolist() for one in moved)
+    assert any(not window.geometry.contains(one["voxels"][0]) for window, one in zip(across, moved, strict=False))
+
+
+def test_label_maps_of_a_blank_window_are_empty_and_given_ones_unknown() -> None:
+    geometry = Geometry.from_parts((40, 40), (1.0, 1.0))
+    case = make_case(geometry, geometry.centre[None])
+    labels = np.ones((1, 40, 40), dtype=np.uint8)
+    case = dataclasses.replace(case, labels=labels)
+    maps = [LabelMap("p", ("p0",), 5.0), LabelMap("given", value=1)]
+    for blank, expected in ((False, [1, 1]), (True, [0, 255])):
+        result = sample(case, Window(geometry, False, 3, blank), (0,), maps)
+        assert [int(result["labels"][i, 20, 20]) for i in range(2)] == expected
+
+
+def test_windows_of_older_plans_are_read_as_they_were_and_wrong_shares_are_refused() -> None:
+    older = {k: v for k, v in to_json(Windows("whole", 1.0)).items() if k not in NEWER}
+    assert from_json(Windows, older) == Windows("whole", 1.0, elsewhere=0.0, exact=0.0, order=1, low_pass="widest")
+    for wrong in ({"elsewhere": 1.5}, {"exact": -0.1}, {"order": 0}, {"low_pass": "none"}):
+        with pytest.raises(AutolmkError, match=next(iter(wrong))):
+            from_json(Windows, {**older, **wrong})

@@ -175,7 +175,8 @@ class _Looks:
     def _see(self, windows: Sequence[Geometry], which: Sequence[int]) -> Seen:
         """Window voxels (W, K, D), log-odds (W, K) and widths in voxels (W, K)."""
         self.seen += len(windows)
-        data = np.stack([self.image.resample(window, fill=self.fill).array for window in windows])
+        how = self.windows.low_pass
+        data = np.stack([self.image.resample(window, fill=self.fill, low_pass=how).array for window in windows])
         landmarks = torch.as_tensor(np.array(which)[None], device=self.precision.device)
         codec = self.member.codec
         with torch.inference_mode(), evaluating([self.member]):
