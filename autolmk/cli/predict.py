@@ -136,6 +136,11 @@ def _predict(args: argparse.Namespace) -> int:
         record=_record(args, model, predictor),
     )
     print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
+    if report.outside:
+        print(
+            f"{len(report.outside)} lie{'s' * (len(report.outside) == 1)} outside the training images' range, see "
+            f"{output.folder / 'review.csv'}"
+        )
     if report.failures:
         print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
     return SOME_FAILED if report.failures else OK

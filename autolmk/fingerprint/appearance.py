@@ -1,8 +1,7 @@
 """How an image looks, in a few numbers that tell it from others: what a fingerprint keeps of each training image.
 
-A new image is compared with them by `training_range`.
-All but `level` and `width` do not change where grey values are scaled or shifted, as scanners without an absolute scale
-do. Shapes: C channels, *S spatial.
+A new image is compared with them by `training_range`. All but `level` and `width` stay the same where grey values are
+scaled or shifted, as scanners without an absolute scale do. Shapes: C channels, *S spatial.
 """
 
 from __future__ import annotations

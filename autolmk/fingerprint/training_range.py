@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from autolmk.errors import AutolmkError, counted
 from autolmk.fingerprint.appearance import Appearance
 from autolmk.fingerprint.case_pose import Usual, case_pose, usual_of, voxel_side
-from autolmk.fingerprint.fingerprint import Fingerprint
-from autolmk.geometry import FloatArray, Geometry
+from autolmk.fingerprint.fingerprint import FILE_NAME, VERSION, Fingerprint
+from autolmk.geometry import Geometry
+from autolmk.landmarks import Landmarks
+from autolmk.serialization import read_json
 
 ALARMS = 0.001  # share of images of the training images' distribution that one number may call outside
 FACTOR = 1.2  # of fields of view and spacings, beyond the largest or smallest of training
@@ -27,6 +31,9 @@ NOISE, GREY_VALUES, WIDTH = 2.0, 4.0, 1.5  # factors
 EXTREME, CLIPPED, PADDING = 0.0003, 0.1, 0.1  # shares of voxels
 LEVEL = 0.25  # of the training images' range of grey values, by which the foreground's median may differ
 SIZE, MISFIT = 1.15, 1.5  # factors
+EXTENTS, GREYS, POSES = "field of view, spacing and orientation", "grey values", "pose and shape of the landmarks"
+NOTHING = (EXTENTS, GREYS, POSES)  # is judged without a fingerprint
+RESTORE = "restore the file from where the model was trained, or remove it: images are then not judged by it"
 WINDOWED = 256  # grey values of an image with 8 bits
 
 
@@ -62,6 +69,27 @@ class TrainingRange:
     not_judged: what it says nothing of, in words: it was made by an earlier version, or its landmarks are too few.
     """
 
+    @classmethod
+    def load(cls, folder: Path, *, ndim: int, channels: int) -> TrainingRange | None:
+        """Of the fingerprint in a model folder; None where there is none, or one of another version of autolmk.
+        AutolmkError where it is damaged, or of images with other axes or channels than the model's."""
+        file = folder / FILE_NAME
+        if not file.is_file():
+            return None
+        value = read_json(file, remedy=RESTORE)
+        if isinstance(value, dict) and value.get("version") != VERSION:
+            return None
+        fingerprint = Fingerprint.load(file)
+        if (fingerprint.ndim, len(fingerprint.channel_names)) != (ndim, channels):
+            raise AutolmkError(
+                "the fingerprint in a model's folder is of other images than the model",
+                file=file,
+                found=f"{fingerprint.ndim}D images, {counted(len(fingerprint.channel_names), 'channel')}",
+                expected=f"{ndim}D images, {counted(channels, 'channel')}",
+                remedy=RESTORE,
+            )
+        return cls(fingerprint)
+
     def __init__(self, fingerprint: Fingerprint) -> None:
         self.fingerprint = fingerprint
         cases = list(fingerprint.cases.values())
@@ -74,9 +102,9 @@ class TrainingRange:
         self.not_judged = tuple(
             what
             for what, known in (
-                ("field of view, spacing and orientation", cases),
-                ("grey values", self._appearances),
-                ("the pose and the shape that landmarks are found in", self._poses and self._usual is not None),
+                (EXTENTS, cases),
+                (GREYS, self._appearances),
+                (POSES, self._poses and self._usual is not None),
             )
             if not known
         )
@@ -172,9 +200,10 @@ class TrainingRange:
 
     # -- of what was predicted ----------------------------------------------------------------------------------------
 
-    def outside_pose(self, points: FloatArray, geometry: Geometry) -> tuple[str, ...]:
-        """Of the landmarks (L, P) mm that were found in an image, in the fingerprint's order, NaN where none: whether
-        they lie turned, sized or placed as no training case's did."""
+    def outside_pose(self, landmarks: Landmarks, geometry: Geometry) -> tuple[str, ...]:
+        """Of the landmarks that were found in an image: whether they lie turned, sized or placed as no training case's
+        did."""
+        points = landmarks.reordered(self.fingerprint.landmarks).points
         found = None if self._usual is None or not self._poses else case_pose(points, geometry, self._usual)
         if found is None:
             return ()
