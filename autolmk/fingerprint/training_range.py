@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from autolmk.errors import AutolmkError, counted
 from autolmk.fingerprint.appearance import Appearance
@@ -55,7 +55,7 @@ def bounds(values: npt.ArrayLike, *, margin: float, ratio: bool = False) -> Boun
     margin = float(np.log(margin)) if ratio else margin
     n, away = len(scale), 0.0
     if n > 1:
-        quantile = float(stats.t.ppf(1 - ALARMS / 2, n - 1))
+        quantile = float(stdtrit(n - 1, 1 - ALARMS / 2))  # of Student's t
         away = quantile * float(scale.std(ddof=1)) * float(np.sqrt(1 + 1 / n))
     middle = float(scale.mean())
     low, high = min(scale.min() - margin, middle - away), max(scale.max() + margin, middle + away)

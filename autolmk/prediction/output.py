@@ -133,8 +133,7 @@ class PredictionFolder:
             write_json(self.folder / FAILURES, sorted(failures, key=lambda f: f.case))
         else:
             (self.folder / FAILURES).unlink(missing_ok=True)
-        outside = outside_of(self.columns, rows)
-        ended = {"finished": now(), "done": len(self._rows), "failed": len(failures), "outside": outside}
+        ended = {"finished": now(), "done": len(self._rows), "failed": len(failures), "outside": self.outside}
         self.write_run({**run, **ended})
 
     def write_run(self, run: Mapping[str, Any]) -> None:
@@ -142,6 +141,11 @@ class PredictionFolder:
         listed = {"inputs": self.cases, "tables": self.tables, "crops": self._crops}
         record = {**run, "identity": self.identity, **listed, "versions": versions()}
         write_json(self.folder / RUN, record)
+
+    @property
+    def outside(self) -> dict[str, list[str]]:
+        """case -> what lies outside the range of the training images, of all that is predicted; others are left out."""
+        return outside_of(self.columns, (row for case in self.cases for row in self._rows.get(case, ())))
 
     @property
     def tables(self) -> tuple[str, ...]:

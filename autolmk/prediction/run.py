@@ -41,12 +41,10 @@ class Extras:
 
 @dataclass
 class Report:
-    """failures, and by case the seconds of each step, the windows seen, and what was odd about its files. outside: by
-    case, what lies outside the range of the training images; cases without any are left out."""
+    """failures, and by case the seconds of each step, the windows seen, and what was odd about its files."""
 
     failures: list[Failure] = field(default_factory=list)
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outside: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +150,6 @@ def _predict_one(
         "shape": list(prepared[0][-1].image.geometry.shape),
     }
     if prediction.landmarks.outside:
-        report.outside[case] = prediction.landmarks.outside
         logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))
     image = prepared[0][-1].image if extras.overlays else None
     writing.submit(output, case, prediction, crops, image, extras.detections)
