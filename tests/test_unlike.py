@@ -52,9 +52,10 @@ def furthest(image: Image, points: FloatArray) -> float:
     for point in points:
         middle = np.round(image.geometry.to_voxels(point)).astype(int)
         box = [slice(max(0, m - r), m + r + 1) for m, r in zip(middle, reach, strict=True)]
-        place = np.unravel_index(np.argmax(smooth[tuple(box)]), smooth[tuple(box)].shape)
-        voxels = [b.start + p for b, p in zip(box, place, strict=True)]
-        found.append(float(np.linalg.norm(image.geometry.to_physical(voxels) - point)))
+        part = smooth[tuple(box)]
+        voxels = np.stack(np.indices(part.shape), -1) + [b.start for b in box]
+        apart = np.linalg.norm(image.geometry.to_physical(voxels) - point, axis=-1)
+        found.append(float(apart.flat[np.argmax(np.where(apart <= 2 * SIDE, part, -np.inf))]))
     return max(found)
 
 
