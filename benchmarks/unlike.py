@@ -3,10 +3,11 @@
     python benchmarks/unlike.py [--data FOLDER NAME] [--model FOLDER] [--configuration heatmap] [--max-time 15m]
                                 [--cases N] [--seed 0] [--folder benchmark_output/unlike]
 
-Without --data on a phantom in 3D. FOLDER/NAME is as in `real_data.py`. Without --model, autolmk_run trains fold 0 of
-one configuration for --max-time, chooses the steps that follow and packs them, so that points have flags; --model is a
-model's folder or a packed one, of the same dataset. The changes are those of `changes.py`, the same for the same seed;
-each leaves the anatomy what it is, and those that an image without physical size cannot have are left out.
+Without --data on a phantom: `phantom` in 3D (the default), or `phantom_2d`. FOLDER/NAME is as in `real_data.py`. Without
+--model, autolmk_run trains fold 0 of one configuration for --max-time, chooses the steps that follow and packs them, so
+that points have flags; --model is a model's folder or a packed one, of the same dataset. The changes are those of
+`changes.py`, the same for the same seed; each leaves the anatomy what it is, and those that an image without physical
+size cannot have are left out.
 
 Every change's points are kept in a table below --folder, and finished ones are not predicted again. An error is
 relative to that of the same points of the unchanged images. A gross error is one of more than ten voxels of the
@@ -45,9 +46,12 @@ from autolmk.paths import BEST
 from autolmk.phantom import write_phantom
 from autolmk.prediction.predictor import ABSOLUTE
 
-MAX_TIME = {"mouse_ct_small": "25m", "fly_wing": "10m", "phantom": "10m"}
+MAX_TIME = {"mouse_ct_small": "25m", "fly_wing": "10m", "phantom": "25m", "phantom_2d": "5m"}
 GROSS = 10.0  # voxels
-PHANTOM = {"n_train": 20, "n_test": 6, "size": 48}
+PHANTOMS = {
+    "phantom": {"n_train": 20, "n_test": 6, "size": 48},
+    "phantom_2d": {"n_train": 40, "n_test": 10, "size": 64, "ndim": 2},
+}
 COLUMNS = (
     "case",
     "landmark",
@@ -63,18 +67,20 @@ FIRST = "as it is"
 def main() -> int:
     """Train if need be, predict all changes, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", default="phantom", help="folder below --data; without --data: phantom")
+    parser.add_argument(
+        "name", nargs="?", default="phantom", help="folder below --data; without --data phantom or phantom_2d"
+    )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--model", type=Path, help="a model's folder or a packed one; default: train one")
     parser.add_argument("--configuration", default="heatmap", help="to train")
-    parser.add_argument("--max-time", help="of training; default: 25m, and 10m for fly_wing and the phantom")
+    parser.add_argument("--max-time", help="of training; default: 25m, 10m for fly_wing, 5m for phantom_2d")
     parser.add_argument("--cases", type=int, help="test cases, the first ones; default: all")
     parser.add_argument("--changes", nargs="+", help="names of changes; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of training and of the changes")
     parser.add_argument("--folder", type=Path, default=Path("benchmark_output/unlike"))
     arguments = parser.parse_args()
-    if (arguments.data is None) != (arguments.name == "phantom"):
-        parser.error("--data FOLDER and a name below it belong together; without both the phantom is taken")
+    if (arguments.data is None) != (arguments.name in PHANTOMS):
+        parser.error("--data FOLDER and a name below it belong together; without both a phantom is taken")
     work = (arguments.folder / arguments.name).resolve()
     dataset = make_dataset(arguments.data, arguments.name, work)
     model = arguments.model or trained(dataset, work, arguments)
@@ -92,9 +98,9 @@ def make_dataset(data: Path | None, name: str, work: Path) -> Dataset:
     """The raw dataset, built where it is not there yet."""
     if data is not None:
         return Dataset.open(build_raw(data / name, work / "raw", name))
-    folder = work / "raw" / "Dataset001_phantom"
+    folder = work / "raw" / f"Dataset001_{name}"
     if not (folder / "dataset.json").is_file():
-        write_phantom(folder, **PHANTOM)
+        write_phantom(folder, **PHANTOMS[name])
     return Dataset.open(folder)
 
 

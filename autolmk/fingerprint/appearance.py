@@ -83,9 +83,9 @@ def content(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     inner = channel
     for axis in range(channel.ndim):
         start, stop = 0, inner.shape[axis]
-        while start < stop and _is_flat(inner.take(start, axis=axis)):
+        while start < stop and _is_flat(inner, axis, start):
             start += 1
-        while stop > start and _is_flat(inner.take(stop - 1, axis=axis)):
+        while stop > start and _is_flat(inner, axis, stop - 1):
             stop -= 1
         if start >= stop:
             return channel
@@ -93,7 +93,8 @@ def content(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return inner
 
 
-def _is_flat(plane: npt.NDArray[np.floating]) -> bool:
+def _is_flat(channel: npt.NDArray[np.floating], axis: int, place: int) -> bool:
+    plane = np.take(channel, [place], axis=axis)
     return bool((plane == plane.flat[0]).all()) and plane.size > 1
 
 

@@ -58,7 +58,7 @@ def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[Cas
     """(pose, which landmark is furthest from what is usual) of landmarks (L, P) mm, NaN where there is none. None where
     they are too few to tell, or lie in a single slice in space."""
     p = points.shape[1]
-    known = np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1)
+    known = np.asarray(np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1))
     if geometry.ndim < p or known.sum() < p + LEAST_EXCESS:
         return None
     fit = fit_similarity(usual.shape, np.where(known[:, None], points, np.nan))

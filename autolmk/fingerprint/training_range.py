@@ -142,7 +142,7 @@ class TrainingRange:
                 axes = np.flatnonzero(beyond)
                 if len(axes):
                     ratio = max((own[a] / limits[a] for a in axes), key=lambda r: abs(np.log(r)))
-                    along = ", ".join(_axis(a, image) for a in axes)
+                    along = ", ".join(_axis(int(a), image) for a in axes)
                     here, there = (", ".join(f"{v[a]:.4g}" for a in axes) for v in (own, limits))
                     said.append(
                         f"{what} {ratio:.2g} times the {extreme} training image's ({along}: {here} {unit}, there "
