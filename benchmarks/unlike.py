@@ -3,11 +3,11 @@
     python benchmarks/unlike.py [--data FOLDER NAME] [--model FOLDER] [--configuration heatmap] [--max-time 15m]
                                 [--cases N] [--seed 0] [--folder benchmark_output/unlike]
 
-Without --data on a phantom: `phantom` in 3D (the default), or `phantom_2d`. FOLDER/NAME is as in `real_data.py`. Without
---model, autolmk_run trains fold 0 of one configuration for --max-time, chooses the steps that follow and packs them, so
-that points have flags; --model is a model's folder or a packed one, of the same dataset. The changes are those of
-`changes.py`, the same for the same seed; each leaves the anatomy what it is, and those that an image without physical
-size cannot have are left out.
+Without --data on a phantom: `phantom` in 3D (the default), or `phantom_2d`. FOLDER/NAME is as in `real_data.py`.
+Where no --model is given, autolmk_run trains fold 0 of one configuration for --max-time, chooses the steps that follow
+and packs them, so that points have flags; --model is a model's folder or a packed one, of the same dataset. The changes
+are those of `changes.py`, the same for the same seed; each leaves the anatomy what it is, and those that an image
+without physical size cannot have are left out.
 
 Every change's points are kept in a table below --folder, and finished ones are not predicted again. An error is
 relative to that of the same points of the unchanged images. A gross error is one of more than ten voxels of the
