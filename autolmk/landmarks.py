@@ -36,6 +36,7 @@ class Landmarks:
     names: L names. points: (L, P) float64 mm, LPS, order (x, y, z); NaN unless present. status: (L,) int8 of `Status`.
     likelihood: (L,) probability that the landmark is present, NaN where nobody computed it.
     error_radius: (L,) mm, NaN where nobody computed it.
+    outside: of predicted landmarks, what of the image lies outside the range of the training images, in words.
     Raises ValueError where lengths disagree, names repeat, or a present point is not finite.
     """
 
@@ -44,6 +45,7 @@ class Landmarks:
     status: npt.NDArray[np.int8]
     likelihood: FloatArray = field(default_factory=lambda: np.empty(0))
     error_radius: FloatArray = field(default_factory=lambda: np.empty(0))
+    outside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = tuple(self.names)
@@ -92,7 +94,7 @@ class Landmarks:
             if name in where:
                 for key, value in result.items():
                     value[row] = getattr(self, key)[where[name]]
-        return Landmarks(tuple(names), **result)
+        return Landmarks(tuple(names), **result, outside=self.outside)
 
 
 def decided(

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,12 @@ import pytest
 
 from autolmk import annotations
 from autolmk.cli.predict import main
+from autolmk.fingerprint import FILE_NAME, appearances, fingerprint_of
+from autolmk.fingerprint.summary import summarise
+from autolmk.geometry import Geometry
 from autolmk.imageio import read_geometry, read_image, write_image
-from autolmk.landmarks import Status
+from autolmk.landmarks import Landmarks, Status
+from autolmk.prediction.predictor import Predictor
 
 BLOBS = runpy.run_path(str(Path(__file__).with_name("test_predictor.py")))
 make_model, make_image = BLOBS["make_model"], BLOBS["make_image"]
@@ -57,7 +62,8 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     truth = make_images(images, 3)
     assert predict("-i", images, "-o", out, "-m", model) == 0
     rows = table(out)
-    assert list(rows[0]) == ["case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius"]
+    columns = ["case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius", "outside"]
+    assert list(rows[0]) == columns
     assert [(r["case"], r["landmark"]) for r in rows] == [(c, n) for c in truth for n in ("bright", "dark")]
     for case, points in truth.items():
         read = annotations.read(out / f"{case}.mrk.json")
@@ -223,6 +229,64 @@ def test_a_replaced_image_is_predicted_again_and_nothing_stays_of_a_removed_one(
     capsys.readouterr()
     assert predict(*arguments, "--continue_prediction") == 2
     assert "no run.json beside landmarks.csv" in capsys.readouterr().err
+
+
+def test_cases_outside_the_training_images_range_are_said_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
+    make_fingerprint(model)
+    geometry = Geometry.from_parts((40, 44, 48), (1.0, 1.0, 1.0))
+    wide = Geometry.from_parts((40, 44, 72), (1.0, 1.0, 1.0))
+    points = some_points(geometry)
+    for case, grid in {"usual": geometry, "wide": wide}.items():
+        write_image(images / f"{case}_0000.nii.gz", make_image(grid, points))
+    assert predict("-i", images / "wide_0000.nii.gz", "-o", out, "-m", model) == 0
+    said = "field of view 1.5 times the largest training image's (x: 72 mm, there 48 mm)"
+    assert said in capsys.readouterr().err
+    for options in ((), ("--continue_prediction",)):
+        assert predict("-i", images, "-o", out, "-m", model, *options) == 0
+        captured = capsys.readouterr()
+        assert f"wide: outside the training images' range: {said}" in captured.err or options
+        assert "1 lies outside the training images' range" in captured.out
+        assert {row["case"]: said in row["outside"] for row in table(out)} == {"usual": False, "wide": True}
+        assert {row["case"] for row in table(out) if row["outside"]} == {"wide"}
+        run = json.loads((out / "run.json").read_text())
+        assert list(run["outside"]) == ["wide"]
+        assert run["outside"]["wide"][0] == said
+        assert run["not_judged"] == ["pose and shape of the landmarks"]  # of two landmarks none can be told
+        (row,) = csv.DictReader((out / "review.csv").read_text().splitlines())
+        assert (row["case"], row["landmark"]) == ("wide", "")
+        assert said in row["flags"]
+    found = Predictor(model, device="cpu", trust_code=True)
+    assert said in found.predict_file(images / "wide_0000.nii.gz").outside
+    assert found.predict_file(images / "usual_0000.nii.gz").outside == ()
+    array = make_image(wide, points).array
+    assert said in found.predict(array, wide).outside
+
+
+def make_fingerprint(model: Path) -> None:
+    """Of twelve images of one size, as a model folder holds it."""
+    geometry = Geometry.from_parts((40, 44, 48), (1.0, 1.0, 1.0))
+    summaries = {}
+    for i in range(12):
+        points = some_points(geometry) + np.random.default_rng(i).normal(0, 1, (2, 3))
+        image = make_image(geometry, points)
+        marks = Landmarks(("bright", "dark"), points, np.ones(2, dtype=np.int8))
+        summary = summarise(image, marks, subject=str(i), case=str(i))
+        summaries[f"case{i}"] = replace(summary, appearances=appearances(image))
+    found = fingerprint_of(summaries, dataset_name="Dataset001_Blobs", unit="mm", channel_names=("intensity",))
+    found.save(model / FILE_NAME)
+
+
+def test_a_model_without_numbers_of_its_training_images_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images, out = make_model(tmp_path), tmp_path / "images", tmp_path / "out"
+    make_images(images, 1)
+    assert predict("-i", images, "-o", out, "-m", model) == 0
+    assert "images outside their range pass unsaid" in capsys.readouterr().err
+    assert len(json.loads((out / "run.json").read_text())["not_judged"]) == 3
 
 
 def test_presence_without_calibration_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

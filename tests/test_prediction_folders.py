@@ -19,7 +19,7 @@ from autolmk.prediction.output import PredictionFolder
 from autolmk.recipe import Member, Recipe
 from autolmk.recipe.ensembling import single
 from autolmk.recipe.results import REVIEW
-from autolmk.serialization import to_json, write_json
+from autolmk.serialization import read_json, to_json, write_json
 
 NAMES, MODEL = ("a", 'b, "c"; <script>'), "T__P__C"
 
@@ -52,6 +52,18 @@ def test_steps_are_never_taken_twice(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "finished already" in capsys.readouterr().err
     assert ensemble.main(["-i", str(first), str(tmp_path / "done"), "-o", str(tmp_path / "both")]) == 2
     assert "finished already" in capsys.readouterr().err
+
+
+def test_what_lies_outside_the_training_range_is_carried_on(tmp_path: Path) -> None:
+    first = predicted(tmp_path / "first", outside={"case": ["field of view 2 times the largest", "too noisy"]})
+    second = predicted(tmp_path / "second", outside={"case": ["too noisy"]}, models={"other": {}})
+    assert ensemble.main(["-i", str(first), str(second), "-o", str(tmp_path / "both")]) == 0
+    packed = recipe(tmp_path / "best")
+    assert apply_postprocessing.main(["-i", str(first), "-o", str(tmp_path / "done"), "-r", str(packed)]) == 0
+    for folder in (tmp_path / "both", tmp_path / "done"):
+        said = read_json(folder / "run.json")["outside"]
+        assert said == {"case": ["field of view 2 times the largest", "too noisy"]}
+        assert "field of view 2 times the largest; too noisy" in (folder / REVIEW).read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autolmk.cli.common import OK, option, parser, run
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _apply(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from autolmk.cli.prediction_folders import begin, load_detections, read_predicted
+    from autolmk.cli.prediction_folders import begin, load_detections, outside_of, read_predicted
     from autolmk.plans import digest
     from autolmk.recipe import Recipe
     from autolmk.recipe.results import Result
@@ -49,7 +50,9 @@ def _apply(args: argparse.Namespace) -> int:
     with begin(place, [predicted], predicted.cases, identity, recipe) as output:
         for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
             conclusion = recipe.finish(load_detections(predicted, case))
-            output.write(case, Result.of_conclusion(conclusion), detections=True)
+            result = Result.of_conclusion(conclusion)
+            landmarks = replace(result.landmarks, outside=outside_of([predicted], case))
+            output.write(case, replace(result, landmarks=landmarks), detections=True)
         output.finish({**record, "sometimes_absent": recipe.sometimes_absent}, [])
     print(f"{counted(len(predicted.cases), 'case')} finished: {output.folder}")
     return OK

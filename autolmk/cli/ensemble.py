@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ensemble(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from autolmk.cli.prediction_folders import begin, common_cases, load_detections, read_predicted
+    from autolmk.cli.prediction_folders import begin, common_cases, load_detections, outside_of, read_predicted
     from autolmk.landmarks import decided
     from autolmk.plans import digest
     from autolmk.recipe.ensembling import combine
@@ -57,6 +58,7 @@ def _ensemble(args: argparse.Namespace) -> int:
         for case in tqdm(cases, desc="combining", unit="case", delay=2):
             combined = combine([load_detections(run_, case) for run_ in runs], combination)
             landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
+            landmarks = replace(landmarks, outside=outside_of(runs, case))
             output.write(case, Result(landmarks, combined.best, combined), detections=True)
         output.finish(record, [])
     print(f"{counted(len(cases), 'case')} of {len(runs)} models combined: {output.folder}")

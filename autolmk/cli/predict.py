@@ -136,6 +136,9 @@ def _predict(args: argparse.Namespace) -> int:
         record=_record(args, model, predictor),
     )
     print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
+    if beyond := len(output.outside):
+        lie = "lies" if beyond == 1 else "lie"
+        print(f"{beyond} {lie} outside the training images' range, see {output.folder / 'review.csv'}")
     if report.failures:
         print(f"{len(report.failures)} failed, see {output.folder / 'failures.json'}", file=sys.stderr)
     return SOME_FAILED if report.failures else OK

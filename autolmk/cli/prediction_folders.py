@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.serialization import read_json
+from autolmk.serialization import from_json, read_json
 
 if TYPE_CHECKING:
     from autolmk.detections import Detections
@@ -24,7 +24,7 @@ AGAIN = "predict again with autolmk_predict --save_detections"
 class Predicted:
     """A folder that autolmk_predict --save_detections wrote. models: names of the model folders that it predicted with.
     landmarks: names in order. axes: physical ones. cases: sorted. sometimes_absent: landmarks that may be called
-    absent."""
+    absent. outside: case -> what of its image lies outside the range of the training images."""
 
     folder: Path
     dataset: str
@@ -34,6 +34,7 @@ class Predicted:
     cases: tuple[str, ...]
     landmarks: tuple[str, ...]
     axes: int
+    outside: dict[str, tuple[str, ...]]
 
 
 def read_predicted(folder: Path) -> Predicted:
@@ -71,7 +72,8 @@ def read_predicted(folder: Path) -> Predicted:
         )
     first = Detections.load(folder, cases[0])
     rest = (tuple(value["models"]), tuple(value["sometimes_absent"]), tuple(cases))
-    return Predicted(folder, value["dataset"], value["unit"], *rest, first.names, first.geometry.physical_ndim)
+    outside = from_json(dict[str, tuple[str, ...]], value.get("outside", {}), file=file, path="outside")
+    return Predicted(folder, value["dataset"], value["unit"], *rest, first.names, first.geometry.physical_ndim, outside)
 
 
 def load_detections(run: Predicted, case: str) -> Detections:
@@ -88,6 +90,11 @@ def load_detections(run: Predicted, case: str) -> Detections:
             remedy=REMEDY,
         )
     return found
+
+
+def outside_of(runs: Sequence[Predicted], case: str) -> tuple[str, ...]:
+    """What any of the runs says of a case, each once."""
+    return tuple(dict.fromkeys(said for run in runs for said in run.outside.get(case, ())))
 
 
 def _failed(folder: Path, run: Mapping[str, Any]) -> set[str]:

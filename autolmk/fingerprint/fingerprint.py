@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
+from autolmk.fingerprint.appearance import Appearance, appearances
+from autolmk.fingerprint.case_pose import CasePose, case_pose, mean_pose, usual_of, voxel_side
 from autolmk.fingerprint.landmark_statistics import (
     CoSliceGroup,
     LandmarkStatistics,
@@ -33,7 +35,7 @@ from autolmk.fingerprint.symmetry import mirror, pairs_from_names
 from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
 from autolmk.serialization import from_json, read_json, write_json
-from autolmk.shape import mean_shape, shape_deviations
+from autolmk.shape import MeanShape, mean_shape, shape_deviations
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
@@ -102,7 +104,9 @@ class Fingerprint:
     pairs: left/right partners, as dataset.json says or else as names and geometry do. midline: landmarks on the mirror
     plane. mean_shape: name -> (P,) physical, centred. shape_residual: root mean square distance of the cases' landmarks
     from it. label_maps: cases that have one. label_values: value -> in how many of them it occurs. failed: cases that
-    could not be read and that nothing here speaks of.
+    could not be read and that nothing here speaks of. appearances, poses: how the cases' images look, by channel, and
+    how their landmarks lie, mean_rotation (P, P) being the mean shape's mean pose in their grids: what new images are
+    compared with, see `training_range`. Earlier versions wrote none of the three.
     """
 
     dataset_name: str
@@ -133,6 +137,9 @@ class Fingerprint:
     label_maps: int = 0
     label_values: dict[str, int] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
+    appearances: dict[str, tuple[Appearance, ...]] = field(default_factory=dict)
+    poses: dict[str, CasePose] = field(default_factory=dict)
+    mean_rotation: tuple[tuple[float, ...], ...] = ()
     version: int = VERSION
 
     @classmethod
@@ -175,6 +182,11 @@ def _contradiction(found: Fingerprint) -> str | None:
         numbers = getattr(found, key)
         if len(numbers) != d or not all(number > 0 for number in numbers):
             return f"{key} {list(numbers)} instead of {d} numbers above 0"
+    looks = {len(look) for look in found.appearances.values()}
+    if looks - {len(found.channel_names)}:
+        return f"appearances of {sorted(looks)} channels, for {len(found.channel_names)}"
+    if found.mean_rotation and [len(row) for row in found.mean_rotation] != [p] * p:
+        return f"mean_rotation {found.mean_rotation} on {p} physical axes"
     strangers = {*found.midline, *found.mean_shape, *(name for pair in found.pairs for name in pair)} - names
     if len(names) < len(found.landmarks) or set(found.landmark_statistics) != names or strangers:
         return "other landmarks in one of its parts than in the list of all"
@@ -210,6 +222,7 @@ def summarise_case(dataset: Dataset, case: Case) -> CaseSummary:
     image = dataset.read_image(case)
     landmarks = dataset.read_landmarks(case, image.geometry)
     summary = summarise(image, landmarks, subject=case.subject, case=case.identifier)
+    summary = dataclasses.replace(summary, appearances=appearances(image))
     labels = dataset.read_labels(case, image.geometry)
     return summary if labels is None else dataclasses.replace(summary, labels=label_values(labels))
 
@@ -261,6 +274,7 @@ def fingerprint_of(
     symmetry = mirror(shape.points, names, pairs or None)
     normal = in_grids(symmetry.normal, shape, geometries) if symmetry else None
     seen = np.asarray(np.isfinite(shape.points).all(axis=1))
+    statistics = landmark_statistics(landmarks, geometries, deviations)
     return Fingerprint(
         dataset_name=dataset_name,
         ndim=geometries[0].ndim,
@@ -272,7 +286,7 @@ def fingerprint_of(
         landmarks=names,
         **_grids(summaries),
         intensity=tuple(_intensity([case.channels[c] for case in cases]) for c in range(len(cases[0].channels))),
-        landmark_statistics=landmark_statistics(landmarks, geometries, deviations),
+        landmark_statistics=statistics,
         pairs=symmetry.pairs if symmetry else tuple(pairs) or pairs_from_names(names),
         midline=symmetry.midline if symmetry else (),
         mirror=MirrorPlane(_floats(normal), symmetry.residual, symmetry.complete)
@@ -287,7 +301,29 @@ def fingerprint_of(
         label_maps=sum(case.labels is not None for case in cases),
         label_values=_label_values(cases),
         failed=tuple(failed),
+        appearances={name: summaries[name].appearances for name in sorted(summaries) if summaries[name].appearances},
+        **_poses(summaries, shape, statistics, residual),
     )
+
+
+def _poses(
+    summaries: Mapping[str, CaseSummary],
+    shape: MeanShape,
+    statistics: Mapping[str, LandmarkStatistics],
+    residual: float,
+) -> dict[str, Any]:
+    """The fields about how landmarks lie."""
+    names = sorted(summaries)
+    geometries = [summaries[name].geometry for name in names]
+    mean = mean_pose(shape, geometries)
+    if mean is None:
+        return {}
+    voxel = voxel_side(np.median([g.canonical().spacing for g in geometries], axis=0).tolist())
+    deviations = [statistics[name].shape_deviation for name in summaries[names[0]].landmarks.names]
+    usual = usual_of(shape.points, mean, deviations, residual, voxel)
+    found = {name: case_pose(summaries[name].landmarks.points, summaries[name].geometry, usual) for name in names}
+    poses = {name: pose[0] for name, pose in found.items() if pose is not None}
+    return {"poses": poses, "mean_rotation": tuple(_floats(row) for row in mean)}
 
 
 def _label_values(cases: Sequence[CaseSummary]) -> dict[str, int]:

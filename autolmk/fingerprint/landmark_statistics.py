@@ -109,7 +109,7 @@ def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: floa
     seen = np.stack([frame.T @ pose.rotation for frame, (pose, _) in zip(frames, known, strict=True)])
     mean = mean_rotation(seen)
     turned = np.stack([rotation_vector(rotation @ mean.T) for rotation in seen])
-    rotations = turned @ _told(points @ mean.T, residual)
+    rotations = turned @ told(points @ mean.T, residual)
     offsets = np.abs([frame.T @ (pose.translation - g.centre) for frame, (pose, g) in zip(frames, known, strict=True)])
     low, high = np.percentile([pose.scale for pose, _ in known], [2.5, 97.5])
     return Pose(
@@ -217,7 +217,7 @@ def _nearest(points: FloatArray) -> FloatArray:
     return np.where(np.isfinite(nearest), nearest, np.nan)
 
 
-def _told(points: FloatArray, residual: float) -> FloatArray:
+def told(points: FloatArray, residual: float) -> FloatArray:
     """(R, R) projection onto the rotations that points (n, P) with this residual tell: the standard error of a rotation
     about an axis is the residual an axis over the root of the moment of inertia."""
     n, p = points.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Landmarks
+
+if TYPE_CHECKING:
+    from autolmk.fingerprint.appearance import Appearance
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 
@@ -37,13 +41,14 @@ class ChannelSummary:
 @dataclass(frozen=True, eq=False)
 class CaseSummary:
     """geometry: of the image as it lies in its file. landmarks: in the dataset's order. labels: values in the label map
-    but 0 and 255; None without one."""
+    but 0 and 255; None without one. appearances: of its channels; empty where nobody looked."""
 
     subject: str
     geometry: Geometry
     landmarks: Landmarks
     channels: tuple[ChannelSummary, ...]
     labels: tuple[int, ...] | None = None
+    appearances: tuple[Appearance, ...] = ()
 
 
 def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) -> CaseSummary:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,7 @@ class Prediction:
     def result(self) -> Result:
         """As it is written."""
         if self.conclusion is not None:
-            return Result.of_conclusion(self.conclusion)
+            return replace(Result.of_conclusion(self.conclusion), landmarks=self.landmarks)
         return Result(self.landmarks, self.candidates[:, 0], self.detections)
 
     def best(self, *, separate: bool = False) -> FloatArray:

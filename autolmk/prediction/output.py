@@ -1,5 +1,5 @@
 """What a prediction run leaves behind: CASE.mrk.json, one landmarks.csv, run.json, failures.json, crops and pictures;
-with a recipe review.csv and measurements.csv.
+review.csv, and with a recipe measurements.csv.
 
 Every file is written atomically. run.json comes first and lists what the run writes, see `earlier`. A case counts as
 done when its rows stand in landmarks.csv, which is written after its other files; so a run that was killed can go
@@ -29,7 +29,17 @@ from autolmk.imageio import files_of, write_image
 from autolmk.prediction.earlier import CROPS, FAILURES, OVERLAYS, RUN, Earlier, not_ours, refuse_others
 from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
-from autolmk.recipe.results import COLUMNS, RECIPE_COLUMNS, REVIEW, TABLE, Result, read_results, write_review
+from autolmk.recipe.results import (
+    COLUMNS,
+    OUTSIDE,
+    RECIPE_COLUMNS,
+    REVIEW,
+    TABLE,
+    Result,
+    outside_of,
+    read_results,
+    write_review,
+)
 from autolmk.serialization import make_folder, write_json
 
 TABLE_SHARE = 20  # the table is written again once this many times its last writing time has passed
@@ -55,7 +65,7 @@ class PredictionFolder:
         recipe: Recipe | None = None,
     ) -> None:
         self.folder, self.cases, self.identity, self.unit = folder, dict(cases), dict(identity), unit
-        self.recipe, self.columns = recipe, COLUMNS if recipe is None else RECIPE_COLUMNS
+        self.recipe, self.columns = recipe, (*(COLUMNS if recipe is None else RECIPE_COLUMNS), OUTSIDE)
         self._rows: dict[str, list[list[str]]] = {}
         self._crops: tuple[str, ...] = ()
         self._written, self._cost, self._unwritten = 0.0, 0.0, False
@@ -113,15 +123,18 @@ class PredictionFolder:
         """The tables, run.json, and failures.json where there are any."""
         if self._unwritten:
             self._write_table()
-        if self.recipe is not None:
-            self._write_recipe_tables(self.recipe)
+        rows = [row for case in self.cases for row in self._rows.get(case, ())]
+        write_review(self.folder, self.columns, rows)
+        if self.recipe is not None and self.recipe.measurements:
+            self._write_measurements(self.recipe)
         for failure in failures:
             self.points_file(failure.case).unlink(missing_ok=True)
         if failures:
             write_json(self.folder / FAILURES, sorted(failures, key=lambda f: f.case))
         else:
             (self.folder / FAILURES).unlink(missing_ok=True)
-        self.write_run({**run, "finished": now(), "done": len(self._rows), "failed": len(failures)})
+        ended = {"finished": now(), "done": len(self._rows), "failed": len(failures), "outside": self.outside}
+        self.write_run({**run, **ended})
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """run.json, which names the run; without `finished` it was broken off."""
@@ -130,26 +143,27 @@ class PredictionFolder:
         write_json(self.folder / RUN, record)
 
     @property
+    def outside(self) -> dict[str, list[str]]:
+        """case -> what lies outside the range of the training images, of all that is predicted; others are left out."""
+        return outside_of(self.columns, (row for case in self.cases for row in self._rows.get(case, ())))
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """Names of the files that the run may write beside those of its cases."""
-        return (TABLE, FAILURES) if self.recipe is None else (TABLE, FAILURES, REVIEW, MEASUREMENTS)
+        return (TABLE, FAILURES, REVIEW, *(() if self.recipe is None else (MEASUREMENTS,)))
 
     def points_file(self, case: str) -> Path:
         """Where the case's points belong."""
         return self.folder / f"{case}.mrk.json"
 
-    def _write_recipe_tables(self, recipe: Recipe) -> None:
-        """review.csv, the least certain points first; measurements.csv where the dataset declares measurements."""
-        rows = [row for case in self.cases for row in self._rows.get(case, ())]
-        write_review(self.folder, self.columns, rows)
-        if recipe.measurements:
-            write_measurements(
-                self.folder,
-                read_results(self.folder),
-                recipe.measurements,
-                unit=self.unit,
-                calibration=recipe.measurement_calibration,
-            )
+    def _write_measurements(self, recipe: Recipe) -> None:
+        write_measurements(
+            self.folder,
+            read_results(self.folder),
+            recipe.measurements,
+            unit=self.unit,
+            calibration=recipe.measurement_calibration,
+        )
 
     def _is_done(self, case: str, earlier: Mapping[str, str]) -> bool:
         same = case in self.cases and earlier.get(case) == self.cases[case]

@@ -10,6 +10,7 @@ and what follows. Neither needs environment variables or preprocessed data.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,19 @@ import torch
 
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
+from autolmk.fingerprint import TrainingRange, appearances
+from autolmk.fingerprint.training_range import NOTHING
 from autolmk.geometry import Geometry
 from autolmk.image import Image
-from autolmk.imageio import as_channels, has_physical_size, read_image, require_contrast, split_name
+from autolmk.imageio import as_channels, has_physical_size, read_image, require_contrast, split_name, squeeze
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.model import Model
 from autolmk.prediction.stages import Prepared
 from autolmk.recipe import RECIPE, Recipe
+
+ABSOLUTE = ("ct", "rgb", "none")  # normalisations that leave grey values their own scale
 
 
 class Predictor:
@@ -71,6 +76,9 @@ class Predictor:
                 for m in self.recipe.members
             ]
         self.models: tuple[Model, ...] = tuple(models)
+        self.training_range = TrainingRange.load(
+            self.model_folder, ndim=self.plans.ndim, channels=len(self.plans.channel_names)
+        )
 
     @property
     def plans(self) -> Plans:
@@ -94,10 +102,16 @@ class Predictor:
             return self.models[0].digests
         return {f"{m.model_folder.name}/{place}": d for m in self.models for place, d in m.digests.items()}
 
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """Of what kinds it is not known how training images were, so that images outside their range pass unsaid."""
+        return NOTHING if self.training_range is None else self.training_range.not_judged
+
     # -- for everybody ------------------------------------------------------------------------------------------------
 
     def predict(self, array: npt.ArrayLike, geometry: Geometry) -> Landmarks:
         """Landmarks in mm, LPS, of an image: array (*S) or (C, *S), raw intensities, in any orientation and spacing.
+        Their `outside` says, in words, what of the image lies outside the range of the training images.
 
         geometry: of the S axes, from `Geometry.from_sitk`, `Geometry.from_nibabel` or built by hand. A bare matrix is
         refused with TypeError: nothing says which frame it is in. AutolmkError where the image is without contrast or
@@ -116,12 +130,13 @@ class Predictor:
         image = Image(values, geometry)
         prepared = self.prepare(image)
         require_contrast(image)
-        return self.compute(prepared).landmarks
+        return self.compute(prepared, self.outside(image)).landmarks
 
     def predict_file(self, path: Path | str | Sequence[Path | str]) -> Landmarks:
         """Landmarks of an image file, a DICOM folder, or several files that are the channels of one image."""
         files = [path] if isinstance(path, (str, Path)) else list(path)
-        return self.compute(self.prepare(self.read([Path(file) for file in files]))).landmarks
+        image = self.read([Path(file) for file in files])
+        return self.compute(self.prepare(image), self.outside(image)).landmarks
 
     # -- in steps, so that a caller may overlap them over cases -------------------------------------------------------
 
@@ -162,8 +177,25 @@ class Predictor:
         """Preprocess for each stage of each model. AutolmkError where the image does not suit the plans."""
         return [model.prepare(image) for model in self.models]
 
-    def compute(self, prepared: Sequence[Sequence[Prepared]]) -> Prediction:
-        """All that is found in a prepared image."""
+    def outside(self, image: Image) -> tuple[str, ...]:
+        """What of an image as it was read lies outside the range of the training images, in words; mostly nothing."""
+        if self.training_range is None:
+            return ()
+        if self.plans.ndim == 2 and image.geometry.ndim == 3:
+            image = squeeze(image)
+        absolute = [n.scheme in ABSOLUTE for n in self.models[0].configuration.normalization]
+        return self.training_range.outside(image.geometry, appearances(image), absolute)
+
+    def compute(self, prepared: Sequence[Sequence[Prepared]], outside: Sequence[str] = ()) -> Prediction:
+        """All that is found in a prepared image. outside: what `outside` said of it; what the landmarks' own pose and
+        shape say is added."""
+        prediction = self._found(prepared)
+        said, geometry = list(outside), prepared[0][-1].image.geometry
+        if self.training_range is not None:
+            said += self.training_range.outside_pose(prediction.landmarks, geometry)
+        return replace(prediction, landmarks=replace(prediction.landmarks, outside=tuple(said)))
+
+    def _found(self, prepared: Sequence[Sequence[Prepared]]) -> Prediction:
         found = [model.compute(images) for model, images in zip(self.models, prepared, strict=True)]
         if self.recipe is None:
             return found[0]

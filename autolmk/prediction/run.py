@@ -28,8 +28,6 @@ from autolmk.serialization import make_folder
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)
-# A prepared image or why there is none, seconds, and what is odd about its files.
-_Read = tuple[Sequence[Sequence[Prepared]] | AutolmkError, float, list[Notice]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,17 @@ class Report:
 
     failures: list[Failure] = field(default_factory=list)
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """prepared: an image, or why there is none. seconds: that it took. notices: what is odd about its files. outside:
+    what lies outside the range of the training images."""
+
+    prepared: Sequence[Sequence[Prepared]] | AutolmkError
+    seconds: float
+    notices: list[Notice]
+    outside: tuple[str, ...]
 
 
 def predict_cases(
@@ -89,21 +98,26 @@ def _predict_cases(
     left = output.begin(resume=resume, crops=[f"{name}.nii.gz" for name in crops])
     if len(left) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
-    run = {**record, "started": now()}
+    if predictor.not_judged:
+        logger.warning(
+            "%s: does not say how training images were: %s; so images outside their range pass unsaid",
+            *(predictor.model_folder, "; ".join(predictor.not_judged)),
+        )
+    run = {**record, "started": now(), "not_judged": predictor.not_judged}
     output.write_run(run)
     report = Report()
     writing = _Writing(writers)
     bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not progress, delay=2)
     try:
-        for case, prepared, seconds, notices in _ahead(predictor, {case: cases[case] for case in left}, readers):
-            for said in notices:
+        for case, read in _ahead(predictor, {case: cases[case] for case in left}, readers):
+            for said in read.notices:
                 logger.warning("%s: %s", case, said)
-            if isinstance(prepared, AutolmkError):
-                report.failures.append(_failure(case, prepared))
+            if isinstance(read.prepared, AutolmkError):
+                report.failures.append(_failure(case, read.prepared))
             else:
-                _predict_one(predictor, case, prepared, seconds, output, extras, writing, report)
-            if notices and case in report.cases:
-                report.cases[case]["notices"] = [str(said) for said in notices]
+                _predict_one(predictor, case, read, output, extras, writing, report)
+            if read.notices and case in report.cases:
+                report.cases[case]["notices"] = [str(said) for said in read.notices]
             bar.update()
         writing.wait()
     finally:
@@ -116,25 +130,27 @@ def _predict_cases(
 def _predict_one(
     predictor: Predictor,
     case: str,
-    prepared: Sequence[Sequence[Prepared]],
-    seconds: float,
+    read: _Read,
     output: PredictionFolder,
     extras: Extras,
     writing: _Writing,
     report: Report,
 ) -> None:
-    start = time.monotonic()
+    start, prepared = time.monotonic(), read.prepared
+    assert not isinstance(prepared, AutolmkError)
     try:
-        prediction = predictor.compute(prepared)
+        prediction = predictor.compute(prepared, read.outside)
         crops = _crops(predictor, prepared, prediction) if extras.heatmap_crops else []
     except Exception as error:
         report.failures.append(_failure(case, error))
         return
     report.cases[case] = {
-        "seconds": {"read": round(seconds, 3), "predict": round(time.monotonic() - start, 3)},
+        "seconds": {"read": round(read.seconds, 3), "predict": round(time.monotonic() - start, 3)},
         "windows": prediction.looks,
         "shape": list(prepared[0][-1].image.geometry.shape),
     }
+    if prediction.landmarks.outside:
+        logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))
     image = prepared[0][-1].image if extras.overlays else None
     writing.submit(output, case, prediction, crops, image, extras.detections)
 
@@ -189,13 +205,11 @@ class _Writing:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _ahead(
-    predictor: Predictor, cases: Mapping[str, Sequence[Path]], readers: int
-) -> Iterator[tuple[str, Sequence[Sequence[Prepared]] | AutolmkError, float, list[Notice]]]:
-    """(case, prepared image or why there is none, seconds, notices), in order, `readers` threads working ahead."""
+def _ahead(predictor: Predictor, cases: Mapping[str, Sequence[Path]], readers: int) -> Iterator[tuple[str, _Read]]:
+    """(case, what was read of it), in order, `readers` threads working ahead."""
     if readers < 1:
         for case, files in cases.items():
-            yield case, *_prepare(predictor, case, files)
+            yield case, _prepare(predictor, case, files)
         return
     waiting = iter(cases.items())
     pool = ThreadPoolExecutor(readers, "read")
@@ -207,7 +221,7 @@ def _ahead(
             if not pending:
                 return
             case, future = pending.popleft()
-            yield case, *future.result()
+            yield case, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -215,14 +229,16 @@ def _ahead(
 def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> _Read:
     start = time.monotonic()
     result: Sequence[Sequence[Prepared]] | AutolmkError
+    outside: tuple[str, ...] = ()
     with noticed() as notices:
         try:
             channels = len(predictor.plans.channel_names)
             check_channels(case, files, channels)
-            result = predictor.prepare(predictor.read(files, case))
+            image = predictor.read(files, case)
+            result, outside = predictor.prepare(image), predictor.outside(image)
         except Exception as error:
             result = _named(error, files[0])
-    return result, time.monotonic() - start, notices
+    return _Read(result, time.monotonic() - start, notices, outside)
 
 
 def _named(error: Exception, file: Path | None = None) -> AutolmkError:

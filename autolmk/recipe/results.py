@@ -6,7 +6,7 @@ points.csv and summary.json stand beside held-out predictions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from autolmk.serialization import write_json
 TABLE, REVIEW, POINTS, SUMMARY = "landmarks.csv", "review.csv", "points.csv", "summary.json"
 COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
 RECIPE_COLUMNS = (*COLUMNS, "expected_error", "flags")
+OUTSIDE = "outside"  # column of predictions: what of the image lies outside the training images' range
 REVIEW_COLUMNS = ("case", "landmark", "expected_error", "error_radius", "flags")
 More = Mapping[str, Sequence[float | str]]  # column -> a number or text a landmark
 
@@ -49,7 +50,8 @@ class Result:
 
     def rows(self, case: str, columns: Sequence[str]) -> list[list[str]]:
         """Of landmarks.csv."""
-        more = {"log_odds": self.detections.log_odds[:, 0].tolist(), **self.more}
+        outside = "; ".join(self.landmarks.outside)
+        more = {"log_odds": self.detections.log_odds[:, 0].tolist(), OUTSIDE: [outside] * len(self.best), **self.more}
         return table_rows(case, self.landmarks, columns, best=self.best, more=more)
 
 
@@ -65,11 +67,26 @@ def read_results(folder: Path) -> dict[str, Landmarks]:
 
 
 def write_review(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """review.csv, of rows of landmarks.csv: the points with flags or an expected error, the worst first."""
+    """review.csv, of rows of landmarks.csv: a row without a landmark for each case that lies outside the range of the
+    training images, then the points with flags or an expected error, the worst first."""
     named = [dict(zip(columns, row, strict=True)) for row in rows]
-    known = [row for row in named if row["expected_error"] or row["flags"]]
+    cases = [
+        {"case": case, "flags": f"outside the training images' range: {'; '.join(said)}"}
+        for case, said in outside_of(columns, rows).items()
+    ]
+    known = [row for row in named if row.get("expected_error") or row.get("flags")]
     known.sort(key=lambda row: -float(row["expected_error"] or "inf"))
-    write_rows(folder / REVIEW, REVIEW_COLUMNS, [[row[column] for column in REVIEW_COLUMNS] for row in known])
+    table = [[row.get(column, "") for column in REVIEW_COLUMNS] for row in [*cases, *known]]
+    write_rows(folder / REVIEW, REVIEW_COLUMNS, table)
+
+
+def outside_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """case -> what of it lies outside the range of the training images, as rows of landmarks.csv say; others are left
+    out."""
+    if OUTSIDE not in columns:
+        return {}
+    case, said = columns.index("case"), columns.index(OUTSIDE)
+    return {row[case]: row[said].split("; ") for row in rows if row[said]}
 
 
 def write_held_out(
