@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, HeldOut, Target, padded
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
@@ -80,6 +81,7 @@ class CellCodec(Codec):
         self.cell_size, self.exclusive, self.n_candidates = tuple(cell_size), exclusive, n_candidates
         self.shape = tuple(n // s for n, s in zip(patch_size, cell_size, strict=True))
         self.measured = voting == "measured"
+        self.shares = Shares()
         self.voting: Voting = UNMEASURED if voting == "measured" else voting
 
     @property
@@ -97,7 +99,9 @@ class CellCodec(Codec):
             row = ((place + 0.5) / size).floor().long()
             inside = inside & (row >= 0) & (row < n)
             index = index * n + row
-        return CellTarget(tuple(displacements), torch.where(inside, index, -1), self.cell_size)
+        side = [n * size for n, size in zip(self.shape, self.cell_size, strict=True)]
+        share = self.shares(voxels, status, side, landmarks)
+        return CellTarget(tuple(displacements), torch.where(inside, index, -1), self.cell_size, share=share)
 
     def centres(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
         """(n,) float64 input voxels of the cells along an axis."""
