@@ -361,15 +361,16 @@ def test_near_cells_weigh_more() -> None:
 
 
 def test_exclusive_classes_are_one_choice_among_the_cells_and_elsewhere() -> None:
-    """Windows that hold their landmark and windows that lack it count alike, however many there are of each."""
+    """Of landmarks whose windows are all of one kind there is nothing to weigh."""
     codec = CellCodec((8, 8), (4, 4))
     status = torch.tensor([[1, 1, 1, Status.ABSENT, Status.UNKNOWN]], dtype=torch.int8)
     voxels = torch.tensor([[[3.0, 3.0], [7.0, 0.0], [90.0, 0.0], [math.nan] * 2, [math.nan] * 2]], dtype=torch.float64)
     output = torch.randn(1, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     found = cell_losses(output, codec.encode(voxels, status), status, CellOptions(class_weight=0.5))["class"]
     choice = torch.cat([output[0, :, 0].flatten(1), torch.zeros(5, 1)], 1).log_softmax(1)
-    held, lacking = -(choice[0, 0] + choice[1, 2]) / 2, -(choice[2, 4] + choice[3, 4]) / 2
-    assert float(found) == pytest.approx(0.5 * float(held + lacking), rel=1e-5)
+    assert float(found) == pytest.approx(
+        -0.5 * float(choice[0, 0] + choice[1, 2] + choice[2, 4] + choice[3, 4]) / 4, rel=1e-5
+    )
 
 
 def test_log_odds_of_exclusive_classes_are_against_elsewhere() -> None:
