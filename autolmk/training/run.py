@@ -23,7 +23,14 @@ from autolmk.precision import MixedPrecision, Precision, compiled
 from autolmk.serialization import from_json, read_json, to_json
 from autolmk.trainer import Trainer
 from autolmk.training.averaging import Averaged
-from autolmk.training.schedule import MEASURED_CASES, Clock, Limits, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import (
+    MEASURED_CASES,
+    Clock,
+    Limits,
+    ValidationBudget,
+    average_decay,
+    learning_rate_factor,
+)
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
 KEYS_SAID = 5  # of those that differ
@@ -106,6 +113,8 @@ class Run:
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self._account({"loss": total, **(losses if len(losses) > 1 else {})}, list(batch["cases"]))
         self.precision.update(total, self.optimizer, self.parameters)
+        schedule = self.trainer.configuration.schedule
+        self.averaged.decay = average_decay(schedule, self.limits.expected(self.iteration, progress))
         self.averaged.update(self.iteration)
         self.iteration += 1
 
