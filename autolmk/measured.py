@@ -103,7 +103,7 @@ class Measured:
 
 
 def measure(cases: Sequence[Landmarks]) -> Measured:
-    """All that the training cases' landmarks (in the same order of names) tell: shape, prevalence, and what none shows."""
+    """All that the training cases' landmarks (in the same order of names) tell: shape, prevalence, what none shows."""
     names = cases[0].names if cases else ()
     shown = np.any([case.present for case in cases], axis=0) if cases else np.empty(0, dtype=bool)
     untrained = tuple(name for name, any_case in zip(names, shown, strict=True) if not any_case)

@@ -200,6 +200,15 @@ class CellCodec(Codec):
         errors = measure_voting(self, held_out)
         return {"voting": min(errors, key=errors.__getitem__), "voting_errors": errors} if errors else {}
 
+    @classmethod
+    def pooled(cls, measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """See Codec: the rule of the smallest mean distance over all folds, as each one's few held-out windows tell
+        little."""
+        if len(measured) < 2:
+            return super().pooled(measured)
+        errors = _of_folds(measured)
+        return {"voting": min(errors, key=errors.__getitem__), "voting_errors": errors} if errors else {}
+
     def adopt(self, measured: Mapping[str, Any]) -> None:
         """See Codec. AutolmkError where the rule is not known."""
         rule = measured.get("voting")
@@ -213,6 +222,22 @@ class CellCodec(Codec):
                 remedy="update autolmk, or train this fold again",
             )
         self.voting = rule
+
+
+def _of_folds(measured: Sequence[Mapping[str, Any]]) -> dict[Voting, float]:
+    """rule -> mean over the folds of what `measure_voting` found; rules that not all of them know are left out. Empty
+    where no fold was measured. AutolmkError where these are no distances."""
+    tables = [found.get("voting_errors") for found in measured if found]
+    if not all(isinstance(t, dict) and all(isinstance(v, (int, float)) and v >= 0 for v in t.values()) for t in tables):
+        raise AutolmkError(
+            "what folds measured of voting is damaged",
+            found=f"decoding.voting_errors {tables!r}"[:300],
+            expected="a distance in voxels a rule",
+            remedy="restore measured.json, or train this fold again",
+        )
+    return {
+        name: sum(t[name] for t in tables) / len(tables) for name in RULES if tables and all(name in t for t in tables)
+    }
 
 
 def measure_voting(codec: CellCodec, held_out: Iterable[HeldOut]) -> dict[Voting, float]:

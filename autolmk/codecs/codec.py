@@ -92,6 +92,12 @@ class Codec(nn.Module, ABC):
     def adopt(self, measured: Mapping[str, Any]) -> None:
         """Decode as `measure` found best: `measured` is what it returned, empty where nothing was held out."""
 
+    @classmethod
+    def pooled(cls, measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What folds whose scores are averaged decode by, from what `measure` returned in each; for `adopt`. The first
+        one's by default."""
+        return measured[0] if measured else {}
+
 
 def padded(found: Candidates, k: int) -> Candidates:
     """With k places a landmark: what is missing is NaN and -inf."""
