@@ -59,8 +59,7 @@ def balanced(holding: Tensor, status: Tensor, share: Tensor | None) -> tuple[Ten
     """
     known = status != Status.UNKNOWN
     if share is None:
-        kinds = (holding & known, known & ~holding)
-        return sum(kind.double() / kind.sum().clamp(min=1) for kind in kinds), torch.zeros_like(known).double()
+        return _mean(holding & known) + _mean(known & ~holding), torch.zeros_like(known, dtype=torch.float64)
     root = (share * (1 - share)).sqrt()
     return _mean(known) / (torch.where(holding, share, 1 - share) + root), torch.logit(share) / 2
 

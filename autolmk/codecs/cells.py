@@ -227,7 +227,7 @@ class CellCodec(Codec):
 def _of_folds(measured: Sequence[Mapping[str, Any]]) -> dict[Voting, float]:
     """rule -> mean over the folds of what `measure_voting` found; rules that not all of them know are left out. Empty
     where no fold was measured. AutolmkError where these are no distances."""
-    tables = [found.get("voting_errors") for found in measured if found]
+    tables: list[Any] = [found.get("voting_errors") for found in measured if found]
     if not all(isinstance(t, dict) and all(isinstance(v, (int, float)) and v >= 0 for v in t.values()) for t in tables):
         raise AutolmkError(
             "what folds measured of voting is damaged",
