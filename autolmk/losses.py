@@ -25,10 +25,9 @@ def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor,
     """Cross-entropy between softmax over (a channel's cells, elsewhere) and a normalised Gaussian at the point; scalar.
 
     logits: (B, L, *O). status: (B, L) int8 of `Status`. A present landmark's target is its Gaussian; mass that falls
-    beyond the window is elsewhere's. An absent landmark's target is elsewhere alone. Unknown ones are masked. Windows
-    that hold the landmark and windows that lack it are averaged separately and the two means added, or one kind drowns
-    the other. 0 where nothing is known. At least float32 whatever the logits' type; gradients reach logits and
-    `target.elsewhere`.
+    beyond the window is elsewhere's. An absent landmark's target is elsewhere alone. Unknown ones are masked, the
+    others weighted as `balanced` says. 0 where nothing is known. At least float32 whatever the logits' type; gradients
+    reach logits and `target.elsewhere`.
 
     in_place: the gradient overwrites the logits where that can be done (contiguous float32 or float64, not a leaf),
     which saves a buffer of their size; they then hold no logits any more. Without gradients it changes nothing.
@@ -37,14 +36,42 @@ def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor,
     shape = logits.shape[2:]
     size = torch.tensor(shape, dtype=torch.float64, device=logits.device)
     inside = ((target.centres >= -0.5) & (target.centres <= size - 0.5)).all(-1)  # False for NaN
-    holding = present & inside
-    lacking = (status != Status.UNKNOWN) & ~holding
-    weight = sum(kind.double() / kind.sum().clamp(min=1) for kind in (holding, lacking))
+    weight, offset = balanced(present & inside, status, target.share)
+    elsewhere = target.elsewhere - offset.to(target.elsewhere.dtype)
     cells, mass = sampled_gaussian(target.centres, target.sigma, shape, present)
     result: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits, target.elsewhere, cells, mass, weight, in_place and torch.is_grad_enabled() and not logits.is_leaf
+        logits, elsewhere, cells, mass, weight, in_place and torch.is_grad_enabled() and not logits.is_leaf
     )
     return result
+
+
+def balanced(holding: Tensor, status: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(weights, offsets), (B, L) float64 each, with which log-odds that are no surer of "here" than of "elsewhere" end
+    at 0, whatever `share` of a landmark's windows hold it. The loss is the sum of weights times cross-entropies, those
+    of "here" and "elsewhere" at log-odds + offset.
+
+    holding: (B, L) bool. status: (B, L), rows that are unknown weigh 0. share: (B, L), see `Target`; None: windows that
+    hold their landmark are averaged over the batch, and so are those that lack it, without an offset.
+    An offset alone, the logarithm of the odds share / (1 - share) (logit adjustment; Menon et al., ICLR 2021), leaves a
+    frequent kind of windows without a gradient; a weight alone, 1 / share, lets single windows of a rare kind decide a
+    step. So each does half of it, the weight by the root of the odds. Weights average 1 over a landmark's windows,
+    before they are divided by the number of known rows; they are 1 at a share of 1/2, where the offset is 0.
+    """
+    known = status != Status.UNKNOWN
+    if share is None:
+        return _mean(holding & known) + _mean(known & ~holding), torch.zeros_like(known, dtype=torch.float64)
+    root = (share * (1 - share)).sqrt()
+    return _mean(known) / (torch.where(holding, share, 1 - share) + root), torch.logit(share) / 2
+
+
+def weighted(values: Tensor, weight: Tensor) -> Tensor:
+    """Sum of values (B, L) times weights (B, L), without those of weight 0, which may be anything."""
+    return (values.masked_fill(weight == 0, 0.0) * weight.to(values.dtype)).sum()
+
+
+def _mean(known: Tensor) -> Tensor:
+    """(B, L) float64 weights of a mean over the rows that are known; all 0 where none is."""
+    return known.double() / known.sum().clamp(min=1)
 
 
 def sampled_gaussian(
@@ -116,18 +143,22 @@ def _weighted_softmax(z: Tensor, e: Tensor, w: Tensor, out: Tensor) -> Tensor:
 def squared_error(output: Tensor, target: HeatmapTarget, status: Tensor, height: float) -> Tensor:
     """Mean squared difference between heatmaps (B, L, *O) and Gaussians of `height` at the points; scalar.
 
-    An absent landmark's heatmap is 0, unknown ones are masked; 0 where nothing is known.
+    An absent landmark's heatmap is 0, unknown ones are masked; 0 where nothing is known. Windows that hold a landmark
+    and windows that lack it weigh 1/2 over their share, see `Target`: so what is as likely as not has half the height.
     """
     present = status == Status.PRESENT
+    size = torch.tensor(output.shape[2:], dtype=torch.float64, device=output.device)
+    holding = present & ((target.centres >= -0.5) & (target.centres <= size - 0.5)).all(-1)
     centres = target.centres.masked_fill(~present[..., None], 0.0).clamp(-1e6, 1e6)
     dense = (height * present).to(output.dtype).view(*present.shape, *(1,) * (output.ndim - 2))
     for axis, (s, n) in enumerate(zip(target.sigma, output.shape[2:], strict=True)):
         away = torch.arange(n, device=output.device) - centres[..., axis, None]
         line = torch.exp(-away.square() / (2 * s * s)).to(output.dtype)
         dense = dense * line.view(*line.shape[:2], *(n if a == axis else 1 for a in range(output.ndim - 2)))
-    known = (status != Status.UNKNOWN).to(output.dtype)
-    error = (output - dense).square().flatten(2).mean(2)
-    return (error * known).sum() / known.sum().clamp(min=1)
+    weight = _mean(status != Status.UNKNOWN)
+    if target.share is not None:
+        weight = weight * 0.5 / torch.where(holding, target.share, 1 - target.share)
+    return weighted((output - dense).square().flatten(2).mean(2), weight)
 
 
 def soft_dice(probability: Tensor, labels: Tensor) -> Tensor:

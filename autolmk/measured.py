@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
-from autolmk.landmarks import Landmarks
+from autolmk.landmarks import Landmarks, Status
 from autolmk.placement import Placement, Shape
 from autolmk.serialization import from_json, read_json, write_json
 from autolmk.shape import mean_shape
@@ -30,8 +31,10 @@ class Measured:
     shape_spread: name -> root mean square distance (mm) of the training cases' points from the fitted mean shape.
     shape_residual: the same over all points. shape_cases: how many of them had enough points.
     scale_bounds: of a case's configuration over the mean shape, with margin.
-    presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept), calibrated on presence_cases
+    presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept + prior), calibrated on presence_cases
     held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
+    prevalence: of landmarks that some training case lacks, the share of those that show it, of cases where that is
+    known, half a case of each kind added; prior: its log-odds, 0 for other landmarks.
     untrained: landmarks that no training case shows, so that this fold's network knows nothing of them.
     placement: of a later stage's windows, from the errors of the stage before.
     decoding: what the codec measured on held-out cases, see `Codec.measure`.
@@ -45,6 +48,7 @@ class Measured:
     presence_slope: float = 1.0
     presence_intercept: float = 0.0
     presence_cases: int = 0
+    prevalence: dict[str, float] = field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     placement: Placement | None = None
     decoding: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +60,8 @@ class Measured:
             raise ValueError(f"mean_shape must have 2 coordinates a point, or 3, got {sorted(sizes)}")
         if min(self.shape_cases, self.presence_cases, *self.shape_spread.values()) < 0:
             raise ValueError("numbers of cases and distances from the mean shape must be 0 or more")
+        if not all(0 < share < 1 for share in self.prevalence.values()):
+            raise ValueError("prevalence must be shares between 0 and 1")
         if not 0 < self.scale_bounds[0] <= self.scale_bounds[1]:
             raise ValueError(f"scale_bounds must be two factors above 0, the lower one first: {self.scale_bounds}")
 
@@ -82,6 +88,11 @@ class Measured:
         points = np.array([self.mean_shape.get(name, nowhere) for name in names], dtype=np.float64)
         return Shape(points, self.scale_bounds)
 
+    def prior(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """(L,) log-odds of presence before an image is seen, in the order of `names`."""
+        share = np.array([self.prevalence.get(name, 0.5) for name in names], dtype=np.float64)
+        return np.asarray(np.log(share / (1 - share)))
+
     def save(self, fold_folder: Path) -> None:
         """Write measured.json atomically."""
         write_json(fold_folder / FILE_NAME, self)
@@ -92,11 +103,20 @@ class Measured:
 
 
 def measure(cases: Sequence[Landmarks]) -> Measured:
-    """All that the training cases' landmarks (in the same order of names) tell: the shape and what is untrained."""
+    """All that the training cases' landmarks (in the same order of names) tell: shape, prevalence, what none shows."""
     names = cases[0].names if cases else ()
     shown = np.any([case.present for case in cases], axis=0) if cases else np.empty(0, dtype=bool)
     untrained = tuple(name for name, any_case in zip(names, shown, strict=True) if not any_case)
-    return dataclasses.replace(measure_shape(cases), untrained=untrained)
+    return dataclasses.replace(measure_shape(cases), untrained=untrained, prevalence=_prevalence(cases))
+
+
+def _prevalence(cases: Sequence[Landmarks]) -> dict[str, float]:
+    """See `Measured`; of landmarks that some case shows and another one lacks."""
+    if not cases:
+        return {}
+    present, absent = (sum((case.status == s).astype(int) for case in cases) for s in (Status.PRESENT, Status.ABSENT))
+    counts = zip(cases[0].names, np.asarray(present).tolist(), np.asarray(absent).tolist(), strict=True)
+    return {name: (shown + 0.5) / (shown + lacking + 1) for name, shown, lacking in counts if shown and lacking}
 
 
 def measure_shape(cases: Sequence[Landmarks]) -> Measured:

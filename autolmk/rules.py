@@ -37,6 +37,7 @@ POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow t
 POSE_FLOOR = 7.0  # degrees
 POSE_SCALE = 0.05  # by which sizes differ beyond what the fit of the mean shape tells
 SAME_SLICES = 0.95  # share of the cases whose slices must run across one direction
+AVERAGED = 30.0  # a training has so many horizons of the weights' average
 ELSEWHERE, ACROSS_BORDER = 0.25, 0.1  # shares of windows across the image's border or beyond: of one window, of many
 EXACT = 0.25  # share of training windows that are not interpolated
 SPLINE_ORDER = (2, 1)  # of the others (2D, 3D)
@@ -287,9 +288,15 @@ def iterations_per_epoch(
 
 
 def ema_decay(steps: float) -> Because[float]:
-    """Weights are averaged over about a thirtieth of the training, 100 to 1000 steps."""
-    horizon = min(1000.0, max(100.0, steps / 30))
+    """Weights are averaged over about a thirtieth of the training, 100 to 1000 steps; a run of another length than
+    planned over as many as this says for its own, see `training.schedule.average_decay`."""
+    horizon = ema_horizon(steps)
     return round(1 - 1 / horizon, 5), f"an average over about {horizon:.0f} of about {steps:.0f} steps"
+
+
+def ema_horizon(steps: float) -> float:
+    """Steps over which a training of `steps` steps averages its weights."""
+    return min(1000.0, max(100.0, steps / AVERAGED))
 
 
 def data_identifier(spacing: Sequence[float], normalization: Sequence[Normalization]) -> str:

@@ -61,3 +61,21 @@ def test_infinite_and_missing_odds() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="one length"):
         fit_presence([1.0, 2.0], [True])
+
+
+def test_the_prevalence_of_each_landmark_counts_beside_what_its_image_shows() -> None:
+    """Log-odds at even odds beforehand, of landmarks that 5, 50 and 95 % of the cases show: likelihoods are the shares
+    that are there, and right decisions are as many as Bayes' rule makes."""
+    rng = np.random.default_rng(0)
+    share = np.repeat([0.05, 0.5, 0.95], 4000)
+    y = rng.random(len(share)) < share
+    x = np.where(y, 1.0, -1.0) + rng.normal(0, np.sqrt(2), len(share))  # the log-odds of this are x itself
+    prior = special.logit(share)
+    fit = fit_presence(x, y, prior)
+    assert (fit.slope, fit.intercept) == pytest.approx((1, 0), abs=0.1)
+    with_prior, without = fit.likelihood(x, prior), fit_presence(x, y).likelihood(x)
+    rare = share < 0.1
+    assert with_prior[rare].mean() == pytest.approx(0.05, abs=0.01) and without[rare].mean() > 0.25
+    right = [((p > 0.5) == y).mean() for p in (with_prior, without)]
+    assert right[0] > 0.88 and right[1] < 0.80
+    assert PresenceCalibration().likelihood(0.0, special.logit(0.2)) == pytest.approx(0.2)

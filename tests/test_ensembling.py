@@ -208,3 +208,37 @@ def test_of_models_that_err_alike_the_worse_one_hardly_counts() -> None:
     assert fitted.agreement["good"]["worse"] > 0.9 and fitted.agreement["good"]["good"] == 1.0
     assert mre(models, fitted) < 1.005 * mre({"good": good}, single("good"))
     assert mre(models, fit_combination(models, good.cases, "mean")) > 1.05 * mre({"good": good}, single("good"))
+
+
+def test_what_is_held_out_is_combined_without_its_own_truth() -> None:
+    """Whatever a fold's annotations say, neither weights nor rule of its own cases change. Rules are near each other
+    here, so that one that was judged by weights that had seen the fold would: in one of these cases it did."""
+    for seed in range(4):
+        spread = np.exp(0.9 * np.random.default_rng(seed).normal(size=(2, N_LANDMARKS)))
+        models = {name: crossval(name, spread[k], 10 * seed + k, n=15) for k, name in enumerate("ab")}
+        before = choose_combination(models, seed=0)[1]
+        for fold in models["a"].folds:
+            cases = set(models["a"].held_out_by(fold))
+            truth = dict(models["a"].truth)
+            for case in cases:
+                truth[case] = truth_of(models["a"].detections[case].best)  # as if `a` were perfect there
+            changed = {n: CrossValidation(n, m.fold_of, m.detections, truth) for n, m in models.items()}
+            after = choose_combination(changed, seed=0)[1]
+            for case in cases:
+                np.testing.assert_array_equal(after.detections[case].candidates, before.detections[case].candidates)
+
+
+def test_with_two_folds_nothing_is_left_to_judge_a_held_out_case_s_rule_by() -> None:
+    models = {name: crossval(name, 1.0, seed) for seed, name in enumerate("ab")}
+    halves = {
+        name: CrossValidation(name, {c: i % 2 for i, c in enumerate(m.cases)}, m.detections, m.truth)
+        for name, m in models.items()
+    }
+    _, held_out, evidence = choose_combination(halves, seed=0)
+    assert evidence["case_mean"].keys() == set(get_args(Rule))
+    first = halves["a"]
+    for fold in (0, 1):
+        fitted = fit_combination(halves, first.held_out_by(1 - fold), "precision")
+        for case in first.held_out_by(fold):
+            expected = combine([m.detections[case] for m in halves.values()], fitted)
+            np.testing.assert_array_equal(held_out.detections[case].candidates, expected.candidates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,14 @@ def test_each_stage_measures_how_to_vote_and_prediction_votes_so(store: Store, t
         decoding, codec = Measured.load(folder).decoding, loaded.members[0].codec
         assert isinstance(codec, CellCodec) and codec.voting == decoding["voting"]
         assert decoding["voting"] == min(RULES, key=decoding["voting_errors"].get)
+    stage, folders = works(store)[0], [trained / "heatmap", trained / "heatmap2"]
+    shutil.copytree(*folders)
+    measured = Measured.load(folders[0])
+    rule = next(name for name in RULES if name != measured.decoding["voting"])
+    surer = {"voting": rule, "voting_errors": dict.fromkeys(RULES, 1e3) | {rule: 0.0}}
+    dataclasses.replace(measured, decoding=surer).save(folders[1])
+    both = load_stage([stage.trainer] * 2, folders, "final", torch.device("cpu"))
+    assert {member.codec.voting for member in both.members} == {rule}  # type: ignore[union-attr]
     stored = store.load(VAL[0])
     found = predict_stages([Prepared(stored.image(), stored.fill)] * 2, stages, staged_plans(), device="cpu")
     assert found.landmarks.names == NAMES and np.isfinite(found.candidates[:, 0]).all()

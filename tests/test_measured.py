@@ -91,3 +91,14 @@ def test_what_no_training_case_shows_is_untrained(tmp_path: Path) -> None:
     assert measured.untrained == ("d",) and measured.mean_shape is not None and "d" not in measured.mean_shape
     measured.save(tmp_path)
     assert Measured.load(tmp_path) == measured
+
+
+def test_prevalence_is_that_of_landmarks_that_some_case_lacks() -> None:
+    """Of `b` one case in four, of `c` three of the three that are known; `d` is never there, `e` always."""
+    P, A, U = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
+    rows = [[P, P, P, A, P], [P, A, P, A, P], [P, A, U, A, P], [A, A, P, A, P]]
+    measured = measure([Landmarks(NAMES, SHAPE, np.array(row, dtype=np.int8)) for row in rows])
+    assert measured.prevalence == {"a": 3.5 / 5, "b": 1.5 / 5}
+    np.testing.assert_allclose(measured.prior(("b", "c", "a")), np.log([1.5 / 3.5, 1, 3.5 / 1.5]))
+    with pytest.raises(ValueError, match="shares between 0 and 1"):
+        Measured(prevalence={"a": 1.0})

@@ -71,10 +71,11 @@ class ApgaTrainer(Trainer):
         """`landmarks`; `supervision`: of the FDT's queries, at every scale; `labels`: of label maps, at all scales."""
         found, voxels, status = network(batch["data"]), batch["voxels"], batch["status"]
         output, *deep = found["landmarks"]
-        losses = {"landmarks": self.loss(output, codec.encode(voxels, status), status)}
+        target = codec.encode(voxels, status)
+        losses = {"landmarks": self.loss(output, target, status)}
         if deep:
             weights = self._weights(len(deep) + 1)[1:]
-            at_scales = [self.loss(one, self._target(voxels, one.shape[2:]), status) for one in deep]
+            at_scales = [self.loss(one, self._target(voxels, one.shape[2:], target.share), status) for one in deep]
             losses["supervision"] = _sum(weights, at_scales)
         if "labels" in found:
             overlaps = [soft_dice(p, batch["labels"]) for p in self._probabilities(found["labels"])]
@@ -89,17 +90,17 @@ class ApgaTrainer(Trainer):
     def _weights(self, n: int) -> list[float]:
         return [1.0 if self.options.parity else HALVED**i for i in range(n)]
 
-    def _target(self, voxels: Tensor, cells: Sequence[int]) -> HeatmapTarget:
+    def _target(self, voxels: Tensor, cells: Sequence[int], share: Tensor | None) -> HeatmapTarget:
         """Of an output of (D,) cells: Gaussians as wide as the codec's, but wide enough for these cells.
 
-        Its logit of elsewhere is fixed, as the biases of the output shift it as well.
+        Its logit of elsewhere is fixed, as the biases of the output shift it as well. share: as of `Target`.
         """
         patch = self.configuration.patch_size
         stride = [n // m for n, m in zip(patch, cells, strict=True)]
         sigma = tuple(max(MIN_SIGMA, s / k) for s, k in zip(self._sigma(), stride, strict=True))
         step = torch.tensor(stride, dtype=torch.float64, device=voxels.device)
         elsewhere = torch.full((self.n_landmarks,), math.log(math.prod(cells)), device=voxels.device)
-        return HeatmapTarget((voxels.double() - (step - 1) / 2) / step, sigma, elsewhere)
+        return HeatmapTarget((voxels.double() - (step - 1) / 2) / step, sigma, elsewhere, share=share)
 
     def _probabilities(self, labels: Sequence[Tensor]) -> list[Tensor]:
         """(B, G, *O) each, of logits; the published first output is at least 0."""

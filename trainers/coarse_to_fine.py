@@ -17,7 +17,7 @@ from autolmk.codecs import Codec, HeatmapCodec, HeatmapTarget, Target
 from autolmk.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from autolmk.codecs.slices import Group, SliceCodec, SliceTarget
 from autolmk.landmarks import Status
-from autolmk.losses import spatial_cross_entropy
+from autolmk.losses import balanced, spatial_cross_entropy, weighted
 from autolmk.networks.resnet import ResNet
 from autolmk.networks.unet import check_sides
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, SharedUNet
@@ -54,19 +54,21 @@ class CoordinateTrainer(Trainer):
         return CoordinateCodec(self.configuration.patch_size)
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
-        """Smooth L1 of the coordinates of present landmarks inside the window; cross-entropy of "in this window"."""
+        """Smooth L1 of the coordinates of present landmarks inside the window; cross-entropy of "in this window",
+        weighted as `balanced` says."""
         assert isinstance(target, CoordinateTarget)
         patch, options = self.configuration.patch_size, self.options
         beta = 2 * options.beta / torch.tensor(patch, dtype=torch.float32, device=output.device)
         holding = (status == Status.PRESENT) & (target.places.abs() <= 1).all(-1)
-        lacking = (status != Status.UNKNOWN) & ~holding
         places = target.places.masked_fill(~holding[..., None], 0.0).to(output.dtype)
         error = (output[..., :-1] - places).abs()
         smooth = torch.where(error < beta, error.square() / (2 * beta), error - beta / 2).mean(-1)
-        presence = F.binary_cross_entropy_with_logits(output[..., -1], holding.to(output.dtype), reduction="none")
+        weight, offset = balanced(holding, status, target.share)
+        logits = output[..., -1] + offset.to(output.dtype)
+        presence = F.binary_cross_entropy_with_logits(logits, holding.to(output.dtype), reduction="none")
         return {
             "place": _mean(smooth, holding),
-            "presence": options.presence_weight * (_mean(presence, holding) + _mean(presence, lacking)),
+            "presence": options.presence_weight * weighted(presence, weight),
         }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autolmk.codecs import CellCodec, CellTarget, Target
 from autolmk.codecs.cells import Voting, displacement
 from autolmk.landmarks import Status
+from autolmk.losses import balanced, weighted
 from autolmk.networks.cells import GlobalCells, LocalCells, Norm
 from autolmk.networks.unet import cumulative_strides
 from autolmk.plans import Configuration
@@ -110,9 +111,10 @@ def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOpt
 
     output: (B, L, 1 + D, *O). An absent landmark is in no cell and has no displacement; an unknown one is masked.
     `near`: a cell r cells off counts (1 + r)^-D, so that every doubling of the distance counts alike and votes are
-    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0, and windows
-    that hold the landmark and others are averaged by themselves. `published`: all cells count alike, in both losses;
-    cross-entropies are summed over the N cells, so that class_weight means the same (the paper's mean weighs 1 / N).
+    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0. `published`:
+    all cells count alike, in both losses; cross-entropies are summed over the N cells, so that class_weight means the
+    same (the paper's mean weighs 1 / N). In both, windows that hold a landmark and others weigh as `balanced` says,
+    which changes nothing where one kind alone occurs.
     """
     assert isinstance(target, CellTarget)
     logits, near = output[:, :, 0].flatten(2), options.losses == "near"
@@ -123,13 +125,15 @@ def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOpt
         away = away + (displacement(wanted) / size).square().to(output.dtype).view(shape)
     weight = ((1 + away.sqrt()) ** -len(target.cell_size) if near else torch.ones_like(away)).flatten(2)
     apart = (weight * error.flatten(2)).sum(2) / weight.sum(2) / len(target.cell_size)
-    held, known = target.cells >= 0, status != Status.UNKNOWN
+    held = target.cells >= 0
+    weights, offset = balanced(held, status, target.share)
+    logits = logits + offset.to(logits.dtype)[..., None]
     own = torch.where(held, logits.gather(2, target.cells.clamp(min=0)[..., None])[..., 0], 0.0)
     if near:
         entropy = torch.cat([logits, torch.zeros_like(logits[..., :1])], 2).logsumexp(2) - own
-        classes = options.class_weight * (mean_of(entropy, known & held) + mean_of(entropy, known & ~held))
     else:
-        classes = options.class_weight * mean_of(F.softplus(logits).sum(2) - own, known)
+        entropy = F.softplus(logits).sum(2) - own
+    classes = options.class_weight * weighted(entropy, weights)
     return {"displacement": mean_of(apart, status == Status.PRESENT), "class": classes}
 
 

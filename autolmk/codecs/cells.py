@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, HeldOut, Target, padded
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
@@ -80,6 +81,7 @@ class CellCodec(Codec):
         self.cell_size, self.exclusive, self.n_candidates = tuple(cell_size), exclusive, n_candidates
         self.shape = tuple(n // s for n, s in zip(patch_size, cell_size, strict=True))
         self.measured = voting == "measured"
+        self.shares = Shares()
         self.voting: Voting = UNMEASURED if voting == "measured" else voting
 
     @property
@@ -97,7 +99,9 @@ class CellCodec(Codec):
             row = ((place + 0.5) / size).floor().long()
             inside = inside & (row >= 0) & (row < n)
             index = index * n + row
-        return CellTarget(tuple(displacements), torch.where(inside, index, -1), self.cell_size)
+        side = [n * size for n, size in zip(self.shape, self.cell_size, strict=True)]
+        share = self.shares(voxels, status, side, landmarks)
+        return CellTarget(tuple(displacements), torch.where(inside, index, -1), self.cell_size, share=share)
 
     def centres(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
         """(n,) float64 input voxels of the cells along an axis."""
@@ -196,6 +200,15 @@ class CellCodec(Codec):
         errors = measure_voting(self, held_out)
         return {"voting": min(errors, key=errors.__getitem__), "voting_errors": errors} if errors else {}
 
+    @classmethod
+    def pooled(cls, measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """See Codec: the rule of the smallest mean distance over all folds, as each one's few held-out windows tell
+        little."""
+        if len(measured) < 2:
+            return super().pooled(measured)
+        errors = _of_folds(measured)
+        return {"voting": min(errors, key=errors.__getitem__), "voting_errors": errors} if errors else {}
+
     def adopt(self, measured: Mapping[str, Any]) -> None:
         """See Codec. AutolmkError where the rule is not known."""
         rule = measured.get("voting")
@@ -209,6 +222,22 @@ class CellCodec(Codec):
                 remedy="update autolmk, or train this fold again",
             )
         self.voting = rule
+
+
+def _of_folds(measured: Sequence[Mapping[str, Any]]) -> dict[Voting, float]:
+    """rule -> mean over the folds of what `measure_voting` found; rules that not all of them know are left out. Empty
+    where no fold was measured. AutolmkError where these are no distances."""
+    tables: list[Any] = [found.get("voting_errors") for found in measured if found]
+    if not all(isinstance(t, dict) and all(isinstance(v, (int, float)) and v >= 0 for v in t.values()) for t in tables):
+        raise AutolmkError(
+            "what folds measured of voting is damaged",
+            found=f"decoding.voting_errors {tables!r}"[:300],
+            expected="a distance in voxels a rule",
+            remedy="restore measured.json, or train this fold again",
+        )
+    return {
+        name: sum(t[name] for t in tables) / len(tables) for name in RULES if tables and all(name in t for t in tables)
+    }
 
 
 def measure_voting(codec: CellCodec, held_out: Iterable[HeldOut]) -> dict[Voting, float]:

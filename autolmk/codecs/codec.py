@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Target:
-    """What `Codec.encode` hands to the trainer's loss; each codec has its own subclass."""
+    """What `Codec.encode` hands to the trainer's loss; each codec has its own subclass.
+
+    share: (B, L) float64 share of the training windows so far that hold each row's landmark, see `balance.Shares`;
+    None: nobody counted.
+    """
+
+    share: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class Candidates:
     """Possible places of each landmark in a window, best first; on the CPU.
 
     voxels: (B, L, K, D) float64 input voxels, NaN where there is none. log_odds: (B, L, K) float64 natural log-odds of
-    "here" against "elsewhere", -inf where there is none. spread: (B, L, K) float64 input voxels, the peak's width.
+    "here" against "elsewhere", -inf where there is none: what the window shows says so, at even odds beforehand. 0 is
+    where it is as common among the training windows that hold the landmark as among those that lack it, however many
+    there are of each. spread: (B, L, K) float64 input voxels, the peak's width.
     """
 
     voxels: Tensor
@@ -83,6 +91,12 @@ class Codec(nn.Module, ABC):
 
     def adopt(self, measured: Mapping[str, Any]) -> None:
         """Decode as `measure` found best: `measured` is what it returned, empty where nothing was held out."""
+
+    @classmethod
+    def pooled(cls, measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What folds whose scores are averaged decode by, from what `measure` returned in each; for `adopt`. The first
+        one's by default."""
+        return measured[0] if measured else {}
 
 
 def padded(found: Candidates, k: int) -> Candidates:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, Target
 from autolmk.errors import AutolmkError
 
@@ -32,11 +33,13 @@ class CoordinateCodec(Codec):
     def __init__(self, patch_size: Sequence[int]) -> None:
         super().__init__()
         self.patch_size = tuple(patch_size)
+        self.shares = Shares()
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CoordinateTarget:
         """See Codec."""
         size = torch.tensor(self.patch_size, dtype=torch.float64, device=voxels.device)
-        return CoordinateTarget((2 * voxels.double() + 1) / size - 1)
+        share = self.shares(voxels, status, self.patch_size, landmarks)
+        return CoordinateTarget((2 * voxels.double() + 1) / size - 1, share=share)
 
     def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """The output itself, (B, L, D + 1) float32: coordinates and log-odds may both be averaged."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, Target, padded
 
 REACH = 1.5  # sigmas to each side of a peak that the decoder's fit sees
@@ -55,7 +56,7 @@ class HeatmapCodec(Codec):
     ) -> None:
         super().__init__()
         self.n_landmarks, self.n_candidates = n_landmarks, n_candidates
-        self.stride = tuple(output_stride)
+        self.stride, self.patch_size = tuple(output_stride), tuple(patch_size)
         if not len(patch_size) == len(self.stride) == len(sigma_voxels) or len(patch_size) not in (2, 3):
             raise ValueError(
                 f"patch size {patch_size}, stride {output_stride} and sigma {sigma_voxels} need 2 or 3 axes"
@@ -67,6 +68,7 @@ class HeatmapCodec(Codec):
         if min(self.sigma) < MIN_SIGMA * (1 - ROUNDING):
             raise ValueError(f"sigma must be at least {MIN_SIGMA} output voxels on every axis, got {self.sigma}")
         self.elsewhere = nn.Parameter(torch.full((n_landmarks,), math.log(math.prod(self.cells))))
+        self.shares = Shares(n_landmarks)
         self._fit = _QuadraticFit(self.cells, self.sigma)
         self.log_volume = sum(math.log(g * math.sqrt(2 * math.pi)) for g in self.sigma)  # of a Gaussian of height 1
 
@@ -74,7 +76,8 @@ class HeatmapCodec(Codec):
         """See Codec. A point outside the window is encoded like one inside: the loss gives its mass to elsewhere."""
         stride = torch.tensor(self.stride, dtype=torch.float64, device=voxels.device)
         elsewhere = self.elsewhere if landmarks is None else self.elsewhere[landmarks]
-        return HeatmapTarget((voxels.double() - (stride - 1) / 2) / stride, self.sigma, elsewhere)
+        share = self.shares(voxels, status, self.patch_size, landmarks)
+        return HeatmapTarget((voxels.double() - (stride - 1) / 2) / stride, self.sigma, elsewhere, share=share)
 
     def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Logits (B, L, *O) -> log-odds against elsewhere, (B, L, *O) float32.

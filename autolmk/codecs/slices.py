@@ -13,6 +13,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, Target
 from autolmk.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from autolmk.landmarks import Status
@@ -49,20 +50,24 @@ class SliceCodec(Codec):
         super().__init__()
         self.heatmaps, self.groups = heatmaps, tuple(groups)
         self.sigma = tuple(float(sigma_voxels[axis]) for axis, _ in groups)
+        self.length = tuple(int(patch_size[axis]) for axis, _ in groups)
+        self.shares = nn.ModuleList(Shares(1) for _ in groups)
         self.elsewhere = nn.Parameter(torch.tensor([math.log(patch_size[axis]) for axis, _ in groups]))
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> SliceTarget:
         """See Codec. A group's slice is the mean place of its present landmarks; it is absent where one is absent and
         none is present."""
         targets, states = [], []
-        for (axis, rows), sigma, elsewhere in zip(self.groups, self.sigma, self.elsewhere, strict=True):
+        parts = zip(self.groups, self.sigma, self.elsewhere, self.length, self.shares, strict=True)
+        for (axis, rows), sigma, elsewhere, length, shares in parts:
             members = list(rows)
             own = status[:, members]
             present = own == Status.PRESENT
             place = voxels[:, members, axis].double().masked_fill(~present, 0.0)
             centre = place.sum(1) / present.sum(1).clamp(min=1)
-            targets.append(HeatmapTarget(centre[:, None, None], (sigma,), elsewhere[None]))
             states.append(_group_status(own)[:, None])
+            share = shares(centre[:, None, None], states[-1], [length])
+            targets.append(HeatmapTarget(centre[:, None, None], (sigma,), elsewhere[None], share=share))
         return SliceTarget(self.heatmaps.encode(voxels, status, landmarks), tuple(targets), tuple(states))
 
     def scores(self, output: SliceOutput, landmarks: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.codecs import Candidates, Codec
+from autolmk.codecs.balance import counts, restore_counts
 from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
@@ -113,8 +114,10 @@ class _Bench:
 
     def losses(self, **changes: Tensor) -> dict[str, Tensor]:
         """Named losses of the batch, some of it replaced; checked to be finite scalars with a gradient."""
+        counted = counts(self.codec)  # so that calls differ by what is replaced alone
         with self.breach.during("a training step"):
             found = self.trainer.training_step(self.network, self.codec, {**self.batch, **changes})
+        restore_counts(self.codec, counted)
         if not isinstance(found, dict) or not found:
             raise self.breach("training_step returns no losses", type(found).__name__, "a dict of named scalars")
         for name, value in found.items():

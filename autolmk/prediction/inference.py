@@ -280,10 +280,14 @@ def pooled_prior(measured: Sequence[Measured], plans: Plans, unknown: npt.NDArra
     )
 
 
-def likelihoods(log_odds: FloatArray, measured: Sequence[Measured]) -> FloatArray:
-    """Probability of presence from the best candidates' log-odds (L,): the members' calibrations, averaged."""
-    fits = [PresenceCalibration(m.presence_slope, m.presence_intercept) for m in measured] or [PresenceCalibration()]
-    return np.asarray(np.mean([fit.likelihood(log_odds) for fit in fits], axis=0))
+def likelihoods(log_odds: FloatArray, measured: Sequence[Measured], names: Sequence[str] = ()) -> FloatArray:
+    """Probability of presence from the best candidates' log-odds (L,): the members' calibrations, averaged. names: (L,)
+    of the landmarks, whose prevalence counts; without them none does."""
+    each = [
+        PresenceCalibration(m.presence_slope, m.presence_intercept).likelihood(log_odds, m.prior(names) if names else 0)
+        for m in measured or [Measured()]
+    ]
+    return np.asarray(np.mean(each, axis=0))
 
 
 def conclude(
@@ -302,7 +306,7 @@ def conclude(
     spread: (L,) mm, widths of the best candidates' peaks. geometry: of the preprocessed image. unknown: see
     `landmarks_of`.
     """
-    likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured))
+    likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured, plans.landmarks))
     detections = Detections(plans.landmarks, candidates.copy(), log_odds.copy(), spread, likelihood, geometry)
     if configuration.co_slice and plans.co_slice_groups:
         candidates, log_odds = on_one_slice(
@@ -329,7 +333,7 @@ def landmarks_of(
 
     unknown: (L,) landmarks that no member learned: of these nothing can be said.
     """
-    likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured))
+    likelihood = np.where(unknown, np.nan, likelihoods(log_odds[:, 0], measured, plans.landmarks))
     points = np.where(np.isfinite(log_odds[:, :1]), candidates[:, 0], np.nan)
     return decided(plans.landmarks, points, likelihood, plans.sometimes_absent)
 

@@ -47,9 +47,10 @@ def load_stage(trainers: Sequence[Trainer], folders: Sequence[Path], checkpoint:
         network, codec = build(trainer)
         load_weights(checkpoint_file(folder, checkpoint), network, codec)
         measured.append(Measured.load(folder))
-        codec.adopt(measured[-1].decoding)
         part = trainer.prediction_network(network).eval()
         members.append(Member(precision.place(part), codec.eval().to(device), measured[-1].untrained))
+    for member in members:
+        member.codec.adopt(type(member.codec).pooled([one.decoding for one in measured]))
     return Stage(trainers[0].configuration, tuple(members), tuple(measured))
 
 

@@ -232,9 +232,7 @@ def _probabilities(log_odds: FloatArray, combination: Combination) -> FloatArray
 
 def _mean(values: FloatArray) -> FloatArray:
     """(L,) of values (L, M), those that are known; NaN where none is."""
-    known = np.isfinite(values)
-    count = known.sum(axis=1)
-    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+    return _weighted_mean(values, np.ones_like(values))
 
 
 def _weighted_mean(values: FloatArray, weight: FloatArray) -> FloatArray:
@@ -251,16 +249,26 @@ def _weighted_mean(values: FloatArray, weight: FloatArray) -> FloatArray:
 def fit_combination(models: Mapping[str, CrossValidation], cases: Sequence[str], rule: Rule) -> Combination:
     """On these held-out cases. A landmark's variance is drawn to its model's as far as few cases leave it uncertain
     (empirical Bayes on the logarithm), so that landmarks weigh of their own only where the data supports it."""
-    variance: dict[str, dict[str, float]] = {}
-    first: dict[str, PresenceCalibration] = {}
-    others: dict[str, PresenceCalibration] = {}
-    for name, model in models.items():
-        each = _variances(model, cases)
-        pooled = float(np.exp(np.mean(np.log(list(each.values()))))) if each else FLOOR
-        variance[name] = each if rule == "landmark_precision" else dict.fromkeys(each, pooled)
-        first[name] = _calibration(model, cases, each, pooled, slice(0, 1))
-        others[name] = _calibration(model, cases, each, pooled, slice(1, None))
-    return Combination(rule, tuple(models), variance, _agreement(models, cases, variance), first, others)
+    return _fit(models, cases, (rule,))[rule]
+
+
+def _fit(models: Mapping[str, CrossValidation], cases: Sequence[str], rules: Sequence[Rule]) -> dict[Rule, Combination]:
+    """`fit_combination` by several rules, which is faster than one by one; without cases all models count alike."""
+    if not cases:
+        return dict.fromkeys(rules, equal_combination(list(models)))
+    own = {name: _variances(model, cases) for name, model in models.items()}
+    pooled = {name: float(np.exp(np.mean(np.log([*each.values()])))) if each else FLOOR for name, each in own.items()}
+    alike = {name: dict.fromkeys(each, pooled[name]) for name, each in own.items()}
+    first, others = (
+        {name: _calibration(model, cases, own[name], pooled[name], ranks) for name, model in models.items()}
+        for ranks in (slice(0, 1), slice(1, None))
+    )
+    result: dict[Rule, Combination] = {}
+    for rule in rules:
+        variance = own if rule == "landmark_precision" else alike
+        agreement = _agreement(models, cases, variance)
+        result[rule] = Combination(rule, tuple(models), variance, agreement, first, others)
+    return result
 
 
 def choose_combination(
@@ -269,41 +277,52 @@ def choose_combination(
     """(the combination fitted on all cases; held-out predictions of the ensemble; the errors of each rule there).
 
     What is held out is predicted by weights that were fitted on the other folds' cases, and by the rule that does best
-    on them: `precision`, unless another one has a lower error by the paired test. With one fold no rule can be judged,
-    and all models count alike.
+    on them: `precision`, unless another one has a lower error by the paired test. There rules are judged on each of the
+    other folds by weights that were fitted on the rest of them, so that neither weights nor rule have seen the fold.
+    With two folds nothing is left to judge by there, and it is `precision`; with one all models count alike.
     """
     first = next(iter(models.values()))
     if len(models) == 1:
         return single(first.name), first, {}
     rules: tuple[Rule, ...] = get_args(Rule) if len(first.folds) > 1 else ("mean",)
-    detections = {rule: _held_out(models, rule) for rule in rules}
+    detections = _held_out(models, rules)
     errors = {rule: _case_means(first, found) for rule, found in detections.items()}
     chosen = _rule(errors, first.cases, seed)
     kept: dict[str, Detections] = {}
     for fold in first.folds:
-        rest = [case for case in first.cases if first.fold_of[case] != fold]
-        rule = _rule(errors, rest, seed)
+        rule = _rule_without(models, fold, rules, seed)
         kept |= {case: detections[rule][case] for case in first.held_out_by(fold)}
     combined = CrossValidation(" + ".join(models), dict(first.fold_of), kept, dict(first.truth))
     why = f"no other rule beats it beyond chance, over {len(first.cases)} held-out cases"
     if len(rules) == 1:
         why = "one fold cannot judge rules: all models count alike"
-    evidence = {rule: _overall(values, first.cases) for rule, values in errors.items()}
+    known = {rule: [e for e in values.values() if math.isfinite(e)] for rule, values in errors.items()}
+    evidence = {rule: float(np.mean(values)) if values else None for rule, values in known.items()}
     fitted = fit_combination(models, first.cases, chosen)
     return fitted, combined, {"rule": chosen, "why": why, "case_mean": evidence}
 
 
-def _held_out(models: Mapping[str, CrossValidation], rule: Rule) -> dict[str, Detections]:
-    """case -> the ensemble's detections, by weights of the other folds' cases; of a single fold all models alike."""
+def _held_out(models: Mapping[str, CrossValidation], rules: Sequence[Rule]) -> dict[Rule, dict[str, Detections]]:
+    """rule -> case -> the ensemble's detections, by weights of the other folds' cases."""
     first = next(iter(models.values()))
-    result: dict[str, Detections] = {}
+    result: dict[Rule, dict[str, Detections]] = {rule: {} for rule in rules}
     for fold in first.folds:
-        rest = [case for case in first.cases if first.fold_of[case] != fold]
-        combination = fit_combination(models, rest, rule) if rest else equal_combination(list(models))
-        cases = first.held_out_by(fold)
-        found = combine_cases([[model.detections[case] for model in models.values()] for case in cases], combination)
-        result |= dict(zip(cases, found, strict=True))
+        cases, rest = first.held_out_by(fold), [case for case in first.cases if first.fold_of[case] != fold]
+        members = [[model.detections[case] for model in models.values()] for case in cases]
+        for rule, combination in _fit(models, rest, rules).items():
+            result[rule] |= dict(zip(cases, combine_cases(members, combination), strict=True))
     return result
+
+
+def _rule_without(models: Mapping[str, CrossValidation], fold: int, rules: Sequence[Rule], seed: int) -> Rule:
+    """By the other folds' cases alone, see `choose_combination`."""
+    first = next(iter(models.values()))
+    if len(first.folds) < 3:
+        return USUAL if USUAL in rules else rules[0]
+    rest = [case for case in first.cases if first.fold_of[case] != fold]
+    others = {name: model.restricted(rest) for name, model in models.items()}
+    errors = {rule: _case_means(first.restricted(rest), found) for rule, found in _held_out(others, rules).items()}
+    return _rule(errors, rest, seed)
 
 
 def _case_means(truth: CrossValidation, found: Mapping[str, Detections]) -> dict[str, float]:
@@ -321,11 +340,6 @@ def _rule(errors: Mapping[Rule, Mapping[str, float]], cases: Sequence[str], seed
         if np.nansum(one) < np.nansum(other) and paired_test(one, other, seed=seed) < SIGNIFICANT:
             chosen = rule
     return chosen
-
-
-def _overall(errors: Mapping[str, float], cases: Sequence[str]) -> float | None:
-    known = [errors[case] for case in cases if math.isfinite(errors[case])]
-    return float(np.mean(known)) if known else None
 
 
 def _variances(model: CrossValidation, cases: Sequence[str]) -> dict[str, float]:

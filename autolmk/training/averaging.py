@@ -13,7 +13,10 @@ RAMP = 10  # the decay of step i is at most (1 + i) / (RAMP + i), so that early 
 
 
 class Averaged:
-    """Copies of network and codec that hold the average of their parameters and floating-point buffers."""
+    """Copies of network and codec that hold the average of their parameters and floating-point buffers.
+
+    decay: may be changed between updates, as a run's length shows, see `schedule.average_decay`.
+    """
 
     def __init__(self, network: nn.Module, codec: Codec, decay: float) -> None:
         self.decay = decay

@@ -16,13 +16,21 @@ import autolmk
 from autolmk import checkpoint
 from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
 from autolmk.codecs import Codec
+from autolmk.codecs.balance import counts, restore_counts
 from autolmk.errors import AutolmkError
 from autolmk.plans import digest
 from autolmk.precision import MixedPrecision, Precision, compiled
 from autolmk.serialization import from_json, read_json, to_json
 from autolmk.trainer import Trainer
 from autolmk.training.averaging import Averaged
-from autolmk.training.schedule import MEASURED_CASES, Clock, Limits, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import (
+    MEASURED_CASES,
+    Clock,
+    Limits,
+    ValidationBudget,
+    average_decay,
+    learning_rate_factor,
+)
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
 KEYS_SAID = 5  # of those that differ
@@ -105,13 +113,15 @@ class Run:
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self._account({"loss": total, **(losses if len(losses) > 1 else {})}, list(batch["cases"]))
         self.precision.update(total, self.optimizer, self.parameters)
+        schedule = self.trainer.configuration.schedule
+        self.averaged.decay = average_decay(schedule, self.limits.expected(self.iteration, progress))
         self.averaged.update(self.iteration)
         self.iteration += 1
 
     def compile(self, batch: Mapping[str, Any]) -> None:
         """Use the compiled network from now on, where a trial with this batch works; nothing else changes."""
         before = {name: tensor.clone() for name, tensor in self.network.named_buffers()}
-        random = checkpoint.random_state(self.device)
+        random, counted = checkpoint.random_state(self.device), counts(self.codec)
 
         def trial(network: Any) -> None:
             forward = MixedPrecision(network, self.device, self.precision.dtype)
@@ -123,6 +133,7 @@ class Run:
         with torch.no_grad():
             for name, tensor in self.network.named_buffers():
                 tensor.copy_(before[name])
+        restore_counts(self.codec, counted)
         checkpoint.restore_random_state(random, self.device)
 
     def _account(self, losses: Mapping[str, Tensor], cases: list[str]) -> None:
@@ -176,6 +187,7 @@ class Run:
             "budget": self.budget,
             "sums": {name: float(total) for name, total in self._sums.items()},
             "summed": self._summed,
+            "counts": counts(self.codec),
             "optimizer": checkpoint.pack(self.optimizer.state_dict(), "optimizer", tensors),
             "scaler": checkpoint.pack(self.precision.scaler.state_dict(), "scaler", tensors),
             "random": checkpoint.pack(checkpoint.random_state(self.device), "random", tensors),
@@ -247,6 +259,7 @@ class Run:
         self.budget = from_json(ValidationBudget, record["budget"], file=latest.file, path="budget")
         self.budget = dataclasses.replace(self.budget, n_cases=held_out)
         self._sums, self._summed = dict(record["sums"]), record["summed"]
+        restore_counts(self.codec, record.get("counts", {}))  # of versions that did not count: counted from here on
         checkpoint.restore_random_state(checkpoint.unpack(record["random"], latest.tensors), self.device)
 
 

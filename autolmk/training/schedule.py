@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from autolmk.plans import Schedule
+from autolmk.rules import AVERAGED, ema_horizon
 from autolmk.runlog import duration
 
 WARM_UP_ITERATIONS = 50  # at most; a tenth of a very short run
@@ -42,11 +43,28 @@ class Limits:
         by_time = 0.0 if self.max_seconds is None else elapsed / max(1e-9, self.max_seconds - reserve)
         return min(1.0, max(by_iterations, by_time))
 
+    def expected(self, iteration: int, progress: float) -> float:
+        """Steps that the run comes to, at `iteration` with `progress` over: a time limit says it by the pace so far."""
+        known = self.max_seconds is None or iteration == 0 or progress <= 0
+        return float(self.iterations) if known else min(float(self.iterations), iteration / progress)
+
 
 def learning_rate_factor(progress: float, iteration: int, iterations: int) -> float:
     """Of the planned rate, for the step that follows `iteration` steps: a linear warm-up, then (1 - progress)^0.9."""
     warm_up = max(1, min(WARM_UP_ITERATIONS, iterations // 10))
     return min(1.0, (iteration + 1) / warm_up) * float(max(0.0, 1.0 - progress) ** POWER)
+
+
+def average_decay(schedule: Schedule, steps: float) -> float:
+    """Of the weights' average, in a run that comes to `steps` steps: the plan's, whose horizon 1 / (1 - decay) is for
+    the plan's length, longer or shorter as `rules.ema_horizon` is for `steps`. A plan that is bounded by time says its
+    length by the horizon alone."""
+    if schedule.ema_decay == 0:
+        return 0.0
+    horizon = 1 / (1 - schedule.ema_decay)
+    timed = schedule.max_seconds is not None
+    planned = horizon * AVERAGED if timed else schedule.epochs * schedule.iterations_per_epoch
+    return 1 - 1 / max(1.0, horizon * ema_horizon(steps) / ema_horizon(planned))
 
 
 class Clock:

@@ -80,16 +80,17 @@ class Validation:
             "seconds": round(self.seconds, 3),
         }
 
-    def presence(self, which: npt.NDArray[np.bool_]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """(log-odds (M,), -inf for no candidate; whether present (M,)) of every landmark of `which` (L,) whose state is
-        known."""
-        log_odds, present = [], []
+    def presence(self, which: npt.NDArray[np.bool_]) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int_]]:
+        """(log-odds (M,), -inf for no candidate; whether present (M,); index (M,)) of every landmark of `which` (L,)
+        whose state is known."""
+        log_odds, present, index = [], [], []
         for result in self.results.values():
             known = which & (result.truth.status != Status.UNKNOWN)
             best = result.prediction.log_odds[:, 0]
             log_odds.append(best[known])
             present.append(result.truth.present[known])
-        return np.concatenate(log_odds), np.concatenate(present)
+            index.append(np.flatnonzero(known))
+        return np.concatenate(log_odds), np.concatenate(present), np.concatenate(index)
 
 
 def validate(
@@ -176,16 +177,17 @@ def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple
     left out: the network knows nothing of it.
     """
     untrained = np.isin(plans.landmarks, measured.untrained)
-    log_odds, present = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent) & ~untrained)
+    log_odds, present, index = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent) & ~untrained)
     if not len(log_odds):
         return measured, validation
-    fit = fit_presence(log_odds, present)
+    fit = fit_presence(log_odds, present, measured.prior(plans.landmarks)[index])
     measured = measured.with_presence(slope=fit.slope, intercept=fit.intercept, cases=len(validation.results))
     results = {}
     for case, result in validation.results.items():
         found = result.prediction
         landmarks = landmarks_of(found.candidates, found.log_odds, plans, [measured], untrained)
-        likelihood = np.where(untrained, np.nan, likelihoods(found.detections.log_odds[:, 0], [measured]))
+        log_odds = found.detections.log_odds[:, 0]
+        likelihood = np.where(untrained, np.nan, likelihoods(log_odds, [measured], plans.landmarks))
         detections = dataclasses.replace(found.detections, likelihood=likelihood)
         prediction = dataclasses.replace(found, landmarks=landmarks, detections=detections)
         results[case] = dataclasses.replace(result, prediction=prediction)
