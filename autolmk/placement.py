@@ -30,6 +30,13 @@ STRETCH = 1.5  # resampled errors are up to so many times as large, either way: 
 BLUR = 0.5  # standard deviation of what is added to resampled errors, in typical errors
 
 
+def in_cubes(n: float, spacing: Sequence[float]) -> tuple[int, ...]:
+    """(D,) voxels of `spacing` (D,) mm along n cubes that are as large as they: of one length in mm along all axes, at
+    least 1."""
+    cube = np.exp(np.mean(np.log(spacing)))
+    return tuple(max(1, round(float(n * cube / s))) for s in spacing)
+
+
 @dataclass(frozen=True)
 class Placement:
     """What a fold's training measured of the stage before, on cases that this had not seen; kept in measured.json.
