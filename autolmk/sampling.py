@@ -268,13 +268,13 @@ def sample_landmarks(
 def _draw_look(
     rng: np.random.Generator, configuration: Configuration, placement: Placement
 ) -> tuple[tuple[float, ...], float]:
-    """(mm of the windows' voxels (D,), factor of the measured errors) of one of the looks, each as likely. In a later
-    look, half of the time errors are as much smaller as its voxels, as after a look that went well; else as before it,
-    as that look may have missed."""
+    """(mm of the windows' voxels (D,), factor of the measured errors) of one of the looks: half of the time the last one,
+    which decides, else any other. Of looks after the first, half of the time errors are as much smaller as their voxels,
+    as after a look that went well; else as before it, as that look may have missed."""
     looks = placement.looks(configuration.spacing)
     if len(looks) == 1:
         return looks[0], 1.0
-    spacing = looks[int(rng.integers(len(looks)))]
+    spacing = looks[-1] if rng.random() < 0.5 else looks[int(rng.integers(len(looks) - 1))]
     return spacing, float(max(np.divide(spacing, looks[0]))) if rng.random() < 0.5 else 1.0
 
 
