@@ -268,9 +268,9 @@ def sample_landmarks(
 def _draw_look(
     rng: np.random.Generator, configuration: Configuration, placement: Placement
 ) -> tuple[tuple[float, ...], float]:
-    """(mm of the windows' voxels (D,), factor of the measured errors) of one of the looks: half of the time the last one,
-    which decides, else any other. Of looks after the first, half of the time errors are as much smaller as their voxels,
-    as after a look that went well; else as before it, as that look may have missed."""
+    """(mm of the windows' voxels (D,), factor of the measured errors) of one of the looks: half of the time the last,
+    which decides, else any other. After the first look, half of the time errors are as much smaller as voxels, as where
+    that look went well; else as before it, as it may have missed."""
     looks = placement.looks(configuration.spacing)
     if len(looks) == 1:
         return looks[0], 1.0
