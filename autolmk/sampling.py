@@ -268,14 +268,15 @@ def sample_landmarks(
 def _draw_look(
     rng: np.random.Generator, configuration: Configuration, placement: Placement
 ) -> tuple[tuple[float, ...], float]:
-    """(mm of the windows' voxels (D,), factor of the measured errors) of one of the looks: half of the time the last,
-    which decides, else any other. After the first look, half of the time errors are as much smaller as voxels, as where
-    that look went well; else as before it, as it may have missed."""
+    """(mm of the windows' voxels (D,), factor of the measured errors) of one of the looks: of the last, which decides,
+    at least half of the time, more where the first is hardly wider. After the first look, half of the time errors are
+    as much smaller as voxels, as where that look went well; else as before it, as it may have missed."""
     looks = placement.looks(configuration.spacing)
     if len(looks) == 1:
         return looks[0], 1.0
-    spacing = looks[-1] if rng.random() < 0.5 else looks[int(rng.integers(len(looks) - 1))]
-    return spacing, float(max(np.divide(spacing, looks[0]))) if rng.random() < 0.5 else 1.0
+    wider = 0.5 * min(1.0, float(np.log2(np.divide(looks[0], looks[-1]).max())))
+    spacing = looks[int(rng.integers(len(looks) - 1))] if rng.random() < wider else looks[-1]
+    return spacing, float(np.divide(spacing, looks[0]).max()) if rng.random() < 0.5 else 1.0
 
 
 def draw_landmarks(rng: np.random.Generator, status: npt.NDArray[np.int8], n: int | None) -> npt.NDArray[np.int64]:
