@@ -217,7 +217,7 @@ def _fitting(
         if needed <= budget:
             return smaller, why
     raise AutolmkError(
-        "not even the smallest windows of the fine stage fit the memory target",
+        "even the smallest windows of the fine stage do not fit the memory target",
         found=f"{needed / GIB:.2g} GiB for windows of {'x'.join(map(str, draft.patch_size))} voxels",
         expected=f"at most {budget / GIB:.2g} GiB",
         remedy="raise -gpu_memory_target, or take another preset",
