@@ -21,13 +21,24 @@ from autolmk.plans import Configuration, SliceGroup, Windows
 from autolmk.shape import Similarity, fit_similarity
 
 FEWEST = 4  # cases whose errors are resampled; with fewer, errors are Gaussian
-COVERED = 99.0  # percentile of the errors along an axis that a window's half side holds
-MARGIN = 6.0  # voxels between that error and the window's border: what the network sees around the landmark
+COVERED = 99.0  # percentile of the errors along an axis that half the side of the first look's window holds
+MARGIN = 6.0  # voxels between that error and the window's border: what the network sees around the landmark; of cubes
+NARROWING = (
+    4.0  # times that voxels become finer from one look to the next, at most: the next window must hold its misses
+)
 WIDTH = 1.5  # a heatmap's width in typical errors: a narrower one than points can be told by learns their noise
 WIDEST = 3.0  # times the plan's width, at most: a poor first stage says nothing of that
 STRETCH = 1.5  # resampled errors are up to so many times as large, either way: few cases give many, later looks err
 # less, and a mean error of the stage before, which these looks no longer have, must not be learnt as one to undo
+ROUNDING = 1e-6  # of a side
 BLUR = 0.5  # standard deviation of what is added to resampled errors, in typical errors
+
+
+def in_cubes(n: float, spacing: Sequence[float]) -> tuple[int, ...]:
+    """(D,) voxels of `spacing` (D,) mm along n cubes that are as large as they: of one length in mm along all axes, at
+    least 1."""
+    cube = np.exp(np.mean(np.log(spacing)))
+    return tuple(max(1, round(float(n * cube / s))) for s in spacing)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,9 @@ class Placement:
     side: (D,) voxels of a window. spread: mm an axis, typical size of an error (robust: from the median).
     errors: (R, L, P) mm in the frame in which windows lie, None where a case does not tell. cases: the R of them.
     sigma: (D,) mm, width of the heatmaps in the windows; empty: the plan's. longest, planned_sigma: (D,) what the plans
-    said, the bounds of both; empty where unknown. why: how these came about. ValueError where the errors are no table.
+    said, the bounds of both; empty where unknown. spacings: (D,) mm of the windows' voxels in each look, from coarse
+    to fine, where the planned spacing does not hold the errors; empty: the plan's, in all looks. why: how these came
+    about. ValueError where the errors are no table.
     """
 
     side: tuple[int, ...]
@@ -47,6 +60,7 @@ class Placement:
     sigma: tuple[float, ...] = ()
     longest: tuple[int, ...] = ()
     planned_sigma: tuple[float, ...] = ()
+    spacings: tuple[tuple[float, ...], ...] = ()
     why: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,14 +68,24 @@ class Placement:
         columns = {len(point) for case in self.errors for point in case}
         if len(rows) > 1 or len(columns) > 1 or min(self.side, default=0) < 1:
             raise ValueError("side must be voxels, and errors must have as many landmarks and axes in each case")
+        if not all(len(look) == len(self.side) and min(look) > 0 for look in self.spacings):
+            raise ValueError("spacings must be numbers above 0, one an axis each")
+
+    def looks(self, planned: Sequence[float], rounds: int = 1) -> tuple[tuple[float, ...], ...]:
+        """(D,) mm of the windows' voxels in each look, at least `rounds` of them, the last ones alike."""
+        known = self.spacings or (tuple(planned),)
+        return known + known[-1:] * (rounds - len(known))
 
     def holds(self, spacing: Sequence[float]) -> float:
         """Log-odds that a window, of voxels of `spacing` (D,) mm, holds its landmark: of the measured errors, one more
         inside and one more outside. 0 without measured errors."""
-        errors = self._known()
-        half = np.multiply(self.side, spacing)[::-1] / 2  # axes z, y, x; errors are x, y, z
-        outside = int((np.abs(errors[:, : len(half)]) > half).any(axis=1).sum())
-        return float(np.log((len(errors) - outside + 1) / (outside + 1))) if len(errors) else 0.0
+        n = len(self._known())
+        outside = round(n * self.outside(spacing))
+        return float(np.log((n - outside + 1) / (outside + 1))) if n else 0.0
+
+    def outside(self, spacing: Sequence[float]) -> float:
+        """Share of the measured errors that a window of voxels of `spacing` (D,) mm does not hold; 0 without any."""
+        return _outside(self._known(), self.side, spacing)
 
     def log_tail(self, distances: npt.ArrayLike) -> FloatArray:
         """Logarithm of the share of measured errors that are at least as long as distances (...) mm of the frame,
@@ -173,20 +197,28 @@ def centres(
 
 
 def simulate(
-    rng: np.random.Generator, truth: FloatArray, frame: Frame, configuration: Configuration, placement: Placement
+    rng: np.random.Generator,
+    truth: FloatArray,
+    frame: Frame,
+    configuration: Configuration,
+    placement: Placement,
+    less: float = 1.0,
 ) -> FloatArray:
-    """Points (L, P) as the stage before might have found them, for truth (L, P) that lies in `frame`; NaN rows stay."""
+    """Points (L, P) as the stage before might have found them, for truth (L, P) that lies in `frame`; NaN rows stay.
+    less: factor of its errors, for looks after the first."""
     n, p = truth.shape
     if len(placement.errors) < FEWEST:
-        width = configuration.windows.jitter * min(np.multiply(placement.side, configuration.spacing))
-        return truth + frame.carry(rng.normal(0.0, min(width, 3 * placement.spread), (n, p)))
+        width = configuration.windows.jitter * min(
+            np.multiply(placement.side, placement.looks(configuration.spacing)[0])
+        )
+        return truth + less * frame.carry(rng.normal(0.0, min(width, 3 * placement.spread), (n, p)))
     errors = np.array(placement.errors, dtype=np.float64)
     drawn = errors[rng.integers(len(errors))]
     other = errors[rng.integers(len(errors), size=n), np.arange(n)]
     drawn = np.where(np.isfinite(drawn), drawn, other)
     drawn = np.where(np.isfinite(drawn), drawn, rng.normal(0.0, placement.spread, (n, p)))
     drawn = drawn * rng.uniform(-STRETCH, STRETCH) + rng.normal(0.0, BLUR * placement.spread, (n, p))
-    return truth + frame.carry(drawn)
+    return truth + less * frame.carry(drawn)
 
 
 def measure_placement(
@@ -216,36 +248,77 @@ def measure_placement(
     spread = float(max(np.median(np.abs(known)) / 0.6745, 0.5 * min(configuration.spacing)))
     told = len(cases) >= FEWEST
     rows = tuple(tuple(tuple(_number(v) for v in row) for row in case) for case in stacked) if told else ()
-    side, why_side = _side(float(np.percentile(np.abs(known), COVERED)), configuration, multiple)
-    return Placement(
-        side=side,
-        spread=spread,
-        errors=rows,
-        cases=tuple(cases),
-        sigma=tuple(min(max(s, WIDTH * spread), WIDEST * s) for s in configuration.sigma),
-        longest=longest,
-        planned_sigma=configuration.sigma,
-        why={
-            "side": why_side,
-            "errors": f"of {len(cases)} held-out cases, "
-            + ("resampled a case at a time" if told else f"too few to resample (fewer than {FEWEST}): Gaussian"),
-            "sigma": f"{WIDTH:g} times the typical error {spread:.3g}; the plan's to {WIDEST:g} times it",
-        },
-    )
+    covered = np.nanpercentile(np.abs(stacked), COVERED, axis=(0, 1))[: len(longest)][::-1]  # of windows' axes
+    side, why_side = _side(covered, configuration, multiple)
+    spacings, why_spacings = _spacings(covered, side, configuration, geometries)
+    why = {
+        "side": why_side,
+        "errors": f"of {len(cases)} held-out cases, "
+        + ("resampled a case at a time" if told else f"too few to resample (fewer than {FEWEST}): Gaussian"),
+        "sigma": f"{WIDTH:g} times the typical error {spread:.3g}; the plan's to {WIDEST:g} times it",
+        "spacings": why_spacings,
+    }
+    first = spacings[0] if spacings else configuration.spacing
+    if (2 * covered > np.multiply(side, first)).any():
+        share = _outside(stacked[np.isfinite(stacked).all(axis=2)], side, first)
+        why["outside"] = (
+            f"{share:.1%} of held-out errors lie outside the windows of {_listed(np.multiply(side, first))}, which are "
+            "no larger than the images; in prediction they are searched around"
+        )
+    sigma = tuple(min(max(s, WIDTH * spread), WIDEST * s) for s in configuration.sigma)
+    bounds = (longest, configuration.sigma, spacings, why)
+    return Placement(side, spread, rows, tuple(cases), sigma, *bounds)
 
 
-def _side(covered: float, configuration: Configuration, multiple: Sequence[int]) -> tuple[tuple[int, ...], str]:
-    """(D,) voxels that hold an error of `covered` mm along an axis and what lies around, within the plan's bounds."""
-    longest = configuration.patch_size
+def _side(covered: FloatArray, configuration: Configuration, multiple: Sequence[int]) -> tuple[tuple[int, ...], str]:
+    """(D,) voxels that hold an error of `covered` (D,) mm and what lies around, within the plan's bounds."""
+    longest, spacing = configuration.patch_size, configuration.spacing
     least = configuration.windows.least_side or longest
-    side = []
-    for n, shortest, spacing, m in zip(longest, least, configuration.spacing, multiple, strict=True):
-        wanted = 2 * (covered / spacing + MARGIN)
-        side.append(min(n, max(shortest, int(np.ceil(wanted / m)) * m)))
+    wanted = 2 * (covered / spacing + in_cubes(MARGIN, spacing))
+    side = [
+        min(n, max(shortest, int(np.ceil(w / m)) * m))
+        for n, shortest, w, m in zip(longest, least, wanted, multiple, strict=True)
+    ]
     return tuple(side), (
-        f"{COVERED:g} % of held-out errors along an axis are below {covered:.3g}, and {MARGIN:g} voxels more, "
+        f"{COVERED:g} % of held-out errors are below {_listed(covered)} along the axes, and {MARGIN:g} voxels more, "
         f"within the plan's {list(least)} to {list(longest)}"
     )
+
+
+def _spacings(
+    covered: FloatArray, side: Sequence[int], configuration: Configuration, geometries: Sequence[Geometry]
+) -> tuple[tuple[tuple[float, ...], ...], str]:
+    """Of the looks, as `Placement`: the first one's windows, of `side` (D,) voxels, hold an error of `covered` (D,) mm
+    and the margin in mm, as far as windows stay within the largest image; the last one's are the plan's. All axes grow
+    alike, so that the network sees the same anatomy at another size."""
+    spacing, rounds = configuration.spacing, configuration.windows.rounds
+    extent = np.max([geometry.extent for geometry in geometries], axis=0)
+    if configuration.windows.pose:  # windows lie as the anatomy does, whose axes may be any of the image's
+        extent = np.full_like(extent, extent.max())
+    sides = np.multiply(side, spacing)
+    wanted = np.minimum(2 * (covered + np.multiply(in_cubes(MARGIN, spacing), spacing)), extent)
+    factor = float((wanted / sides).max())
+    if factor <= 1 + ROUNDING:
+        return (), "the plan's: its windows hold the errors"
+    factors = np.maximum(1, np.minimum(factor, extent / sides))
+    looks = 1 if rounds == 1 else max(rounds, 1 + int(np.ceil(np.log(factor) / np.log(NARROWING) - ROUNDING)))
+    powers = [1.0] if looks == 1 else np.linspace(1, 0, looks)
+    found = tuple(tuple(float(f"{v:.6g}") for v in spacing * factors**power) for power in powers)
+    return found, (
+        f"windows of {_listed(sides)} do not hold {COVERED:g} % of the errors with what surrounds them "
+        f"({_listed(wanted)}, no larger than the images): voxels {factor:.3g} times as wide"
+        + (" in the first look, the plan's in the last" if looks > 1 else ", as there is one look")
+    )
+
+
+def _listed(values: Sequence[float] | FloatArray) -> str:
+    return " x ".join(f"{v:.3g}" for v in values)
+
+
+def _outside(errors: FloatArray, side: Sequence[int], spacing: Sequence[float]) -> float:
+    """Share of errors (N, P) mm that windows of `side` (D,) voxels do not hold; 0 without any."""
+    half = np.multiply(side, spacing)[::-1] / 2  # axes z, y, x; errors are x, y, z
+    return float((np.abs(errors[:, : len(half)]) > half).any(axis=1).mean()) if len(errors) else 0.0
 
 
 def _number(value: float) -> float | None:

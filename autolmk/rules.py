@@ -32,6 +32,7 @@ SIGMA_APART = 0.75  # of the distance between nearest landmarks, at most
 OUTPUT_APART = 1.0  # output voxels between nearest landmarks that the output stride must leave: each has its channel
 APART = 2.0  # output voxels between nearest landmarks that coarsening must leave
 TRANSLATION_FLOOR = 2.0  # voxels
+SMALLEST = 4  # voxels of a window, along each axis
 POSE_TELLS = 2.0  # times its residual that a shape must extend across its longest axis to tell a pose
 POSE_DIFFERS = 5.0  # degrees, and per cent of size, from which windows follow the pose
 POSE_FLOOR = 7.0  # degrees
@@ -255,6 +256,13 @@ def extents_to_cover(fingerprint: Fingerprint, rotation: Sequence[float]) -> Bec
         min(largest, 1.5 * usual)
         for largest, usual in zip(fingerprint.max_extent, fingerprint.median_extent, strict=True)
     ]
+    reach = _exchanged(extents, rotation)
+    turned = "; axes that rotation exchanges take the larger one" if reach != extents else ""
+    return tuple(reach), f"the largest extent, at most 1.5 medians{turned}"
+
+
+def _exchanged(extents: Sequence[float], rotation: Sequence[float]) -> list[float]:
+    """Axes that rotations of 45 degrees and more exchange take the larger one's extent."""
     n = len(extents)
     if n == 2:  # an image or a single slice turns in its plane, by the largest of the angles; see sampling
         turning = [(max(rotation), (0, 1))]
@@ -264,8 +272,7 @@ def extents_to_cover(fingerprint: Fingerprint, rotation: Sequence[float]) -> Bec
     for angle, (a, b) in turning:
         if angle >= ANY_POSE:
             reach[a] = reach[b] = max(reach[a], reach[b])
-    turned = "; axes that rotation exchanges take the larger one" if reach != extents else ""
-    return tuple(reach), f"the largest extent, at most 1.5 medians{turned}"
+    return reach
 
 
 def tiles(extent: Sequence[float], window: Sequence[float]) -> int:
@@ -331,6 +338,19 @@ def _canonical_axis(orientation: str, axis: int) -> int:
     """The array axis (z, y, x) that canonical orientation makes of array axis `axis` of a volume's file."""
     letter = orientation[len(orientation) - 1 - axis]  # letters are of the indices x, y, z, array axes z, y, x
     return 2 - next(i for i, ends in enumerate(("RL", "AP", "IS")) if letter in ends)
+
+
+def longest_window(
+    fingerprint: Fingerprint, spacing: Sequence[float], multiple: Sequence[int]
+) -> Because[tuple[int, ...]]:
+    """(D,) voxels of `spacing` (D,) mm that a window a landmark has at most: multiples of `multiple` (D,) that the
+    median image holds, but at least 4; axes that trained rotations exchange take the larger extent."""
+    extents = _exchanged(fingerprint.median_extent, rotation_range(fingerprint)[0])
+    voxels = [
+        max(math.ceil(SMALLEST / m), int(extent / s / m + 1e-6)) * m
+        for extent, s, m in zip(extents, spacing, multiple, strict=True)
+    ]
+    return tuple(voxels), f"no larger than the median image ({'x'.join(f'{e:.4g}' for e in extents)})"
 
 
 def pose_windows(fingerprint: Fingerprint) -> Because[bool]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from autolmk import rules
 from autolmk.design import Search, cases_a_step, of_the_time
+from autolmk.errors import AutolmkError
+from autolmk.memory import GIB
 from autolmk.networks.topology import topology, with_output_stride
+from autolmk.networks.unet import cumulative_strides
+from autolmk.placement import in_cubes
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
@@ -23,8 +27,10 @@ if TYPE_CHECKING:
 
 NAME, COARSE = "coarse_to_fine", "coarse_to_fine_coarse"
 COARSE_TIME = 0.55  # share of the training time that the coarse stage takes
-LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most
+LEAST, MOST = (96, 24), (128, 32)  # voxels a side of a window (2D, 3D): what holds a landmark's surroundings; at most.
+# Where voxels are no cubes, as many of cubes as large as they are: sides are equal in mm, voxels and memory the same
 WINDOWS = (16, 16)  # a training step (2D, 3D)
+FEWEST_WINDOWS, NARROWEST = 4, 4  # of them, and features, where memory is short
 STOPS = (2, 0)  # times the decoder stops below full resolution (2D, 3D): windows of volumes are few voxels wide
 STAGES = (4, 3)  # of the fine network (2D, 3D): its windows are small
 COORDINATE_CASES = 300  # from which the coarse stage may learn coordinates without heatmaps, where poses are alike
@@ -75,9 +81,10 @@ def _fine(
     spacing = rules.rounded(finest if given is None else given)
     normalization, why_normalization = rules.normalizations(fingerprint)
     weights, why_weights = _weights(fingerprint)
-    architecture = _architecture(preset, spacing, LEAST[three_d], three_d, weights)
+    architecture = _architecture(fingerprint, preset, spacing, three_d, weights)
+    least = _window(fingerprint, spacing, architecture, LEAST[three_d])
     sigma, why_sigma = _sigma(fingerprint, spacing, architecture)
-    windows, why_windows = _windows(fingerprint, three_d, weights)
+    windows, why_windows = _windows(fingerprint, three_d, weights, least)
     augmentation, why_augmentation = rules.window_augmentation(
         fingerprint, spacing, windows.least_side or (), windows.pose
     )
@@ -91,7 +98,7 @@ def _fine(
         trainer="fine",
         data_identifier=rules.data_identifier(spacing, normalization),
         spacing=spacing,
-        patch_size=(LEAST[three_d],) * fingerprint.ndim,
+        patch_size=least,
         batch_size=1,
         normalization=normalization,
         windows=windows,
@@ -106,7 +113,8 @@ def _fine(
         previous_stage=COARSE,
         options={"weights": weights, "correlated": bool(windows.groups)},
     )  # fmt: skip
-    fitted, why_patch = _largest(fingerprint, draft, preset, device, budget, three_d)
+    draft, why_less = _fitting(fingerprint, draft, device, budget)
+    fitted, why_patch = _largest(fingerprint, draft, device, budget, three_d)
     batch, why_batch = cases_a_step(fingerprint, fitted, preset, device, budget)
     return dataclasses.replace(
         fitted,
@@ -118,7 +126,7 @@ def _fine(
             "shape_prior": "its windows lie where the coarse stage's prior put them; drawn once more, points only lose",
             "patch_size": why_patch,
             "batch_size": why_batch,
-            "architecture": f"nnU-Net's rule on the window, at most {STAGES[three_d]} stages; the preset's widths",
+            "architecture": f"nnU-Net's rule on the window, {len(architecture.strides)} stages; the preset's widths",
             "schedule.iterations_per_epoch": why_iterations,
             "schedule.ema_decay": why_decay,
             "schedule.learning_rate": "the preset's, for AdamW",
@@ -128,6 +136,7 @@ def _fine(
             "options.correlated": "windows of a slice group are seen together, where there are groups",
             **why_windows,
             **why_augmentation,
+            **why_less,
         },
     )
 
@@ -142,10 +151,11 @@ def _weights(fingerprint: Fingerprint) -> tuple[str, str]:
     )
 
 
-def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Windows, dict[str, str]]:
+def _windows(
+    fingerprint: Fingerprint, three_d: int, weights: str, least: tuple[int, ...]
+) -> tuple[Windows, dict[str, str]]:
     pose, why_pose = rules.pose_windows(fingerprint)
     groups, why_groups = rules.slice_groups(fingerprint)
-    least = (LEAST[three_d],) * fingerprint.ndim
     together = weights == "own" or len(groups) > 0
     each = None if together else WINDOWS[three_d]
     return Windows("landmark", 1.0, each, pose, ROUNDS, least_side=least, groups=groups, low_pass="crossed"), {
@@ -162,8 +172,14 @@ def _windows(fingerprint: Fingerprint, three_d: int, weights: str) -> tuple[Wind
     }
 
 
-def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: int, weights: str) -> Architecture:
-    shape = topology((side,) * len(spacing), spacing, STAGES[three_d])
+def _architecture(
+    fingerprint: Fingerprint, preset: Preset, spacing: Sequence[float], three_d: int, weights: str
+) -> Architecture:
+    """For the shortest windows; as much deeper as they are more voxels along an axis than windows of cubes."""
+    most = rules.longest_window(fingerprint, spacing, (1,) * len(spacing))[0]
+    voxels = [max(rules.SMALLEST, min(n)) for n in zip(in_cubes(LEAST[three_d], spacing), most, strict=True)]
+    deeper = max(0, round(math.log2(max(voxels) / LEAST[three_d])))
+    shape = topology(voxels, spacing, STAGES[three_d] + deeper)
     base, n = preset.base_features[three_d] // (OWN_FEATURES if weights == "own" else 1), len(shape.strides)
     full = Architecture(
         features_per_stage=tuple(min(preset.max_features[three_d], base * 2**i) for i in range(n)),
@@ -173,7 +189,15 @@ def _architecture(preset: Preset, spacing: Sequence[float], side: int, three_d: 
         n_conv_per_stage_decoder=(2,) * (n - 1),
         output_stride=shape.strides[0],
     )
-    return with_output_stride(full, STOPS[three_d])
+    return with_output_stride(full, min(STOPS[three_d], max(0, n - 2)))
+
+
+def _window(fingerprint: Fingerprint, spacing: Sequence[float], architecture: Architecture, n: int) -> tuple[int, ...]:
+    """(D,) voxels of a window of n cubes a side: the nearest multiples of the strides, no larger than the image."""
+    multiple = cumulative_strides(architecture.strides)[-1]
+    most = rules.longest_window(fingerprint, spacing, multiple)[0]
+    wanted = [max(rules.SMALLEST, round(v / m) * m) for v, m in zip(in_cubes(n, spacing), multiple, strict=True)]
+    return tuple(min(pair) for pair in zip(wanted, most, strict=True))
 
 
 def _sigma(
@@ -185,17 +209,53 @@ def _sigma(
     return rules.rounded([max(w, n) for w, n in zip(width, least, strict=True)]), why.replace(" or 1 output voxel", "")
 
 
+def _fitting(
+    fingerprint: Fingerprint, draft: Configuration, device: str, budget: float
+) -> tuple[Configuration, dict[str, str]]:
+    """The draft with as many windows a step, or as wide networks, as fit. AutolmkError where not even the least do."""
+    for smaller, why in _smaller(draft):
+        needed = memory_of(fingerprint, smaller, device, 1).total
+        if needed <= budget:
+            return smaller, why
+    raise AutolmkError(
+        "even the smallest windows of the fine stage do not fit the memory target",
+        found=f"{needed / GIB:.2g} GiB for windows of {'x'.join(map(str, draft.patch_size))} voxels",
+        expected=f"at most {budget / GIB:.2g} GiB",
+        remedy="raise -gpu_memory_target, or take another preset",
+    )
+
+
+def _smaller(draft: Configuration) -> Iterator[tuple[Configuration, dict[str, str]]]:
+    """The draft, then with windows a step halved; or with features halved, where all landmarks' are seen together."""
+    yield draft, {}
+    each, architecture = draft.windows.per_sample, draft.architecture
+    while each is not None and each > FEWEST_WINDOWS:
+        each //= 2
+        windows = dataclasses.replace(draft.windows, per_sample=each)
+        yield (
+            dataclasses.replace(draft, windows=windows),
+            {"windows.per_sample": f"{each} landmarks of a case a step: as many as fit the memory target"},
+        )
+    while each is None and architecture.features_per_stage[0] >= 2 * NARROWEST:
+        narrower = tuple(n // 2 for n in architecture.features_per_stage)
+        architecture = dataclasses.replace(architecture, features_per_stage=narrower)
+        why = f"nnU-Net's rule on the window; {narrower[0]} features at first: as many as fit the memory target"
+        yield dataclasses.replace(draft, architecture=architecture), {"architecture": why}
+
+
 def _largest(
-    fingerprint: Fingerprint, draft: Configuration, preset: Preset, device: str, budget: float, three_d: int
+    fingerprint: Fingerprint, draft: Configuration, device: str, budget: float, three_d: int
 ) -> tuple[Configuration, str]:
     """The draft with the longest side of window that memory and the image allow: the bound of the measured side."""
-    scale = math.prod(max(s) for s in draft.architecture.strides)
-    longest = LEAST[three_d]
-    for side in range(LEAST[three_d], MOST[three_d] + 1, scale):
-        wider = dataclasses.replace(draft, patch_size=(side,) * fingerprint.ndim)
-        if side > LEAST[three_d] and memory_of(fingerprint, wider, device, 1).total > budget:
+    scale, longest = math.prod(max(s) for s in draft.architecture.strides), draft
+    for n in range(LEAST[three_d] + scale, MOST[three_d] + 1, scale):
+        patch = _window(fingerprint, draft.spacing, draft.architecture, n)
+        wider = dataclasses.replace(draft, patch_size=patch)
+        if patch != longest.patch_size and memory_of(fingerprint, wider, device, 1).total > budget:
             break
-        longest = side
-    return dataclasses.replace(draft, patch_size=(longest,) * fingerprint.ndim), (
-        f"the longest side that training may choose: at most {MOST[three_d]} voxels, and what fits the memory target"
+        longest = wider
+    bound = rules.longest_window(fingerprint, draft.spacing, (1,) * fingerprint.ndim)[1]
+    return longest, (
+        f"the longest side that training may choose: at most {MOST[three_d]} voxels, of one length along all axes, "
+        f"{bound}, and what fits the memory target"
     )

@@ -18,7 +18,7 @@ from autolmk.design import FINE_STEP, Design, Search, cases_a_step, first_true, 
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB
 from autolmk.networks.topology import SMALLEST, Topology, topology
-from autolmk.placement import MARGIN
+from autolmk.placement import MARGIN, in_cubes
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
@@ -37,7 +37,7 @@ TIME_SHARE = (1.0, 0.5)  # (2D, 3D) of memory that stands for a step's time: so 
 FIRST_KERNEL = 7
 LOCAL_WIDTH, NARROWEST = 32, 4  # features of a local network's first stage: published and widest; least
 LOCAL_CONVOLUTIONS, LOCAL_HALVINGS = (4, 2), (1, 5)  # of the first stage and the others; least and most
-LEAST_SIDE = 16  # voxels of a local window: published
+LEAST_SIDE = 16  # voxels of a local window: published; where they are no cubes, of cubes as large as they are
 MISSES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # global cells by which windows may be off; the last one is expected
 ROUNDS = 2  # looks, the second around the points of the first
 
@@ -252,17 +252,24 @@ class _Local:
 
     def shape(self, spacing: Sequence[float], missed: float) -> tuple[tuple[int, ...], Topology]:
         """The side (D,) that holds a miss of so many global cells and what surrounds a landmark, at least 16 voxels,
-        and the strides for it: so many that the network sees about the whole window."""
-        wanted = [max(LEAST_SIDE, math.ceil(2 * (missed * self.cell / s + MARGIN) - 1e-6)) for s in spacing]
+        in mm along each axis, within the image; and the strides for it: so many that the network sees about the whole
+        window."""
+        least, around = in_cubes(LEAST_SIDE, spacing), in_cubes(MARGIN, spacing)
+        most = rules.longest_window(self.fingerprint, spacing, (1,) * len(spacing))[0]
+        wanted = [
+            max(SMALLEST, min(n, max(low, math.ceil(2 * (missed * self.cell / s + margin) - 1e-6))))
+            for n, low, margin, s in zip(most, least, around, spacing, strict=True)
+        ]
         shape = halved(wanted, spacing, LOCAL_HALVINGS)
-        return shape.fitting(wanted), shape
+        most = rules.longest_window(self.fingerprint, spacing, shape.scale)[0]
+        return tuple(min(pair) for pair in zip(shape.fitting(wanted), most, strict=True)), shape
 
     def draft(self, spacing: tuple[float, ...], width: int, missed: float) -> Configuration:
         """With everything but what depends on memory."""
         fingerprint = self.fingerprint
         normalization, why_normalization = rules.normalizations(fingerprint)
         patch, shape = self.shape(spacing, missed)
-        windows, why_windows = self.windows(shape)
+        windows, why_windows = self.windows(spacing, patch, shape)
         augmentation, why_augmentation = rules.window_augmentation(
             fingerprint, spacing, windows.least_side or (), windows.pose
         )
@@ -300,10 +307,16 @@ class _Local:
             },
         )
 
-    def windows(self, shape: Topology) -> tuple[Windows, dict[str, str]]:
+    def windows(
+        self, spacing: Sequence[float], patch: Sequence[int], shape: Topology
+    ) -> tuple[Windows, dict[str, str]]:
         """Of all landmarks, as each has a network of its own; jitter follows from the longest side."""
         pose, why_pose = rules.pose_windows(self.fingerprint)
-        least = tuple(max(LEAST_SIDE, CELLS * c) for c in shape.scale)
+        shortest = shape.fitting(in_cubes(LEAST_SIDE, spacing))
+        least = tuple(
+            min(n, max(low, CELLS * c if c > 1 else SMALLEST))
+            for n, low, c in zip(patch, shortest, shape.scale, strict=True)
+        )
         return Windows("landmark", 1.0, None, pose, ROUNDS, least_side=least, low_pass="crossed"), {
             "windows.low_pass": rules.LOW_PASS,
             "windows": "a window a landmark, around the global stage's points",

@@ -194,6 +194,23 @@ def test_local_windows_hold_the_expected_miss_and_leave_eight_cells() -> None:
         )
 
 
+@pytest.mark.parametrize("spacing", [(2.5, 0.5, 0.5), (6.0, 0.5, 0.5)])
+def test_local_windows_are_as_long_in_mm_along_each_axis(spacing: tuple[float, ...]) -> None:
+    """Up to a stride and a voxel: with 6 voxels of 6 mm around, they reached 72 mm further across slices than along."""
+    c = stage(NAME, a_fingerprint(spacing=spacing, shape=tuple(160 / s for s in spacing), n_landmarks=6))
+    sides = np.multiply(c.patch_size, c.spacing)
+    steps = np.multiply(c.architecture.output_stride, c.spacing)
+    assert sides.max() - sides.min() <= steps.max() + 2 * max(c.spacing)
+    assert all(a <= b for a, b in zip(c.windows.least_side or (), c.patch_size, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(30.0, 44.0), (20.0, 30.0, 60.0), (5.0, 40.0, 40.0)])
+def test_no_local_window_is_larger_than_the_image(shape: tuple[float, ...]) -> None:
+    c = stage(NAME, a_fingerprint(spacing=(1.0,) * len(shape), shape=shape, n_landmarks=6, nearest=40.0))
+    assert all(n <= size for n, size in zip(c.patch_size, shape, strict=True))
+    assert all(a <= b for a, b in zip(c.windows.least_side or (), c.patch_size, strict=True))
+
+
 def test_many_landmarks_narrow_the_networks_or_coarsen_their_windows() -> None:
     few, many, most = (stage(NAME, turned(n_landmarks=n)) for n in (12, 40, 150))
     assert few.spacing == (1.0,) * 3 and few.architecture.features_per_stage == (16, 32)

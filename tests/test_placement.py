@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.spatial.transform import Rotation
 from test_sampling import blob_centre, make_case, make_configuration
@@ -21,11 +23,13 @@ from autolmk.placement import (
     Shape,
     centres,
     frame_of,
+    in_cubes,
     measure_placement,
     simulate,
 )
 from autolmk.plans import Configuration, SliceGroup, Windows
-from autolmk.sampling import draw_landmarks, sample_landmarks
+from autolmk.sampling import Blocks, coarser, cut, draw_landmarks, sample_landmarks
+from autolmk.serialization import from_json, to_json
 from autolmk.shape import Similarity
 
 NAMES = tuple(f"p{i}" for i in range(9))
@@ -190,6 +194,90 @@ def test_sides_follow_the_errors_within_the_plans_bounds() -> None:
     assert sides[3] == (64, 64, 64)
 
 
+def test_each_axis_of_a_window_holds_its_own_errors() -> None:
+    """Errors along x need a longer window along x alone, which is the last axis of its array."""
+    errors = np.random.default_rng(0).uniform(-1, 1, (6, 9, 3)) * (12.0, 1.0, 1.0)
+    placement = held_out(errors, STRAIGHT, poses=False)
+    assert placement.side == (16, 16, 36) and placement.spacings == ()
+    for axis, half in enumerate(np.multiply(placement.side, 1.0)[::-1] / 2):
+        assert half >= np.percentile(np.abs(errors[..., axis]), 99) + MARGIN
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 0.5, 0.5), (6.0, 0.5, 0.5)])
+@pytest.mark.parametrize("width", [3.0, 12.0, 40.0])
+def test_the_first_look_holds_the_measured_misses_in_mm_and_the_last_one_is_the_plans(
+    spacing: tuple[float, ...], width: float
+) -> None:
+    """Slices of 1, 5 and 12 times their pixels. Windows grow with their voxels, each look at most 4 times finer."""
+    side = in_cubes(24, spacing)
+    placement = misses(width, spacing, side, extent=200.0)
+    margins = np.multiply(in_cubes(MARGIN, spacing), spacing)
+    wanted = 2 * (np.percentile(np.abs(np.array(placement.errors)), 99, axis=(0, 1))[::-1] + margins)
+    looks = placement.looks(spacing, 2)
+    assert (np.multiply(placement.side, looks[0]) >= wanted * (1 - 1e-5)).all()
+    assert placement.outside(looks[0]) <= 0.03 and "outside" not in placement.why  # 1 % along each of three axes
+    assert looks[-1] == spacing and max(np.divide(a, b).max() for a, b in itertools.pairwise(looks)) <= 4 + 1e-4
+    if (np.multiply(side, spacing) >= wanted).all():
+        assert placement.spacings == ()
+    else:
+        assert placement.outside(spacing) >= placement.outside(looks[0]) and placement.spacings == looks
+    assert placement.outside(spacing) > 0.2 or width < 40.0
+    assert len(looks) == (3 if (wanted / np.multiply(side, spacing)).max() > 4 else 2)
+
+
+def test_a_single_look_takes_the_wide_voxels() -> None:
+    placement = misses(40.0, (1.0, 1.0, 1.0), (24, 24, 24), extent=200.0, rounds=1)
+    assert (
+        len(placement.spacings) == 1
+        and placement.spacings[0][0] > 3
+        and placement.outside(placement.spacings[0]) < 0.03
+    )
+    assert "one look" in placement.why["spacings"]
+
+
+def test_windows_are_no_larger_than_the_image_and_what_stays_outside_is_said() -> None:
+    """Misses of up to 40 mm in images of 20 x 60 x 60 mm."""
+    spacing = (2.5, 0.5, 0.5)
+    placement = misses(40.0, spacing, in_cubes(24, spacing), extent=60.0, thin=20.0)
+    sides = np.multiply(placement.side, placement.spacings[0])
+    assert (sides <= np.maximum((20.0, 60.0, 60.0), np.multiply(placement.side, spacing)) + 1e-6).all()
+    errors = np.array(placement.errors, dtype=float).reshape(-1, 3)
+    outside = (np.abs(errors) > sides[::-1] / 2).any(axis=1).mean()
+    assert placement.outside(placement.spacings[0]) == pytest.approx(outside) and outside > 0.3
+    assert f"{outside:.1%} of held-out errors lie outside" in placement.why["outside"]
+
+
+def test_placements_are_read_back_and_older_ones_look_at_the_planned_spacing() -> None:
+    placement = misses(12.0, (1.0, 1.0, 1.0), (24, 24, 24), extent=200.0)
+    value = to_json(placement)
+    assert placement.spacings and from_json(Placement, value) == placement
+    del value["spacings"]
+    assert from_json(Placement, value).looks((1.0, 1.0, 1.0), 2) == ((1.0, 1.0, 1.0),) * 2
+    for wrong in (((1.0, 1.0),), ((0.0, 1.0, 1.0),)):
+        with pytest.raises(ValueError, match="spacings"):
+            dataclasses.replace(placement, spacings=wrong)
+
+
+def misses(
+    width: float,
+    spacing: tuple[float, ...],
+    side: tuple[int, ...],
+    extent: float,
+    thin: float | None = None,
+    rounds: int = 2,
+) -> Placement:
+    """Measured from errors of up to `width` mm an axis, in images of `extent` mm, `thin` along their first axis."""
+    errors = np.random.default_rng(1).uniform(-width, width, (8, 9, 3))
+    sides = (extent if thin is None else thin, extent, extent)
+    geometry = Geometry.from_parts(tuple(round(n / s) for n, s in zip(sides, spacing, strict=True)), spacing)
+    truth = [np.full((9, 3), 30.0)] * 8
+    plan = dataclasses.replace(
+        configuration(Windows("landmark", rounds=rounds, least_side=(4, 4, 4))), patch_size=side, spacing=spacing
+    )
+    found = [points + error for points, error in zip(truth, errors, strict=True)]
+    return measure_placement("abcdefgh", found, truth, [geometry] * 8, plan, None, (1, 1, 1))
+
+
 def test_errors_are_measured_in_the_pose_of_the_anatomy() -> None:
     errors = np.random.default_rng(0).normal(0, 2, (5, 9, 3))
     errors[0, 3] = np.nan
@@ -229,6 +317,54 @@ def test_every_window_shows_its_own_landmark(windows: Windows) -> None:
             assert np.abs(blob_centre(data[0], voxels, -1.0) - voxels).max() < 0.1
         placed.append(found["voxels"])
     assert np.std(placed, axis=0).max() > 0.5  # errors move the windows, not the truth
+
+
+def test_training_draws_windows_of_each_look_and_wide_ones_hold_the_misses() -> None:
+    """Misses of up to 18 voxels, windows of 16 voxels: those of the first look are 3 times as wide."""
+    points = np.array([[45.0, 46, 47], [50, 44, 40], [42, 48, 52]])
+    case = make_case(Geometry.from_parts((90, 92, 94), (1.0, 1.0, 1.0)), points, width=3.0)
+    errors = np.random.default_rng(0).uniform(-18, 18, (6, 3, 3)) / STRETCH
+    looks = ((3.0, 3.0, 3.0), (1.0, 1.0, 1.0))
+    placement = Placement((16,) * 3, 1.0, tuple(tuple(map(tuple, e)) for e in errors.tolist()), spacings=looks)
+    plan = configuration(STRAIGHT, rotation=(0.0,) * 3, scale=(1.0, 1.0))
+    frame = frame_of(points, case.geometry, STRAIGHT, None)
+    seen: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(40):
+        found = sample_landmarks(np.random.default_rng(seed), case, plan, placement, frame, None, range(3))
+        apart = np.linalg.norm(found["voxels"][0] - found["voxels"][1])  # of places in windows of their own: no scale
+        inside = ((found["voxels"] > -0.5) & (found["voxels"] < 15.5)).all(axis=1)
+        wide = found["data"][0, 0].std() > 0 and _blob_width(found["data"], found["voxels"], inside) < 2.0
+        assert np.isfinite(apart) and found["data"].shape == (3, 1, 16, 16, 16)
+        seen[bool(wide)].append(float(inside.mean()))
+    assert min(len(seen[True]), len(seen[False])) >= 10
+    assert np.mean(seen[True]) > 0.95 and np.mean(seen[False]) < np.mean(seen[True])
+
+
+def _blob_width(data: FloatArray, voxels: FloatArray, inside: npt.NDArray[np.bool_]) -> float:
+    """Voxels at which the nearest blob that is inside has fallen to exp(-1/2), about: from its second difference."""
+    widths = []
+    for window, at, within in zip(data[:, 0], voxels, inside, strict=True):
+        z, y, x = np.round(at).astype(int) if within else (0, 0, 0)
+        if within and 1 <= x <= 14:
+            top, sides = window[z, y, x] + 1, (window[z, y, x - 1] + window[z, y, x + 1]) / 2 + 1
+            widths.append(1 / np.sqrt(max(2 * np.log(max(top, 1e-3) / max(sides, 1e-3)), 1e-6)))
+    return float(np.median(widths)) if widths else np.inf
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2), (1, 3, 3), (4, 1, 2)])
+def test_windows_cut_from_blocks_show_the_same_in_the_same_place(size: tuple[int, ...]) -> None:
+    geometry = Geometry.from_parts((41, 47, 50), (2.0, 1.0, 1.0), (3.0, -5.0, 8.0))
+    point = geometry.centre + 1.3
+    case = make_case(geometry, point[None], width=5.0, fill=2.0)
+    spacing = np.multiply(geometry.spacing, size) * 1.2
+    window = geometry.resampled(spacing).window(point + 2.0, (16, 16, 16))
+    blocks = coarser(case, spacing, geometry.spacing)
+    assert isinstance(blocks, Blocks) and blocks.size == size
+    found, exact = cut(blocks, window), cut(case, window)
+    assert np.abs(found - exact).max() < 0.07  # of a blob of height 1 whose width is that of two of these voxels
+    far = geometry.resampled(spacing).window(geometry.centre + 500.0, (8, 8, 8))
+    np.testing.assert_array_equal(cut(blocks, far), 2.0)
+    assert coarser(case, np.multiply(geometry.spacing, 1.9), geometry.spacing) is case
 
 
 def test_a_window_without_a_place_is_unknown_and_an_absent_landmark_is_looked_for() -> None:

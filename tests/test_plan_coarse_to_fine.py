@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from autolmk import rules
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
 from autolmk.fingerprint.landmark_statistics import CoSliceGroup
-from autolmk.planner import plan_dataset
-from autolmk.planners.coarse_to_fine import COARSE, NAME, CoarseToFinePlanner
+from autolmk.networks.unet import cumulative_strides
+from autolmk.planner import memory_of, plan_dataset, usable_bytes
+from autolmk.planners.coarse_to_fine import COARSE, LEAST, NAME, WINDOWS, CoarseToFinePlanner, _fitting
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.plans import Configuration, Plans
 from autolmk.serialization import to_json
@@ -151,6 +153,46 @@ def test_heatmaps_of_images_can_be_decoded_at_any_spacing(spacing: tuple[float, 
 def test_windows_follow_the_pose_where_it_can_be_told_and_differs(changes: dict[str, Any], reason: str) -> None:
     follows, why = rules.pose_windows(turned(**changes))
     assert rules.pose_windows(POSED)[0] and not follows and reason in why
+
+
+@pytest.mark.parametrize("spacing", [(2.5, 0.5, 0.5), (6.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 1.25)])
+def test_windows_are_as_long_in_mm_along_each_axis_and_of_as_many_voxels(spacing: tuple[float, ...]) -> None:
+    """Up to half of a stride: 24 x 24 x 24 voxels were 144 x 12 x 12 mm with slices of 6 mm."""
+    shape = tuple(160 / s for s in spacing)
+    c = fine(a_fingerprint(spacing=spacing, shape=shape, n_landmarks=6))
+    least = c.windows.least_side or ()
+    multiple = cumulative_strides(c.architecture.strides)[-1]
+    cube = LEAST[len(spacing) == 3] * math.prod(spacing) ** (1 / len(spacing))
+    for n, s, m in zip(least, spacing, multiple, strict=True):
+        assert n % m == 0 and abs(n * s - cube) <= (m / 2 + 1) * s
+    assert 0.8 <= math.prod(least) / LEAST[len(spacing) == 3] ** len(spacing) <= 1.25
+    assert all(a <= b for a, b in zip(least, c.patch_size, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(56.0, 56.0), (20.0, 90.0), (9.0, 9.0), (20.0, 30.0, 60.0), (6.0, 40.0, 40.0)])
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_no_window_is_larger_than_the_image(shape: tuple[float, ...], factor: float) -> None:
+    c = fine(a_fingerprint(spacing=(factor,) * len(shape), shape=shape, n_landmarks=6))
+    assert all(n <= size for n, size in zip(c.patch_size, shape, strict=True))
+    assert all(a <= b for a, b in zip(c.windows.least_side or (), c.patch_size, strict=True))
+    assert all(n // o >= 3 for n, o in zip(c.patch_size, c.architecture.output_stride, strict=True))
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_a_plan_stays_within_the_memory_target_or_is_refused(group: bool) -> None:
+    """Windows a step are given up first, or features where all windows are seen together; 0.02 GiB are too few."""
+    groups = (CoSliceGroup(0, ("L0", "L1"), ""),) if group else ()
+    fingerprint = turned(spacing=(6.0, 0.5, 0.5), shape=(20.0, 200.0, 200.0), co_slice_groups=groups)
+    budget, full = usable_bytes("cpu", 0.15), fine(fingerprint)
+    planned = plans(fingerprint, memory_target_gb=0.15).configurations[NAME]
+    assert memory_of(fingerprint, planned, "cpu", planned.batch_size).total <= budget
+    if group:
+        assert planned.architecture.features_per_stage < full.architecture.features_per_stage
+    else:
+        assert (planned.windows.per_sample or 0) < WINDOWS[1] and "fit the memory" in planned.why["windows.per_sample"]
+    draft = dataclasses.replace(planned, patch_size=planned.windows.least_side or ())
+    with pytest.raises(AutolmkError, match="smallest windows of the fine stage do not fit"):
+        _fitting(fingerprint, draft, "cpu", usable_bytes("cpu", 0.005))
 
 
 def test_the_fit_of_a_loose_shape_is_trusted_less() -> None:

@@ -24,6 +24,8 @@ from autolmk.placement import Placement
 from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration
 from autolmk.prediction.inference import Member, Prediction
 from autolmk.prediction.refinement import fuse, look_again
+from autolmk.sampling import coarser, cut
+from autolmk.store import StoredCase
 
 SIDE = 16
 FEW = 6  # landmarks: fewer than shrinking toward the mean shape takes
@@ -73,12 +75,14 @@ def look(
     shape: FloatArray | None = None,
     errors: FloatArray | None = None,
     search: bool = True,
+    spacings: tuple[tuple[float, ...], ...] = (),
 ) -> Prediction:
     fill = (FAR,) * len(image.array)
     used = members or (member(plans),)
     side = plans.configuration("test").patch_size
     known = () if errors is None else tuple(tuple(tuple(row) for row in case) for case in errors.tolist())
-    measured = [Measured(mean_shape=mean_shape(shape), placement=Placement(side, 2.0, known))] * len(used)
+    placement = Placement(side, 2.0, known, spacings=spacings)
+    measured = [Measured(mean_shape=mean_shape(shape), placement=placement)] * len(used)
     rest = (plans, plans.configuration("test"), measured)
     return look_again(image, fill, before, used, *rest, device="cpu", search=search)
 
@@ -157,6 +161,51 @@ def test_a_landmark_outside_its_window_is_searched_around_it(d: int) -> None:
     unsearched = look(scene(geometry, points, [2.0] * FEW), first(wrong, plans), plans, search=False)
     assert unsearched.looks == 1 + FEW
     np.testing.assert_array_equal(unsearched.candidates[2, 0], wrong[2])
+
+
+@pytest.mark.parametrize("windows", [Windows("landmark", rounds=2), Windows("landmark", rounds=2, per_sample=2)])
+def test_looks_from_coarse_to_fine_hold_what_the_planned_windows_do_not(windows: Windows) -> None:
+    """The half side is 8 voxels, and all landmarks lie 16 and 15 off: at once in windows of 2.5 times the voxels, and
+    the second look at the planned ones is as precise as ever."""
+    geometry, plans = grid(2), staged_plans(2, windows)
+    points = anatomy(geometry)
+    wrong = points + np.array([16.0, -15.0])
+    image, network = scene(geometry, points, [3.0] * FEW), OwnChannel()
+    rest = (first(wrong, plans), plans)
+    found = look(image, *rest, member(plans, network), search=False, spacings=((2.5, 2.5), (1.0, 1.0)))
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+    assert (found.log_odds[:, 0] > 0).all() and found.looks == 1 + 2 * FEW
+    narrow = look(image, *rest, search=False)
+    np.testing.assert_array_equal(narrow.candidates[:, 0], wrong)  # the planned windows alone see none of them
+
+
+def test_a_coarse_look_sees_what_training_shows() -> None:
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points, network = anatomy(geometry), OwnChannel()
+    image = scene(geometry, points)
+    marks = Landmarks(plans.landmarks, points, np.ones(FEW, dtype=np.int8))
+    case = StoredCase("case", image.array, geometry, (FAR,) * FEW, marks, "case", "d", "p")
+    for spacing in ((1.6, 1.6), (4.4, 4.4)):
+        look(image, first(points, plans), plans, member(plans, network), search=False, spacings=(spacing,))
+        window = geometry.resampled(spacing).window(points[2], (SIDE,) * 2)
+        shown = cut(coarser(case, spacing, (1.0, 1.0)), window)
+        np.testing.assert_allclose(network.seen[-1][0][2], shown, atol=1e-4)
+
+
+def test_the_search_covers_what_was_measured_and_looks_closer_at_what_it_finds() -> None:
+    """One landmark lies 27 voxels off, further than the planned windows' search of 16 reaches; the errors that were
+    measured are as long. Windows of 2.5 times the voxels find it, and one of the planned voxels its place."""
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark", per_sample=2))
+    points = anatomy(geometry)
+    wrong = points.copy()
+    wrong[0, 0] += 27.0
+    errors = np.random.default_rng(0).uniform(-1, 1, (8, FEW, 2))
+    errors[0, 0] = (27.0, 0.0)
+    rest = (scene(geometry, points, [3.0] * FEW), first(wrong, plans), plans)
+    found = look(*rest, errors=errors, spacings=((2.5, 2.5), (1.0, 1.0)))
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
+    assert found.log_odds[0, 0] > 0
+    assert np.linalg.norm(look(*rest, errors=errors).candidates[0, 0] - points[0]) > 20
 
 
 def test_a_landmark_far_off_is_found_where_the_shape_expects_it() -> None:

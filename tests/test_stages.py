@@ -4,6 +4,7 @@ it has not seen, may be broken off and goes on, and nothing of the held-out case
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from predictions import a_prediction
 from test_training import NAMES, TRAIN, VAL, tiny_plans, weights, write_store
 
 from autolmk.annotations import read_table
@@ -31,14 +33,23 @@ from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.fit import is_finished
 from autolmk.training.loop import Loop
-from autolmk.training.stages import StageWork, hold_out, load_chain, shares, stage_folder, train_stages, validate_stages
+from autolmk.training.stages import (
+    StageWork,
+    _measure,
+    hold_out,
+    load_chain,
+    shares,
+    stage_folder,
+    train_stages,
+    validate_stages,
+)
 
 
 def staged_plans() -> Plans:
-    """heatmap, then windows of 8 to 16 pixels."""
+    """heatmap, then two looks at windows of 8 to 16 pixels."""
     plans = tiny_plans(epochs=1)
     first = plans.configurations["heatmap"]
-    windows = Windows("landmark", per_sample=2, least_side=(8, 8))
+    windows = Windows("landmark", per_sample=2, rounds=2, least_side=(8, 8))
     fine = dataclasses.replace(first, trainer="fine", patch_size=(16, 16), windows=windows, previous_stage="heatmap")
     return dataclasses.replace(plans, configurations={"heatmap": first, "fine": fine})
 
@@ -89,6 +100,24 @@ def test_stages_are_trained_in_order_each_on_its_own_cases(store: Store, trained
     assert measured.placement is not None and measured.placement.cases == tuple(held_out)
     assert last["configuration"]["patch_size"] == list(measured.placement.side)
     assert Measured.load(earlier).placement is None
+
+
+def test_windows_hold_what_a_poor_first_stage_misses_within_the_image(
+    store: Store, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One epoch leaves misses that 16 pixels do not hold: the first look sees wider ones, up to the image's size. Where
+    the stage before finds everything at one place far outside, training warns of the share that stays outside."""
+    placement = Measured.load(trained).placement
+    assert placement is not None
+    first, last = placement.looks((1.0, 1.0), 2)
+    extent = np.array(store.load(TRAIN[0]).geometry.extent)
+    assert last == (1.0, 1.0) and first > (1.2, 1.2) and placement.side == (16, 16)
+    assert (np.multiply(placement.side, first) <= extent + 1e-3).all()
+    marks = store.load(TRAIN[0]).landmarks
+    away = a_prediction(marks, np.full((len(NAMES), 1, 2), 3 * extent.max()), np.ones((len(NAMES), 1)))
+    with caplog.at_level(logging.WARNING):
+        measured = _measure(works(store)[1], TRAIN, VAL, lambda case: away)
+    assert "100.0% of held-out errors lie outside" in caplog.text and "outside" in measured.why
 
 
 def test_a_trained_chain_predicts_what_it_validated(store: Store, trained: Path, tmp_path: Path) -> None:

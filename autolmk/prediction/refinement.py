@@ -2,7 +2,9 @@
 and for autolmk_predict.
 
 Each member of an ensemble looks in the pose of its own mean shape; their points are fused. What a window answers with
-"elsewhere" is searched in its neighbourhood, once, and kept where it was if that finds nothing.
+"elsewhere" is searched in its neighbourhood, once, and kept where it was if that finds nothing. Where a fold measured
+misses that windows of the planned spacing do not hold, looks go from coarse to fine (`Placement.spacings`): the first
+one, and the search, see windows of wider voxels.
 
 What the errors of the stage before were on held-out cases (`Placement`) says where a landmark may be. A window that
 calls it elsewhere is believed as far as landmarks were outside their windows. What a search finds counts with its
@@ -18,6 +20,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +28,7 @@ import torch
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import Image
+from autolmk.image import FloatImage, Image
 from autolmk.measured import Measured
 from autolmk.placement import Frame, centres, frame_of
 from autolmk.plans import Configuration, Plans
@@ -40,6 +43,7 @@ from autolmk.prediction.inference import (
     voxel_side,
 )
 from autolmk.prediction.shrinkage import shrink
+from autolmk.sampling import coarser, cut
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
@@ -84,6 +88,21 @@ def look_again(
     return conclude(candidates, log_odds, spread[:, 0], seen, image.geometry, plans, configuration, measured, unknown)
 
 
+@dataclass(frozen=True, eq=False)
+class _Padded:
+    """A preprocessed image that is read as a stored case is; fill: (C,) the value outside it."""
+
+    image: Image
+    fill: tuple[float, ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.image.geometry
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
+        return self.image.resample(self.geometry.crop(start, shape), fill=self.fill).array
+
+
 class _Looks:
     """One member's looks at one image; counts windows in `seen`."""
 
@@ -105,7 +124,9 @@ class _Looks:
             )
         self.image, self.fill, self.member, self.plans = image, tuple(fill), member, plans
         self.configuration, self.windows, self.side = configuration, configuration.windows, measured.placement.side
-        self.placement, self.holds = measured.placement, measured.placement.holds(configuration.spacing)
+        self.placement = measured.placement
+        self.spacings = self.placement.looks(configuration.spacing, self.windows.rounds)
+        self.holds = self.placement.holds(self.spacings[0])  # later looks lie around what the first one found
         self.shape = measured.shape(plans.landmarks)
         self.precision = Precision(device)
         self.network = MixedPrecision(member.network, device, self.precision.dtype)
@@ -115,14 +136,22 @@ class _Looks:
         """What is seen after all rounds, best first."""
         points = before.candidates[:, 0]
         frame = self._frame(points, before.log_odds[:, 0])
-        for _ in range(self.windows.rounds):
+        seen: Seen | None = None
+        for spacing in self.spacings:
             middles = centres(points, frame, self.image.geometry, self.windows.groups, self.plans.landmarks)
-            seen = self._at(middles, frame)
+            seen = self._surer(self._at(middles, frame, spacing), seen)
             candidates, log_odds, _ = seen
             here = log_odds[:, 0] + self.holds > 0
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
+        assert seen is not None
         return self._search(points, middles, seen, frame) if search else seen
+
+    def _surer(self, seen: Seen, wider: Seen | None) -> Seen:
+        """What a look saw, or where it calls a landmark elsewhere that a look at wider voxels saw, that look's."""
+        if wider is None or not self.placement.spacings:
+            return seen
+        return _chosen((seen[1][:, 0] + self.holds <= 0) & (wider[1][:, 0] + self.holds > 0), wider, seen)
 
     def _frame(self, points: FloatArray, log_odds: FloatArray) -> Frame:
         """From the points that are confident, or the better half where few are."""
@@ -131,28 +160,37 @@ class _Looks:
         trusted = np.where((known & (log_odds >= threshold))[:, None], points, np.nan)
         return frame_of(trusted, self.image.geometry, self.windows, self.shape)
 
-    def _at(self, middles: FloatArray, frame: Frame) -> Seen:
-        """Of all landmarks in windows at middles (L, P); NaN and -inf where there is none."""
-        return self._each([self._windows(middles, np.ones(len(middles), dtype=bool), frame)])
+    def _at(
+        self,
+        middles: FloatArray,
+        frame: Frame,
+        spacing: Sequence[float],
+        wanted: npt.NDArray[np.bool_] | None = None,
+    ) -> Seen:
+        """Of the wanted landmarks (None: all) in windows at middles (L, P); NaN and -inf where there is none."""
+        which = np.ones(len(middles), dtype=bool) if wanted is None else wanted
+        return self._each([self._windows(middles, which, frame, spacing)], spacing)
 
-    def _window(self, middle: FloatArray, frame: Frame) -> Geometry:
-        return frame.window(middle, self.side, self.configuration.spacing)
+    def _window(self, middle: FloatArray, frame: Frame, spacing: Sequence[float]) -> Geometry:
+        return frame.window(middle, self.side, spacing)
 
-    def _windows(self, middles: FloatArray, wanted: npt.NDArray[np.bool_], frame: Frame) -> list[Row]:
+    def _windows(
+        self, middles: FloatArray, wanted: npt.NDArray[np.bool_], frame: Frame, spacing: Sequence[float]
+    ) -> list[Row]:
         """Of the landmarks that are wanted and have a middle, of (L, P). A network that takes all landmarks in order
         gets the others' windows too, at the image's middle where they have none."""
         placed = np.asarray(np.isfinite(middles).all(axis=1))
         if self.windows.per_sample is not None:
-            return [(int(i), self._window(middles[i], frame), True) for i in np.flatnonzero(wanted & placed)]
+            return [(int(i), self._window(middles[i], frame, spacing), True) for i in np.flatnonzero(wanted & placed)]
         places = np.where(placed[:, None], middles, self.image.geometry.centre)
-        return [(i, self._window(place, frame), bool(wanted[i] & placed[i])) for i, place in enumerate(places)]
+        return [(i, self._window(place, frame, spacing), bool(wanted[i] & placed[i])) for i, place in enumerate(places)]
 
-    def _each(self, looks: Sequence[list[Row]]) -> Seen:
-        """The best that the windows of all looks show."""
+    def _each(self, looks: Sequence[list[Row]], spacing: Sequence[float]) -> Seen:
+        """The best that the windows of all looks show, whose voxels are of `spacing` (D,) mm."""
         n, p = len(self.plans.landmarks), self.image.geometry.physical_ndim
         pools: list[list[tuple[float, FloatArray, float]]] = [[] for _ in range(n)]
         for part in self._passes(looks):
-            found = self._see([w for _, w, _ in part], [i for i, _, _ in part])
+            found = self._see([w for _, w, _ in part], [i for i, _, _ in part], spacing)
             for (landmark, window, counts), places, values, widths in zip(part, *found, strict=True):
                 if counts:
                     known = np.isfinite(values)
@@ -172,11 +210,10 @@ class _Looks:
         rows = [row for look in looks for row in look]
         return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
 
-    def _see(self, windows: Sequence[Geometry], which: Sequence[int]) -> Seen:
+    def _see(self, windows: Sequence[Geometry], which: Sequence[int], spacing: Sequence[float]) -> Seen:
         """Window voxels (W, K, D), log-odds (W, K) and widths in voxels (W, K)."""
         self.seen += len(windows)
-        how = self.windows.low_pass
-        data = np.stack([self.image.resample(window, fill=self.fill, low_pass=how).array for window in windows])
+        data = np.stack([self._cut(window, spacing) for window in windows])
         landmarks = torch.as_tensor(np.array(which)[None], device=self.precision.device)
         codec = self.member.codec
         with torch.inference_mode(), evaluating([self.member]):
@@ -192,24 +229,31 @@ class _Looks:
         voxels, log_odds, spread = (x[0].double().cpu().numpy() for x in (found.voxels, found.log_odds, found.spread))
         return voxels, log_odds, spread
 
+    def _cut(self, window: Geometry, spacing: Sequence[float]) -> FloatImage:
+        """(C, *side), as training cut it; spacing: (D,) mm of the look's voxels."""
+        if tuple(spacing) == tuple(self.configuration.spacing):
+            return self.image.resample(window, fill=self.fill, low_pass=self.windows.low_pass).array
+        blocks = coarser(_Padded(self.image, self.fill), spacing, self.configuration.spacing)
+        return cut(blocks, window, low_pass=self.windows.low_pass)
+
     def _search(self, points: FloatArray, middles: FloatArray, seen: Seen, frame: Frame) -> Seen:
         """For landmarks that their windows, at `middles`, call elsewhere: the windows around their points and expected
         places too."""
         candidates, log_odds, spread = (a.copy() for a in seen)
         lost = ~(log_odds[:, 0] > 0)
         geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
-        half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.configuration.spacing)
+        half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.spacings[0])
         looks = []
         for places in (points, frame.expected):
             start = centres(places, frame, geometry, groups, names)
             for step in itertools.product((-1, 0, 1), repeat=len(self.side)):
                 moved = start + self._moves(lost, frame.direction @ (half * step))
-                looks.append(self._windows(moved, lost & self._holds(moved), frame))
+                looks.append(self._windows(moved, lost & self._holds(moved), frame, self.spacings[0]))
         count = np.bincount([i for look in looks for i, _, counts in look if counts], minlength=len(names))
         if not count.any():
             return seen
-        around, odds, widths = self._each(looks)
-        found = 0
+        around, odds, widths = self._each(looks, self.spacings[0])
+        mended = np.zeros(len(names), dtype=bool)
         for i in np.flatnonzero(count):
             worth = np.where(odds[i] > 0, odds[i] + self._prior(middles[i], around[i], frame, count[i]), -np.inf)
             best = int(np.argmax(worth))
@@ -217,14 +261,26 @@ class _Looks:
             if worth[best] > here[0]:
                 order = np.array([best, *(k for k in range(N_CANDIDATES) if k != best)])
                 candidates[i], log_odds[i], spread[i] = around[i, order], odds[i, order], widths[i, order]
-                found += 1
+                mended[i] = True
         logger.debug(
             "%d landmarks were not where the stage before saw them: %d windows around, %d found",
             int(lost.sum()),
             int(count.sum()),
-            found,
+            int(mended.sum()),
         )
-        return candidates, log_odds, spread
+        return self._closer((candidates, log_odds, spread), mended, frame)
+
+    def _closer(self, seen: Seen, moved: npt.NDArray[np.bool_], frame: Frame) -> Seen:
+        """What the looks after the first one see of landmarks that a search at its wider voxels moved (L,)."""
+        if not moved.any():
+            return seen
+        for spacing in dict.fromkeys(self.spacings if self.placement.spacings else ()):
+            if spacing == self.spacings[0]:
+                continue
+            middles = centres(seen[0][:, 0], frame, self.image.geometry, self.windows.groups, self.plans.landmarks)
+            finer = self._at(middles, frame, spacing, moved)
+            seen = _chosen(moved & (finer[1][:, 0] > 0), finer, seen)
+        return seen
 
     def _prior(self, middle: FloatArray, points: FloatArray, frame: Frame, n: int) -> FloatArray:
         """(K,) what the stage before says for points (K, P) of a search of n windows; middle: (P,) of the first one.
@@ -232,7 +288,7 @@ class _Looks:
         if not np.isfinite(middle).all():
             return np.zeros(len(points))
         away = np.linalg.norm(points - middle, axis=1) / frame.scale
-        window = self._window(middle, frame)
+        window = self._window(middle, frame, self.spacings[0])
         outside = ~window.contains(window.to_voxels(points))
         return np.asarray(self.placement.log_tail(away) - outside * np.log(n))
 
@@ -273,6 +329,15 @@ def fuse(found: Sequence[Seen], radius: float) -> Seen:
             log_odds[i, 0] = odds[:, i][np.isfinite(odds[:, i])].mean()
             spread[i, 0] = widths[members, i].mean()
     return candidates, log_odds, spread
+
+
+def _chosen(which: npt.NDArray[np.bool_], one: Seen, other: Seen) -> Seen:
+    """`one` of the landmarks (L,) that are chosen, `other` of the rest."""
+    return (
+        np.where(which[:, None, None], one[0], other[0]),
+        np.where(which[:, None], one[1], other[1]),
+        np.where(which[:, None], one[2], other[2]),
+    )
 
 
 def _keep(before: Prediction, candidates: FloatArray, log_odds: FloatArray) -> FloatArray:

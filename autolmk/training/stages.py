@@ -205,12 +205,15 @@ def _measure(
     multiple = cumulative_strides(configuration.architecture.strides)[-1]
     placement = measure_placement(held_out, found, truth, geometries, configuration, shape, multiple)
     logger.info(
-        "windows of %s voxels (%s); typical error of the stage before %.3g %s",
+        "windows of %s voxels (%s; spacing: %s); typical error of the stage before %.3g %s",
         "x".join(map(str, placement.side)),
         placement.why["side"],
+        placement.why.get("spacings", "the plan's"),
         placement.spread,
         trainer.plans.unit,
     )
+    if "outside" in placement.why:
+        logger.warning("windows do not hold what the stage before errs: %s", placement.why["outside"])
     return placement
 
 
