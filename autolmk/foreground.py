@@ -49,7 +49,8 @@ QUANTILES = (5.0, 50.0, 95.0)
 @dataclass(frozen=True, eq=False)
 class Foreground:
     """values: (n,) float32, sampled from the smoothed foreground. whole: it is the whole image: neither padding nor
-    background was found. background: the level of the background; None where none was found.
+    background was found. background: the level of the background, None where none was found; margin: how far from it
+    values still are background.
 
     channel: (*S) the image, in which padding has the background's level where background surrounds the anatomy.
     outside: the value that continues the image beyond its border; None where its border voxels must say.
@@ -60,6 +61,7 @@ class Foreground:
     background: float | None
     channel: FloatImage
     outside: float | None
+    margin: float = 0.0
 
     def typical(self, low: float = SPREAD[0], high: float = SPREAD[1]) -> FloatImage:
         """The values without outliers such as metal: those within 12 standard deviations of the median, as the
@@ -97,7 +99,7 @@ def find_foreground(
     surrounds = not has_padding or share >= PADDED_RING
     if has_padding and surrounds:
         filled = np.where(padded, np.float32(level), filled)
-    return Foreground(values, False, level, filled, level if surrounds else None)
+    return Foreground(values, False, level, filled, level if surrounds else None, half)
 
 
 def foreground_quantiles(channel: FloatImage, declared: tuple[float, float] | None = None) -> tuple[float, ...]:

@@ -53,7 +53,9 @@ def points_of(seed: int, geometry: Geometry) -> FloatArray:
 def summary(seed: int) -> CaseSummary:
     geometry = geometry_of(seed)
     marks = Landmarks(NAMES, points_of(seed, geometry), np.ones(len(NAMES), dtype=np.int8))
-    channel = ChannelSummary(np.zeros(1, dtype=np.float32), 0.0, 1.0, np.zeros(len(NAMES)))
+    channel = ChannelSummary(
+        np.zeros(1, dtype=np.float32), 0.0, 1.0, (0.0, 0.5, 1.0), True, ((0.5, 1.0), (0.5, 1.0)), np.zeros(len(NAMES))
+    )
     return CaseSummary(str(seed), geometry, marks, (channel,), appearances=(appearance(image_of(seed)),))
 
 

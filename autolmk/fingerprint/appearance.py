@@ -6,14 +6,16 @@ scaled or shifted, as scanners without an absolute scale do. Shapes: C channels,
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.fingerprint.summary import ROBUST_STD, foreground
+from autolmk.foreground import find_foreground
 from autolmk.image import Image, border
 
+ROBUST_STD = 1.4826  # times the median absolute deviation: the standard deviation of a Gaussian
 SAMPLES = 200_000  # voxels of a channel that are looked at
 TAILS = (0.5, 99.5)  # percentiles between which the range of grey values lies
 LEAST_NOISE = 1e-3  # of that range: below, images count as equally smooth
@@ -50,8 +52,8 @@ def appearances(image: Image) -> tuple[Appearance, ...]:
 def appearance(channel: npt.NDArray[np.floating]) -> Appearance:
     """Of one channel (*S). Values that are not finite do not count."""
     inner = content(channel)
-    mask = foreground(inner)
     places = _places(inner.shape)
+    shown = _is_foreground(inner, places)
     values = inner[places].astype(np.float64)
     finite = np.isfinite(values)
     every = values[finite] if finite.any() else np.zeros(1)
@@ -59,7 +61,7 @@ def appearance(channel: npt.NDArray[np.floating]) -> Appearance:
     if not high > low:
         low, high = float(every.min()), float(every.max())
     width = max(high - low, float(np.finfo(np.float32).tiny))
-    front = values[finite & mask[places]]
+    front = values[finite & shown]
     faces = border(inner)
     faces = faces[np.isfinite(faces)]
     level = float(np.median(front if front.size else every))
@@ -67,7 +69,7 @@ def appearance(channel: npt.NDArray[np.floating]) -> Appearance:
     return Appearance(
         background=float(np.clip((behind - low) / width, 0, 1)),
         foreground=float(np.clip((level - low) / width, 0, 1)),
-        noise=max(_noise(inner, places, mask[places]) / width, LEAST_NOISE),
+        noise=max(_noise(inner, places, shown) / width, LEAST_NOISE),
         extreme=float(((every > high + width) | (every < low - width)).mean()),
         clipped=float(((every == np.nanmin(inner)) | (every == np.nanmax(inner))).mean()) if finite.any() else 1.0,
         padding=1 - inner.size / channel.size,
@@ -91,6 +93,21 @@ def content(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
             return channel
         inner = inner[(slice(None),) * axis + (slice(start, stop),)]
     return inner
+
+
+def _is_foreground(
+    channel: npt.NDArray[np.floating], places: tuple[npt.NDArray[np.intp], ...]
+) -> npt.NDArray[np.bool_]:
+    """Which of N places, D times (N,), lie in no background, by the median of the voxels around each; without
+    background, or with values that are not finite, all."""
+    found = find_foreground(np.asarray(channel, dtype=np.float32)) if np.isfinite(channel).all() else None
+    if found is None or found.background is None:
+        return np.ones(len(places[0]), dtype=bool)
+    around = []
+    for steps in itertools.product((-1, 0, 1), repeat=channel.ndim):
+        near = (np.clip(p + step, 0, n - 1) for p, step, n in zip(places, steps, channel.shape, strict=True))
+        around.append(channel[tuple(near)])
+    return np.asarray(np.abs(np.median(around, axis=0) - found.background) > found.margin)
 
 
 def _is_flat(channel: npt.NDArray[np.floating], axis: int, place: int) -> bool:
