@@ -323,6 +323,10 @@ def test_held_out_windows_are_straight_always_the_same_and_of_the_asked_cases(st
             truths = [store.load(case) for case in VAL]
             voxels = sorted(t.geometry.to_voxels(t.landmarks.points)[0].tolist() for t in truths)
             assert np.allclose(sorted(w.voxels[0, 0].tolist() for w in one), voxels)
+            windows = Windows("whole", elsewhere=1.0, exact=0.5, order=2)  # in training alone
+            drawn = dataclasses.replace(loaded.configuration, windows=windows)
+            same = [*held_out_windows(member, *rest[:3], drawn, measured, device=torch.device("cpu"))]
+            assert all(torch.equal(a.scores, b.scores) for a, b in zip(one, same, strict=True))
         untrained = dataclasses.replace(measured, untrained=("dark",))
         unknown = next(held_out_windows(member, *rest[:-1], untrained, device=torch.device("cpu")))
         assert int(unknown.status[0, 1]) == Status.UNKNOWN and int(unknown.status[0, 0]) == Status.PRESENT

@@ -149,9 +149,8 @@ def held_out_windows(
     """
     a, windows = configuration.augmentation, configuration.windows
     still = Augmentation(tuple(0.0 for _ in a.rotation), (1.0, 1.0), tuple(0.0 for _ in a.translation), None, 0.0)
-    configuration = dataclasses.replace(
-        configuration, batch_size=1, augmentation=still, windows=dataclasses.replace(windows, holding=1.0)
-    )
+    plain = dataclasses.replace(windows, holding=1.0, elsewhere=0.0, exact=float(windows.exact > 0))
+    configuration = dataclasses.replace(configuration, batch_size=1, augmentation=still, windows=plain)
     loader = TrainingLoader(
         store, cases, plans, configuration, lambda rng, data: data, seed=0,
         iterations=len(cases) * (WINDOWS_A_CASE if windows.kind == "random" else 1),
