@@ -52,6 +52,8 @@ class CaseSummary:
 
 def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) -> CaseSummary:
     """Of one case. Which voxels are sampled depends on the case's name alone."""
+    from autolmk.fingerprint.appearance import appearances  # which looks at the foreground, below
+
     voxels = image.geometry.to_voxels(landmarks.points)
     inside = np.asarray(image.geometry.contains(voxels))
     nearest = np.clip(np.round(np.where(inside[:, None], voxels, 0)), 0, np.array(image.geometry.shape) - 1).astype(int)
@@ -65,7 +67,7 @@ def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) ->
             inner = np.zeros(1, dtype=np.float32)
         chosen = np.random.default_rng(seed).integers(0, inner.size, min(SAMPLES, inner.size))
         channels.append(ChannelSummary(inner[chosen], float(inner.min()), float(inner.max()), values))
-    return CaseSummary(subject, image.geometry, landmarks, tuple(channels))
+    return CaseSummary(subject, image.geometry, landmarks, tuple(channels), appearances=appearances(image))
 
 
 def label_values(labels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
