@@ -122,8 +122,8 @@ def predict(
 ) -> dict[str, list[dict[str, str]]]:
     """The rows of each change, kept below `work` by model, seed and cases."""
     cases = dataset.cases("Ts")[: arguments.cases]
-    recipe = None if predictor.recipe is None else repr(predictor.recipe)
-    key = json.dumps([predictor.digests, recipe, arguments.seed, [case.identifier for case in cases]], sort_keys=True)
+    also = repr((predictor.recipe, predictor.training_range and predictor.training_range.fingerprint))
+    key = json.dumps([predictor.digests, also, arguments.seed, [case.identifier for case in cases]], sort_keys=True)
     place = work / f"changed_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     files = {name: place / f"{i:02d}_{name.replace(' ', '_').replace(',', '')}.csv" for i, name in enumerate(changes)}

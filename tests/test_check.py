@@ -114,6 +114,7 @@ def test_a_sound_dataset_has_no_fault(sound: Path) -> None:
     assert report.faults == () and report.exit_code == 0
     assert report.good_cases == tuple(f"case{i}" for i in range(N)) and report.bad_cases == ()
     fingerprint = report.fingerprint()
+    assert set(fingerprint.appearances) == set(fingerprint.cases)  # what new images are compared with
     assert fingerprint.n_cases == N and fingerprint.pairs == (
         ("Eye_L", "Eye_R"),
         ("Ear_L", "Ear_R"),

@@ -83,6 +83,11 @@ def test_what_a_plain_dataset_says(tmp_path: Path) -> None:
     assert found.mirror is not None and found.mirror.complete and found.mirror.normal[0] > 0.999
     assert max(found.pose.rotation) < 2 and found.pose.scale == pytest.approx((1, 1), abs=0.03)
     np.testing.assert_allclose(found.mean_shape["Eye_L"], HEAD[0] - HEAD.mean(axis=0), atol=0.3)
+    assert set(found.appearances) == set(found.poses) == set(found.cases)
+    assert (
+        found.appearances["case0"][0].level == pytest.approx(100, abs=1)
+        and max(pose.rotation for pose in found.poses.values()) < 3
+    )
     found.save(tmp_path / "f.json")
     assert Fingerprint.load(tmp_path / "f.json") == found
 

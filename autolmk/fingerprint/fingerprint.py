@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
-from autolmk.fingerprint.appearance import Appearance, appearances
+from autolmk.fingerprint.appearance import Appearance
 from autolmk.fingerprint.case_pose import CasePose, case_pose, mean_pose, usual_of, voxel_side
 from autolmk.fingerprint.landmark_statistics import (
     CoSliceGroup,
@@ -222,7 +222,6 @@ def summarise_case(dataset: Dataset, case: Case) -> CaseSummary:
     image = dataset.read_image(case)
     landmarks = dataset.read_landmarks(case, image.geometry)
     summary = summarise(image, landmarks, subject=case.subject, case=case.identifier)
-    summary = dataclasses.replace(summary, appearances=appearances(image))
     labels = dataset.read_labels(case, image.geometry)
     return summary if labels is None else dataclasses.replace(summary, labels=label_values(labels))
 

@@ -53,6 +53,8 @@ class CaseSummary:
 
 def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) -> CaseSummary:
     """Of one case. Which voxels are sampled depends on the case's name alone."""
+    from autolmk.fingerprint.appearance import appearances  # which looks at the foreground, below
+
     voxels = image.geometry.to_voxels(landmarks.points)
     inside = np.asarray(image.geometry.contains(voxels))
     nearest = np.clip(np.round(np.where(inside[:, None], voxels, 0)), 0, np.array(image.geometry.shape) - 1).astype(int)
@@ -68,7 +70,7 @@ def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) ->
         low, high = float(inner.min()), float(inner.max())
         scales = _scale(found), _scale(find_foreground(channel, declared, background=False))
         channels.append(ChannelSummary(inner[chosen], low, high, quantiles, not found.whole, scales, values))
-    return CaseSummary(subject, image.geometry, landmarks, tuple(channels))
+    return CaseSummary(subject, image.geometry, landmarks, tuple(channels), appearances=appearances(image))
 
 
 def _scale(found: Foreground) -> tuple[float, float]:
