@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.fingerprint.appearance import Appearance, appearances
 from autolmk.foreground import QUANTILES, Foreground, find_foreground
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Landmarks
-
-if TYPE_CHECKING:
-    from autolmk.fingerprint.appearance import Appearance
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 
@@ -53,8 +50,6 @@ class CaseSummary:
 
 def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) -> CaseSummary:
     """Of one case. Which voxels are sampled depends on the case's name alone."""
-    from autolmk.fingerprint.appearance import appearances  # which looks at the foreground, below
-
     voxels = image.geometry.to_voxels(landmarks.points)
     inside = np.asarray(image.geometry.contains(voxels))
     nearest = np.clip(np.round(np.where(inside[:, None], voxels, 0)), 0, np.array(image.geometry.shape) - 1).astype(int)
