@@ -113,7 +113,7 @@ def _header(random: Random) -> Header:
     raw = (_nifti1 if version == 1 else _nifti2)(order, fields) + stored.tobytes()
     packed = random.random() < 0.4
     ending = random.choice((".nii", ".nii.gz"))
-    return Header(gzip.compress(raw, 1) if packed else raw, ending, shape, affine, expected, values)  # type: ignore[arg-type]
+    return Header(gzip.compress(raw, 1, mtime=0) if packed else raw, ending, shape, affine, expected, values)  # type: ignore[arg-type]
 
 
 def _qform(

@@ -171,7 +171,9 @@ def _file(
     raw = stored.tobytes()[: -1 if fault == "short" else None]
     if encoding == "ascii":
         raw = " ".join(map(str, stored.tolist())).encode()
-    packed = {"gzip": gzip.compress, "gz": gzip.compress, "bzip2": bz2.compress}.get(encoding, lambda x: x)(raw)
+    packed = bz2.compress(raw) if encoding == "bzip2" else raw
+    if encoding in ("gzip", "gz"):
+        packed = gzip.compress(raw, mtime=0)  # not the time of day: every process must make the same tests
     packed = raw.hex().encode() if encoding == "hex" else packed
     fields = {**fields, "encoding": encoding}
     detached = fault == "outside" or random.random() < 0.25

@@ -37,7 +37,7 @@ def write(file: Path, data: bytes = VOXELS.tobytes(), **changes: str | None) -> 
     return file
 
 
-@pytest.mark.parametrize("header", headers(1, 150), ids=str)
+@pytest.mark.parametrize("header", headers(1, 150), ids=map(str, range(150)))
 def test_generated_headers(header: Header, tmp_path: Path) -> None:
     check(header, tmp_path / f"case{header.ending}")
 
