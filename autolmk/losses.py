@@ -37,10 +37,15 @@ def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor,
     size = torch.tensor(shape, dtype=torch.float64, device=logits.device)
     inside = ((target.centres >= -0.5) & (target.centres <= size - 0.5)).all(-1)  # False for NaN
     weight, offset = balanced(present & inside, status, target.share)
-    elsewhere = target.elsewhere - offset.to(target.elsewhere.dtype)
     cells, mass = sampled_gaussian(target.centres, target.sigma, shape, present)
     result: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits, elsewhere, cells, mass, weight, in_place and torch.is_grad_enabled() and not logits.is_leaf
+        logits,
+        target.elsewhere,
+        offset,
+        cells,
+        mass,
+        weight,
+        in_place and torch.is_grad_enabled() and not logits.is_leaf,
     )
     return result
 
@@ -95,17 +100,27 @@ def sampled_gaussian(
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
-    """Sum of weight * cross-entropy. The forward pass leaves the gradient, weight * (softmax - target), in one buffer
-    of the logits' size, or in the logits themselves; the backward pass hands it over. In place, the logits' version
-    counter moves, so that autograd refuses to go on where another operation needs their values."""
+    """Sum of weight * cross-entropy, of logits + offset against elsewhere.
+
+    The forward pass leaves the gradient, weight * (softmax - target), in one buffer of the logits' size, or in the
+    logits themselves; the backward pass hands it over. In place, the logits' version counter moves, so that autograd
+    refuses to go on where another operation needs their values.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, elsewhere: Tensor, cells: Tensor, mass: Tensor, weight: Tensor, in_place: bool
+        ctx: Any,
+        logits: Tensor,
+        elsewhere: Tensor,
+        offset: Tensor,
+        cells: Tensor,
+        mass: Tensor,
+        weight: Tensor,
+        in_place: bool,
     ) -> Tensor:
         z = logits.detach().flatten(0, 1).flatten(1)
         z = z if z.dtype in (torch.float32, torch.float64) else z.float()
-        e = elsewhere.detach().to(z.dtype).expand(logits.shape[:2]).flatten()
+        e = (elsewhere.detach() - offset).to(z.dtype).flatten()
         cells, q, w = cells.flatten(0, 1), mass.flatten(0, 1).to(z.dtype), weight.flatten().to(z.dtype)
         at_target = q * z.gather(1, cells)
         gradient = z if in_place else torch.empty_like(z, memory_format=torch.contiguous_format)
@@ -126,8 +141,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
         gradient, of_elsewhere = ctx.saved_tensors
         (scale,) = outputs
         if scale.device.type == "cpu" and float(scale) == 1.0:  # the usual case, without a copy
-            return gradient, of_elsewhere, None, None, None, None
-        return (gradient * scale).to(gradient.dtype), of_elsewhere * scale, None, None, None, None
+            return gradient, of_elsewhere, None, None, None, None, None
+        return (gradient * scale).to(gradient.dtype), of_elsewhere * scale, None, None, None, None, None
 
 
 def _weighted_softmax(z: Tensor, e: Tensor, w: Tensor, out: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ class Shares(nn.Module):
 
     def __init__(self, n_landmarks: int = 0) -> None:
         super().__init__()
-        for name in ("held", "known"):
-            self.register_buffer(name, torch.zeros(n_landmarks, dtype=torch.int64), persistent=False)
+        self.n_landmarks = n_landmarks
+        for name in ("held", "known"):  # empty until windows are seen
+            self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
 
     @torch.no_grad()
     def forward(self, voxels: Tensor, status: Tensor, side: Sequence[int], landmarks: Tensor | None = None) -> Tensor:
@@ -39,7 +40,8 @@ class Shares(nn.Module):
         voxels, status, landmarks: as of `Codec.encode`.
         """
         if not len(self.held):
-            self.held, self.known = (torch.zeros_like(status[0], dtype=torch.int64) for _ in range(2))
+            n = self.n_landmarks or status.shape[1]
+            self.held, self.known = (torch.zeros(n, dtype=torch.int64, device=status.device) for _ in range(2))
         rows = torch.arange(status.shape[1], device=status.device).expand(status.shape)
         rows = (rows if landmarks is None else landmarks).flatten()
         if self.training:
@@ -66,8 +68,8 @@ def restore_counts(module: nn.Module, counted: Mapping[str, Sequence[Sequence[in
     parts = _parts(module)
     for name, (held, known) in counted.items():
         part = parts[name]
-        if len(held) != len(known) or len(part.held) not in (0, len(held)):
-            raise ValueError(f"counts of {len(held)} landmarks instead of {len(part.held)}")
+        if len(held) != len(known) or (held and part.n_landmarks not in (0, len(held))):
+            raise ValueError(f"counts of {len(held)} landmarks instead of {part.n_landmarks}")
         part.held, part.known = (torch.tensor(c, dtype=torch.int64, device=part.held.device) for c in (held, known))
 
 
