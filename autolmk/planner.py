@@ -6,14 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolmk import rules
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB, MemoryEstimate, training_bytes
 from autolmk.plans import Configuration, Plans, SliceGroup
 from autolmk.registry import trainer_class
-from autolmk.serialization import near
+from autolmk.serialization import from_json, near
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint
@@ -63,7 +63,17 @@ DEFAULT_PRESET = {"cpu": "XS", "cuda": "M"}
 
 
 class Planner(ABC):
-    """Derives one or more configurations (stages of a method) from a fingerprint. No I/O, no state."""
+    """Derives one or more configurations (stages of a method) from a fingerprint. No I/O, no state.
+
+    options: of the planner's own Options, as `--set` gives them; AutolmkError names what there is where one is unknown.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        """A planner's own choices, typed; set by `--set key=value` when planning."""
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self.options: Any = from_json(type(self).Options, dict(options or {}), path="--set")
 
     @abstractmethod
     def plan(
@@ -233,6 +243,19 @@ def memory_of(fingerprint: Fingerprint, configuration: Configuration, device: st
     """What training `configuration` takes: its own trainer's network, codec and loss, counted on the meta device."""
     plans = draft_plans(fingerprint, {"draft": configuration}, device=device)
     return training_bytes(trainer_class(configuration.trainer)(plans, configuration), batch_size)
+
+
+def require_memory(fingerprint: Fingerprint, configuration: Configuration, device: str, target_gb: float) -> None:
+    """AutolmkError where training a configuration whose size is given, not planned, does not fit the memory target."""
+    needed = memory_of(fingerprint, configuration, device, configuration.batch_size).total
+    budget = usable_bytes(device, target_gb)
+    if needed > budget:
+        raise AutolmkError(
+            "the published network does not fit the memory target",
+            found=f"{needed / GIB:.2g} GiB for {configuration.batch_size} windows of {configuration.patch_size} voxels",
+            expected=f"at most {budget / GIB:.2g} GiB",
+            remedy="raise -gpu_memory_target, or plan the method itself, which fits its network to it",
+        )
 
 
 def usable_bytes(device: str, memory_target_gb: float) -> float:
