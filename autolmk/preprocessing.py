@@ -67,8 +67,18 @@ def normalize(channel: FloatImage, normalization: Normalization) -> FloatImage:
         return np.asarray((channel - mean) / max(std, EPSILON), dtype=np.float32)
     if normalization.scheme == "rgb":
         return np.asarray(channel / RGB_MAX, dtype=np.float32)
+    if normalization.scheme == "window":
+        return _windowed(channel)
     low, high = float(channel.min()), float(channel.max())
     return np.asarray((channel - low) / max(high - low, EPSILON), dtype=np.float32)
+
+
+def _windowed(channel: FloatImage) -> FloatImage:
+    """Scheme `window`: clipped to mean -+ 2 standard deviations of the voxels above 0, mapped to 0 ... 255."""
+    above = channel[channel > 0] if (channel > 0).any() else channel
+    mean, reach = float(above.mean(dtype=np.float64)), 2 * float(above.std(dtype=np.float64))
+    clipped = np.clip(channel, mean - reach, mean + reach)
+    return np.asarray((clipped - (mean - reach)) * (RGB_MAX / max(2 * reach, EPSILON)), dtype=np.float32)
 
 
 def border_median(channel: FloatImage) -> float:

@@ -122,7 +122,7 @@ class _Looks:
             here = log_odds[:, 0] + self.holds > 0
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
-        return self._search(points, middles, seen, frame) if search else seen
+        return self._search(points, middles, seen, frame) if search and self.windows.search else seen
 
     def _frame(self, points: FloatArray, log_odds: FloatArray) -> Frame:
         """From the points that are confident, or the better half where few are."""
