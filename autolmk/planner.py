@@ -245,19 +245,6 @@ def memory_of(fingerprint: Fingerprint, configuration: Configuration, device: st
     return training_bytes(trainer_class(configuration.trainer)(plans, configuration), batch_size)
 
 
-def require_memory(fingerprint: Fingerprint, configuration: Configuration, device: str, target_gb: float) -> None:
-    """AutolmkError where training a configuration whose size is given, not planned, does not fit the memory target."""
-    needed = memory_of(fingerprint, configuration, device, configuration.batch_size).total
-    budget = usable_bytes(device, target_gb)
-    if needed > budget:
-        raise AutolmkError(
-            "the published network does not fit the memory target",
-            found=f"{needed / GIB:.2g} GiB for {configuration.batch_size} windows of {configuration.patch_size} voxels",
-            expected=f"at most {budget / GIB:.2g} GiB",
-            remedy="raise -gpu_memory_target, or plan the method itself, which fits its network to it",
-        )
-
-
 def usable_bytes(device: str, memory_target_gb: float) -> float:
     """Bytes of a memory target that plans may fill."""
     return USABLE[device] * memory_target_gb * GIB

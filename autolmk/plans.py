@@ -30,8 +30,8 @@ Rate = Literal["polynomial", "constant", "restarts", "apga"]
 class Normalization:
     """Of one channel. scheme `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset;
     `zscore`: mean and std of the case itself; `rescale`: case minimum and maximum to [0, 1]; `rgb`: 0 to 255
-    to [0, 1]; `window`: mean -+ 2 standard deviations of the case's voxels above 0 (of all, where none is) to 0 and 255,
-    as APGA; `none`."""
+    to [0, 1]; `window`: mean -+ 2 standard deviations of the case's voxels above 0 (of all, where none is) to 0 and
+    255, as APGA; `none`."""
 
     scheme: Literal["ct", "zscore", "rescale", "rgb", "none", "window"]
     mean: float = 0.0

@@ -18,6 +18,7 @@ from autolmk.design import LEAST_SIDE, Search, cases_a_step, of_the_time
 from autolmk.errors import AutolmkError
 from autolmk.networks.topology import topology, with_output_stride
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planners.coarse_to_fine_published import PublishedPlanner as PublishedPlanner
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:

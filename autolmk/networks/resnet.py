@@ -2,8 +2,8 @@
 
 With `resnet34`'s architecture, features (64, 64, 128, 256, 512), 1, 3, 4, 6 and 3 blocks a stage, a first kernel of 7
 and strides of 2, it is ResNet-34 (He et al., CVPR 2016) to the parameter, with two differences of ResNet-D (He et al.,
-CVPR 2019): a shortcut pools where a stage halves, and a stride takes the place of the max-pooling. `PublishedResNet` has
-neither.
+CVPR 2019): a shortcut pools where a stage halves, and a stride takes the place of the max-pooling. `PublishedResNet`
+has neither.
 """
 
 from __future__ import annotations
