@@ -113,9 +113,8 @@ def test_cells_start_at_the_prior_of_one_in_a_window() -> None:
 
 
 def test_stages_that_disagree_are_refused() -> None:
-    broken = dataclasses.replace(published(2, 4), strides=((2, 2),))
-    with pytest.raises(ValueError, match="differ in length"):
-        GlobalCells(broken, 1, 2, 2)
+    with pytest.raises(ValueError, match="must have 5 entries"):
+        dataclasses.replace(published(2, 4), strides=((2, 2),))
 
 
 # -- codec -------------------------------------------------------------------------------------------------------------

@@ -176,9 +176,15 @@ def test_the_first_outputs_are_near_the_middle_of_the_window() -> None:
     assert float((found.voxels - middle).abs().max()) < 1.0
 
 
+def test_a_plain_stage_alone_is_refused() -> None:
+    one = {key: getattr(resnet34(2), key)[:1] for key in ("features_per_stage", "kernel_sizes", "strides")}
+    with pytest.raises(ValueError, match="2 stages at least"):
+        ResNet(dataclasses.replace(resnet34(2), **one, n_conv_per_stage=(1,)), 1, 3, 2)
+
+
 @pytest.mark.parametrize(
     "changes", [{"strides": ((2, 2),) * 4}, {"n_conv_per_stage": (1, 3)}, {"features_per_stage": (64,)}]
 )
 def test_lists_that_disagree_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="an entry a stage"):
-        ResNet(dataclasses.replace(resnet34(2), **changes), 1, 3, 2)
+    with pytest.raises(ValueError, match="must have . entries"):
+        dataclasses.replace(resnet34(2), **changes)

@@ -108,11 +108,8 @@ class LocalCells(nn.Module):
 
 
 def _stages(a: Architecture) -> list[tuple[int, tuple[int, ...], tuple[int, ...], int]]:
-    """(width, kernel, stride, number of convolutions or blocks) a stage. ValueError where the lists disagree."""
-    lists = (a.features_per_stage, a.kernel_sizes, a.strides, a.n_conv_per_stage)
-    if len({len(values) for values in lists}) != 1:
-        raise ValueError("features_per_stage, kernel_sizes, strides and n_conv_per_stage differ in length")
-    return list(zip(*lists, strict=True))
+    """(width, kernel, stride, number of convolutions or blocks) a stage."""
+    return list(zip(a.features_per_stage, a.kernel_sizes, a.strides, a.n_conv_per_stage, strict=True))
 
 
 class _Parts:

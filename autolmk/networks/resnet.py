@@ -28,7 +28,7 @@ HEAD_STD = 0.01  # of the head's first weights: outputs begin near 0, the middle
 class ResNet(nn.Module):
     """(B, n_channels, *S) -> (B, n_outputs) float32. The first stage of the architecture is plain, the others residual.
 
-    The architecture's decoder is not built. Raises ValueError where its lists disagree, or without a residual stage.
+    The architecture's decoder is not built. ValueError without a residual stage.
     """
 
     def __init__(self, architecture: Architecture, n_channels: int, n_outputs: int, ndim: int) -> None:
@@ -105,11 +105,9 @@ def pooled_head(features: Tensor, head: Head) -> Tensor:
 
 
 def require_stages(architecture: Architecture) -> None:
-    """ValueError where the architecture's lists disagree, or without a residual stage."""
-    a = architecture
-    lists = (a.kernel_sizes, a.strides, a.n_conv_per_stage, a.features_per_stage)
-    if len({len(values) for values in lists}) != 1 or len(a.features_per_stage) < 2:
-        raise ValueError("kernel_sizes, strides and n_conv_per_stage must have an entry a stage, 2 stages at least")
+    """ValueError without a residual stage."""
+    if len(architecture.features_per_stage) < 2:
+        raise ValueError("a residual network has 2 stages at least")
 
 
 def resnet34(ndim: int) -> Architecture:
