@@ -108,9 +108,7 @@ def _fine(
     shape = topology(voxels, step, STAGES)
     patch = shape.fitting(voxels)
     augmentation, why_augmentation = rules.window_augmentation(fingerprint, step, patch, False)
-    iterations, why_iterations = rules.iterations_per_epoch(
-        fingerprint, len(fingerprint.landmarks), 1, False, preset.validation_share, preset.iterations_least
-    )
+    schedule, why_schedule = _schedule(fingerprint, preset)
     n = len(shape.strides)
     draft = Configuration(
         trainer="fine",
@@ -127,10 +125,7 @@ def _fine(
         ),
         sigma=rules.rounded([SIGMA * s for s in step]),
         augmentation=augmentation,
-        schedule=Schedule(
-            preset.epochs, iterations, preset.max_seconds, preset.learning_rate, preset.weight_decay, 0.0,
-            preset.validation_share,
-        ),
+        schedule=schedule,
         shape_prior=False,
         previous_stage=COARSE,
         options={"weights": "own", "correlated": len(groups) > 0},
@@ -145,8 +140,7 @@ def _fine(
         "normalization": why_normalization,
         "architecture": f"{n} stages of two convolutions, the widest of {', '.join(map(str, WIDTHS))} first features "
         "that fits the memory",
-        "schedule": "the preset's, for AdamW",
-        "schedule.iterations_per_epoch": why_iterations,
+        **why_schedule,
         **why_augmentation,
     }
     return dataclasses.replace(
@@ -165,6 +159,16 @@ def _fine(
             "shape_prior": "none, as published",
         },
     )
+
+
+def _schedule(fingerprint: Fingerprint, preset: Preset) -> tuple[Schedule, dict[str, str]]:
+    """The preset's length and rate, without averaged weights."""
+    iterations, why = rules.iterations_per_epoch(
+        fingerprint, len(fingerprint.landmarks), 1, False, preset.validation_share, preset.iterations_least
+    )
+    rate, decay, share = preset.learning_rate, preset.weight_decay, preset.validation_share
+    schedule = Schedule(preset.epochs, iterations, preset.max_seconds, rate, decay, 0.0, share)
+    return schedule, {"schedule": "the preset's, for AdamW", "schedule.iterations_per_epoch": why}
 
 
 def _fitting(fingerprint: Fingerprint, draft: Configuration, device: str, budget: float) -> Configuration:

@@ -112,7 +112,7 @@ class FineTrainer(Trainer):
         if c.windows.per_sample is not None:
             raise ValueError(
                 f"options.weights {options.weights!r} with correlated {options.correlated} takes the windows of all "
-                f"landmarks, windows.per_sample null, got {c.windows.per_sample}"
+                f"landmarks, windows.per_sample null, got {c.windows.per_sample}: plan with --set weights=own"
             )
         if not options.correlated:
             return OwnUNets(c.architecture, self.n_channels, self.n_landmarks, ndim)
