@@ -133,7 +133,6 @@ def _fine(
     fitted = _fitting(fingerprint, draft, device, budget)
     batch, why_batch = cases_a_step(fingerprint, fitted, preset, device, budget)
     reasons = {
-        "spacing": "as demanded" if given is not None else why_spacing,
         "patch_size": f"{SIDE} of the finest axis's voxels, or the image where it is smaller",
         "sigma": f"{SIGMA:g} voxels",
         "batch_size": why_batch,
@@ -148,6 +147,7 @@ def _fine(
         batch_size=batch,
         why={
             **{key: f"{HIDDEN}: {why}" for key, why in reasons.items()},
+            "spacing": f"{HIDDEN}: {why_spacing}" if given is None else "as demanded",
             "windows": "a window a landmark, as published",
             "windows.drawn": "N(0, a sixth of the side), as published",
             "windows.rounds": "one look, as published",
