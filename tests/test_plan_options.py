@@ -103,6 +103,15 @@ def test_a_setting_goes_to_the_planners_that_know_it() -> None:
     assert type(found["heatmap"].options) is Planner.Options
 
 
+def test_planners_of_one_name_stand_beside_each_other() -> None:
+    names = [f"autolmk.planners.{method}:PublishedPlanner" for method in ("apga", "coarse_to_fine", "global_to_local")]
+    assert list(planners(names, [])) == names and list(planners(names[:1], [])) == ["PublishedPlanner"]
+    made = plan_dataset(FEW, planners(names, []), plans_name="all", preset="M", device="cuda", memory_target_gb=40.0)
+    assert [name for name in made.configurations if name.endswith("published")] == [
+        "apga_published", "coarse_to_fine_published", "global_to_local_published"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("names", "settings", "said"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,8 @@ def planners(names: Sequence[str], settings: Sequence[str]) -> dict[str, Planner
     from autolmk.registry import label, planner_class
     from autolmk.serialization import near
 
-    classes = {label(name): planner_class(name) for name in names}
+    alike = Counter(map(label, dict.fromkeys(names)))  # classes of several modules may share a name
+    classes = {label(name) if alike[label(name)] == 1 else name: planner_class(name) for name in names}
     known = {name: [f.name for f in dataclasses.fields(cls.Options)] for name, cls in classes.items()}
     values = dict(map(setting, settings))
     for key in values:
