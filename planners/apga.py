@@ -224,6 +224,7 @@ class PublishedPlanner(Planner):
             why={
                 **dict.fromkeys(("patch_size", "batch_size", "architecture", "sigma", "label_maps"), "as published"),
                 **dict.fromkeys(("windows", "augmentation", "shape_prior", "options.parity"), "as published"),
+                "augmentation.mirror_axis": "windows are not mirrored, as published",
                 "spacing": "as demanded" if spacing else f"{self.SIDE} voxels span {why_reach}",
                 "normalization": "as published: mean -+ 2 standard deviations of the voxels above 0 become 0 and 255",
                 "schedule": f"as published; an epoch sees 80 % of the cases once, {self.BATCH} at a time",

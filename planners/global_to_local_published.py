@@ -149,6 +149,7 @@ def _configuration(
         options=dict(OPTIONS),
         why={
             **dict.fromkeys(PUBLISHED, "as published"),
+            "augmentation.mirror_axis": "windows are not mirrored, as published",
             "sigma": "a cell; nothing is trained by it: candidates within two of them count as one",
             "normalization": why_normalization,
             **why,

@@ -31,8 +31,9 @@ from autolmk.networks.cells import GlobalCells, LocalCells
 from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
 from autolmk.planner import Planner, draft_plans, plan_dataset
-from autolmk.plans import Configuration, Plans
+from autolmk.plans import Configuration, Plans, Windows
 from autolmk.registry import planner_class, trainer_class
+from autolmk.serialization import to_json
 from autolmk.trainer import Trainer
 
 METHODS = ("apga", "coarse_to_fine", "global_to_local")
@@ -311,6 +312,17 @@ def test_windows_of_a_slice_are_seen_together() -> None:
     )  # alike in mm, in whole strides
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_plans_from_before_these_fields_are_read_as_they_were(method: str) -> None:
+    planned = planner_class(method)().plan(BRAIN, preset="XS", device="cpu", memory_target_gb=0.3)
+    plans = draft_plans(BRAIN, planned, device="cpu")
+    value = to_json(plans)
+    for configuration in value["configurations"].values():
+        assert (configuration["windows"].pop("drawn"), configuration["windows"].pop("search")) == ("measured", True)
+        assert configuration["schedule"].pop("rate") == "polynomial"
+    assert Plans.parse(value) == plans
+
+
 def test_published_intensities_augmentation_and_rates() -> None:
     apga, (first, last) = stages("apga", BRAIN)[0], stages("global_to_local", HEART)
     assert [n.scheme for n in apga.normalization] == ["window"]
@@ -333,12 +345,15 @@ def test_published_intensities_augmentation_and_rates() -> None:
 
 
 def small(c: Configuration) -> Configuration:
-    """An eighth of the width, two steps; APGA's window of a quarter of the voxels a side."""
+    """An eighth of the width, two steps; APGA's window of a quarter of the voxels a side, crops of half the image."""
     features = tuple(max(2, n // 8) for n in c.architecture.features_per_stage)
     changes: dict[str, Any] = {}
     if c.trainer == "apga":
         changes = {"patch_size": (32,) * len(c.patch_size), "spacing": tuple(4 * s for s in c.spacing)}
         changes["sigma"] = tuple(1.5 * s for s in changes["spacing"])
+    if c.trainer == "global_cells":
+        cells = zip(c.patch_size, c.architecture.output_stride, strict=True)
+        changes = {"patch_size": tuple(n // 2 // cell * cell for n, cell in cells), "windows": Windows("random", 0.0)}
     return dataclasses.replace(
         c,
         batch_size=2,
