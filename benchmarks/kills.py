@@ -185,9 +185,9 @@ def results(place: Path) -> dict[str, str]:
     found = {}
     for file in sorted(place.rglob("*")):
         name = str(file.relative_to(place))
-        if file.is_dir() or name.startswith("raw/") or "/run/" in name:
+        if file.is_dir() or name.startswith("raw/"):
             continue
-        if file.name in TELL_OF_TIME:
+        if file.name in TELL_OF_TIME or "/run/" in name:
             found[name] = ""
         elif file.suffix == ".safetensors":
             tensors = checkpoint.load(file).tensors
@@ -231,12 +231,17 @@ def killed(bench: Bench, name: str, place: Path, moment: int, number: signal.Sig
 
 
 def hit(process: subprocess.Popen[bytes], seconds: float, number: signal.Signals) -> bool:
-    """Send a signal after a while, and wait for the end; whether the command still ran, and did not end well."""
+    """Send a signal after a while, and wait for the end; whether the command still ran, and ended by the signal.
+
+    AssertionError where it ended in any other way.
+    """
     try:
-        process.wait(seconds)
+        code, good = process.wait(seconds), (0,)
     except subprocess.TimeoutExpired:
         process.send_signal(number)
-    return wait(process) != 0
+        code, good = wait(process), (0, -number, 128 + number)
+    assert code in good, f"exit code {code}, expected one of {good}"
+    return code != 0
 
 
 def two_at_once(bench: Bench, name: str, place: Path) -> str:
@@ -316,11 +321,13 @@ def read_only(bench: Bench, name: str, place: Path) -> str:
     """Folders that may not be written to."""
     command, whole = COMMANDS[name], bench.unbroken(name)
     bench.fresh(name, place)
+    before = results(place)
     with nothing_may_be_written(place) as how:
         if how is None:
             return "left out: this user may write everywhere, and nothing can be mounted"
         process = bench.start(command, place)
         code = wait(process)
+    assert results(place) == before, "a folder that may not be written to was changed"
     assert code == 2 and "what to do" in said(place), f"exit code {code}: {said(place)}"
     bench.finish(command, place)
     same(place, whole)
@@ -373,7 +380,7 @@ def lost_loader(bench: Bench, name: str, place: Path) -> str:
     process = bench.start(command, bench.fresh(name, place))
     end, children = time.monotonic() + 0.9 * bench.seconds[name], []
     while process.poll() is None and not children and time.monotonic() < end:
-        children = psutil.Process(process.pid).children(recursive=True)
+        children = [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
         time.sleep(0.02)
     for child in children[:1]:
         child.kill()
@@ -382,6 +389,14 @@ def lost_loader(bench: Bench, name: str, place: Path) -> str:
     bench.finish(command, place)
     same(place, whole)
     return "one was killed" if children else "left out: it has none"
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it works on cases; the process in which Python keeps track of shared memory does not."""
+    try:
+        return "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def trials(commands: list[str], moments: int) -> Iterator[tuple[str, Callable[[Bench, Path], str]]]:
@@ -410,6 +425,7 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", default="", help="a part of the names of trials")
     args = arguments.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it and hand that on
     folder = args.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     bench, failed, done = Bench(folder, args.seed), [], 0

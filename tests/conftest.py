@@ -40,6 +40,7 @@ def start_command() -> Callable[..., subprocess.Popen[str]]:
                 "autolmk_preprocessed": str(place / "preprocessed"),
                 "autolmk_results": str(place / "results"),
                 "OMP_NUM_THREADS": "1",
+                "PYTHONFAULTHANDLER": "1",
             },
             text=True,
             start_new_session=True,
@@ -47,6 +48,25 @@ def start_command() -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def said_by() -> Callable[..., tuple[str, str]]:
+    """What a command of `start_command` says on its pipes until it ends; one that hangs is ended, and the failure tells
+    what it and all that it started were doing."""
+
+    def said(process: subprocess.Popen[str], seconds: float = 1200) -> tuple[str, str]:
+        try:
+            return process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            left = subprocess.run(
+                ["ps", "-s", str(process.pid), "-o", "pid,stat,time,args"], capture_output=True, text=True
+            )
+            os.killpg(process.pid, signal.SIGABRT)  # whereupon Python prints where each thread is
+            out, error = process.communicate(timeout=60)
+            pytest.fail(f"hangs:\n{left.stdout}\n{out}\n{error}")
+
+    return said
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,14 @@ PAGE = Path(__file__).resolve().parent.parent / "documentation" / "write_a_plann
 NAME, MOST_LINES, FAR = "Dataset001_Phantom", 59, 7.0  # FAR: px; untrained, points lie further off
 
 
-def test_a_stranger_adds_a_method(tmp_path: Path, start_command: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_stranger_adds_a_method(
+    tmp_path: Path, start_command: Callable[..., subprocess.Popen[str]], said_by: Callable[..., tuple[str, str]]
+) -> None:
     """Plans, trains and predicts by the commands; exact points are the other tests' business."""
 
     def command(name: str, *arguments: str) -> None:
         process = start_command(name, *arguments, place=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        said, _ = process.communicate()
+        said, _ = said_by(process)
         assert process.returncode == 0, f"{name}\n{said}"
 
     file = tmp_path / "my_method.py"

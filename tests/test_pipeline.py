@@ -22,12 +22,14 @@ NAME = "Dataset001_Phantom"
 
 
 @pytest.fixture
-def command(start_command: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., str]:
+def command(
+    start_command: Callable[..., subprocess.Popen[str]], said_by: Callable[..., tuple[str, str]], tmp_path: Path
+) -> Callable[..., str]:
     """Runs an installed command with the folders below tmp_path, and gives what it printed."""
 
     def run(name: str, *arguments: str) -> str:
         process = start_command(name, *arguments, place=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        out, error = process.communicate()
+        out, error = said_by(process)
         assert process.returncode == 0, f"{name}: exit {process.returncode}\n{out}\n{error}"
         assert "Traceback" not in error
         return out + error
