@@ -34,6 +34,7 @@ from autolmk.planner import Planner, draft_plans, plan_dataset
 from autolmk.plans import Configuration, Plans, Windows
 from autolmk.registry import planner_class, trainer_class
 from autolmk.serialization import to_json
+from autolmk.testing import check_trainer
 from autolmk.trainer import Trainer
 
 METHODS = ("apga", "coarse_to_fine", "global_to_local")
@@ -261,6 +262,18 @@ def test_coarse_to_fines_coarse_loss_is_that_of_coordinates_alone(ndim: int) -> 
     assert set(losses) == {"place"} and float(losses["place"]) == pytest.approx(wanted, rel=1e-5)
     found = codec.decode(codec.scores(torch.full((1, n, ndim), 0.5)))
     assert torch.allclose(found.voxels[0, 0, 0], voxels[0, 0], atol=1e-4) and not found.log_odds.any()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "options"),
+    [
+        ("coordinates", {"norm": "published"}),
+        ("global_cells", {"losses": "published", "optimizer": "amsgrad"}),
+        ("local_cells", {"losses": "published", "optimizer": "amsgrad"}),
+    ],
+)
+def test_published_options_keep_the_contract_of_a_trainer(trainer: str, options: dict[str, Any]) -> None:
+    check_trainer(trainer_class(trainer), ndims=(2,), options=options)
 
 
 # -- plans -------------------------------------------------------------------------------------------------------------
