@@ -207,10 +207,11 @@ def simulate(
     """Points (L, P) as the stage before might have found them, for truth (L, P) that lies in `frame`; NaN rows stay.
     less: factor of its errors, for looks after the first."""
     n, p = truth.shape
+    windows, sides = configuration.windows, np.multiply(placement.side, configuration.spacing)
+    if windows.drawn != "measured":
+        return truth + frame.carry(_drawn_off(rng, windows, np.resize(sides[::-1], p), n))
     if len(placement.errors) < FEWEST:
-        width = configuration.windows.jitter * min(
-            np.multiply(placement.side, placement.looks(configuration.spacing)[0])
-        )
+        width = windows.jitter * min(np.multiply(placement.side, placement.looks(configuration.spacing)[0]))
         return truth + less * frame.carry(rng.normal(0.0, min(width, 3 * placement.spread), (n, p)))
     errors = np.array(placement.errors, dtype=np.float64)
     drawn = errors[rng.integers(len(errors))]
@@ -219,6 +220,13 @@ def simulate(
     drawn = np.where(np.isfinite(drawn), drawn, rng.normal(0.0, placement.spread, (n, p)))
     drawn = drawn * rng.uniform(-STRETCH, STRETCH) + rng.normal(0.0, BLUR * placement.spread, (n, p))
     return truth + less * frame.carry(drawn)
+
+
+def _drawn_off(rng: np.random.Generator, windows: Windows, sides: FloatArray, n: int) -> FloatArray:
+    """(n, P) mm that windows of sides (P,) mm lie off their landmarks, as the plan says."""
+    if windows.drawn == "uniform":
+        return np.asarray(rng.uniform(-0.5, 0.5, (n, len(sides))) * sides)
+    return np.asarray(rng.normal(0.0, windows.jitter, (n, len(sides))) * sides)
 
 
 def measure_placement(
@@ -247,6 +255,9 @@ def measure_placement(
         return Placement(longest, float(jitter), longest=longest, planned_sigma=configuration.sigma, why=why)
     spread = float(max(np.median(np.abs(known)) / 0.6745, 0.5 * min(configuration.spacing)))
     told = len(cases) >= FEWEST
+    if windows.drawn != "measured":
+        why = {"side": "the plan's", "errors": f"not resampled: drawn from a {windows.drawn} distribution, by the plan"}
+        return Placement(longest, spread, longest=longest, planned_sigma=configuration.sigma, why=why)
     rows = tuple(tuple(tuple(_number(v) for v in row) for row in case) for case in stacked) if told else ()
     covered = np.nanpercentile(np.abs(stacked), COVERED, axis=(0, 1))[: len(longest)][::-1]  # of windows' axes
     side, why_side = _side(covered, configuration, multiple)

@@ -6,14 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolmk import rules
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB, MemoryEstimate, training_bytes
 from autolmk.plans import Configuration, Plans, SliceGroup
 from autolmk.registry import trainer_class
-from autolmk.serialization import near
+from autolmk.serialization import from_json, near
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint
@@ -63,7 +63,17 @@ DEFAULT_PRESET = {"cpu": "XS", "cuda": "M"}
 
 
 class Planner(ABC):
-    """Derives one or more configurations (stages of a method) from a fingerprint. No I/O, no state."""
+    """Derives one or more configurations (stages of a method) from a fingerprint. No I/O, no state.
+
+    options: of the planner's own Options, as `--set` gives them; AutolmkError names what there is where one is unknown.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        """A planner's own choices, typed; set by `--set key=value` when planning."""
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self.options: Any = from_json(type(self).Options, dict(options or {}), path="--set")
 
     @abstractmethod
     def plan(

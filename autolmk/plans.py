@@ -23,6 +23,8 @@ MOST_STAGES, MOST_FEATURES, MOST_PER_STAGE = 32, 2**15, 128  # of a network; bey
 MOST_WINDOWS, MOST_VOXELS = 2**16, 2**36  # of a batch
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> plans of the next version
 
+Rate = Literal["polynomial", "constant", "restarts", "apga"]
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -32,11 +34,12 @@ class Normalization:
     percentiles that tell outliers. What lies far beyond is drawn in, see `preprocessing.bounded`.
 
     `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset; `rgb`: 0 to 255 to [0, 1];
+    `window`: mean -+ 2 standard deviations of the case's voxels above 0 (of all, where none is) to 0 and 255, as APGA;
     `none`. Of older plans or by name: `zscore`, mean and std of the case itself; `rescale`, case minimum and maximum to
     [0, 1].
     """
 
-    scheme: Literal["ct", "zscore", "rescale", "rgb", "none", "foreground", "robust", "robust_rescale"]
+    scheme: Literal["ct", "zscore", "rescale", "rgb", "none", "foreground", "robust", "robust_rescale", "window"]
     mean: float = 0.0
     std: float = 1.0
     low: float = 0.0
@@ -114,7 +117,10 @@ class Windows:
     rounds: looks of prediction, each around the points of the one before. jitter: standard deviation an axis of the
     previous stage's errors, as a share of the window's side, until training has measured them. least_side: shortest
     side (voxels an axis) that the measured errors may choose; patch_size is the longest. groups: landmarks that were
-    annotated on one slice; their windows turn only within it and share their place across it.
+    annotated on one slice; their windows turn only within it and share their place across it. drawn: how far off their
+    landmark training's windows lie, and how large they are: as errors were measured; or of the planned side, off by a
+    Gaussian of `jitter`, or anywhere so that they hold the landmark (uniform). search: whether what a window calls
+    elsewhere is looked for around it.
     """
 
     kind: Literal["whole", "random", "landmark"]
@@ -129,6 +135,8 @@ class Windows:
     exact: float = 0.0
     order: int = 1
     low_pass: Literal["crossed", "widest"] = "widest"
+    drawn: Literal["measured", "gaussian", "uniform"] = "measured"
+    search: bool = True
 
     def __post_init__(self) -> None:
         for name in ("holding", "elsewhere", "exact"):
@@ -180,7 +188,8 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and rate of training. max_seconds None: epochs alone count. validation_share: of the time, at most."""
+    """Length and rate of training. max_seconds None: epochs alone count. validation_share: of the time, at most. rate:
+    how the learning rate goes on, see `training.schedule.learning_rate_factor`."""
 
     epochs: int
     iterations_per_epoch: int
@@ -189,6 +198,7 @@ class Schedule:
     weight_decay: float
     ema_decay: float
     validation_share: float
+    rate: Rate = "polynomial"
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.iterations_per_epoch) < 1 or not (self.max_seconds is None or self.max_seconds > 0):

@@ -97,6 +97,8 @@ def _normalized(
         return _scaled(channel, *_mean_and_std(channel)), None
     if normalization.scheme == "rgb":
         return np.asarray(channel / RGB_MAX, dtype=np.float32), None
+    if normalization.scheme == "window":
+        return _windowed(channel), None
     low, high = float(channel.min()), float(channel.max())
     return _scaled(channel, low, high - low), None
 
@@ -133,6 +135,14 @@ def _by_foreground(
 
     outside = None if found.outside is None else float(scaled(np.array([found.outside], np.float32))[0])
     return scaled(found.channel), outside
+
+
+def _windowed(channel: FloatImage) -> FloatImage:
+    """Scheme `window`: clipped to mean -+ 2 standard deviations of the voxels above 0, mapped to 0 ... 255."""
+    above = channel[channel > 0] if (channel > 0).any() else channel
+    mean, reach = float(above.mean(dtype=np.float64)), 2 * float(above.std(dtype=np.float64))
+    clipped = np.clip(channel, mean - reach, mean + reach)
+    return np.asarray((clipped - (mean - reach)) * (RGB_MAX / max(2 * reach, EPSILON)), dtype=np.float32)
 
 
 def border_median(channel: FloatImage) -> float:

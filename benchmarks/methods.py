@@ -30,10 +30,12 @@ from real_data import build_raw, command
 from autolmk import annotations as marks
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
-ABLATIONS = {  # name -> (method, settings of its training)
-    "apga_without_fdt": ("apga", ("fdt=false",)),
-    "apga_without_labels": ("apga", ("pseudo_label=false",)),
-    "apga_without_both": ("apga", ("fdt=false", "pseudo_label=false")),
+ABLATIONS = {  # name -> (method, configuration, settings of its plan, settings of its training)
+    "apga_labels": ("apga", "apga_labels", ("labels=on",), ()),
+    "apga_labels_without_fdt": ("apga", "apga_labels", ("labels=on",), ("fdt=false",)),
+    "apga_labels_off": ("apga", "apga_labels", ("labels=on",), ("pseudo_label=false",)),
+    "apga_labels_off_without_fdt": ("apga", "apga_labels", ("labels=on",), ("pseudo_label=false", "fdt=false")),
+    "apga_without_fdt": ("apga", "apga", (), ("fdt=false",)),
 }
 MINUTES = {"mouse_ct_small": "20m", "fly_wing": "10m"}
 TARGETS = {"mouse_ct_small": 0.25, "fly_wing": 1.8}  # MRE that the best method must reach, mm or px
@@ -71,13 +73,13 @@ def run(arguments: argparse.Namespace, name: str, method: str, seed: str, work: 
     for part, place in (("raw", "raw"), ("preprocessed", "preprocessed"), ("results", f"results_{seed}")):
         os.environ[f"autolmk_{part}"] = str(work / place)
     plans = f"{method}Plans"
-    configuration, settings = ABLATIONS.get(method, (method, ()))
+    planner, configuration, planned, settings = ABLATIONS.get(method, (method, method, (), ()))
     budget = arguments.max_time or MINUTES.get(name, "20m")
     command(
-        "plan_and_preprocess", "-d", "1", "--preset", arguments.preset, "-pl", configuration,
-        "-overwrite_plans_name", plans,
+        "plan_and_preprocess", "-d", "1", "--preset", arguments.preset, "-pl", planner,
+        "-overwrite_plans_name", plans, *_set(planned),
     )  # fmt: skip
-    changed = [part for setting in settings for part in ("--set", setting)]
+    changed = _set(settings)
     train = command("train", "1", configuration, "all", "-p", plans, "--max-time", budget, "--seed", seed, *changed)
     kept = json.loads((work / "preprocessed" / folder.name / f"{plans}.json").read_text())
     variants: dict[str, list[str]] = {"": []}
@@ -95,6 +97,10 @@ def run(arguments: argparse.Namespace, name: str, method: str, seed: str, work: 
         result[variant or "final"] = figures(out)
     result["steps"] = steps(work / f"results_{seed}", plans)
     record.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _set(settings: Sequence[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def figures(predictions: Path) -> dict[str, float]:

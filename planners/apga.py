@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from autolmk import rules
 from autolmk.design import Search
-from autolmk.errors import AutolmkError
-from autolmk.memory import GIB
 from autolmk.networks.apga import published_architecture
 from autolmk.networks.topology import Topology
-from autolmk.planner import PRESETS, Planner, memory_of, usable_bytes
-from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Schedule, Windows
+from autolmk.planner import PRESETS, Planner, Preset, usable_bytes
+from autolmk.planners.published import require_memory, unchanged
+from autolmk.plans import Architecture, Configuration, LabelMap, Normalization, Schedule, Windows
 
 if TYPE_CHECKING:
     from autolmk.fingerprint import Fingerprint
 
-NAME = "apga"
+NAME, WITH_LABELS = "apga", "apga_labels"
 RESIDUAL_BLOCKS = 3  # a stage, as published, where the preset is residual; else one, as deep as its plain stages
 STEM, DECODER = 2, 2  # convolutions
 RADIUS = 2.0  # of balls and capsules, in widths of the heatmap's Gaussian
@@ -32,7 +32,18 @@ RADIUS_UNTIL_KNOWN = 1.0  # memory does not depend on it
 
 
 class ApgaPlanner(Planner):
-    """One configuration, `apga`."""
+    """`apga`, which learns landmarks alone, and `apga_labels`, which learns regions beside them, or one of the two.
+
+    Regions pay on some data and cost steps on all. So where they are wanted both are planned, and
+    autolmk_find_best_configuration takes the one with regions where the held-out cases gain by it.
+    """
+
+    @dataclass(frozen=True)
+    class Options(Planner.Options):
+        """labels: whether regions are learnt beside the landmarks: off, on, or compare, which plans both. auto: compare
+        where the dataset has label maps of its own, else off."""
+
+        labels: Literal["auto", "off", "on", "compare"] = "auto"
 
     def plan(
         self,
@@ -44,22 +55,56 @@ class ApgaPlanner(Planner):
         spacing: Sequence[float] | None = None,
     ) -> dict[str, Configuration]:
         """See Planner."""
-        maps, why_maps = label_maps(fingerprint)
-        fields = {"label_maps": maps}
-        budget = usable_bytes(device, memory_target_gb)
-        c = ApgaSearch(NAME, fingerprint, PRESETS[preset], device, budget, fields).configuration(spacing)
-        radius = float(f"{RADIUS * max(c.sigma):.4g}")
-        weight, why_weight = label_weight(c)
-        why = {
-            "label_maps": why_maps,
-            "label_maps.radius": f"{RADIUS:g} times the Gaussian's width",
-            "options.label_weight": why_weight,
-            "architecture.n_conv_per_stage": "a stem of two convolutions, then residual blocks: "
-            + ("3 a stage, as published" if PRESETS[preset].residual else "1 a stage, as deep as the preset's stages"),
-        }
-        maps = tuple(m if m.value is not None else dataclasses.replace(m, radius=radius) for m in maps)
-        options = {"label_weight": weight}
-        return {NAME: dataclasses.replace(c, label_maps=maps, options=options, why={**c.why, **why})}
+        wanted, why = self.options.labels, "as demanded (--set labels)"
+        if wanted == "auto":
+            own = label_maps(fingerprint)[0][0].value is not None
+            wanted = "compare" if own else "off"
+            why = (
+                "most cases have label maps"
+                if own
+                else "regions drawn from landmarks are learnt only where --set labels=compare shows that cases gain"
+            )
+        chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
+        result: dict[str, Configuration] = {}
+        if wanted != "on":
+            result[NAME] = _plain(fingerprint, chosen, device, budget, spacing, f"{wanted}: {why}")
+        if wanted != "off":
+            result[WITH_LABELS] = _with_labels(fingerprint, chosen, device, budget, spacing, f"{wanted}: {why}")
+        return result
+
+
+def _plain(
+    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None, why: str
+) -> Configuration:
+    """Landmarks alone: without regions, their decoder and their half of the FDT."""
+    options = {"pseudo_label": False}
+    c = ApgaSearch(NAME, fingerprint, preset, device, budget, {"options": options}).configuration(given)
+    return dataclasses.replace(c, why={**c.why, "label_maps": why, "options.pseudo_label": why, **_why_blocks(preset)})
+
+
+def _with_labels(
+    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None, why: str
+) -> Configuration:
+    """Landmarks and regions."""
+    maps, why_maps = label_maps(fingerprint)
+    c = ApgaSearch(NAME, fingerprint, preset, device, budget, {"label_maps": maps}).configuration(given)
+    radius = float(f"{RADIUS * max(c.sigma):.4g}")
+    weight, why_weight = label_weight(c)
+    reasons = {
+        "label_maps": why_maps,
+        "label_maps.radius": f"{RADIUS:g} times the Gaussian's width",
+        "options.pseudo_label": why,
+        "options.label_weight": why_weight,
+        **_why_blocks(preset),
+    }
+    maps = tuple(m if m.value is not None else dataclasses.replace(m, radius=radius) for m in maps)
+    options = {"pseudo_label": True, "label_weight": weight}
+    return dataclasses.replace(c, label_maps=maps, options=options, why={**c.why, **reasons})
+
+
+def _why_blocks(preset: Preset) -> dict[str, str]:
+    blocks = "3 a stage, as published" if preset.residual else "1 a stage, as deep as the preset's stages"
+    return {"architecture.n_conv_per_stage": f"a stem of two convolutions, then residual blocks: {blocks}"}
 
 
 class ApgaSearch(Search):
@@ -156,9 +201,9 @@ class PublishedPlanner(Planner):
     ) -> dict[str, Configuration]:
         """See Planner. The preset does not matter. AutolmkError where the memory target is too small."""
         d = fingerprint.ndim
-        reach, why_reach = rules.extents_to_cover(fingerprint, (0.0,) * (3 if d == 3 else 1))
+        reach, why_reach = rules.extents_to_cover(fingerprint, (0.0,) * len(fingerprint.pose.rotation))
         step = tuple(float(s) for s in spacing) if spacing else rules.rounded([r / self.SIDE for r in reach])
-        normalization, why_normalization = rules.normalizations(fingerprint)
+        normalization = (Normalization("window"),) * len(fingerprint.channel_names)
         iterations = math.ceil(0.8 * fingerprint.n_cases / self.BATCH)
         everything = tuple(fingerprint.landmarks)
         configuration = Configuration(
@@ -171,28 +216,19 @@ class PublishedPlanner(Planner):
             windows=Windows("whole", 1.0),
             architecture=published_architecture(d),
             sigma=rules.rounded([self.SIGMA * s for s in step]),
-            augmentation=Augmentation((0.0,) * (3 if d == 3 else 1), (1.0, 1.0), (0.0,) * d, None, 0.0),
-            schedule=Schedule(self.EPOCHS, iterations, None, self.RATE, 0.0, 0.0, 0.1),
+            augmentation=unchanged(fingerprint),
+            schedule=Schedule(self.EPOCHS, iterations, None, self.RATE, 0.0, 0.0, 0.1, "apga"),
             shape_prior=False,
             label_maps=(LabelMap("all", everything, float(f"{RADIUS * self.SIGMA * max(step):.4g}")),),
             options={"parity": True},
             why={
                 **dict.fromkeys(("patch_size", "batch_size", "architecture", "sigma", "label_maps"), "as published"),
                 **dict.fromkeys(("windows", "augmentation", "shape_prior", "options.parity"), "as published"),
+                "augmentation.mirror_axis": "windows are not mirrored, as published",
                 "spacing": "as demanded" if spacing else f"{self.SIDE} voxels span {why_reach}",
-                "normalization": why_normalization,
+                "normalization": "as published: mean -+ 2 standard deviations of the voxels above 0 become 0 and 255",
                 "schedule": f"as published; an epoch sees 80 % of the cases once, {self.BATCH} at a time",
             },
         )
-        needed, budget = (
-            memory_of(fingerprint, configuration, device, self.BATCH),
-            usable_bytes(device, memory_target_gb),
-        )
-        if needed.total > budget:
-            raise AutolmkError(
-                "the published network does not fit the memory target",
-                found=f"{needed.total / GIB:.2g} GiB",
-                expected=f"at most {budget / GIB:.2g} GiB",
-                remedy="raise -gpu_memory_target, or plan apga, which fits its network to it",
-            )
+        require_memory(fingerprint, configuration, device, memory_target_gb)
         return {f"{NAME}_published": configuration}

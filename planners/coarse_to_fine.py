@@ -10,16 +10,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from autolmk import rules
-from autolmk.design import Search, cases_a_step, of_the_time
+from autolmk.design import LEAST_SIDE, Search, cases_a_step, of_the_time
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB
 from autolmk.networks.topology import topology, with_output_stride
 from autolmk.networks.unet import cumulative_strides
 from autolmk.placement import in_cubes
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planners.coarse_to_fine_published import PublishedPlanner as PublishedPlanner
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:
@@ -40,7 +42,16 @@ ROUNDS = 2  # looks, the second around the points of the first
 
 
 class CoarseToFinePlanner(Planner):
-    """Two configurations: `coarse_to_fine_coarse` and, after it, `coarse_to_fine`."""
+    """Two configurations: `coarse_to_fine_coarse` and, after it, `coarse_to_fine`; the latter alone, as one look at the
+    whole image, where the image fits one of its windows."""
+
+    @dataclass(frozen=True)
+    class Options(Planner.Options):
+        """coarse: what the coarse stage learns, heatmaps or coordinates. weights: of the fine stage, one network shared
+        by all landmarks, or an own one for each. auto: as the data suggests."""
+
+        coarse: Literal["auto", "heatmap", "coordinates"] = "auto"
+        weights: Literal["auto", "shared", "own"] = "auto"
 
     def plan(
         self,
@@ -53,14 +64,57 @@ class CoarseToFinePlanner(Planner):
     ) -> dict[str, Configuration]:
         """See Planner. spacing: of the fine stage."""
         chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
-        kind, why_kind = _coarse_kind(fingerprint)
-        coarse = Search(kind, fingerprint, chosen, device, budget).configuration(None)
-        if kind == "coordinates" and coarse.windows.kind != "whole":
-            why_kind = f"{why_kind}, but no window holds the whole image: heatmaps"
-            coarse = Search("heatmap", fingerprint, chosen, device, budget).configuration(None)
-        fine = _fine(fingerprint, chosen, device, budget, spacing)
-        coarse = dataclasses.replace(coarse, why={**coarse.why, "trainer": why_kind})
+        fine = _fine(fingerprint, chosen, device, budget, spacing, self.options.weights)
+        if self.options.coarse == "auto" and self.options.weights != "own" and not fine.windows.groups:
+            one = _one_look(fingerprint, chosen, device, budget, spacing, fine)
+            if one is not None:
+                return {NAME: one}
+        coarse = _coarse(fingerprint, chosen, device, budget, self.options.coarse)
         return {COARSE: of_the_time(coarse, COARSE_TIME), NAME: of_the_time(fine, 1 - COARSE_TIME)}
+
+
+def _one_look(
+    fingerprint: Fingerprint,
+    preset: Preset,
+    device: str,
+    budget: float,
+    given: Sequence[float] | None,
+    fine: Configuration,
+) -> Configuration | None:
+    """The fine stage as one look at the whole image, at its own spacing, where one of its windows holds that and memory
+    suffices; else None. A coarse stage would see no more than its windows do."""
+    reach, why_reach = rules.extents_to_cover(fingerprint, rules.rotation_range(fingerprint)[0])
+    sides = [n * s for n, s in zip(fine.patch_size, fine.spacing, strict=True)]
+    if any(r > side for r, side in zip(reach, sides, strict=True)):
+        return None
+    one = Search("heatmap", fingerprint, preset, device, budget).configuration(fine.spacing if given is None else given)
+    if one.windows.kind != "whole":
+        return None
+    extent = "x".join(f"{r:.4g}" for r in reach)
+    why = f"none: the image ({extent} {fingerprint.unit}, {why_reach}) fits one window of the fine stage"
+    return dataclasses.replace(one, why={**one.why, "previous_stage": why, "spacing": fine.why["spacing"]})
+
+
+def _coarse(fingerprint: Fingerprint, preset: Preset, device: str, budget: float, wanted: str) -> Configuration:
+    """As the heatmap method looks at the image, or with coordinates; `wanted`: which, or `auto`. AutolmkError where
+    coordinates are demanded, and no window that fits the memory holds the whole image."""
+    kind, why = _coarse_kind(fingerprint) if wanted == "auto" else (wanted, f"{wanted}, as demanded (--set coarse)")
+    search = Search(kind, fingerprint, preset, device, budget)
+    if wanted == "coordinates":  # it must see the whole image, however coarse
+        search.preset = dataclasses.replace(preset, whole_coarsening=math.inf)
+        search.coarsest = max(search.coarsest, max(search.reach) / LEAST_SIDE)
+    coarse = search.configuration(None)
+    if kind == "coordinates" and coarse.windows.kind != "whole":
+        if wanted == "coordinates":
+            raise AutolmkError(
+                "coordinates need one window that holds the whole image, and none fits the memory target",
+                found=f"a window of {coarse.patch_size} voxels at most",
+                expected=f"{' x '.join(f'{r:.4g}' for r in search.reach)} {fingerprint.unit}",
+                remedy="raise -gpu_memory_target, or plan with --set coarse=heatmap",
+            )
+        why = f"{why}, but no window holds the whole image: heatmaps"
+        coarse = Search("heatmap", fingerprint, preset, device, budget).configuration(None)
+    return dataclasses.replace(coarse, why={**coarse.why, "trainer": why})
 
 
 def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
@@ -74,13 +128,18 @@ def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
 
 
 def _fine(
-    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None
+    fingerprint: Fingerprint,
+    preset: Preset,
+    device: str,
+    budget: float,
+    given: Sequence[float] | None,
+    wanted: str = "auto",
 ) -> Configuration:
     three_d = int(fingerprint.ndim == 3)
     finest, why_spacing = rules.finest_spacing(fingerprint)
     spacing = rules.rounded(finest if given is None else given)
     normalization, why_normalization = rules.normalizations(fingerprint)
-    weights, why_weights = _weights(fingerprint)
+    weights, why_weights = _weights(fingerprint, wanted)
     architecture = _architecture(fingerprint, preset, spacing, three_d, weights)
     least = _window(fingerprint, spacing, architecture, LEAST[three_d])
     sigma, why_sigma = _sigma(fingerprint, spacing, architecture)
@@ -141,8 +200,10 @@ def _fine(
     )
 
 
-def _weights(fingerprint: Fingerprint) -> tuple[str, str]:
-    """`own` networks where landmarks are few and cases many, else one that is `shared`."""
+def _weights(fingerprint: Fingerprint, wanted: str) -> tuple[str, str]:
+    """`own` networks where landmarks are few and cases many, else one that is `shared`; or what is wanted."""
+    if wanted != "auto":
+        return wanted, f"{wanted}, as demanded (--set weights)"
     cases, landmarks = fingerprint.n_cases, len(fingerprint.landmarks)
     own = cases >= OWN_CASES and landmarks <= OWN_LANDMARKS
     return "own" if own else "shared", (

@@ -20,6 +20,7 @@ from autolmk.memory import GIB
 from autolmk.networks.topology import SMALLEST, Topology, topology
 from autolmk.placement import MARGIN, in_cubes
 from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planners.global_to_local_published import PublishedPlanner as PublishedPlanner
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:

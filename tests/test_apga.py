@@ -24,7 +24,7 @@ from autolmk.memory import random_batch
 from autolmk.networks.apga import APGA, LandmarkPath, build_apga, heads_of, published_architecture
 from autolmk.networks.unet import Head
 from autolmk.planner import PRESETS, draft_plans, memory_of, plan_dataset, usable_bytes
-from autolmk.planners.apga import ApgaPlanner, PublishedPlanner, label_groups, label_maps
+from autolmk.planners.apga import ApgaPlanner, label_groups, label_maps
 from autolmk.plans import Configuration, LabelMap, Plans, replace_configuration
 from autolmk.serialization import to_json
 from autolmk.testing import check_trainer
@@ -343,18 +343,20 @@ def test_squared_error_is_zero_for_its_own_gaussians_alone() -> None:
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
-def plan(fingerprint: Fingerprint, **arguments: Any) -> Plans:
+def plan(fingerprint: Fingerprint, labels: str = "auto", **arguments: Any) -> Plans:
     arguments = {"preset": "XS", "device": "cpu", **arguments}
-    return plan_dataset(fingerprint, {"apga": ApgaPlanner()}, plans_name="autolmkPlans", **arguments)
+    planners = {"apga": ApgaPlanner({"labels": labels})}
+    return plan_dataset(fingerprint, planners, plans_name="autolmkPlans", **arguments)
 
 
 MADE: dict[str, Configuration] = {}
 
 
 def planned(fingerprint: Fingerprint = BASE, **arguments: Any) -> Configuration:
+    """That which learns regions."""
     key = str((to_json(fingerprint), arguments))
     if key not in MADE:
-        MADE[key] = plan(fingerprint, **arguments).configurations["apga"]
+        MADE[key] = plan(fingerprint, "on", **arguments).configurations["apga_labels"]
     return MADE[key]
 
 
@@ -415,6 +417,33 @@ def test_own_label_maps_take_the_place_of_groups() -> None:
     assert memory_of(BASE, c, "cpu", c.batch_size).total <= usable_bytes("cpu", PRESETS["XS"].memory_gb)
 
 
+def test_regions_are_learnt_where_they_are_compared_and_off_else() -> None:
+    own = dataclasses.replace(BASE, label_maps=40, label_values={"1": 40})
+    for labels, fingerprint, names in (
+        ("auto", BASE, ["apga"]),
+        ("auto", own, ["apga", "apga_labels"]),
+        ("off", own, ["apga"]),
+        ("on", BASE, ["apga_labels"]),
+        ("compare", BASE, ["apga", "apga_labels"]),
+    ):
+        assert list(plan(fingerprint, labels).configurations) == names
+    both = plan(BASE, "compare").configurations
+    plain, regions = both["apga"], both["apga_labels"]
+    assert (plain.options["pseudo_label"], plain.label_maps) == (False, ())
+    assert regions.options["pseudo_label"] and len(regions.label_maps) == 1
+    assert "--set labels=compare" in plan(BASE).configurations["apga"].why["label_maps"]
+    plans = draft_plans(BASE, {"plain": plain}, device="cpu")
+    assert set(ApgaTrainer(plans, plain).build_network().branches) == {"landmarks"}  # type: ignore[arg-type]
+    with pytest.raises(AutolmkError, match="'auto', 'off', 'on', 'compare'"):
+        ApgaPlanner({"labels": "maybe"})
+
+
+def test_plans_that_say_nothing_of_regions_learn_them_as_before() -> None:
+    old = dataclasses.replace(planned(), options={"label_weight": 0.3})
+    network = ApgaTrainer(draft_plans(BASE, {"old": old}, device="cpu"), old).build_network()
+    assert isinstance(network, APGA) and set(network.branches) == {"landmarks", "labels"}
+
+
 def test_every_number_has_a_reason_and_plans_fit_their_memory() -> None:
     c = planned()
     assert {"label_maps", "label_maps.radius", "options.label_weight", "architecture.n_conv_per_stage"} <= set(c.why)
@@ -426,16 +455,3 @@ def test_residual_presets_are_as_deep_as_published() -> None:
     little, much = planned(), planned(preset="L", device="cuda")
     assert set(little.architecture.n_conv_per_stage[1:]) == {1} and set(much.architecture.n_conv_per_stage[1:]) == {3}
     assert much.architecture.residual and little.architecture.residual
-
-
-def test_the_published_plan_is_the_published_network() -> None:
-    found = PublishedPlanner().plan(BASE, preset="M", device="cuda", memory_target_gb=40.0)["apga_published"]
-    assert (found.patch_size, found.batch_size, found.options) == ((128,) * 3, 2, {"parity": True})
-    assert [g / s for g, s in zip(found.sigma, found.spacing, strict=True)] == pytest.approx([5.0] * 3)
-    six = dataclasses.replace(BASE, landmarks=BASE.landmarks[:6])
-    found = PublishedPlanner().plan(six, preset="M", device="cuda", memory_target_gb=40.0)["apga_published"]
-    with torch.device("meta"):
-        network = ApgaTrainer(draft_plans(six, {"c": found}, device="cuda"), found).build_network()
-    assert n_parameters(network) == 17_598_190
-    with pytest.raises(AutolmkError, match="does not fit the memory target"):
-        PublishedPlanner().plan(BASE, preset="XS", device="cpu", memory_target_gb=0.3)

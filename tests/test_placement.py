@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -167,6 +168,23 @@ def test_few_held_out_cases_give_gaussian_errors_within_the_window() -> None:
     assert np.std(wide) == pytest.approx(24 / 6, rel=0.1)  # the plan's jitter, a sixth of the side
     narrow = simulate(rng, truth, frame, configuration(), Placement((24, 24, 24), 0.1))
     assert np.std(narrow) == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.parametrize(("drawn", "deviation"), [("gaussian", 1 / 6), ("uniform", 12**-0.5)])
+def test_published_windows_lie_as_the_plan_says_whatever_was_measured(drawn: Any, deviation: float) -> None:
+    """N(0, L / 6) an axis, or a landmark anywhere in its window: of each axis's own side."""
+    errors = np.random.default_rng(0).normal(0, 20, (5, 9, 3))
+    placement = held_out(errors, dataclasses.replace(STRAIGHT, drawn=drawn), poses=False)
+    assert (placement.side, placement.sigma, placement.errors) == ((64, 64, 64), (), ())
+    windows = dataclasses.replace(STRAIGHT, drawn=drawn)
+    plan = dataclasses.replace(configuration(windows), spacing=(3.0, 1.0, 1.0))
+    frame = Frame(np.eye(3), np.eye(3)[:, ::-1], 1.0, np.full((4000, 3), np.nan))
+    full = tuple(tuple((30.0,) * 3 for _ in NAMES) for _ in range(5))
+    measured = Placement((8, 24, 32), 0.1, full)
+    off = simulate(np.random.default_rng(0), np.zeros((4000, 3)), frame, plan, measured)
+    sides = np.array([32.0, 24.0, 24.0])  # mm, axes x, y, z
+    np.testing.assert_allclose(off.std(axis=0) / sides, deviation, rtol=0.05)
+    assert drawn != "uniform" or (np.abs(off) <= sides / 2).all()
 
 
 def held_out(errors: FloatArray, windows: Windows, poses: bool = True) -> Placement:

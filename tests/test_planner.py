@@ -124,13 +124,14 @@ THE_SAME_EVERYWHERE = {  # of the method, or of all presets
     "windows.low_pass",
     "schedule.weight_decay",
     "schedule.validation_share",
+    "schedule.rate",
     "label_maps",
     "previous_stage",
     "options",
     "why",
 }
 OF_WINDOWS_A_LANDMARK = {
-    f"windows.{name}" for name in ("per_sample", "pose", "rounds", "jitter", "least_side", "groups")
+    f"windows.{name}" for name in ("per_sample", "pose", "rounds", "jitter", "least_side", "groups", "drawn", "search")
 }
 
 

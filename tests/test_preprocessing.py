@@ -259,6 +259,18 @@ def test_declared_padding_reaches_the_normalisation() -> None:
     assert untold.array[0, 8:].std() < 0.3
 
 
+def test_the_published_window_is_two_deviations_of_what_is_above_zero() -> None:
+    """mean -+ 2 SD of the voxels above 0 become 0 and 255: of 10 and 30 these are 0 and 40."""
+    channel = np.array([[0.0, 10.0, 30.0], [-5.0, 10.0, 30.0]], dtype=np.float32)
+    found = normalize(channel, Normalization("window"))
+    assert np.allclose(found, [[0.0, 63.75, 191.25], [0.0, 63.75, 191.25]], atol=1e-4) and found.dtype == np.float32
+    bright = np.append(np.full(99, 10.0), 1e4).astype(np.float32)
+    assert normalize(bright, Normalization("window")).max() == pytest.approx(255.0)
+    below = normalize(channel - 40, Normalization("window"))  # nothing is above 0: all voxels count
+    assert below.min() >= 0 and below.max() <= 255 and np.ptp(below) > 50
+    assert np.isfinite(normalize(np.full((5, 5), 7.0, dtype=np.float32), Normalization("window"))).all()
+
+
 def test_fill_is_the_border_median() -> None:
     channel = np.full((9, 9, 9), 5.0, dtype=np.float32)
     channel[1:-1, 1:-1, 1:-1] = 100

@@ -312,6 +312,20 @@ def test_members_look_each_in_its_own_place_and_are_fused() -> None:
     np.testing.assert_allclose(both.candidates[:, 0], points, atol=0.06)
 
 
+def test_a_plan_may_forbid_the_search() -> None:
+    """One look, as published: what its window does not show stays where the stage before saw it."""
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark", search=False))
+    points = anatomy(geometry)
+    wrong = points.copy()
+    wrong[0] += 15.0
+    found = look(scene(geometry, points), first(wrong, plans), plans, shape=ANATOMY[:, :2])
+    assert found.looks == 1 + FEW
+    np.testing.assert_allclose(found.candidates[0, 0], wrong[0], atol=1e-6)
+    searching = staged_plans(2, Windows("landmark"))
+    again = look(scene(geometry, points), first(wrong, searching), searching, shape=ANATOMY[:, :2])
+    assert again.looks > 1 + FEW
+
+
 def test_what_cannot_be_used_is_said() -> None:
     geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
     points = anatomy(geometry)

@@ -18,7 +18,7 @@ from autolmk.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from autolmk.codecs.slices import Group, SliceCodec, SliceTarget
 from autolmk.landmarks import Status
 from autolmk.losses import balanced, spatial_cross_entropy, weighted
-from autolmk.networks.resnet import ResNet
+from autolmk.networks.resnet import Norm, PublishedResNet, ResNet
 from autolmk.networks.unet import check_sides
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, SharedUNet
 from autolmk.trainer import Trainer
@@ -30,28 +30,31 @@ class CoordinateTrainer(Trainer):
     @dataclass(frozen=True)
     class Options(Trainer.Options):
         """beta: voxels below which an error counts quadratically. presence_weight: of the loss that says whether a
-        landmark is in the window."""
+        landmark is in the window; 0: nothing says so, coordinates are all that is learnt, as published. norm: see
+        `networks.resnet`; `published`: ResNet as published, with batch norm."""
 
         beta: float = 1.0
         presence_weight: float = 0.1
+        norm: Norm = "instance"
 
         def __post_init__(self) -> None:
-            if not (self.beta > 0 and self.presence_weight > 0):
-                raise ValueError("beta and presence_weight must be above 0")
+            if not (self.beta > 0 and self.presence_weight >= 0):
+                raise ValueError("beta must be above 0 and presence_weight 0 or more")
 
     options: Options
 
     def build_network(self) -> nn.Module:
-        """Residual network (B, C, *patch) -> (B, L, D + 1)."""
+        """Residual network (B, C, *patch) -> (B, L, D + 1), without presence (B, L, D)."""
         c, ndim = self.configuration, len(self.configuration.patch_size)
         check_sides(c.architecture, c.patch_size)
-        outputs = self.n_landmarks * (ndim + 1)
-        network = ResNet(c.architecture, self.n_channels, outputs, ndim)
-        return nn.Sequential(network, nn.Unflatten(1, (self.n_landmarks, ndim + 1)))
+        each = ndim + (self.options.presence_weight > 0)
+        kind = PublishedResNet if self.options.norm == "published" else ResNet
+        network = kind(c.architecture, self.n_channels, self.n_landmarks * each, ndim)
+        return nn.Sequential(network, nn.Unflatten(1, (self.n_landmarks, each)))
 
     def build_codec(self) -> CoordinateCodec:
         """Points as coordinates of the window."""
-        return CoordinateCodec(self.configuration.patch_size)
+        return CoordinateCodec(self.configuration.patch_size, self.options.presence_weight > 0)
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
         """Smooth L1 of the coordinates of present landmarks inside the window; cross-entropy of "in this window",
@@ -61,8 +64,10 @@ class CoordinateTrainer(Trainer):
         beta = 2 * options.beta / torch.tensor(patch, dtype=torch.float32, device=output.device)
         holding = (status == Status.PRESENT) & (target.places.abs() <= 1).all(-1)
         places = target.places.masked_fill(~holding[..., None], 0.0).to(output.dtype)
-        error = (output[..., :-1] - places).abs()
+        error = (output[..., : len(patch)] - places).abs()
         smooth = torch.where(error < beta, error.square() / (2 * beta), error - beta / 2).mean(-1)
+        if options.presence_weight == 0:
+            return {"place": _mean(smooth, holding)}
         weight, offset = balanced(holding, status, target.share)
         logits = output[..., -1] + offset.to(output.dtype)
         presence = F.binary_cross_entropy_with_logits(logits, holding.to(output.dtype), reduction="none")
@@ -109,7 +114,7 @@ class FineTrainer(Trainer):
         if c.windows.per_sample is not None:
             raise ValueError(
                 f"options.weights {options.weights!r} with correlated {options.correlated} takes the windows of all "
-                f"landmarks, windows.per_sample null, got {c.windows.per_sample}"
+                f"landmarks, windows.per_sample null, got {c.windows.per_sample}: plan with --set weights=own"
             )
         if not options.correlated:
             return OwnUNets(c.architecture, self.n_channels, self.n_landmarks, ndim)

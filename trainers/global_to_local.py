@@ -7,6 +7,7 @@ fingerprint. Noothout et al., IEEE Transactions on Medical Imaging 2020.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,18 +29,24 @@ from autolmk.trainer import Trainer
 class CellOptions(Trainer.Options):
     """Of both stages. voting: how cells' votes are weighted, a rule of `codecs.cells.RULES`, or that which suits the
     held-out cases best. losses: see `cell_losses`; with those published each cell is asked by itself whether it holds
-    a landmark. class_weight: of the classification loss against that of displacements. norm: see `networks.cells`.
-    n_candidates: places kept a landmark and window."""
+    a landmark. class_weight: of the classification loss near against that of displacements. alpha: the same of the
+    published losses; None: as many as a network has landmarks, about as published. norm: see `networks.cells`.
+    optimizer: AdamW, or AMSGrad (Reddi et al., ICLR 2018) as published. n_candidates: places kept a landmark and
+    window."""
 
     voting: Literal["measured"] | Voting = "measured"
     losses: Literal["near", "published"] = "near"
     class_weight: float = 0.1
+    alpha: float | None = None
     norm: Norm = "group"
+    optimizer: Literal["adamw", "amsgrad"] = "adamw"
     n_candidates: int = 5
 
     def __post_init__(self) -> None:
         if not self.class_weight > 0 or self.n_candidates < 1:
             raise ValueError("class_weight must be above 0 and n_candidates 1 or more")
+        if self.alpha is not None and not self.alpha > 0:
+            raise ValueError("alpha must be above 0, or null")
 
 
 class GlobalTrainer(Trainer):
@@ -62,7 +69,11 @@ class GlobalTrainer(Trainer):
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
         """See `cell_losses`."""
-        return cell_losses(output, target, status, self.options)
+        return cell_losses(output, target, status, self.options, self.n_landmarks)
+
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The options' own."""
+        return amsgrad(parameters, self) if self.options.optimizer == "amsgrad" else super().build_optimizer(parameters)
 
 
 class LocalTrainer(Trainer):
@@ -92,6 +103,18 @@ class LocalTrainer(Trainer):
         """See `cell_losses`."""
         return cell_losses(output, target, status, self.options)
 
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The options' own."""
+        return amsgrad(parameters, self) if self.options.optimizer == "amsgrad" else super().build_optimizer(parameters)
+
+
+def amsgrad(parameters: Iterable[nn.Parameter], trainer: Trainer) -> torch.optim.Optimizer:
+    """Adam in the AMSGrad variant, at the plan's learning rate; weight decay as L2 penalty."""
+    schedule = trainer.configuration.schedule
+    return torch.optim.Adam(
+        list(parameters), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, amsgrad=True
+    )
+
 
 def cell_codec(configuration: Configuration, options: CellOptions) -> CellCodec:
     """A cell spans the product of the network's strides."""
@@ -105,16 +128,17 @@ def cell_codec(configuration: Configuration, options: CellOptions) -> CellCodec:
     )
 
 
-def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOptions) -> dict[str, Tensor]:
+def cell_losses(
+    output: Tensor, target: Target, status: Tensor, options: CellOptions, landmarks_a_network: int = 1
+) -> dict[str, Tensor]:
     """Mean absolute error of logarithmic displacements over the cells, of present landmarks; weighted cross-entropy of
     "in this cell", of landmarks that are present or absent. 0 where there is none.
 
     output: (B, L, 1 + D, *O). An absent landmark is in no cell and has no displacement; an unknown one is masked.
     `near`: a cell r cells off counts (1 + r)^-D, so that every doubling of the distance counts alike and votes are
-    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0. `published`:
-    all cells count alike, in both losses; cross-entropies are summed over the N cells, so that class_weight means the
-    same (the paper's mean weighs 1 / N). In both, windows that hold a landmark and others weigh as `balanced` says,
-    which changes nothing where one kind alone occurs.
+    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0, in which
+    windows that hold a landmark and others weigh as `balanced` says; times class_weight. `published`, as Noothout et
+    al.: mean |t_hat - t| + alpha * binary cross-entropy, both means over all cells; alpha None: `landmarks_a_network`.
     """
     assert isinstance(target, CellTarget)
     logits, near = output[:, :, 0].flatten(2), options.losses == "near"
@@ -125,15 +149,17 @@ def cell_losses(output: Tensor, target: Target, status: Tensor, options: CellOpt
         away = away + (displacement(wanted) / size).square().to(output.dtype).view(shape)
     weight = ((1 + away.sqrt()) ** -len(target.cell_size) if near else torch.ones_like(away)).flatten(2)
     apart = (weight * error.flatten(2)).sum(2) / weight.sum(2) / len(target.cell_size)
-    held = target.cells >= 0
+    held, known = target.cells >= 0, status != Status.UNKNOWN
     weights, offset = balanced(held, status, target.share)
-    logits = logits + offset.to(logits.dtype)[..., None]
+    if near:
+        logits = logits + offset.to(logits.dtype)[..., None]
     own = torch.where(held, logits.gather(2, target.cells.clamp(min=0)[..., None])[..., 0], 0.0)
     if near:
         entropy = torch.cat([logits, torch.zeros_like(logits[..., :1])], 2).logsumexp(2) - own
+        classes = options.class_weight * weighted(entropy, weights)
     else:
-        entropy = F.softplus(logits).sum(2) - own
-    classes = options.class_weight * weighted(entropy, weights)
+        alpha = landmarks_a_network if options.alpha is None else options.alpha
+        classes = alpha * mean_of((F.softplus(logits).sum(2) - own) / logits.shape[2], known)
     return {"displacement": mean_of(apart, status == Status.PRESENT), "class": classes}
 
 

@@ -90,6 +90,24 @@ def option(parser: Parser, *names: str, **settings: Any) -> None:
             parser.spellings.setdefault(twin, name)  # -c and --c may be declared to be two options
 
 
+def setting(text: str) -> tuple[str, Any]:
+    """(key, value) of KEY=VALUE; a value that is no JSON is a text. AutolmkError without a key."""
+    import json
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise AutolmkError(
+            "--set needs KEY=VALUE",
+            found=text,
+            expected="such as schedule.learning_rate=1e-4",
+            remedy="write KEY=VALUE without spaces",
+        )
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
 def add_folders(parser: Parser) -> None:
     """--raw, --preprocessed and --results."""
     for name in ("raw", "preprocessed", "results"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run, setting
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
 
 if TYPE_CHECKING:
+    from autolmk.planner import Planner
     from autolmk.plans import Configuration, Plans
     from autolmk.trainer import Trainer
 
@@ -44,6 +46,10 @@ def add_planning(result: Parser) -> None:
         default=None,
         help="methods, or file.py:Class, or module:Class; default: all shipped methods",
     )
+    option(
+        result, "--set", action="append", metavar="KEY=VALUE",
+        help="an option of a planner, such as weights=own; may be repeated",
+    )  # fmt: skip
     option(result, "--preset", default=None, help=f"{', '.join(PRESETS)}; XS without CUDA and M with it if omitted")
     option(result, "-gpu_memory_target", type=float, default=None, help="GiB that training may take; else the preset's")
     option(
@@ -65,7 +71,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
     from autolmk.errors import AutolmkError
     from autolmk.fingerprint import FILE_NAME, Fingerprint
     from autolmk.planner import plan_dataset
-    from autolmk.registry import PLANNERS, label, planner_class
+    from autolmk.registry import PLANNERS
 
     folder = folders.preprocessed / name
     if not (folder / FILE_NAME).is_file():
@@ -77,7 +83,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
         )
     plans = plan_dataset(
         Fingerprint.load(folder / FILE_NAME),
-        {label(planner): planner_class(planner)() for planner in args.planner or PLANNERS},
+        planners(args.planner or tuple(PLANNERS), args.set or ()),
         plans_name=args.overwrite_plans_name,
         device=device_type(args.device),
         preset=args.preset,
@@ -92,6 +98,33 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
         print(f"{configuration_name}: {expected_time(plans, configuration)}")
     print(f"plans and the reasons for every number: {folders.preprocessed.describe(file)}")
     return plans
+
+
+def planners(names: Sequence[str], settings: Sequence[str]) -> dict[str, Planner]:
+    """name -> planner; each setting goes to the planners that know its key. AutolmkError where none does, or for a
+    value that there is not; both name what there is."""
+    import dataclasses
+
+    from autolmk.errors import AutolmkError
+    from autolmk.registry import label, planner_class
+    from autolmk.serialization import near
+
+    alike = Counter(map(label, dict.fromkeys(names)))  # classes of several modules may share a name
+    classes = {label(name) if alike[label(name)] == 1 else name: planner_class(name) for name in names}
+    known = {name: [f.name for f in dataclasses.fields(cls.Options)] for name, cls in classes.items()}
+    values = dict(map(setting, settings))
+    for key in values:
+        if not any(key in keys for keys in known.values()):
+            offered = [f"{', '.join(keys)} ({name})" for name, keys in known.items() if keys]
+            raise AutolmkError(
+                f"--set: no planner has an option {key!r}{near(key, [k for keys in known.values() for k in keys])}",
+                found=f"planners {', '.join(classes)}",
+                expected="; ".join(offered) or "none: these planners have no options",
+                remedy="correct the key, or choose another planner with -pl; options of trainers and values of the "
+                "configuration are set when training: autolmk_train --set",
+            )
+    chosen = {name: {key: value for key, value in values.items() if key in known[name]} for name in classes}
+    return {name: cls(chosen[name]) if chosen[name] else cls() for name, cls in classes.items()}
 
 
 def device_type(given: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.errors import AutolmkError
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
@@ -231,22 +232,9 @@ def _trainer(plans: Plans, name: str, specification: str | None, settings: Seque
 
 def _apply(configuration: dict[str, Any], setting: str) -> None:
     """KEY=VALUE: KEY is a path into the configuration, or, where it has no such key, an option of the trainer."""
-    import json
-
     from autolmk.serialization import near
 
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise AutolmkError(
-            "--set needs KEY=VALUE",
-            found=setting,
-            expected="such as schedule.learning_rate=1e-4",
-            remedy="write KEY=VALUE without spaces",
-        )
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
+    key, value = parsed_setting(setting)
     *path, last = key.split(".")
     if not path and last not in configuration:
         path = ["options"]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from autolmk.codecs.balance import Shares
@@ -27,12 +28,13 @@ class CoordinateTarget(Target):
 class CoordinateCodec(Codec):
     """Output (B, L, D + 1): D coordinates and the logit of "in this window". One candidate a landmark.
 
-    patch_size: (D,) input voxels.
+    patch_size: (D,) input voxels. presence: whether there is that logit; else outputs are (B, L, D), and every landmark
+    is taken to be in the window, at even odds.
     """
 
-    def __init__(self, patch_size: Sequence[int]) -> None:
+    def __init__(self, patch_size: Sequence[int], presence: bool = True) -> None:
         super().__init__()
-        self.patch_size = tuple(patch_size)
+        self.patch_size, self.presence = tuple(patch_size), presence
         self.shares = Shares()
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CoordinateTarget:
@@ -43,7 +45,7 @@ class CoordinateCodec(Codec):
 
     def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """The output itself, (B, L, D + 1) float32: coordinates and log-odds may both be averaged."""
-        return output.float()
+        return output.float() if self.presence else F.pad(output.float(), (0, 1))
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
         """See Codec."""

@@ -141,7 +141,7 @@ def load_plans(request: Request) -> Plans | None:
     differing = []
     if request.preset is not None and request.preset != plans.preset:
         differing.append(f"preset {plans.preset}, asked for is {request.preset}")
-    lacking = [label(p) for p in request.planner or () if label(p) not in plans.planner.replace(",", " ").split()]
+    lacking = [label(p) for p in request.planner or () if label(p) not in map(label, plans.planner.split(","))]
     if lacking:
         differing.append(f"planners {plans.planner}, asked for is {', '.join(lacking)}")
     if differing:

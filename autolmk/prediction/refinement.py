@@ -145,7 +145,7 @@ class _Looks:
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
         assert seen is not None
-        return self._search(points, middles, seen, frame) if search else seen
+        return self._search(points, middles, seen, frame) if search and self.windows.search else seen
 
     def _surer(self, seen: Seen, wider: Seen | None) -> Seen:
         """What a look saw, or where it calls a landmark elsewhere that a look at wider voxels saw, that look's."""

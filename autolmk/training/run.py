@@ -105,7 +105,9 @@ class Run:
     def step(self, batch: Mapping[str, Any]) -> None:
         """One optimizer step on `loading`'s batch. AutolmkError where the loss is not finite."""
         progress = self.progress() if self.iteration else 0.0  # the first step counts, also where time is over already
-        factor = learning_rate_factor(progress, self.iteration, self.limits.iterations)
+        factor = learning_rate_factor(
+            progress, self.iteration, self.limits.iterations, self.trainer.configuration.schedule.rate
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
