@@ -26,13 +26,14 @@ import numpy.typing as npt
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import producer
 
+from autolmk.digest import preprocessing_digest
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import FloatImage
 from autolmk.label_maps import Labels
 from autolmk.parallel import die_with_parent
 from autolmk.placement import Frame, Placement, Shape, frame_of
-from autolmk.plans import Configuration, Plans, preprocessing_digest
+from autolmk.plans import Configuration, Plans
 from autolmk.sampling import Sample, draw_window, sample, sample_landmarks
 from autolmk.store import REMEDY, Store, StoredCase
 

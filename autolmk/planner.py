@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolmk import rules
+from autolmk import window_rules
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB, MemoryEstimate, training_bytes
 from autolmk.plans import Configuration, Plans, SliceGroup
@@ -112,7 +112,7 @@ def plan_dataset(
     chosen, target = _demanded(device, preset, memory_target_gb)
     _check(fingerprint, spacing)
     configurations: dict[str, Configuration] = {}
-    groups, why_groups = rules.slice_groups(fingerprint)
+    groups, why_groups = window_rules.slice_groups(fingerprint)
     unsuited: dict[str, str] = {}
     for name, planner in planners.items():
         try:
@@ -234,7 +234,7 @@ def draft_plans(
         device=device,
         memory_target_gb=memory_target_gb,
         configurations=dict(configurations),
-        co_slice_groups=rules.slice_groups(fingerprint)[0],
+        co_slice_groups=window_rules.slice_groups(fingerprint)[0],
         why=dict(why or {}),
     )
 

@@ -6,14 +6,13 @@ All lists along image axes are in array order (z, y, x) of canonical orientation
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from autolmk.digest import digest
 from autolmk.errors import AutolmkError
 from autolmk.paths import plain_name
 from autolmk.serialization import from_json, near, read_json, to_json, write_json
@@ -377,27 +376,6 @@ def _contradiction(plans: Plans) -> str | None:
         if unknown:
             return f"{field_name}: {', '.join(unknown)}, which are no landmarks"
     return None
-
-
-PREPROCESSING_KEYS = ("spacing", "normalization")
-
-
-def preprocessing_digest(plans: Plans, configuration: Configuration) -> str:
-    """Of the part of the plans that preprocessed data depends on."""
-    part = {key: getattr(configuration, key) for key in PREPROCESSING_KEYS}
-    return digest({**part, "landmarks": plans.landmarks, "channels": plans.channel_names, "version": plans.version})
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 of canonical JSON, first 16 hexadecimal digits; keys named `why` do not count."""
-
-    def strip(v: Any) -> Any:
-        if isinstance(v, dict):
-            return {k: strip(w) for k, w in v.items() if k != "why"}
-        return [strip(w) for w in v] if isinstance(v, list) else v
-
-    text = json.dumps(strip(to_json(dict(value))), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def replace_configuration(plans: Plans, name: str, **changes: Any) -> Plans:

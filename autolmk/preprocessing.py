@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from autolmk.atomic import refuse_link, remove_leftovers
+from autolmk.digest import digest, preprocessing_digest
 from autolmk.errors import AutolmkError, counted
 from autolmk.foreground import VERSION as FOREGROUND_VERSION
 from autolmk.foreground import find_foreground
@@ -23,7 +24,7 @@ from autolmk.image import FloatImage, Image, border
 from autolmk.imageio import files_of
 from autolmk.locks import exclusive
 from autolmk.parallel import default_workers, map_cases
-from autolmk.plans import Configuration, Normalization, Plans, digest, preprocessing_digest
+from autolmk.plans import Configuration, Normalization, Plans
 from autolmk.serialization import make_folder, write_json
 from autolmk.store import Store, StoredCase
 

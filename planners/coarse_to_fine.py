@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from autolmk import rules
+from autolmk import rules, window_rules
 from autolmk.design import LEAST_SIDE, Search, cases_a_step, of_the_time
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB
@@ -84,7 +84,8 @@ def _one_look(
     """The fine stage as one look at the whole image, at its own spacing, where one of its windows holds that and memory
     suffices; else None. A coarse stage would see no more than its windows do."""
     reach, why_reach = rules.extents_to_cover(fingerprint, rules.rotation_range(fingerprint)[0])
-    sides = [n * s for n, s in zip(fine.patch_size, fine.spacing, strict=True)]
+    multiple = cumulative_strides(fine.architecture.strides)[-1]  # windows are rounded down to it
+    sides = [(n + m) * s for n, m, s in zip(fine.patch_size, multiple, fine.spacing, strict=True)]
     if any(r > side for r, side in zip(reach, sides, strict=True)):
         return None
     one = Search("heatmap", fingerprint, preset, device, budget).configuration(fine.spacing if given is None else given)
@@ -144,7 +145,7 @@ def _fine(
     least = _window(fingerprint, spacing, architecture, LEAST[three_d])
     sigma, why_sigma = _sigma(fingerprint, spacing, architecture)
     windows, why_windows = _windows(fingerprint, three_d, weights, least)
-    augmentation, why_augmentation = rules.window_augmentation(
+    augmentation, why_augmentation = window_rules.window_augmentation(
         fingerprint, spacing, windows.least_side or (), windows.pose
     )
     iterations, why_iterations = rules.iterations_per_epoch(
@@ -215,8 +216,8 @@ def _weights(fingerprint: Fingerprint, wanted: str) -> tuple[str, str]:
 def _windows(
     fingerprint: Fingerprint, three_d: int, weights: str, least: tuple[int, ...]
 ) -> tuple[Windows, dict[str, str]]:
-    pose, why_pose = rules.pose_windows(fingerprint)
-    groups, why_groups = rules.slice_groups(fingerprint)
+    pose, why_pose = window_rules.pose_windows(fingerprint)
+    groups, why_groups = window_rules.slice_groups(fingerprint)
     together = weights == "own" or len(groups) > 0
     each = None if together else WINDOWS[three_d]
     return Windows("landmark", 1.0, each, pose, ROUNDS, least_side=least, groups=groups, low_pass="crossed"), {
@@ -237,7 +238,7 @@ def _architecture(
     fingerprint: Fingerprint, preset: Preset, spacing: Sequence[float], three_d: int, weights: str
 ) -> Architecture:
     """For the shortest windows; as much deeper as they are more voxels along an axis than windows of cubes."""
-    most = rules.longest_window(fingerprint, spacing, (1,) * len(spacing))[0]
+    most = window_rules.longest_window(fingerprint, spacing, (1,) * len(spacing))[0]
     voxels = [max(rules.SMALLEST, min(n)) for n in zip(in_cubes(LEAST[three_d], spacing), most, strict=True)]
     deeper = max(0, round(math.log2(max(voxels) / LEAST[three_d])))
     shape = topology(voxels, spacing, STAGES[three_d] + deeper)
@@ -256,7 +257,7 @@ def _architecture(
 def _window(fingerprint: Fingerprint, spacing: Sequence[float], architecture: Architecture, n: int) -> tuple[int, ...]:
     """(D,) voxels of a window of n cubes a side: the nearest multiples of the strides, no larger than the image."""
     multiple = cumulative_strides(architecture.strides)[-1]
-    most = rules.longest_window(fingerprint, spacing, multiple)[0]
+    most = window_rules.longest_window(fingerprint, spacing, multiple)[0]
     wanted = [max(rules.SMALLEST, round(v / m) * m) for v, m in zip(in_cubes(n, spacing), multiple, strict=True)]
     return tuple(min(pair) for pair in zip(wanted, most, strict=True))
 
@@ -315,7 +316,7 @@ def _largest(
         if patch != longest.patch_size and memory_of(fingerprint, wider, device, 1).total > budget:
             break
         longest = wider
-    bound = rules.longest_window(fingerprint, draft.spacing, (1,) * fingerprint.ndim)[1]
+    bound = window_rules.longest_window(fingerprint, draft.spacing, (1,) * fingerprint.ndim)[1]
     return longest, (
         f"the longest side that training may choose: at most {MOST[three_d]} voxels, of one length along all axes, "
         f"{bound}, and what fits the memory target"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autolmk import rules
+from autolmk import rules, window_rules
 from autolmk.design import Design, cases_a_step, of_the_time, schedule_for
 from autolmk.networks.resnet import resnet34
 from autolmk.networks.topology import topology
@@ -100,14 +100,14 @@ def _fine(
     finest, why_spacing = rules.finest_spacing(fingerprint)
     step = rules.rounded(finest if given is None else given)
     normalization, why_normalization = rules.normalizations(fingerprint)
-    groups, why_groups = rules.slice_groups(fingerprint)
+    groups, why_groups = window_rules.slice_groups(fingerprint)
     voxels = [
         min(math.ceil(SIDE * min(step) / s - 1e-6), max(1, math.ceil(e / s - 1e-6)))
         for s, e in zip(step, fingerprint.max_extent, strict=True)
     ]
     shape = topology(voxels, step, STAGES)
     patch = shape.fitting(voxels)
-    augmentation, why_augmentation = rules.window_augmentation(fingerprint, step, patch, False)
+    augmentation, why_augmentation = window_rules.window_augmentation(fingerprint, step, patch, False)
     schedule, why_schedule = _schedule(fingerprint, preset)
     n = len(shape.strides)
     draft = Configuration(

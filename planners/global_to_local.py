@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autolmk import rules
+from autolmk import rules, window_rules
 from autolmk.design import FINE_STEP, Design, Search, cases_a_step, first_true, of_the_time
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB
@@ -256,13 +256,13 @@ class _Local:
         in mm along each axis, within the image; and the strides for it: so many that the network sees about the whole
         window."""
         least, around = in_cubes(LEAST_SIDE, spacing), in_cubes(MARGIN, spacing)
-        most = rules.longest_window(self.fingerprint, spacing, (1,) * len(spacing))[0]
+        most = window_rules.longest_window(self.fingerprint, spacing, (1,) * len(spacing))[0]
         wanted = [
             max(SMALLEST, min(n, max(low, math.ceil(2 * (missed * self.cell / s + margin) - 1e-6))))
             for n, low, margin, s in zip(most, least, around, spacing, strict=True)
         ]
         shape = halved(wanted, spacing, LOCAL_HALVINGS)
-        most = rules.longest_window(self.fingerprint, spacing, shape.scale)[0]
+        most = window_rules.longest_window(self.fingerprint, spacing, shape.scale)[0]
         return tuple(min(pair) for pair in zip(shape.fitting(wanted), most, strict=True)), shape
 
     def draft(self, spacing: tuple[float, ...], width: int, missed: float) -> Configuration:
@@ -271,7 +271,7 @@ class _Local:
         normalization, why_normalization = rules.normalizations(fingerprint)
         patch, shape = self.shape(spacing, missed)
         windows, why_windows = self.windows(spacing, patch, shape)
-        augmentation, why_augmentation = rules.window_augmentation(
+        augmentation, why_augmentation = window_rules.window_augmentation(
             fingerprint, spacing, windows.least_side or (), windows.pose
         )
         schedule, why_schedule = self.schedule()
@@ -312,7 +312,7 @@ class _Local:
         self, spacing: Sequence[float], patch: Sequence[int], shape: Topology
     ) -> tuple[Windows, dict[str, str]]:
         """Of all landmarks, as each has a network of its own; jitter follows from the longest side."""
-        pose, why_pose = rules.pose_windows(self.fingerprint)
+        pose, why_pose = window_rules.pose_windows(self.fingerprint)
         shortest = shape.fitting(in_cubes(LEAST_SIDE, spacing))
         least = tuple(
             min(n, max(low, CELLS * c if c > 1 else SMALLEST))

@@ -23,9 +23,10 @@ from autolmk.fingerprint.summary import CaseSummary, summarise
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.rules import mirror_axis_of, rotation_range, slice_groups
+from autolmk.rules import mirror_axis_of, rotation_range
 from autolmk.serialization import read_json, write_json
 from autolmk.shape import mean_shape
+from autolmk.window_rules import slice_groups
 
 NAMES = ("Eye_L", "Eye_R", "Ear_L", "Ear_R", "Nose", "Inion", "Crown")
 HEAD = np.array([[9, -8, 2], [-9, -8, 2], [11, 2, -6], [-11, 2, -6], [0, -12, -3], [0, 11, 1], [0, -2, 11]], float)

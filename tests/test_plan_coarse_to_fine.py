@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fingerprints import a_fingerprint, at, mean_shape
 
-from autolmk import rules
+from autolmk import window_rules
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
 from autolmk.fingerprint.landmark_statistics import CoSliceGroup
@@ -151,8 +151,8 @@ def test_heatmaps_of_images_can_be_decoded_at_any_spacing(spacing: tuple[float, 
     ],
 )
 def test_windows_follow_the_pose_where_it_can_be_told_and_differs(changes: dict[str, Any], reason: str) -> None:
-    follows, why = rules.pose_windows(turned(**changes))
-    assert rules.pose_windows(POSED)[0] and not follows and reason in why
+    follows, why = window_rules.pose_windows(turned(**changes))
+    assert window_rules.pose_windows(POSED)[0] and not follows and reason in why
 
 
 @pytest.mark.parametrize("spacing", [(2.5, 0.5, 0.5), (6.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 1.25)])
@@ -196,7 +196,11 @@ def test_a_plan_stays_within_the_memory_target_or_is_refused(group: bool) -> Non
 
 
 def test_the_fit_of_a_loose_shape_is_trusted_less() -> None:
-    assert rules.pose_error(turned(shape_residual=9.0))[0] > rules.pose_error(POSED)[0] == rules.POSE_FLOOR
+    assert (
+        window_rules.pose_error(turned(shape_residual=9.0))[0]
+        > window_rules.pose_error(POSED)[0]
+        == window_rules.POSE_FLOOR
+    )
 
 
 def test_the_planner_keeps_the_contract() -> None:

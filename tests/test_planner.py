@@ -17,7 +17,7 @@ import pytest
 from fingerprints import a_fingerprint, at, statistics
 from scipy.spatial.transform import Rotation
 
-from autolmk import rules
+from autolmk import rules, window_rules
 from autolmk.cli import plan_experiment
 from autolmk.design import Search, first_true
 from autolmk.errors import AutolmkError
@@ -180,7 +180,7 @@ def test_the_axis_of_a_group_is_that_of_the_canonical_image(turn: tuple[int, int
     geometry = Geometry.from_parts((5, 6, 7), (3.0, 1.0, 2.0), direction=matrix)
     canonical = geometry.canonical()
     for axis in range(3):
-        ((group,), why) = rules.slice_groups(sliced(geometry.orientation(), axis=axis))
+        ((group,), why) = window_rules.slice_groups(sliced(geometry.orientation(), axis=axis))
         assert group.landmarks == ("L0", "L3") and why == "L0, L3 share one of the sagittal slices"
         across = geometry.direction[:, axis] @ canonical.direction[:, group.axis]
         assert abs(across) == pytest.approx(1.0)
@@ -188,11 +188,11 @@ def test_the_axis_of_a_group_is_that_of_the_canonical_image(turn: tuple[int, int
 
 def test_groups_whose_slices_lie_differently_from_case_to_case_are_left_out() -> None:
     one, other = "LPS", "SLP"  # slices across z, or across y
-    found, _ = rules.slice_groups(sliced(*[one] * 19, other))
+    found, _ = window_rules.slice_groups(sliced(*[one] * 19, other))
     assert [group.axis for group in found] == [0]
-    found, why = rules.slice_groups(sliced(*[one] * 18, other, other))
+    found, why = window_rules.slice_groups(sliced(*[one] * 18, other, other))
     assert found == () and "90% of the cases alone: left out" in why
-    assert rules.slice_groups(BASE) == ((), "no landmarks share a slice of the images")
+    assert window_rules.slice_groups(BASE) == ((), "no landmarks share a slice of the images")
 
 
 def test_plans_hold_the_groups_and_refuse_strangers() -> None:

@@ -30,7 +30,7 @@ def _apply(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from autolmk.cli.prediction_folders import begin, load_detections, outside_of, read_predicted
-    from autolmk.plans import digest
+    from autolmk.digest import digest
     from autolmk.recipe import Recipe
     from autolmk.recipe.results import Result
     from autolmk.serialization import to_json

@@ -35,8 +35,8 @@ def _ensemble(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from autolmk.cli.prediction_folders import begin, common_cases, load_detections, outside_of, read_predicted
+    from autolmk.digest import digest
     from autolmk.landmarks import decided
-    from autolmk.plans import digest
     from autolmk.recipe.ensembling import combine
     from autolmk.recipe.results import Result
     from autolmk.serialization import to_json

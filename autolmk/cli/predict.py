@@ -146,7 +146,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _identity(predictor: Predictor, *, detections: bool) -> dict[str, Any]:
     """What two runs must share for one to go on with the other's predictions."""
-    from autolmk.plans import digest
+    from autolmk.digest import digest
 
     return {
         "checkpoints": predictor.digests,

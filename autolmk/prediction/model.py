@@ -16,11 +16,12 @@ import torch
 
 from autolmk.checkpoint import checkpoint_file
 from autolmk.dataset import DatasetDescription
+from autolmk.digest import digest
 from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import squeeze
 from autolmk.measured import Measured
-from autolmk.plans import Configuration, Plans, digest
+from autolmk.plans import Configuration, Plans
 from autolmk.precision import choose_device
 from autolmk.prediction.inference import Look, Prediction
 from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages

@@ -17,8 +17,8 @@ from autolmk import checkpoint
 from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
 from autolmk.codecs import Codec
 from autolmk.codecs.balance import counts, restore_counts
+from autolmk.digest import digest
 from autolmk.errors import AutolmkError
-from autolmk.plans import digest
 from autolmk.precision import MixedPrecision, Precision, compiled
 from autolmk.serialization import from_json, read_json, to_json
 from autolmk.trainer import Trainer

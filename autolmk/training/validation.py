@@ -15,12 +15,13 @@ import torch
 
 from autolmk.calibration import fit_presence
 from autolmk.codecs import HeldOut
+from autolmk.digest import preprocessing_digest
 from autolmk.evaluation import RADII, penalties, point_errors
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.loading import TrainingLoader, check_case
 from autolmk.measured import Measured
-from autolmk.plans import Augmentation, Configuration, Plans, preprocessing_digest
+from autolmk.plans import Augmentation, Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, likelihoods, predict_image
 from autolmk.prediction.refinement import look_again
