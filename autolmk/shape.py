@@ -150,6 +150,22 @@ def shape_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
     return result
 
 
+def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
+    """(N, L) mm: how far the points (N, L, P) that made the mean shape are from the fit of what it would be without
+    their case; NaN where a point or the pose is missing, or no other case shows the landmark."""
+    cases = np.asarray(points, dtype=np.float64)
+    result = np.full(cases.shape[:2], np.nan)
+    count = np.isfinite(cases).all(axis=2).sum(axis=0)[:, None]
+    for i, pose in enumerate(shape.poses):
+        if pose is not None and pose.scale > 0:
+            away = np.nan_to_num(pose.inverse().apply(cases[i]) - shape.points)
+            others = np.where(count > 1, shape.points - away / np.maximum(count - 1, 1), np.nan)
+            both = np.isfinite(others + cases[i]).all(axis=1)
+            if both.sum() >= cases.shape[2]:
+                result[i] = fit_similarity(others, cases[i], initial=pose).residuals
+    return result
+
+
 # -- fits -------------------------------------------------------------------------------------------------------------
 
 _Fits = tuple[FloatArray, FloatArray, FloatArray]  # B similarities: rotation (B, P, P), scale (B,), translation (B, P)

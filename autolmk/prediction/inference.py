@@ -31,7 +31,7 @@ from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
-from autolmk.prediction.shrinkage import shrink
+from autolmk.prediction.shrinkage import draw
 from autolmk.recipe import Conclusion
 from autolmk.recipe.results import Result
 
@@ -113,7 +113,8 @@ def predict_image(
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
     spread = _widths_at(candidates[:, 0], places, widths)
     if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
-        candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
+        errors = [m.errors for m in measured]
+        candidates[:, 0] = draw(candidates[:, 0], log_odds[:, 0], spread, prior, errors, plans.landmarks)
     return conclude(candidates, log_odds, spread, looks, image.geometry, plans, configuration, measured, look.unknown)
 
 
@@ -269,6 +270,10 @@ def pooled_prior(measured: Sequence[Measured], plans: Plans, unknown: npt.NDArra
     nowhere = (float("nan"),) * p
     points = [np.array([shape.get(name, nowhere) for name in plans.landmarks], dtype=np.float64) for shape in shapes]
     spread = [[m.shape_spread.get(name, m.shape_residual or 0.0) for name in plans.landmarks] for m in known]
+    unseen = [
+        [m.shape_left_out.get(n, s) for n, s in zip(plans.landmarks, row, strict=True)]
+        for m, row in zip(known, spread, strict=True)
+    ]
     bounds = [m.scale_bounds for m in known]
     pairs = plans.pair_indices()
     return ShapePrior.pooled(
@@ -277,6 +282,7 @@ def pooled_prior(measured: Sequence[Measured], plans: Plans, unknown: npt.NDArra
         residual=np.mean(spread, axis=0),
         scale_bounds=(min(b[0] for b in bounds), max(b[1] for b in bounds)),
         n_cases=min(m.shape_cases for m in known),
+        left_out=np.mean(unseen, axis=0),
     )
 
 

@@ -39,7 +39,7 @@ from autolmk.prediction.inference import (
     pooled_prior,
     voxel_side,
 )
-from autolmk.prediction.shrinkage import shrink
+from autolmk.prediction.shrinkage import draw
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
@@ -79,7 +79,8 @@ def look_again(
     candidates = _keep(before, candidates, log_odds + holds)
     prior = pooled_prior(measured, plans, unknown)
     if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
-        candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
+        errors = [m.errors for m in measured]
+        candidates[:, 0] = draw(candidates[:, 0], log_odds[:, 0], spread[:, 0], prior, errors, plans.landmarks)
     seen = before.looks + sum(look.seen for look in looks)
     return conclude(candidates, log_odds, spread[:, 0], seen, image.geometry, plans, configuration, measured, unknown)
 
