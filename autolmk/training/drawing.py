@@ -2,21 +2,21 @@
 
 The points' errors are fitted on all of them but a few, and these are predicted with and without drawing, in turn. It is
 kept as any step of postprocessing is (`postprocessing.evidence`): where mean errors fall beyond chance and no gross
-ones are added. Then the errors are fitted on all. Fold `all` holds no case out, and takes what the numbered folds found.
+ones are added. Then the errors are fitted on all. Fold `all` holds no case out: it takes what numbered folds found.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from autolmk.checkpoint import checkpoint_file
 from autolmk.detections import Detections
-from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.point_errors import PointErrors, fit_point_errors
@@ -45,30 +45,44 @@ def choose_drawing(
     truth = {case: result.truth for case, result in validation.results.items()}
     unknown = np.isin(plans.landmarks, measured.untrained)
     prior = pooled_prior([measured], plans, unknown)
-    tables = _Tables(found, {case: np.where(t.present[:, None], t.points, np.nan) for case, t in truth.items()})
-    errors, why = tables.errors(list(found)), _unsupported(prior, found)
-    if prior is None or why is not None:
-        return dataclasses.replace(measured, errors=dataclasses.replace(errors, why=str(why))), validation
-    cases = list(found)
-    tried = {}
-    for part in (cases[i::PARTS] for i in range(min(PARTS, len(cases)))):
-        others = tables.errors([case for case in cases if case not in part])
-        tried |= {case: drawn(found[case], prior, others) for case in part}
-    evidence = localisation([found[c] for c in cases], [tried[c] for c in cases], [truth[c] for c in cases])
-    kept, why = verdict(evidence, plans.unit)
-    logger.info("points are %s toward the mean shape: %s", "drawn" if kept else "not drawn", why)
-    measured = dataclasses.replace(measured, errors=dataclasses.replace(errors, drawn=kept, why=why))
-    if not kept:
+    errors = measure_errors(found, truth, prior, plans.unit)
+    logger.info("points are %s toward the mean shape: %s", "drawn" if errors.drawn else "not drawn", errors.why)
+    measured = dataclasses.replace(measured, errors=errors)
+    if prior is None or not errors.drawn:
         return measured, validation
     results = {}
     for case, result in validation.results.items():
         now = drawn(found[case], prior, errors)
         prediction = conclude(
-            now.candidates.copy(), now.log_odds.copy(), now.spread, result.prediction.looks, now.geometry,
+            now.candidates, now.log_odds, now.spread, result.prediction.looks, now.geometry,
             plans, configuration, [measured], unknown,
         )  # fmt: skip
         results[case] = CaseResult(result.truth, prediction, result.diagonal)
     return measured, Validation(results, validation.seconds)
+
+
+def measure_errors(
+    found: Mapping[str, Detections], truth: Mapping[str, Landmarks], prior: ShapePrior | None, unit: str
+) -> PointErrors:
+    """Of held-out cases: how large errors are, and whether points drawn toward the mean shape `prior` lie nearer.
+
+    found: of points as a model found them. unit: mm or px. ValueError without cases.
+    """
+    if not found:
+        raise ValueError("errors are measured on one held-out case or more")
+    cases = list(found)
+    errors, why = _errors_of(cases, found, truth), _unsupported(prior, found)
+    if prior is None or why is not None:
+        return dataclasses.replace(errors, why=str(why))
+    tried: dict[str, Detections] = {}
+    parts = [cases[i::PARTS] for i in range(min(PARTS, len(cases)))]
+    for part in parts if len(parts) > 1 else []:
+        others = _errors_of([case for case in cases if case not in part], found, truth)
+        tried |= {case: drawn(found[case], prior, others) for case in part}
+    if not tried:
+        return dataclasses.replace(errors, why="a single held-out case does not tell whether it helps")
+    kept, why = verdict(localisation(*([side[c] for c in cases] for side in (found, tried, truth))), unit)
+    return dataclasses.replace(errors, drawn=kept, why=why)
 
 
 def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detections:
@@ -108,18 +122,8 @@ def _unsupported(prior: ShapePrior | None, found: Mapping[str, Detections]) -> s
     return None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Tables:
-    """case -> detections; case -> (L, P) mm true points, NaN where not present."""
-
-    found: Mapping[str, Detections]
-    truth: Mapping[str, FloatArray]
-
-    def errors(self, cases: list[str]) -> PointErrors:
-        """Of the points of these cases."""
-        if not cases:
-            return PointErrors()
-        best = np.stack([self.found[case].best for case in cases])
-        spread = np.stack([self.found[case].spread for case in cases])
-        names = self.found[cases[0]].names
-        return fit_point_errors(best, np.stack([self.truth[case] for case in cases]), spread, names)
+def _errors_of(cases: Sequence[str], found: Mapping[str, Detections], truth: Mapping[str, Landmarks]) -> PointErrors:
+    """Of the best points of these cases."""
+    best, spread = (np.stack([getattr(found[case], key) for case in cases]) for key in ("best", "spread"))
+    points = np.stack([np.where(truth[case].present[:, None], truth[case].points, np.nan) for case in cases])
+    return fit_point_errors(best, points, spread, found[cases[0]].names)
