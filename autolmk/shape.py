@@ -107,6 +107,22 @@ def fit_similarity(
     return Fit(similarity, all_weights, residuals)
 
 
+def fit_affine(source: FloatArray, target: FloatArray, start: Similarity) -> FloatArray:
+    """(P + 1, P) matrix that takes source (N, P), with a column of ones, nearest to target (N, P): least squares,
+    reweighted from `start` by Geman-McClure weights as a robust similarity is, so that outliers hardly turn it."""
+    columns, fitted = np.column_stack([source, np.ones(len(source))]), start.apply(source)
+    matrix = np.empty((0, 0))
+    for _ in range(ITERATIONS):
+        residuals = np.linalg.norm(target - fitted, axis=1)[None]
+        width = _widths(residuals, np.ones_like(residuals, dtype=np.bool_), target[None])
+        root = np.sqrt(_geman_mcclure(residuals, width))[0][:, None]
+        matrix = np.linalg.lstsq(columns * root, target * root, rcond=None)[0]
+        before, fitted = fitted, columns @ matrix
+        if np.abs(fitted - before).max() < CONVERGED * width[0]:
+            break
+    return matrix
+
+
 def mean_shape(points: npt.ArrayLike, present: npt.ArrayLike | None = None) -> MeanShape:
     """Generalised Procrustes analysis (Gower 1975) with missing points, robust fits, no reflection, size kept in mm.
 

@@ -87,8 +87,9 @@ def read_points(source: Path) -> tuple[tuple[str, ...], FloatArray, FloatArray]:
             rows.setdefault(row["case"], {})[row["landmark"]] = [float(row[k]) for k in "xyz"]
     image = min((source / "images").iterdir())
     spacing = np.array(read_geometry(image).spacing[::-1])
+    axes = len(spacing)
     names = tuple(sorted(next(iter(rows.values()))))
-    train, test = (np.array([[rows[c][n] for n in names] for c in split[part]]) for part in ("train", "test"))
+    train, test = (np.array([[rows[c][n][:axes] for n in names] for c in split[part]]) for part in ("train", "test"))
     return names, train * spacing, test * spacing
 
 

@@ -4,11 +4,13 @@ A network's point is the anatomy plus an error. How large errors are is known fr
 peak (`PointErrors`), how far anatomy strays from the fitted mean shape from training cases that did not shape it. Both
 being Gaussian, the best estimate is the precision-weighted mean of point and shape (James and Stein, 1961; Efron and
 Morris, JASA 1973). But a patient is not a training case: the whole image may stray further than those did, by a factor
-of which nothing is known before (1 or more), and each landmark by a factor of its own with the tails of a Cauchy
-distribution, so that a point that is sure and far off stays where it is (global and local scales: Carvalho, Polson and
-Scott, Biometrika 2010). What lies further from the shape than its error explains counts as anatomy, never as error.
+of which nothing is known before (1 or more), and each landmark by a factor of its own with the tails of a Student t of
+half a degree of freedom, so that a point that is sure and far off stays where it is (global and local scales: Carvalho,
+Polson and Scott, Biometrika 2010). Where points suffice the mean shape is fitted by an affine map, so that a head that
+is longer or flatter than all others stays so. What lies further from the fit than its error explains counts as anatomy,
+never as error.
 
-Shapes: L landmarks, P physical axes, G factors of the image, K of a landmark. Everything in mm.
+Shapes: L landmarks, P physical axes, G factors of the image, K of a landmark, N points. Everything in mm.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import numpy as np
 from autolmk.geometry import FloatArray
 from autolmk.point_errors import PointErrors
 from autolmk.prediction.assignment import ShapePrior
-from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_similarity
+from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
 
-TAILS = 1.0  # degrees of freedom of a landmark's deviation: Cauchy
+TAILS = 0.5  # degrees of freedom of a landmark's deviation
+AFFINE = 3  # points, times P + 1, from which on the fit is affine: enough of what they tell is left for the errors
 OF_IMAGE = np.geomspace(1.0, 16.0, 13)  # (G,) times as far as training cases, all equally likely
 OF_LANDMARK = np.geomspace(0.05, 400.0, 41)  # (K,) times the variance
 GROSS = 6.0  # of `shrink_by_misfit`: standard deviations beyond which a point's own error must be larger
@@ -60,11 +63,14 @@ def shrink(points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior
         return points
     p = points.shape[1]
     fit = _fit(points, prior, confident)
-    expected = fit.apply(prior.points)
+    expected, columns = fit.apply(prior.points), _similarity_columns(prior.points[confident])
+    if len(confident) >= AFFINE * (p + 1):
+        matrix = fit_affine(prior.points[confident], points[confident], fit)
+        expected, columns = prior.points @ matrix[:-1] + matrix[-1], _affine_columns(prior.points[confident])
     square = ((points - expected) ** 2).sum(axis=1)
     anatomy = np.maximum((prior.strays * fit.scale) ** 2 / p, 1e-12)
     error = variance.copy()
-    error[confident] *= 1 - leverage(prior.points[confident])  # the rest of it is in the fit
+    error[confident] *= 1 - leverage(columns, p)  # the rest of it is in the fit
     weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p)
     likely = evidence[:, np.isin(usable, confident)].sum(axis=1)
     share = np.exp(likely - likely.max())
@@ -102,8 +108,15 @@ def _weights(square: FloatArray, anatomy: FloatArray, error: FloatArray, p: int)
     return (strays / total * share).sum(axis=1) / sum_, top[:, 0] + np.log(sum_)
 
 
-def leverage(points: FloatArray) -> FloatArray:
-    """(N,) 0 to 1: the share of each point's error, mean over axes, that a similarity fit to points (N, P) follows."""
+def leverage(columns: FloatArray, p: int) -> FloatArray:
+    """(N,) 0 to 1: the share of each point's error, mean over its p axes, that a fit follows; columns: (N * p, M) how
+    each coordinate goes with each of the fit's M parameters."""
+    basis, _ = np.linalg.qr(columns)
+    return np.asarray((basis**2).sum(axis=1).reshape(-1, p).mean(axis=1))
+
+
+def _similarity_columns(points: FloatArray) -> FloatArray:
+    """Of a similarity fit to points (N, P)."""
     n, p = points.shape
     centred = points - points.mean(axis=0)
     modes = [*(np.tile(axis, (n, 1)) for axis in np.eye(p)), centred]
@@ -112,8 +125,12 @@ def leverage(points: FloatArray) -> FloatArray:
             turn = np.zeros((p, p))
             turn[i, j], turn[j, i] = 1.0, -1.0
             modes.append(centred @ turn)
-    basis, _ = np.linalg.qr(np.stack(modes).reshape(len(modes), -1).T)
-    return np.asarray((basis**2).sum(axis=1).reshape(n, p).mean(axis=1))
+    return np.stack(modes).reshape(len(modes), -1).T
+
+
+def _affine_columns(points: FloatArray) -> FloatArray:
+    """Of an affine fit to points (N, P)."""
+    return np.kron(np.column_stack([points - points.mean(axis=0), np.ones(len(points))]), np.eye(points.shape[1]))
 
 
 # -- of models without measured errors --------------------------------------------------------------------------------
