@@ -20,8 +20,8 @@ from autolmk.geometry import FloatArray
 
 FLOOR = 1e-4  # of the median squared error, below which an error is not smaller: two exact points are no certainty
 OUTLYING = (-4.0, 2.5)  # of a logarithm of squared errors: what lies beyond counts as these in the power of widths
-STEEPNESS = 2.0  # standard deviation of the power before any case is seen; 2 is that of a width that is the error's
-STEEPEST = 4.0
+STEEPNESS = 10.0  # standard deviation of the power before any case is seen. A peak is as wide as its heatmap at least,
+STEEPEST = 30.0  # and hardly wider by the error: a little wider a peak means a much larger error
 
 
 @dataclass(frozen=True)

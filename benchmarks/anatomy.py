@@ -1,7 +1,7 @@
 """Does drawing points toward the mean shape cost a patient their anatomy? Simulated, and on images.
 
     python benchmarks/anatomy.py [--data FOLDER {mouse_ct_small,fly_wing}] [--landmarks N] [--flat]
-    python benchmarks/anatomy.py --images [--work FOLDER] [--seconds 240]
+    python benchmarks/anatomy.py --images [--work FOLDER] [--steps 1500]
 
 Simulated: nothing is trained. Shapes are those of a data set (FOLDER/NAME as for real_data.py) or, without --data, of
 phantoms with --landmarks points (--flat: in 2D). A mean shape is measured on 10, 20 or all but 7 training cases, errors
@@ -16,8 +16,8 @@ points of typical cases, which are found and drawn alike.
 
 --images: a heatmap model is trained on phantoms in 2D; its test images are deformed together with their points.
 
-Exit code 1 where a bound is not met: deviant anatomy loses at most 5 % against no prior, typical anatomy nothing,
-and gains a fifth at the largest noise; lengths are unbiased to 1 %; flags keep their power.
+Exit code 1 where a bound is not met: deviant anatomy loses at most 5 % against no prior, typical anatomy 1 %, and gains
+a fifth at the largest noise; lengths are unbiased to 1 %; flags keep their power (two points of a hundred are chance).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from autolmk.shape import fit_similarity
 from autolmk.shape_model import ShapeModel, fit_shape_model
 from autolmk.training.drawing import measure_errors
 
-REPEATS, OF_ONE, HELD_OUT, SIZES = 3, 10, 7, (10, 20, 36)  # times each test case is found; with one landmark off
+REPEATS, OF_ONE, HELD_OUT, SIZES = 3, 6, 7, (10, 20, 36)  # times each test case is found; with one landmark off
 NOISES = (0.03, 0.1, 0.25)  # mm an axis; of other data in the ratio to their landmarks' deviation as of mouse heads
 MOUSE = 0.17  # mm an axis, that deviation
 WIDTH, SCATTER = 3.0, 0.1  # of peaks: of a heatmap, in usual noises; standard deviation of its logarithm
 ANATOMIES = ("typical", "one 4 SD", "one 8 SD", "case x2", "case x3", "stretched")
-MOST_LOST, LEAST_GAINED, MOST_BIAS, POWER_LOST = 0.05, 0.2, 0.01, 0.0
+MOST_LOST, TYPICAL_LOST, LEAST_GAINED, MOST_BIAS, POWER_LOST = 0.05, 0.01, 0.2, 0.01, 0.02
 STRETCH = 1.2
 
 
@@ -65,12 +65,12 @@ def main() -> int:
     )
     parser.add_argument("--images", action="store_true", help="train on phantom images, and deform them")
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/anatomy"))
-    parser.add_argument("--seconds", type=int, default=240, help="of training, with --images")
+    parser.add_argument("--steps", type=int, default=1500, help="of training, with --images")
     args = parser.parse_args()
     if args.images:
         from anatomy_images import run
 
-        return int(not run(args.work.resolve(), args.seconds))
+        return int(not run(args.work.resolve(), args.steps))
     names, train, test = shapes(args.data, args.name, args.landmarks, 2 if args.flat else 3)
     print(f"{len(names)} landmarks, {len(train)} training cases, {len(test)} test cases {REPEATS} times\n")
     head = ("cases", "noise", "anatomy", "error", "drawn", "loss", "as before", "bias", "flagged", "drawn", "bounds")
@@ -241,7 +241,7 @@ class Row:
     def met(self) -> bool:
         """Whether the bounds are."""
         loss, largest = self.with_it / self.without - 1, self.noise not in ("mixed", "unseen")
-        held = loss <= (0.01 if self.anatomy == "typical" else MOST_LOST) and abs(self.bias) <= MOST_BIAS
+        held = loss <= (TYPICAL_LOST if self.anatomy == "typical" else MOST_LOST) and abs(self.bias) <= MOST_BIAS
         if self.anatomy == "typical" and self.kept and largest and self.before < 0.8 * self.without:
             held &= loss <= -LEAST_GAINED
         return held and not self.flagged[1] < self.flagged[0] - POWER_LOST
@@ -265,7 +265,7 @@ def measured(world: World, noise: Noise, kind: str, test: FloatArray, errors: Po
         sides = [found, drawn(world, found, errors), drawn(world, found, errors, before=True)]
         of = slice(None) if off < 0 else [off]
         mean = [float(np.linalg.norm(side.best - points, axis=1)[of].mean()) for side in sides]
-        table.append([*mean, bias(sides[1].best, points, expected(world.prior, points), off)])
+        table.append([*mean, bias(sides[1].best, points, world.prior, off)])
         if off >= 0 or kind == "typical":
             apart.append([flag.distances(side)[of] for flag, side in zip(flags, sides, strict=False)])
     shares = (np.nan, np.nan)
@@ -279,9 +279,10 @@ def measured(world: World, noise: Noise, kind: str, test: FloatArray, errors: Po
     return Row(world.prior.n_cases, noise.name, kind, errors.drawn, without, with_it, before, length, shares)
 
 
-def bias(found: FloatArray, truth: FloatArray, mean: FloatArray, off: int) -> float:
-    """Of a length, over its true value; negative toward that in the mean shape (L, P)."""
-    apart = np.linalg.norm(mean[:, None] - mean[None], axis=2)
+def bias(found: FloatArray, truth: FloatArray, prior: ShapePrior, off: int) -> float:
+    """Of a length, over its true value; negative toward that in the mean shape. found, truth: (L, P), NaN for none."""
+    mean = np.where(np.isfinite(found + truth), expected(prior, truth), np.nan)
+    apart = np.nan_to_num(np.linalg.norm(mean[:, None] - mean[None], axis=2))
     i, j = np.unravel_index(int(apart.argmax()), apart.shape) if off < 0 else (off, int(apart[off].argmax()))
     length, true, usual = (float(np.linalg.norm(side[i] - side[j])) for side in (found, truth, mean))
     return float(np.sign(true - usual)) * (length - true) / true
