@@ -178,7 +178,7 @@ def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
             others = np.where(count > 1, shape.points - away / np.maximum(count - 1, 1), np.nan)
             both = np.isfinite(others + cases[i]).all(axis=1)
             if both.sum() >= cases.shape[2]:
-                result[i] = fit_similarity(others, cases[i], initial=pose).residuals
+                result[i] = fit_similarity(others, cases[i]).residuals
     return result
 
 
