@@ -45,11 +45,21 @@ def draw(
     log_odds, spread: (L,) of the points and mm, the widths of their peaks. errors: what each fold measured; None of
     all of them is that of models trained before there were such measurements, whose points are drawn as they were then.
     """
-    known = [one for one in errors if one is not None]
-    if not known:
+    pooled = _pooled(errors)
+    if pooled is None:
         return shrink_by_misfit(points, log_odds, prior)
-    pooled = PointErrors.pooled(known)
     return shrink(points, log_odds, pooled.variance(names, spread), prior) if pooled.drawn else points
+
+
+def is_drawn(errors: Sequence[PointErrors | None]) -> bool:
+    """Whether `draw` moves points at all."""
+    pooled = _pooled(errors)
+    return pooled is None or pooled.drawn
+
+
+def _pooled(errors: Sequence[PointErrors | None]) -> PointErrors | None:
+    known = [one for one in errors if one is not None]
+    return PointErrors.pooled(known) if known else None
 
 
 def shrink(points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior: ShapePrior) -> FloatArray:
