@@ -168,17 +168,25 @@ def shape_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
 
 def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
     """(N, L) mm: how far the points (N, L, P) that made the mean shape are from the fit of what it would be without
-    their case; NaN where a point or the pose is missing, or no other case shows the landmark."""
+    their case, the other cases as they lie in it; NaN where a point or the pose is missing, or no other case shows the
+    landmark."""
     cases = np.asarray(points, dtype=np.float64)
-    result = np.full(cases.shape[:2], np.nan)
-    count = np.isfinite(cases).all(axis=2).sum(axis=0)[:, None]
+    residuals, aligned = shape_deviations(shape, cases), np.zeros_like(cases)
     for i, pose in enumerate(shape.poses):
         if pose is not None and pose.scale > 0:
-            away = np.nan_to_num(pose.inverse().apply(cases[i]) - shape.points)
-            others = np.where(count > 1, shape.points - away / np.maximum(count - 1, 1), np.nan)
-            both = np.isfinite(others + cases[i]).all(axis=1)
-            if both.sum() >= cases.shape[2]:
-                result[i] = fit_similarity(others, cases[i]).residuals
+            aligned[i] = np.nan_to_num(pose.inverse().apply(cases[i]))
+        else:
+            residuals[i] = np.nan
+    seen: BoolArray = np.isfinite(residuals)
+    widths = _widths(np.nan_to_num(residuals), seen, cases[seen][None], WIDER)
+    weights = np.where(seen, np.maximum(_geman_mcclure(np.nan_to_num(residuals), widths), 1e-6), 0.0)[..., None]
+    total, weight = (weights * aligned).sum(axis=0), weights.sum(axis=0)
+    result = np.full(cases.shape[:2], np.nan)
+    for i in np.flatnonzero(seen.any(axis=1)):
+        rest = weight - weights[i]
+        others = np.where(rest > 1e-9, (total - weights[i] * aligned[i]) / np.maximum(rest, 1e-9), np.nan)
+        if (np.isfinite(others).all(axis=1) & seen[i]).sum() >= cases.shape[2]:
+            result[i] = fit_similarity(others, np.where(seen[i][:, None], cases[i], np.nan)).residuals
     return result
 
 
