@@ -182,7 +182,7 @@ def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
     weights = np.where(seen, np.maximum(_geman_mcclure(np.nan_to_num(residuals), widths), 1e-6), 0.0)[..., None]
     total, weight = (weights * aligned).sum(axis=0), weights.sum(axis=0)
     result = np.full(cases.shape[:2], np.nan)
-    for i in np.flatnonzero(seen.any(axis=1)):
+    for i in map(int, np.flatnonzero(seen.any(axis=1))):
         rest = weight - weights[i]
         others = np.where(rest > 1e-9, (total - weights[i] * aligned[i]) / np.maximum(rest, 1e-9), np.nan)
         if (np.isfinite(others).all(axis=1) & seen[i]).sum() >= cases.shape[2]:

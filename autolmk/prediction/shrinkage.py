@@ -18,11 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.geometry import FloatArray
 from autolmk.point_errors import PointErrors
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
+
+Indices = npt.NDArray[np.int_]
 
 TAILS = 0.5  # degrees of freedom of a landmark's deviation
 AFFINE = 3  # points, times P + 1, from which on the fit is affine: enough of what they tell is left for the errors
@@ -90,14 +93,14 @@ def shrink(points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior
     return result
 
 
-def _supporting(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> tuple[FloatArray, FloatArray]:
+def _supporting(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> tuple[Indices, Indices]:
     """Indices of the points that have a place in the mean shape, and of those among them that are confident."""
     usable = np.isfinite(points + prior.points).all(axis=1)
     threshold = min(0.0, float(np.median(log_odds[usable]))) if usable.any() else 0.0
     return np.flatnonzero(usable), np.flatnonzero(usable & (log_odds >= threshold))
 
 
-def _fit(points: FloatArray, prior: ShapePrior, confident: FloatArray) -> Similarity:
+def _fit(points: FloatArray, prior: ShapePrior, confident: Indices) -> Similarity:
     return fit_similarity(prior.points[confident], points[confident], scale_bounds=prior.scale_bounds).similarity
 
 

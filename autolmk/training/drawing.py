@@ -81,7 +81,8 @@ def measure_errors(
         tried |= {case: drawn(found[case], prior, others) for case in part}
     if not tried:
         return dataclasses.replace(errors, why="a single held-out case does not tell whether it helps")
-    kept, why = verdict(localisation(*([side[c] for c in cases] for side in (found, tried, truth))), unit)
+    before, after = ([side[case] for case in cases] for side in (found, tried))
+    kept, why = verdict(localisation(before, after, [truth[case] for case in cases]), unit)
     return dataclasses.replace(errors, drawn=kept, why=why)
 
 
