@@ -195,7 +195,9 @@ def rows(world: World, noise: float, test: FloatArray) -> Iterator[Row]:
         found, truth = (dict(zip(cases, side, strict=True)) for side in zip(*held_out, strict=True))
         errors = measure_errors(found, truth, world.prior, "mm")
         after = {case: drawn(world, one, errors) for case, one in found.items()}
-        flags = [Flags(world.model, noise_of([(side[c], truth[c]) for c in cases])) for side in (found, after)]
+        flags = [
+            Flags(world.model, noise_of([(side[c].as_found(), truth[c]) for c in cases])) for side in (found, after)
+        ]
         for name in ANATOMIES:
             yield measured(world, kind, name, test, errors, flags)
 
@@ -220,7 +222,8 @@ def drawn(world: World, found: Detections, errors: PointErrors, *, before: bool 
         points = shrink_by_misfit(best, odds, world.prior)
     else:
         points = shrink(best, odds, errors.variance(found.names, found.spread), world.prior)
-    return replace(found, candidates=points[:, None])
+    moved = np.zeros_like(best) if before else points - best
+    return replace(found, candidates=points[:, None], moved=moved)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The part of anatomy.py that trains: a heatmap model on 2D phantoms, its test images deformed with their points.
 
-Points are drawn whether or not held-out cases gain; bounds hold where they do, since nothing is drawn where they do not.
+Points are drawn whether or not held-out cases gain; bounds are for models whose held-out cases do, as none else draws.
 A deformation takes each landmark from its place to where the unusual anatomy has it, and what lies between smoothly
 along (thin-plate splines; Bookstein, PAMI 1989). Finished steps are not repeated.
 """
@@ -62,7 +62,8 @@ def run(work: Path, steps: int) -> bool:
             table.append([*mean, bias(sides[1], points, prior, off) - bias(sides[0], points, prior, off)])
         without, with_it, before, length = map(float, np.mean(table, axis=0))
         loss = with_it / without - 1
-        good = not errors.drawn or loss <= (TYPICAL_LOST if kind == "typical" else MOST_LOST) and abs(length) <= MOST_BIAS
+        most = TYPICAL_LOST if kind == "typical" else MOST_LOST
+        good = not errors.drawn or (loss <= most and abs(length) <= MOST_BIAS)
         met &= good
         print(
             f"| {noise:g} | {kind} | {without:.3f} | {with_it:.3f} | {100 * loss:+.1f} % | {before:.3f} | "

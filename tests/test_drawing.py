@@ -13,8 +13,11 @@ from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.point_errors import PointErrors
+from autolmk.postprocessing.flags import shape_judgement
 from autolmk.prediction.assignment import ShapePrior
+from autolmk.recipe.ensembling import combine, equal_combination
 from autolmk.serialization import write_json
+from autolmk.shape_model import fit_shape_model
 from autolmk.training.drawing import adopted, drawn, measure_errors
 
 L, ANATOMY = 20, 0.3
@@ -100,3 +103,22 @@ def test_fold_all_takes_what_finished_folds_of_its_plans_found(tmp_path: Path) -
     fold(tmp_path, "fold_4", None)
     both = adopted(tmp_path / "fold_all", "d")
     assert not both.drawn and both.cases == 17 and "8 of 17" in both.why
+
+
+def test_flags_judge_points_as_they_were_found(tmp_path: Path) -> None:
+    """Drawn points remember by how much, in files too, and however models are combined."""
+    found, truth = held_out(8, noise=0.5)
+    errors = measure_errors(found, truth, prior_of(), "mm")
+    before = found["case_0"]
+    after = drawn(before, prior_of(), errors)
+    assert np.abs(after.best - before.best).max() > 0.2 and not before.moved.size
+    np.testing.assert_allclose(after.as_found().best, before.best)
+    after.save(tmp_path, "case_0")
+    np.testing.assert_allclose(Detections.load(tmp_path, "case_0").as_found().best, before.best)
+    both = combine([after, after], equal_combination(("a", "b")))
+    np.testing.assert_allclose(both.best, after.best)
+    np.testing.assert_allclose(both.as_found().best, before.best)
+    model = fit_shape_model(list(truth.values()))
+    noise = (0.5,) * L
+    sides = (shape_judgement(side, model, noise)[1] for side in (after, before))
+    np.testing.assert_allclose(*sides, rtol=1e-6)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,10 @@ class Prediction:
             return Result.of_conclusion(self.conclusion)
         return Result(self.landmarks, self.candidates[:, 0], self.detections)
 
+    def moved_by(self, moved: FloatArray) -> Prediction:
+        """With a record of how far (L, P) mm the best candidates were drawn toward the mean shape."""
+        return replace(self, detections=replace(self.detections, moved=moved))
+
     def best(self, *, separate: bool = False) -> FloatArray:
         """(L, P) best positions; separate: before groups were put on one slice."""
         return self.detections.best if separate else np.asarray(self.candidates[:, 0])
@@ -112,10 +116,28 @@ def predict_image(
     if prior is not None and image.geometry.ndim == image.geometry.physical_ndim:
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
     spread = _widths_at(candidates[:, 0], places, widths)
-    if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
-        errors = [m.errors for m in measured]
-        candidates[:, 0] = draw(candidates[:, 0], log_odds[:, 0], spread, prior, errors, plans.landmarks)
-    return conclude(candidates, log_odds, spread, looks, image.geometry, plans, configuration, measured, look.unknown)
+    use = configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim
+    moved = draw_best(candidates, log_odds, spread, prior if use else None, measured, plans.landmarks)
+    rest = (looks, image.geometry, plans, configuration, measured, look.unknown)
+    return conclude(candidates, log_odds, spread, *rest).moved_by(moved)
+
+
+def draw_best(
+    candidates: FloatArray,
+    log_odds: FloatArray,
+    spread: FloatArray,
+    prior: ShapePrior | None,
+    measured: Sequence[Measured],
+    names: Sequence[str],
+) -> FloatArray:
+    """Draw the best of candidates (L, K, P) toward the mean shape, in their place, and give by how much (L, P) mm: 0
+    without a prior, and of models whose folds measured no errors, whose flags judge points as they are drawn."""
+    found = candidates[:, 0].copy()
+    if prior is None:
+        return np.zeros_like(found)
+    errors = [one.errors for one in measured]
+    candidates[:, 0] = draw(found, log_odds[:, 0], spread, prior, errors, names)
+    return candidates[:, 0] - found if any(one is not None for one in errors) else np.zeros_like(found)
 
 
 def voxel_side(geometry: Geometry) -> float:

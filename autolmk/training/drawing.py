@@ -57,7 +57,7 @@ def choose_drawing(
             now.candidates, now.log_odds, now.spread, result.prediction.looks, now.geometry,
             plans, configuration, [measured], unknown,
         )  # fmt: skip
-        results[case] = CaseResult(result.truth, prediction, result.diagonal)
+        results[case] = CaseResult(result.truth, prediction.moved_by(now.moved), result.diagonal)
     return measured, Validation(results, validation.seconds)
 
 
@@ -91,7 +91,7 @@ def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detectio
     variance = errors.variance(found.names, found.spread)
     candidates = found.candidates.copy()
     candidates[:, 0] = shrink(candidates[:, 0], found.log_odds[:, 0], variance, prior)
-    return dataclasses.replace(found, candidates=candidates)
+    return dataclasses.replace(found, candidates=candidates, moved=candidates[:, 0] - found.best)
 
 
 def adopted(folder: Path, digest: str) -> PointErrors:
