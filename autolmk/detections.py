@@ -9,7 +9,7 @@ Shapes: L landmarks, K candidates, P physical axes. Everything in mm (or pixels,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Detections:
     spread: (L,) mm, width of the best candidate's peak, NaN where the model tells none. likelihood: (L,) calibrated
     probability that the landmark is in the image; NaN where the model never saw it in training. geometry: of the image
     in canonical orientation. disagreement: (L,) mm, how far the models lie apart whose detections these are; NaN of a
-    single one. Raises ValueError where shapes disagree or a name stands twice.
+    single one. moved: (L, P) mm, by which the best candidates were drawn toward the mean shape; empty where none was.
+    Raises ValueError where shapes disagree or a name stands twice.
     """
 
     names: tuple[str, ...]
@@ -42,11 +43,13 @@ class Detections:
     likelihood: FloatArray
     geometry: Geometry
     disagreement: FloatArray = field(default_factory=lambda: np.empty(0))
+    moved: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         if not len(self.disagreement):
             object.__setattr__(self, "disagreement", np.full(len(self.names), np.nan))
+        object.__setattr__(self, "moved", np.nan_to_num(self.moved) if np.any(self.moved) else np.empty((0, 0)))
         for key in _ARRAYS:
             object.__setattr__(self, key, np.asarray(getattr(self, key), dtype=np.float64))
         if len(set(self.names)) < len(self.names):
@@ -54,6 +57,8 @@ class Detections:
         n, k, p = (*self.candidates.shape, 0, 0, 0)[:3]
         vectors = [getattr(self, key).shape for key in _ARRAYS[2:]]
         shapes = (self.candidates.ndim, self.log_odds.shape, *vectors)
+        if self.moved.size and self.moved.shape != (n, p):
+            raise ValueError(f"{n} landmarks are moved on {p} axes, got {self.moved.shape}")
         if n != len(self.names) or shapes != (3, (n, k), (n,), (n,), (n,)) or k < 1 or p != self.geometry.physical_ndim:
             raise ValueError(
                 f"{len(self.names)} landmarks need candidates (L, K, P), log_odds (L, K), spread, likelihood and "
@@ -65,9 +70,20 @@ class Detections:
         """(L, P) places of the best candidates, NaN where there is none."""
         return np.asarray(self.candidates[:, 0])
 
+    def as_found(self) -> Detections:
+        """With the best candidates where they were before they were drawn: what flags judge, because points near to the
+        mean shape look likelier than they are."""
+        if not self.moved.size:
+            return self
+        candidates = self.candidates.copy()
+        candidates[:, 0] -= self.moved
+        return replace(self, candidates=candidates, moved=np.empty((0, 0)))
+
     def save(self, folder: Path, case: str) -> None:
         """Write detections/CASE.json into a folder of predictions, atomically."""
         value = {key: np.where(np.isfinite(v), v, np.nan) for key, v in vars(self).items() if key in _ARRAYS}
+        if self.moved.size:
+            value["moved"] = self.moved
         geometry = self.geometry.to_json()
         write_json(
             file_of(folder, case), {"names": self.names, **value, "geometry": geometry, "version": VERSION}, indent=None
@@ -83,6 +99,7 @@ class Detections:
                 raise ValueError(f"version {value['version']} instead of {VERSION}")
             arrays = {key: np.array(value[key], dtype=np.float64) for key in _ARRAYS}
             arrays["log_odds"] = np.where(np.isnan(arrays["log_odds"]), -np.inf, arrays["log_odds"])
+            arrays |= {"moved": np.array(value["moved"], dtype=np.float64)} if "moved" in value else {}
             return cls(tuple(value["names"]), geometry=Geometry.from_json(value["geometry"]), **arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
+from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.placement import Placement, Shape
+from autolmk.point_errors import PointErrors
 from autolmk.serialization import from_json, read_json, write_json
-from autolmk.shape import mean_shape
+from autolmk.shape import left_out_deviations, mean_shape
 
 VERSION = 1
 FILE_NAME = "measured.json"
@@ -38,6 +40,8 @@ class Measured:
     untrained: landmarks that no training case shows, so that this fold's network knows nothing of them.
     placement: of a later stage's windows, from the errors of the stage before.
     decoding: what the codec measured on held-out cases, see `Codec.measure`.
+    shape_left_out: as shape_spread, of cases that did not shape the mean; empty in files of earlier versions.
+    errors: of the points on held-out cases, and whether they are drawn toward the mean shape; None in such files.
     """
 
     mean_shape: dict[str, tuple[float, ...]] | None = None
@@ -52,13 +56,16 @@ class Measured:
     untrained: tuple[str, ...] = ()
     placement: Placement | None = None
     decoding: dict[str, Any] = field(default_factory=dict)
+    shape_left_out: dict[str, float] = field(default_factory=dict)
+    errors: PointErrors | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
         sizes = {len(point) for point in (self.mean_shape or {}).values()}
         if len(sizes) > 1 or not sizes <= {2, 3}:
             raise ValueError(f"mean_shape must have 2 coordinates a point, or 3, got {sorted(sizes)}")
-        if min(self.shape_cases, self.presence_cases, *self.shape_spread.values()) < 0:
+        distances = (*self.shape_spread.values(), *self.shape_left_out.values())
+        if min(self.shape_cases, self.presence_cases, *distances) < 0:
             raise ValueError("numbers of cases and distances from the mean shape must be 0 or more")
         if not all(0 < share < 1 for share in self.prevalence.values()):
             raise ValueError("prevalence must be shares between 0 and 1")
@@ -103,11 +110,13 @@ class Measured:
 
 
 def measure(cases: Sequence[Landmarks]) -> Measured:
-    """All that the training cases' landmarks (in the same order of names) tell: shape, prevalence, what none shows."""
+    """All that the training cases' landmarks (in the same order of names) tell: the shape, prevalence, what none
+    shows. No point is drawn toward that shape until held-out cases tell that this helps."""
     names = cases[0].names if cases else ()
     shown = np.any([case.present for case in cases], axis=0) if cases else np.empty(0, dtype=bool)
     untrained = tuple(name for name, any_case in zip(names, shown, strict=True) if not any_case)
-    return dataclasses.replace(measure_shape(cases), untrained=untrained, prevalence=_prevalence(cases))
+    errors = PointErrors(why="no held-out case has been looked at")
+    return dataclasses.replace(measure_shape(cases), untrained=untrained, prevalence=_prevalence(cases), errors=errors)
 
 
 def _prevalence(cases: Sequence[Landmarks]) -> dict[str, float]:
@@ -147,15 +156,18 @@ def measure_shape(cases: Sequence[Landmarks]) -> Measured:
         for name, point in zip(names, shape.points, strict=True)
         if np.isfinite(point).all()
     }
-    spread = {}
-    for name, column in zip(names, residuals.T, strict=True):
-        finite = column[np.isfinite(column)]
-        if name in known and len(finite):
-            spread[name] = float(np.sqrt((finite**2).mean()))
+    points = np.where((present & enough[:, None])[..., None], points, np.nan)
     return Measured(
         mean_shape=known,
-        shape_spread=spread,
+        shape_spread=_root_mean_squares(names, known, residuals),
+        shape_left_out=_root_mean_squares(names, known, left_out_deviations(shape, points)),
         shape_residual=float(np.sqrt(np.nanmean(residuals**2))),
         shape_cases=len(scales),
         scale_bounds=(float(min(scales)) / SCALE_MARGIN, float(max(scales)) * SCALE_MARGIN),
     )
+
+
+def _root_mean_squares(names: Sequence[str], known: dict[str, Any], distances: FloatArray) -> dict[str, float]:
+    """name -> of the finite distances (N, L) mm, of the landmarks that are known and have one."""
+    columns = {name: column[np.isfinite(column)] for name, column in zip(names, distances.T, strict=True)}
+    return {n: float(np.sqrt((column**2).mean())) for n, column in columns.items() if n in known and len(column)}

@@ -223,7 +223,7 @@ class Configuration:
     sigma: tuple[float, ...]  # of the heatmap's Gaussian, mm an axis
     augmentation: Augmentation
     schedule: Schedule
-    shape_prior: bool = True  # points are drawn toward the fitted mean shape as far as they are uncertain
+    shape_prior: bool = True  # uncertain points are drawn toward the fitted mean shape, where held-out cases gain
     co_slice: bool = True  # points of the plans' co_slice_groups are put on one slice
     label_maps: tuple[LabelMap, ...] = ()  # that batches hold beside the image, of windows that hold many landmarks
     previous_stage: str | None = None

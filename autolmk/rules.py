@@ -231,12 +231,14 @@ def intensity_strength(fingerprint: Fingerprint) -> Because[float]:
 
 
 def shape_prior(fingerprint: Fingerprint) -> Because[bool]:
-    """Whether points are drawn toward the mean shape: where landmarks and cases are many enough to support it."""
+    """Whether points are drawn toward the mean shape where a fold's held-out cases gain by it: only tried where
+    landmarks and cases are many enough to support it."""
     points, cases = len(fingerprint.landmarks), fingerprint.n_cases
     if fingerprint.ndim < fingerprint.physical_ndim:
         return False, "single slices of volumes do not show the shape in space"
     return points >= FEWEST_POINTS and cases >= FEWEST_SHAPES, (
-        f"{points} landmarks (at least {FEWEST_POINTS}) and {cases} cases (at least {FEWEST_SHAPES}) support it"
+        f"{points} landmarks (at least {FEWEST_POINTS}) and {cases} cases (at least {FEWEST_SHAPES}) support it; "
+        "each fold decides on its held-out cases"
     )
 
 

@@ -107,6 +107,22 @@ def fit_similarity(
     return Fit(similarity, all_weights, residuals)
 
 
+def fit_affine(source: FloatArray, target: FloatArray, start: Similarity) -> FloatArray:
+    """(P + 1, P) matrix that takes source (N, P), with a column of ones, nearest to target (N, P): least squares,
+    reweighted from `start` by Geman-McClure weights as a robust similarity is, so that outliers hardly turn it."""
+    columns, fitted = np.column_stack([source, np.ones(len(source))]), start.apply(source)
+    matrix = np.empty((0, 0))
+    for _ in range(ITERATIONS):
+        residuals = np.linalg.norm(target - fitted, axis=1)[None]
+        width = _widths(residuals, np.ones_like(residuals, dtype=np.bool_), target[None])
+        root = np.sqrt(_geman_mcclure(residuals, width))[0][:, None]
+        matrix = np.linalg.lstsq(columns * root, target * root, rcond=None)[0]
+        before, fitted = fitted, columns @ matrix
+        if np.abs(fitted - before).max() < CONVERGED * width[0]:
+            break
+    return matrix
+
+
 def mean_shape(points: npt.ArrayLike, present: npt.ArrayLike | None = None) -> MeanShape:
     """Generalised Procrustes analysis (Gower 1975) with missing points, robust fits, no reflection, size kept in mm.
 
@@ -147,6 +163,30 @@ def shape_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
     for i, pose in enumerate(shape.poses):
         if pose is not None:
             result[i] = np.linalg.norm(cases[i] - pose.apply(shape.points), axis=1)
+    return result
+
+
+def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
+    """(N, L) mm: how far the points (N, L, P) that made the mean shape are from the fit of what it would be without
+    their case, the other cases as they lie in it; NaN where a point or the pose is missing, or no other case shows the
+    landmark."""
+    cases = np.asarray(points, dtype=np.float64)
+    residuals, aligned = shape_deviations(shape, cases), np.zeros_like(cases)
+    for i, pose in enumerate(shape.poses):
+        if pose is not None and pose.scale > 0:
+            aligned[i] = np.nan_to_num(pose.inverse().apply(cases[i]))
+        else:
+            residuals[i] = np.nan
+    seen: BoolArray = np.isfinite(residuals)
+    widths = _widths(np.nan_to_num(residuals), seen, cases[seen][None], WIDER)
+    weights = np.where(seen, np.maximum(_geman_mcclure(np.nan_to_num(residuals), widths), 1e-6), 0.0)[..., None]
+    total, weight = (weights * aligned).sum(axis=0), weights.sum(axis=0)
+    result = np.full(cases.shape[:2], np.nan)
+    for i in map(int, np.flatnonzero(seen.any(axis=1))):
+        rest = weight - weights[i]
+        others = np.where(rest > 1e-9, (total - weights[i] * aligned[i]) / np.maximum(rest, 1e-9), np.nan)
+        if (np.isfinite(others).all(axis=1) & seen[i]).sum() >= cases.shape[2]:
+            result[i] = fit_similarity(others, np.where(seen[i][:, None], cases[i], np.nan)).residuals
     return result
 
 

@@ -62,6 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     names, train, test = read_points(args.data / args.name)
     prior = shape_of(names, train)
+    variance = np.full(len(names), args.noise**2)  # as held-out cases would tell it
     print(f"{len(train)} training cases, {len(test)} test cases {REPEATS} times, noise of {args.noise:g} mm an axis")
     columns = ("simulated first look", "swaps", "after", "over 4 mm", "after", "MRE", "after", "drawn to the shape")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
@@ -70,7 +71,7 @@ def main() -> None:
         for truth in np.repeat(test, REPEATS, axis=0):
             points, odds = simulated(look, truth, prior.partner, args.noise, rng)
             settled, settled_odds = assign(points, odds, prior, radius=RADIUS)
-            drawn = shrink(settled[:, 0], settled_odds[:, 0], prior)
+            drawn = shrink(settled[:, 0], settled_odds[:, 0], variance, prior)
             found.append([figures(p, truth, prior.partner) for p in (points[:, 0], settled[:, 0], drawn)])
         before, after, drawn_to = np.mean(found, axis=0)
         shares = " | ".join(f"{100 * before[i]:.1f} % | {100 * after[i]:.1f} %" for i in (0, 1))
@@ -86,8 +87,9 @@ def read_points(source: Path) -> tuple[tuple[str, ...], FloatArray, FloatArray]:
             rows.setdefault(row["case"], {})[row["landmark"]] = [float(row[k]) for k in "xyz"]
     image = min((source / "images").iterdir())
     spacing = np.array(read_geometry(image).spacing[::-1])
+    axes = len(spacing)
     names = tuple(sorted(next(iter(rows.values()))))
-    train, test = (np.array([[rows[c][n] for n in names] for c in split[part]]) for part in ("train", "test"))
+    train, test = (np.array([[rows[c][n][:axes] for n in names] for c in split[part]]) for part in ("train", "test"))
     return names, train * spacing, test * spacing
 
 
@@ -102,7 +104,8 @@ def shape_of(names: tuple[str, ...], train: FloatArray) -> ShapePrior:
     for a, b in found.pairs if found else ():
         partner[where[a]], partner[where[b]] = where[b], where[a]
     spread = np.array([measured.shape_spread[name] for name in names])
-    return ShapePrior(points, tuple(partner), spread, measured.scale_bounds, measured.shape_cases)
+    left_out = np.array([measured.shape_left_out[name] for name in names])
+    return ShapePrior(points, tuple(partner), spread, measured.scale_bounds, measured.shape_cases, left_out)
 
 
 def simulated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,46 @@ def test_prevalence_is_that_of_landmarks_that_some_case_lacks() -> None:
     np.testing.assert_allclose(measured.prior(("b", "c", "a")), np.log([1.5 / 3.5, 1, 3.5 / 1.5]))
     with pytest.raises(ValueError, match="shares between 0 and 1"):
         Measured(prevalence={"a": 1.0})
+
+
+# -- cases that did not shape the mean --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [5, 10, 30])
+def test_left_out_cases_stray_as_far_as_new_ones_do(n: int) -> None:
+    """In-sample deviations are too short, by 1/n at least; those of cases left out are as long as new cases'."""
+    inside, outside, fresh = [], [], []
+    for seed in range(20 if n < 30 else 6):
+        found, _ = cases(n + 8, noise=0.5, seed=seed)
+        measured = measure_shape(found[:n])
+        assert measured.mean_shape is not None and set(measured.shape_left_out) == set(NAMES)
+        inside.append(np.mean(np.square(list(measured.shape_spread.values()))))
+        outside.append(np.mean(np.square(list(measured.shape_left_out.values()))))
+        shape = np.array([measured.mean_shape[name] for name in NAMES])
+        fresh.append(np.mean([np.nanmean(fit_similarity(shape, case.points).residuals ** 2) for case in found[n:]]))
+    new = np.sqrt(np.mean(fresh))
+    assert np.sqrt(np.mean(outside)) == pytest.approx(new, rel=0.15)
+    assert np.sqrt(np.mean(inside)) < np.sqrt(np.mean(outside)) * (1 - 1 / n)
+
+
+def test_a_landmark_of_a_single_case_has_no_distance_of_its_own() -> None:
+    found, _ = cases(10, noise=0.1)
+    once = [
+        Landmarks(NAMES, m.points, np.where((np.arange(5) == 2) & (i > 0), Status.UNKNOWN, m.status))
+        for i, m in enumerate(found)
+    ]
+    measured = measure_shape(once)
+    assert "c" in measured.shape_spread and "c" not in measured.shape_left_out
+
+
+def test_files_of_earlier_versions_say_nothing_of_errors(tmp_path: Path) -> None:
+    found, _ = cases(6, noise=0.1)
+    now = measure(found)
+    assert now.errors is not None and not now.errors.drawn and now.errors.why
+    now.save(tmp_path)
+    assert Measured.load(tmp_path) == now
+    value = json.loads((tmp_path / "measured.json").read_text())
+    del value["errors"], value["shape_left_out"]
+    (tmp_path / "measured.json").write_text(json.dumps(value))
+    before = Measured.load(tmp_path)
+    assert before.errors is None and before.shape_left_out == {} and before.shape_spread == now.shape_spread

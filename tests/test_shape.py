@@ -10,7 +10,14 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.fingerprint.symmetry import mirror, pairs_from_names
 from autolmk.geometry import FloatArray
-from autolmk.shape import Similarity, fit_similarity, mean_shape, shape_deviations
+from autolmk.shape import (
+    Similarity,
+    fit_affine,
+    fit_similarity,
+    left_out_deviations,
+    mean_shape,
+    shape_deviations,
+)
 
 
 def random_similarity(rng: np.random.Generator, p: int, *, scale: tuple[float, float] = (0.8, 1.25)) -> Similarity:
@@ -239,3 +246,30 @@ def test_words_of_side(left: str, right: str) -> None:
 @pytest.mark.parametrize("names", [["L01", "L02", "L45"], ["W01", "W02"], ["TCD1", "TCD2"], ["left"], ["A_L", "B_R"]])
 def test_names_without_a_counterpart_make_no_pair(names: list[str]) -> None:
     assert pairs_from_names(names) == ()
+
+
+def test_an_affine_fit_finds_the_map_and_outliers_hardly_turn_it() -> None:
+    rng = np.random.default_rng(0)
+    for p, n in ((2, 9), (3, 12), (3, 40)):
+        source = rng.uniform(-20, 20, (n, p))
+        map_ = np.diag([1.2, *[0.95] * (p - 1)]) + rng.normal(0, 0.02, (p, p))
+        target = source @ map_ + rng.normal(0, 5, p)
+        start = fit_similarity(source, target).similarity
+        matrix = fit_affine(source, target, start)
+        np.testing.assert_allclose(matrix[:-1], map_, atol=1e-6)
+        if n == 40:
+            target[3] += 15.0
+            turned = fit_affine(source, target, fit_similarity(source, target).similarity)
+            assert np.abs(source @ turned[:-1] + turned[-1] - source @ matrix[:-1] - matrix[-1]).max() < 0.05
+
+
+def test_deviations_of_cases_left_out_are_those_from_the_others() -> None:
+    """Of identical cases but one: it lies as far off as it does, its neighbours a quarter of that from their mean."""
+    points = np.random.default_rng(1).uniform(-20, 20, (20, 3))
+    cases = np.stack([points] * 5)
+    cases[2, 7] += (2.0, 0.0, 0.0)
+    cases[1, 4] = np.nan
+    deviations = left_out_deviations(mean_shape(cases), cases)
+    assert deviations[2, 7] == pytest.approx(2.0, abs=0.05)
+    assert np.isnan(deviations[1, 4]) and np.isfinite(deviations).sum() == 99
+    assert np.nanmax(np.delete(deviations, 7, axis=1)) < 0.05

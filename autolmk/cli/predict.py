@@ -153,7 +153,7 @@ def _identity(predictor: Predictor, *, detections: bool) -> dict[str, Any]:
         "plans": predictor.plans.digest(),
         "mirroring": predictor.mirror,
         "step_size": predictor.step,
-        "shape_prior": [model.configuration.shape_prior for model in predictor.models],
+        "shape_prior": [model.is_drawn for model in predictor.models],
         "co_slice": [model.configuration.co_slice for model in predictor.models],
         "stages": [len(model.stages) for model in predictor.models],
         "recipe": None if predictor.recipe is None else digest(vars(predictor.recipe)),

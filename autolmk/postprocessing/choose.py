@@ -57,7 +57,7 @@ def choose_steps(
     nested = replace(crossval, detections={**crossval.detections, **after})
     limits = Limits()
     if after:
-        noise = shape_prior.noise_of(held_out(nested, nested.cases))
+        noise = shape_prior.noise_of([(found.as_found(), truth) for found, truth in held_out(nested, nested.cases)])
         limits = measure_limits(nested.detections, nested.truth, model_of, noise, context.sometimes_absent)
     why = shape_prior.no_shape(held_out(crossval, crossval.cases))
     result = Postprocessing(tuple(decisions), shapes.of(crossval.cases), why or "", limits, context.sometimes_absent)

@@ -59,7 +59,8 @@ def shape_judgement(
     found: Detections, model: ShapeModel | None, noise: Sequence[float]
 ) -> tuple[FloatArray, FloatArray]:
     """(residual (L,) mm, standardised distance (L,)) of the best points from where the others make them likely; NaN
-    where nothing can be said."""
+    where nothing can be said. Of points as they were found, before any were drawn toward the mean shape."""
+    found = found.as_found()
     if model is None:
         return np.full(len(found.names), np.nan), np.full(len(found.names), np.nan)
     own = np.array(noise) if len(noise) else np.zeros(len(found.names))

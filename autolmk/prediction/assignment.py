@@ -31,13 +31,20 @@ FLOOR = 1e-3  # mm, of the residual
 class ShapePrior:
     """points: (L, P) mean shape in mm, NaN where unknown. partner: (L,) index of the mirror partner, own for none.
     residual: (L,) mm, root mean square distance of each training landmark from its place in the fitted mean shape.
-    scale_bounds: of the fit's scale. n_cases: training cases that the shape was measured on."""
+    scale_bounds: of the fit's scale. n_cases: training cases that the shape was measured on. left_out: (L,) mm, as
+    residual, of cases that did not shape the mean; None where that was not measured."""
 
     points: FloatArray
     partner: tuple[int, ...]
     residual: FloatArray
     scale_bounds: tuple[float, float]
     n_cases: int = 0
+    left_out: FloatArray | None = None
+
+    @property
+    def strays(self) -> FloatArray:
+        """(L,) mm, root mean square: how far the landmarks of a new case stray from the fitted mean shape."""
+        return self.residual if self.left_out is None else self.left_out
 
     @classmethod
     def pooled(
@@ -48,6 +55,7 @@ class ShapePrior:
         residual: FloatArray,
         scale_bounds: tuple[float, float],
         n_cases: int = 0,
+        left_out: FloatArray | None = None,
     ) -> ShapePrior:
         """Of several folds' mean shapes (L, P), each in a pose of its own: aligned to the first and averaged."""
         first = shapes[0]
@@ -60,7 +68,7 @@ class ShapePrior:
         known = np.isfinite(stack)
         count = known.sum(axis=0)
         mean = np.where(count > 0, np.where(known, stack, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
-        return cls(mean, tuple(int(i) for i in partner), residual, scale_bounds, n_cases)
+        return cls(mean, tuple(int(i) for i in partner), residual, scale_bounds, n_cases, left_out)
 
 
 def assign(

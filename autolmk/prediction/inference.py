@@ -31,7 +31,7 @@ from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, centred_start, cover, tile_starts
-from autolmk.prediction.shrinkage import shrink
+from autolmk.prediction.shrinkage import draw
 from autolmk.recipe import Conclusion
 from autolmk.recipe.results import Result
 
@@ -71,6 +71,10 @@ class Prediction:
         if self.conclusion is not None:
             return replace(Result.of_conclusion(self.conclusion), landmarks=self.landmarks)
         return Result(self.landmarks, self.candidates[:, 0], self.detections)
+
+    def moved_by(self, moved: FloatArray) -> Prediction:
+        """With a record of how far (L, P) mm the best candidates were drawn toward the mean shape."""
+        return replace(self, detections=replace(self.detections, moved=moved))
 
     def best(self, *, separate: bool = False) -> FloatArray:
         """(L, P) best positions; separate: before groups were put on one slice."""
@@ -112,9 +116,28 @@ def predict_image(
     if prior is not None and image.geometry.ndim == image.geometry.physical_ndim:
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
     spread = _widths_at(candidates[:, 0], places, widths)
-    if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
-        candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
-    return conclude(candidates, log_odds, spread, looks, image.geometry, plans, configuration, measured, look.unknown)
+    use = configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim
+    moved = draw_best(candidates, log_odds, spread, prior if use else None, measured, plans.landmarks)
+    rest = (looks, image.geometry, plans, configuration, measured, look.unknown)
+    return conclude(candidates, log_odds, spread, *rest).moved_by(moved)
+
+
+def draw_best(
+    candidates: FloatArray,
+    log_odds: FloatArray,
+    spread: FloatArray,
+    prior: ShapePrior | None,
+    measured: Sequence[Measured],
+    names: Sequence[str],
+) -> FloatArray:
+    """Draw the best of candidates (L, K, P) toward the mean shape, in their place, and give by how much (L, P) mm: 0
+    without a prior, and of models whose folds measured no errors, whose flags judge points as they are drawn."""
+    found = candidates[:, 0].copy()
+    if prior is None:
+        return np.zeros_like(found)
+    errors = [one.errors for one in measured]
+    candidates[:, 0] = draw(found, log_odds[:, 0], spread, prior, errors, names)
+    return candidates[:, 0] - found if any(one is not None for one in errors) else np.zeros_like(found)
 
 
 def voxel_side(geometry: Geometry) -> float:
@@ -269,6 +292,10 @@ def pooled_prior(measured: Sequence[Measured], plans: Plans, unknown: npt.NDArra
     nowhere = (float("nan"),) * p
     points = [np.array([shape.get(name, nowhere) for name in plans.landmarks], dtype=np.float64) for shape in shapes]
     spread = [[m.shape_spread.get(name, m.shape_residual or 0.0) for name in plans.landmarks] for m in known]
+    unseen = [
+        [m.shape_left_out.get(n, s) for n, s in zip(plans.landmarks, row, strict=True)]
+        for m, row in zip(known, spread, strict=True)
+    ]
     bounds = [m.scale_bounds for m in known]
     pairs = plans.pair_indices()
     return ShapePrior.pooled(
@@ -277,6 +304,7 @@ def pooled_prior(measured: Sequence[Measured], plans: Plans, unknown: npt.NDArra
         residual=np.mean(spread, axis=0),
         scale_bounds=(min(b[0] for b in bounds), max(b[1] for b in bounds)),
         n_cases=min(m.shape_cases for m in known),
+        left_out=np.mean(unseen, axis=0),
     )
 
 

@@ -24,6 +24,7 @@ from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.precision import choose_device
 from autolmk.prediction.inference import Look, Prediction
+from autolmk.prediction.shrinkage import is_drawn
 from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
 from autolmk.preprocessing import preprocess_image
 from autolmk.registry import model_trainer_class
@@ -132,6 +133,12 @@ class Model:
     def measured(self) -> tuple[Measured, ...]:
         """What the folds of the last stage measured."""
         return self.stages[-1].measured
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether points of the last stage are drawn toward the mean shape: by the plans, and by what its folds found
+        on their held-out cases."""
+        return self.configuration.shape_prior and is_drawn([one.errors for one in self.measured])
 
     def prepare(self, image: Image) -> list[Prepared]:
         """Preprocess for each stage, as training did. AutolmkError where the image does not suit the plans."""

@@ -37,12 +37,12 @@ from autolmk.prediction.inference import (
     Member,
     Prediction,
     conclude,
+    draw_best,
     evaluating,
     merge_radius,
     pooled_prior,
     voxel_side,
 )
-from autolmk.prediction.shrinkage import shrink
 from autolmk.sampling import coarser, cut
 
 N_CANDIDATES = 5
@@ -82,10 +82,11 @@ def look_again(
     holds = np.mean([look.holds for look in looks])
     candidates = _keep(before, candidates, log_odds + holds)
     prior = pooled_prior(measured, plans, unknown)
-    if prior is not None and configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim:
-        candidates[:, 0] = shrink(candidates[:, 0], log_odds[:, 0], prior)
+    use = configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim
+    moved = draw_best(candidates, log_odds, spread[:, 0], prior if use else None, measured, plans.landmarks)
     seen = before.looks + sum(look.seen for look in looks)
-    return conclude(candidates, log_odds, spread[:, 0], seen, image.geometry, plans, configuration, measured, unknown)
+    rest = (seen, image.geometry, plans, configuration, measured, unknown)
+    return conclude(candidates, log_odds, spread[:, 0], *rest).moved_by(moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,38 +1,162 @@
-"""Points drawn toward the fitted mean shape, each as far as its image leaves it uncertain: empirical Bayes.
+"""Points drawn toward the fitted mean shape, each as far as its own peak leaves it uncertain: empirical Bayes.
 
-A network's points are the anatomy plus an error; the training shapes tell how far anatomy strays from the fitted mean
-shape, landmark by landmark. How large the network's errors are in this image follows from how much further its points
-lie from the fit than training points did. Both being Gaussian, the best estimate is the precision-weighted mean of
-point and shape (James and Stein, 1961; Efron and Morris, JASA 1973). Points as near as training points stay as found.
+A network's point is the anatomy plus an error. How large errors are is known from held-out cases and the width of the
+peak (`PointErrors`), how far anatomy strays from the fitted mean shape from training cases that did not shape it. Both
+being Gaussian, the best estimate is the precision-weighted mean of point and shape (James and Stein, 1961; Efron and
+Morris, JASA 1973). But a patient is not a training case: the whole image may stray further than those did, by a factor
+of which nothing is known before (1 or more), and each landmark by a factor of its own with the tails of a Student t of
+half a degree of freedom, so that a point that is sure and far off stays where it is (global and local scales: Carvalho,
+Polson and Scott, Biometrika 2010). Where points suffice the mean shape is fitted by an affine map, so that a head that
+is longer or flatter than all others stays so. What lies further from the fit than its error explains counts as anatomy,
+never as error.
 
-Shapes: L landmarks, P physical axes. Everything in mm.
+Shapes: L landmarks, P physical axes, G factors of the image, K of a landmark, N points. Everything in mm.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.geometry import FloatArray
+from autolmk.point_errors import PointErrors
 from autolmk.prediction.assignment import ShapePrior
-from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, fit_similarity
+from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
 
-GROSS = 6.0  # standard deviations (of anatomy and error) further than which a point's own error must be larger
+Indices = npt.NDArray[np.int_]
+
+TAILS = 0.5  # degrees of freedom of a landmark's deviation
+AFFINE = 3  # points, times P + 1, from which on the fit is affine: enough of what they tell is left for the errors
+OF_IMAGE = np.geomspace(1.0, 16.0, 13)  # (G,) times as far as training cases, all equally likely
+OF_LANDMARK = np.geomspace(0.05, 400.0, 41)  # (K,) times the variance
+GROSS = 6.0  # of `shrink_by_misfit`: standard deviations beyond which a point's own error must be larger
 CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
 
 
-def shrink(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> FloatArray:
+def draw(
+    points: FloatArray,
+    log_odds: FloatArray,
+    spread: FloatArray,
+    prior: ShapePrior,
+    errors: Sequence[PointErrors | None],
+    names: Sequence[str],
+) -> FloatArray:
+    """Points (L, P) as the model's folds decided on their held-out cases: drawn toward the mean shape or left.
+
+    log_odds, spread: (L,) of the points and mm, the widths of their peaks. errors: what each fold measured; None of
+    all of them is that of models trained before there were such measurements, whose points are drawn as they were then.
+    """
+    pooled = _pooled(errors)
+    if pooled is None:
+        return shrink_by_misfit(points, log_odds, prior)
+    return shrink(points, log_odds, pooled.variance(names, spread), prior) if pooled.drawn else points
+
+
+def is_drawn(errors: Sequence[PointErrors | None]) -> bool:
+    """Whether `draw` moves points at all."""
+    pooled = _pooled(errors)
+    return pooled is None or pooled.drawn
+
+
+def _pooled(errors: Sequence[PointErrors | None]) -> PointErrors | None:
+    known = [one for one in errors if one is not None]
+    return PointErrors.pooled(known) if known else None
+
+
+def shrink(points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior: ShapePrior) -> FloatArray:
     """Points (L, P) moved toward the fit of the mean shape; NaN rows stay NaN.
 
-    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. Unchanged where fewer than 8
-    points or 10 training shapes can support it.
+    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance: (L,) mm^2 an axis
+    of their errors. Unchanged where fewer than 8 points or 10 training shapes can support it.
     """
-    usable = np.isfinite(points + prior.points).all(axis=1)
-    p = points.shape[1]
-    threshold = min(0.0, float(np.median(log_odds[usable]))) if usable.any() else 0.0
-    confident = np.flatnonzero(usable & (log_odds >= threshold))
+    usable, confident = _supporting(points, log_odds, prior)
     if len(confident) < FEWEST_POINTS or prior.n_cases < FEWEST_SHAPES:
         return points
-    fit = fit_similarity(prior.points[confident], points[confident], scale_bounds=prior.scale_bounds).similarity
+    p = points.shape[1]
+    fit = _fit(points, prior, confident)
+    expected, columns = fit.apply(prior.points), _similarity_columns(prior.points[confident])
+    if len(confident) >= AFFINE * (p + 1):
+        matrix = fit_affine(prior.points[confident], points[confident], fit)
+        expected, columns = prior.points @ matrix[:-1] + matrix[-1], _affine_columns(prior.points[confident])
+    square = ((points - expected) ** 2).sum(axis=1)
+    anatomy = np.maximum((prior.strays * fit.scale) ** 2 / p, 1e-12)
+    error = variance.copy()
+    error[confident] *= 1 - leverage(columns, p)  # the rest of it is in the fit
+    weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p)
+    likely = evidence[:, np.isin(usable, confident)].sum(axis=1)
+    share = np.exp(likely - likely.max())
+    own = (share @ weight / share.sum())[:, None]
+    result = points.copy()
+    result[usable] = own * points[usable] + (1 - own) * expected[usable]
+    return result
+
+
+def _supporting(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> tuple[Indices, Indices]:
+    """Indices of the points that have a place in the mean shape, and of those among them that are confident."""
+    usable = np.isfinite(points + prior.points).all(axis=1)
+    threshold = min(0.0, float(np.median(log_odds[usable]))) if usable.any() else 0.0
+    return np.flatnonzero(usable), np.flatnonzero(usable & (log_odds >= threshold))
+
+
+def _fit(points: FloatArray, prior: ShapePrior, confident: Indices) -> Similarity:
+    return fit_similarity(prior.points[confident], points[confident], scale_bounds=prior.scale_bounds).similarity
+
+
+def _weights(square: FloatArray, anatomy: FloatArray, error: FloatArray, p: int) -> tuple[FloatArray, FloatArray]:
+    """(share of its distance from the fit that each point keeps (G, L), log likelihood of that distance (G, L)) for
+    each factor of the image; a landmark's factor is averaged out, by its likelihood and an inverse gamma density.
+
+    square: (L,) mm^2 from the fit. anatomy, error: (L,) variances an axis.
+    """
+    density = -TAILS / 2 * (np.log(OF_LANDMARK) + 1 / OF_LANDMARK)  # of the factor's logarithm
+    density -= np.log(np.exp(density).sum())
+    strays = OF_IMAGE[:, None, None] ** 2 * OF_LANDMARK[:, None] * anatomy  # (G, K, L)
+    total = strays + error
+    log = density[:, None] - p / 2 * np.log(total) - square / (2 * total)
+    top = log.max(axis=1, keepdims=True)
+    share = np.exp(log - top)
+    sum_ = share.sum(axis=1)
+    return (strays / total * share).sum(axis=1) / sum_, top[:, 0] + np.log(sum_)
+
+
+def leverage(columns: FloatArray, p: int) -> FloatArray:
+    """(N,) 0 to 1: the share of each point's error, mean over its p axes, that a fit follows; columns: (N * p, M) how
+    each coordinate goes with each of the fit's M parameters."""
+    basis, _ = np.linalg.qr(columns)
+    return np.asarray((basis**2).sum(axis=1).reshape(-1, p).mean(axis=1))
+
+
+def _similarity_columns(points: FloatArray) -> FloatArray:
+    """Of a similarity fit to points (N, P)."""
+    n, p = points.shape
+    centred = points - points.mean(axis=0)
+    modes = [*(np.tile(axis, (n, 1)) for axis in np.eye(p)), centred]
+    for i in range(p):
+        for j in range(i + 1, p):
+            turn = np.zeros((p, p))
+            turn[i, j], turn[j, i] = 1.0, -1.0
+            modes.append(centred @ turn)
+    return np.stack(modes).reshape(len(modes), -1).T
+
+
+def _affine_columns(points: FloatArray) -> FloatArray:
+    """Of an affine fit to points (N, P)."""
+    return np.kron(np.column_stack([points - points.mean(axis=0), np.ones(len(points))]), np.eye(points.shape[1]))
+
+
+# -- of models without measured errors --------------------------------------------------------------------------------
+
+
+def shrink_by_misfit(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> FloatArray:
+    """Points (L, P) moved toward the fit of the mean shape, all misfit counting as the network's error; arguments of
+    `shrink`. Models whose folds measured no errors predict so."""
+    usable, confident = _supporting(points, log_odds, prior)
+    if len(confident) < FEWEST_POINTS or prior.n_cases < FEWEST_SHAPES:
+        return points
+    p = points.shape[1]
+    fit = _fit(points, prior, confident)
     expected = fit.apply(prior.points)
     square = ((points - expected) ** 2).sum(axis=1) / p
     anatomy = (prior.residual * fit.scale) ** 2 / p

@@ -109,7 +109,10 @@ def _combined(
     own = np.stack([one.best for one in found], axis=1)
     disagreement = np.sqrt(_mean(((own - candidates[:, :1]) ** 2).sum(axis=2)))
     likelihood = _mean(np.stack([one.likelihood for one in found], axis=1))
-    return Detections(found[0].names, candidates, log_odds, spread, likelihood, finest.geometry, disagreement)
+    moves = [one.moved if one.moved.size else np.zeros(candidates[:, 0].shape) for one in found]
+    moved = np.stack([_weighted_mean(axis, weight) for axis in np.stack(moves, axis=1).transpose(2, 0, 1)], axis=1)
+    rest = (likelihood, finest.geometry, disagreement, moved)
+    return Detections(found[0].names, candidates, log_odds, spread, *rest)
 
 
 @dataclass(eq=False)

@@ -23,6 +23,7 @@ from autolmk.prediction.inference import Member, Prediction
 from autolmk.runlog import Console, Logger, RunLog, duration, time_left
 from autolmk.store import Store
 from autolmk.trainer import Trainer
+from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.run import Run
 from autolmk.training.schedule import MEASURED_CASES, StepRate
 from autolmk.training.signals import Signals
@@ -315,8 +316,12 @@ class Loop:
             took = validation.seconds
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, "final weights, all held-out cases", keep=comparable)
-            self.measured, validation = calibrate(self.measured, validation, work.trainer.plans)
-            write_results(work.folder / "validation", validation, work.trainer.plans, work.trainer.configuration)
+            plans, configuration = work.trainer.plans, work.trainer.configuration
+            self.measured, validation = choose_drawing(self.measured, validation, plans, configuration)
+            self.measured, validation = calibrate(self.measured, validation, plans)
+            write_results(work.folder / "validation", validation, plans, configuration)
+        else:
+            self.measured = dataclasses.replace(self.measured, errors=adopted(work.folder, run.digest))
         self.measured.save(work.folder)
         self._end(took)
         self.log.draw()

@@ -1,0 +1,150 @@
+"""How large a model's errors are, point by point, as held-out cases and the widths of peaks tell.
+
+The logarithm of a point's squared error is that of its variance plus the scatter of chi-square. Each landmark has a
+variance of its own, from the median over held-out cases, drawn toward that of all landmarks as far as few cases leave
+it uncertain (empirical Bayes; Efron and Morris, JASA 1973). The variance goes with a power of the peak's width, by
+ridge regression within landmarks. Gross errors hardly count in either.
+
+Shapes: N held-out cases, L landmarks, P physical axes. Everything in mm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import special, stats
+
+from autolmk.geometry import FloatArray
+
+FLOOR = 1e-4  # of the median squared error, below which an error is not smaller: two exact points are no certainty
+OUTLYING = (-4.0, 2.5)  # of a logarithm of squared errors: what lies beyond counts as these in the power of widths
+STEEPNESS = 10.0  # standard deviation of the power before any case is seen. A peak is as wide as its heatmap at least,
+STEEPEST = 30.0  # and hardly wider by the error: a little wider a peak means a much larger error
+
+
+@dataclass(frozen=True)
+class PointErrors:
+    """noise: landmark -> mm an axis, of its errors where its peak has the usual width. usual: the same of landmarks
+    that no held-out case shows. width: landmark -> mm, the median width of its peaks. steepness: the power of a width
+    over the usual one with which variances go. widths: the smallest and the largest such ratio on held-out cases; none
+    beyond is believed. certain: 0 to 1, factor on variances that two thirds of these images and more lie above, of what
+    widths do not tell. cases: that it was measured on.
+    drawn: whether points are drawn toward the mean shape, because that lowers the errors of held-out cases; why.
+    ValueError where a number is out of its range.
+    """
+
+    noise: dict[str, float] = field(default_factory=dict)
+    usual: float = 0.0
+    width: dict[str, float] = field(default_factory=dict)
+    steepness: float = 0.0
+    widths: tuple[float, float] = (1.0, 1.0)
+    certain: float = 1.0
+    cases: int = 0
+    drawn: bool = False
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if min(self.usual, self.steepness, self.cases, *self.noise.values(), *self.width.values()) < 0:
+            raise ValueError("errors, widths and numbers of cases must be 0 or more")
+        if not 0 < self.widths[0] <= self.widths[1] or not 0 < self.certain <= 1:
+            raise ValueError(f"widths must be two factors above 0, certain up to 1: {self.widths}, {self.certain}")
+
+    def variance(self, names: Sequence[str], spread: FloatArray) -> FloatArray:
+        """(L,) mm^2 an axis that the errors of these points have, surely; spread: (L,) mm, widths of their peaks, NaN
+        where a codec tells none."""
+        noise = np.array([self.noise.get(name, self.usual) for name in names])
+        usual = np.array([self.width.get(name, np.nan) for name in names])
+        ratio = np.where((usual > 0) & (spread > 0), spread / np.where(usual > 0, usual, 1.0), 1.0)
+        return np.asarray(self.certain * noise**2 * ratio.clip(*self.widths) ** self.steepness)
+
+    @classmethod
+    def pooled(cls, folds: Sequence[PointErrors]) -> PointErrors:
+        """Of several folds, for the mean of what they find: means of variances and of the logarithms of widths; drawn
+        where the folds that found it better held out more than half of all cases. ValueError without folds."""
+        if not folds:
+            raise ValueError("the errors of no fold cannot be pooled")
+        if len(folds) == 1:
+            return folds[0]
+        names = sorted({name for fold in folds for name in fold.noise})
+        noise = {n: float(np.sqrt(np.mean([f.noise[n] ** 2 for f in folds if n in f.noise]))) for n in names}
+        width = {
+            n: float(np.exp(np.mean([np.log(f.width[n]) for f in folds if f.width.get(n, 0.0) > 0])))
+            for n in names
+            if any(f.width.get(n, 0.0) > 0 for f in folds)
+        }
+        cases, drawing = sum(f.cases for f in folds), sum(f.cases for f in folds if f.drawn)
+        return cls(
+            noise=noise,
+            usual=float(np.sqrt(np.mean([f.usual**2 for f in folds]))),
+            width=width,
+            steepness=float(np.mean([f.steepness for f in folds])),
+            widths=(min(f.widths[0] for f in folds), max(f.widths[1] for f in folds)),
+            certain=float(np.exp(np.mean([np.log(f.certain) for f in folds]))),
+            cases=cases,
+            drawn=2 * drawing > cases,
+            why=f"folds with {drawing} of {cases} held-out cases found it better",
+        )
+
+
+def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, names: Sequence[str]) -> PointErrors:
+    """Of the best points found (N, L, P) mm in held-out cases, NaN where there is none, and their truth (N, L, P), NaN
+    where not present; spread: (N, L) mm, widths of the peaks, NaN where not known. Says nothing of drawing."""
+    p = truth.shape[2]
+    square = ((found - truth) ** 2).mean(axis=2)
+    square[:, np.isnan(square).all(axis=0)] = np.nan
+    if not np.isfinite(square).any():
+        return PointErrors(cases=len(found))
+    log_square = np.log(np.maximum(square, max(FLOOR * float(np.nanmedian(square)), 1e-12)))
+    middle = float(np.log(stats.chi2.median(p) / p))
+    known = np.isfinite(log_square).any(axis=0)
+    level, overall = _levels(log_square[:, known], p, middle)
+    width = _column_medians(np.where(np.isfinite(square), spread, np.nan)[:, known])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(np.log(spread[:, known] / width), nan=0.0, posinf=0.0, neginf=0.0)
+    usual = special.digamma(p / 2) + np.log(2 / p)  # mean of the logarithm of chi-square over its degrees of freedom
+    left = (log_square[:, known] - level - usual).clip(*OUTLYING)
+    seen = np.isfinite(left)
+    scatter = max(float(np.var(left[seen])), 1e-6)
+    slope = float((ratio * left)[seen].sum()) / (float((ratio**2)[seen].sum()) + scatter / STEEPNESS**2)
+    slope = float(np.clip(slope, 0.0, STEEPEST))
+    rows = [name for name, one in zip(names, known, strict=True) if one]
+    return PointErrors(
+        noise={name: float(np.exp(value / 2)) for name, value in zip(rows, level, strict=True)},
+        usual=float(np.exp(overall / 2)),
+        width={name: float(value) for name, value in zip(rows, width, strict=True) if np.isfinite(value)},
+        steepness=slope,
+        widths=(float(np.exp(ratio[seen].min())), float(np.exp(ratio[seen].max()))),
+        certain=_certain(left - slope * ratio, scatter),
+        cases=len(found),
+    )
+
+
+def _levels(log_square: FloatArray, p: int, middle: float) -> tuple[FloatArray, float]:
+    """(logarithm of each landmark's variance (L,), that of all together) from logarithms of squared errors (N, L);
+    middle: the median of such a logarithm where the variance is 1."""
+    overall = float(np.nanmedian(log_square)) - middle
+    own = _column_medians(log_square) - middle
+    count = np.isfinite(log_square).sum(axis=0)
+    uncertain = np.pi / 2 * float(special.polygamma(1, p / 2)) / count  # variance of a median
+    between = max(float(np.mean((own - overall) ** 2 - uncertain)), 0.0)
+    return np.asarray(overall + between / (between + uncertain) * (own - overall)), overall
+
+
+def _certain(left: FloatArray, scatter: float) -> float:
+    """One standard deviation below the middle, as a factor: of how images differ in the logarithm of their variance.
+    left: (N, L) what landmark and width do not explain; scatter: its variance from point to point."""
+    count = np.isfinite(left).sum(axis=1)
+    rows = np.flatnonzero(count)
+    if len(rows) < 2:
+        return 1.0
+    means = np.array([float(np.nanmean(left[i])) for i in rows])
+    between = float(np.var(means, ddof=1) - np.mean(scatter / count[rows]))
+    return float(np.exp(-np.sqrt(max(between, 0.0))))
+
+
+def _column_medians(values: FloatArray) -> FloatArray:
+    """(L,) medians of the finite values of (N, L), NaN where there is none."""
+    columns = (column[np.isfinite(column)] for column in values.T)
+    return np.array([float(np.median(column)) if len(column) else np.nan for column in columns])

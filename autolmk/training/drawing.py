@@ -1,0 +1,130 @@
+"""Whether a fold's points are drawn toward the mean shape: kept only where that helps on the cases that it held out.
+
+The points' errors are fitted on all of them but a few, and these are predicted with and without drawing, in turn. It is
+kept as any step of postprocessing is (`postprocessing.evidence`): where mean errors fall beyond chance and no gross
+ones are added. Then the errors are fitted on all. Fold `all` holds no case out: it takes what numbered folds found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autolmk.checkpoint import checkpoint_file
+from autolmk.detections import Detections
+from autolmk.landmarks import Landmarks
+from autolmk.measured import Measured
+from autolmk.plans import Configuration, Plans
+from autolmk.point_errors import PointErrors, fit_point_errors
+from autolmk.postprocessing.evidence import localisation, verdict
+from autolmk.prediction.assignment import ShapePrior
+from autolmk.prediction.inference import conclude, pooled_prior
+from autolmk.prediction.shrinkage import shrink
+from autolmk.serialization import read_json
+from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
+from autolmk.training.validation import CaseResult, Validation
+
+PARTS = 8  # at most, that the held-out cases are divided into
+logger = logging.getLogger(__name__)
+
+
+def choose_drawing(
+    measured: Measured, validation: Validation, plans: Plans, configuration: Configuration
+) -> tuple[Measured, Validation]:
+    """(with errors measured on these held-out cases, and the decision; the same predictions as they now read).
+
+    validation: of points as they were found, which `measured` must leave so.
+    """
+    if not configuration.shape_prior:
+        return dataclasses.replace(measured, errors=PointErrors(why="the plans do without")), validation
+    found = {case: result.prediction.detections for case, result in validation.results.items()}
+    truth = {case: result.truth for case, result in validation.results.items()}
+    unknown = np.isin(plans.landmarks, measured.untrained)
+    prior = pooled_prior([measured], plans, unknown)
+    errors = measure_errors(found, truth, prior, plans.unit)
+    logger.info("points are %s toward the mean shape: %s", "drawn" if errors.drawn else "not drawn", errors.why)
+    measured = dataclasses.replace(measured, errors=errors)
+    if prior is None or not errors.drawn:
+        return measured, validation
+    results = {}
+    for case, result in validation.results.items():
+        now = drawn(found[case], prior, errors)
+        prediction = conclude(
+            now.candidates, now.log_odds, now.spread, result.prediction.looks, now.geometry,
+            plans, configuration, [measured], unknown,
+        )  # fmt: skip
+        results[case] = CaseResult(result.truth, prediction.moved_by(now.moved), result.diagonal)
+    return measured, Validation(results, validation.seconds)
+
+
+def measure_errors(
+    found: Mapping[str, Detections], truth: Mapping[str, Landmarks], prior: ShapePrior | None, unit: str
+) -> PointErrors:
+    """Of held-out cases: how large errors are, and whether points drawn toward the mean shape `prior` lie nearer.
+
+    found: of points as a model found them. unit: mm or px. ValueError without cases.
+    """
+    if not found:
+        raise ValueError("errors are measured on one held-out case or more")
+    cases = list(found)
+    errors, why = _errors_of(cases, found, truth), _unsupported(prior, found)
+    if prior is None or why is not None:
+        return dataclasses.replace(errors, why=str(why))
+    tried: dict[str, Detections] = {}
+    parts = [cases[i::PARTS] for i in range(min(PARTS, len(cases)))]
+    for part in parts if len(parts) > 1 else []:
+        others = _errors_of([case for case in cases if case not in part], found, truth)
+        tried |= {case: drawn(found[case], prior, others) for case in part}
+    if not tried:
+        return dataclasses.replace(errors, why="a single held-out case does not tell whether it helps")
+    before, after = ([side[case] for case in cases] for side in (found, tried))
+    kept, why = verdict(localisation(before, after, [truth[case] for case in cases]), unit)
+    return dataclasses.replace(errors, drawn=kept, why=why)
+
+
+def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detections:
+    """A case's detections, the best points drawn toward the mean shape."""
+    variance = errors.variance(found.names, found.spread)
+    candidates = found.candidates.copy()
+    candidates[:, 0] = shrink(candidates[:, 0], found.log_odds[:, 0], variance, prior)
+    return dataclasses.replace(found, candidates=candidates, moved=candidates[:, 0] - found.best)
+
+
+def adopted(folder: Path, digest: str) -> PointErrors:
+    """For a fold without held-out cases, in `folder`: what the finished folds beside it found that were trained by the
+    same plans, of this digest."""
+    folds = []
+    for other in sorted(folder.parent.glob("fold_[0-9]*")):
+        if checkpoint_file(other, "final").is_file():
+            config = read_json(other / "config.json", remedy="restore it, or train this fold again")
+            errors = Measured.load(other).errors
+            if isinstance(config, dict) and config.get("plans_digest") == digest and errors is not None:
+                folds.append(errors)
+    if not folds:
+        return PointErrors(why="no case is held out, and no numbered fold of these plans is finished that could tell")
+    found = PointErrors.pooled(folds)
+    said = found.why if len(folds) > 1 else f"as the only numbered fold that is finished: {found.why}"
+    return dataclasses.replace(found, why=said)
+
+
+def _unsupported(prior: ShapePrior | None, found: Mapping[str, Detections]) -> str | None:
+    """Why nothing can be drawn; None where it can be tried."""
+    if prior is None or prior.n_cases < FEWEST_SHAPES:
+        return f"{0 if prior is None else prior.n_cases} training cases tell the mean shape, it takes {FEWEST_SHAPES}"
+    known = int(np.isfinite(prior.points).all(axis=1).sum())
+    if known < FEWEST_POINTS:
+        return f"{known} landmarks have a place in the mean shape, it takes {FEWEST_POINTS}"
+    if any(one.geometry.ndim < one.geometry.physical_ndim for one in found.values()):
+        return "the images are single slices in space, in which a shape may turn over"
+    return None
+
+
+def _errors_of(cases: Sequence[str], found: Mapping[str, Detections], truth: Mapping[str, Landmarks]) -> PointErrors:
+    """Of the best points of these cases."""
+    best, spread = (np.stack([getattr(found[case], key) for case in cases]) for key in ("best", "spread"))
+    points = np.stack([np.where(truth[case].present[:, None], truth[case].points, np.nan) for case in cases])
+    return fit_point_errors(best, points, spread, found[cases[0]].names)
