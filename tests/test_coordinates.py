@@ -21,7 +21,8 @@ from autolmk.image import Image
 from autolmk.landmarks import Status
 from autolmk.networks.resnet import ResNet
 from autolmk.plans import Architecture
-from autolmk.prediction.inference import Look, Member, heatmap_crops, predict_image
+from autolmk.prediction.crops import heatmap_crops
+from autolmk.prediction.inference import Look, Member, predict_image
 from autolmk.trainers.coarse_to_fine import CoordinateTrainer
 
 

@@ -24,7 +24,8 @@ from autolmk.placement import MARGIN
 from autolmk.planner import PRESETS, memory_of, plan_dataset, usable_bytes
 from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner
 from autolmk.plans import Configuration, Plans, Windows
-from autolmk.prediction.inference import Look, Member, heatmap_crops, predict_image
+from autolmk.prediction.crops import heatmap_crops
+from autolmk.prediction.inference import Look, Member, predict_image
 from autolmk.prediction.stages import Prepared, load_stage, predict_stages
 from autolmk.registry import planner_class, trainer_class
 from autolmk.store import Store

@@ -39,7 +39,8 @@ from autolmk.plans import (
     replace_configuration,
 )
 from autolmk.prediction.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
-from autolmk.prediction.inference import Look, Member, heatmap_crops, likelihoods, predict_image
+from autolmk.prediction.crops import heatmap_crops
+from autolmk.prediction.inference import Look, Member, likelihoods, predict_image
 
 PATCH = (24, 24, 24)
 SIGMA = 2.0  # mm

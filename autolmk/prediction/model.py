@@ -161,7 +161,7 @@ class Model:
             ) from None
 
     def look(self, prepared: Sequence[Prepared]) -> Look:
-        """For those who want a window's scores, such as `inference.heatmap_crops`: of the first stage, which sees
+        """For those who want a window's scores, such as `crops.heatmap_crops`: of the first stage, which sees
         windows that hold many landmarks."""
         first, stage = prepared[0], self.stages[0]
         return Look(first.image, first.fill, stage.members, self.plans, stage.configuration, self.device, self.mirror)

@@ -18,7 +18,8 @@ from autolmk.errors import AutolmkError
 from autolmk.image import Image
 from autolmk.imageio import Notice, check_channels, noticed
 from autolmk.locks import exclusive
-from autolmk.prediction.inference import Prediction, heatmap_crops
+from autolmk.prediction.crops import heatmap_crops
+from autolmk.prediction.inference import Prediction
 from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor

@@ -111,8 +111,7 @@ def _combined(
     likelihood = _mean(np.stack([one.likelihood for one in found], axis=1))
     moves = [one.moved if one.moved.size else np.zeros(candidates[:, 0].shape) for one in found]
     moved = np.stack([_weighted_mean(axis, weight) for axis in np.stack(moves, axis=1).transpose(2, 0, 1)], axis=1)
-    rest = (likelihood, finest.geometry, disagreement, moved)
-    return Detections(found[0].names, candidates, log_odds, spread, *rest)
+    return Detections(found[0].names, candidates, log_odds, spread, likelihood, finest.geometry, disagreement, moved)
 
 
 @dataclass(eq=False)
