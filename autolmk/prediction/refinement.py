@@ -34,12 +34,12 @@ from autolmk.prediction.inference import (
     Member,
     Prediction,
     conclude,
-    draw_best,
     evaluating,
     merge_radius,
     pooled_prior,
     voxel_side,
 )
+from autolmk.prediction.shrinkage import draw_best
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
