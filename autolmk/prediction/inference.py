@@ -31,7 +31,7 @@ from autolmk.plans import Configuration, Plans
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, cover, tile_starts
-from autolmk.prediction.shrinkage import draw
+from autolmk.prediction.shrinkage import draw_best
 from autolmk.recipe import Conclusion
 from autolmk.recipe.results import Result
 
@@ -120,24 +120,6 @@ def predict_image(
     moved = draw_best(candidates, log_odds, spread, prior if use else None, measured, plans.landmarks)
     rest = (looks, image.geometry, plans, configuration, measured, look.unknown)
     return conclude(candidates, log_odds, spread, *rest).moved_by(moved)
-
-
-def draw_best(
-    candidates: FloatArray,
-    log_odds: FloatArray,
-    spread: FloatArray,
-    prior: ShapePrior | None,
-    measured: Sequence[Measured],
-    names: Sequence[str],
-) -> FloatArray:
-    """Draw the best of candidates (L, K, P) toward the mean shape, in their place, and give by how much (L, P) mm: 0
-    without a prior, and of models whose folds measured no errors, whose flags judge points as they are drawn."""
-    found = candidates[:, 0].copy()
-    if prior is None:
-        return np.zeros_like(found)
-    errors = [one.errors for one in measured]
-    candidates[:, 0] = draw(found, log_odds[:, 0], spread, prior, errors, names)
-    return candidates[:, 0] - found if any(one is not None for one in errors) else np.zeros_like(found)
 
 
 def voxel_side(geometry: Geometry) -> float:

@@ -37,12 +37,12 @@ from autolmk.prediction.inference import (
     Member,
     Prediction,
     conclude,
-    draw_best,
     evaluating,
     merge_radius,
     pooled_prior,
     voxel_side,
 )
+from autolmk.prediction.shrinkage import draw_best
 from autolmk.sampling import coarser, cut
 
 N_CANDIDATES = 5

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import FloatArray
+from autolmk.measured import Measured
 from autolmk.point_errors import PointErrors
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
@@ -52,6 +53,24 @@ def draw(
     if pooled is None:
         return shrink_by_misfit(points, log_odds, prior)
     return shrink(points, log_odds, pooled.variance(names, spread), prior) if pooled.drawn else points
+
+
+def draw_best(
+    candidates: FloatArray,
+    log_odds: FloatArray,
+    spread: FloatArray,
+    prior: ShapePrior | None,
+    measured: Sequence[Measured],
+    names: Sequence[str],
+) -> FloatArray:
+    """Draw the best of candidates (L, K, P) toward the mean shape, in their place, and give by how much (L, P) mm: 0
+    without a prior, and of models whose folds measured no errors, whose flags judge points as they are drawn."""
+    found = candidates[:, 0].copy()
+    if prior is None:
+        return np.zeros_like(found)
+    errors = [one.errors for one in measured]
+    candidates[:, 0] = draw(found, log_odds[:, 0], spread, prior, errors, names)
+    return candidates[:, 0] - found if any(one is not None for one in errors) else np.zeros_like(found)
 
 
 def is_drawn(errors: Sequence[PointErrors | None]) -> bool:
