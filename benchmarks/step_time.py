@@ -27,20 +27,12 @@ import torch
 from scipy import ndimage
 
 from autolmk.augmentation import IntensityAugmentation
+from autolmk.digest import preprocessing_digest
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.loading import TrainingLoader
 from autolmk.planner import PRESETS
-from autolmk.plans import (
-    Architecture,
-    Augmentation,
-    Configuration,
-    Normalization,
-    Plans,
-    Schedule,
-    Windows,
-    preprocessing_digest,
-)
+from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 from autolmk.registry import trainer_class
 from autolmk.store import Store, StoredCase
 from autolmk.training.run import Run

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from autolmk.augmentation import IntensityAugmentation
+from autolmk.digest import preprocessing_digest
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
@@ -29,7 +30,6 @@ from autolmk.plans import (
     Plans,
     Schedule,
     Windows,
-    preprocessing_digest,
     replace_configuration,
 )
 from autolmk.store import Store, StoredCase

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from autolmk.augmentation import IntensityAugmentation
 from autolmk.cli.preprocess import main
 from autolmk.dataset import Dataset
+from autolmk.digest import preprocessing_digest
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray, Geometry
@@ -34,7 +35,6 @@ from autolmk.plans import (
     Plans,
     Schedule,
     Windows,
-    preprocessing_digest,
     replace_configuration,
 )
 from autolmk.preprocessing import (

@@ -19,20 +19,12 @@ import torch
 
 from autolmk import checkpoint
 from autolmk.checkpoint import checkpoint_file
+from autolmk.digest import preprocessing_digest
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
-from autolmk.plans import (
-    Architecture,
-    Augmentation,
-    Configuration,
-    Normalization,
-    Plans,
-    Schedule,
-    Windows,
-    preprocessing_digest,
-)
+from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 from autolmk.runlog import read_log
 from autolmk.serialization import read_json, write_json
 from autolmk.store import Store, StoredCase
