@@ -35,7 +35,7 @@ class StoredCase:
 
     array: (C, *S) float32, in memory or a blosc2 array that is read in part. fill: (C,) what lies outside the image.
     subject: whom the case shows. digest: of everything that the case was made from. plans_digest: of the part of the
-    plans that it was made by, see `plans.preprocessing_digest`. labels: (1, *S) uint8, as `array`, of the user's label
+    plans that it was made by, see `digest.preprocessing_digest`. labels: (1, *S) uint8, as `array`, of the user's label
     map; None without.
     """
 
