@@ -197,7 +197,7 @@ def test_apgas_losses_all_weigh_one(ndim: int) -> None:
     with torch.no_grad():
         losses = trainer.training_step(Constant(found), codec, batch)
     heatmaps = [
-        squared_error(one, trainer._target(batch["voxels"], one.shape[2:]), batch["status"], 255.0)  # type: ignore[attr-defined]
+        squared_error(one, trainer._target(batch["voxels"], one.shape[2:], None), batch["status"], 255.0)  # type: ignore[attr-defined]
         for one in found["landmarks"]
     ]
     starts = (0.0, 0.5, 0.5, 0.5)  # probabilities that outputs of 0 stand for

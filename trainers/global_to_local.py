@@ -136,9 +136,10 @@ def cell_losses(
 
     output: (B, L, 1 + D, *O). An absent landmark is in no cell and has no displacement; an unknown one is masked.
     `near`: a cell r cells off counts (1 + r)^-D, so that every doubling of the distance counts alike and votes are
-    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0, in which
-    windows that hold a landmark and others weigh as `balanced` says; times class_weight. `published`, as Noothout et
-    al.: mean |t_hat - t| + alpha * binary cross-entropy, both means over all cells; alpha None: `landmarks_a_network`.
+    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0; times
+    class_weight. `published`, as Noothout et al.: mean |t_hat - t| + alpha * binary cross-entropy, both means over all
+    cells; alpha None: `landmarks_a_network`. In both, windows that hold a landmark and others weigh as `balanced` says,
+    which changes nothing where one kind alone occurs.
     """
     assert isinstance(target, CellTarget)
     logits, near = output[:, :, 0].flatten(2), options.losses == "near"
@@ -149,17 +150,16 @@ def cell_losses(
         away = away + (displacement(wanted) / size).square().to(output.dtype).view(shape)
     weight = ((1 + away.sqrt()) ** -len(target.cell_size) if near else torch.ones_like(away)).flatten(2)
     apart = (weight * error.flatten(2)).sum(2) / weight.sum(2) / len(target.cell_size)
-    held, known = target.cells >= 0, status != Status.UNKNOWN
+    held = target.cells >= 0
     weights, offset = balanced(held, status, target.share)
-    if near:
-        logits = logits + offset.to(logits.dtype)[..., None]
+    logits = logits + offset.to(logits.dtype)[..., None]
     own = torch.where(held, logits.gather(2, target.cells.clamp(min=0)[..., None])[..., 0], 0.0)
     if near:
         entropy = torch.cat([logits, torch.zeros_like(logits[..., :1])], 2).logsumexp(2) - own
         classes = options.class_weight * weighted(entropy, weights)
     else:
         alpha = landmarks_a_network if options.alpha is None else options.alpha
-        classes = alpha * mean_of((F.softplus(logits).sum(2) - own) / logits.shape[2], known)
+        classes = alpha * weighted((F.softplus(logits).sum(2) - own) / logits.shape[2], weights)
     return {"displacement": mean_of(apart, status == Status.PRESENT), "class": classes}
 
 
