@@ -158,14 +158,16 @@ def _places(args: argparse.Namespace) -> tuple[Path, Path | None]:
 def _read_points(place: Path) -> dict[str, Annotation]:
     """Case -> points, from a table of all cases, a folder that holds landmarks.csv, or one landmark file a case."""
     from autolmk import annotations
+    from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
+    from autolmk.recipe.results import REVIEW, TABLE
 
-    file = place / "landmarks.csv" if place.is_dir() else place
+    file = place / TABLE if place.is_dir() else place
     if file.is_file():
         return annotations.read_table(file)
     found = {}
     for single in sorted(place.iterdir()) if place.is_dir() else []:
         ending = annotations.ending_of(single)
-        if ending is not None:
+        if ending is not None and single.name not in (REVIEW, MEASUREMENTS):  # tables of predictions, of no case
             found[single.name[: -len(ending)]] = _in_lps(annotations.read(single))
             annotations.csv.require_once(found[single.name[: -len(ending)]], single)
     if not found:
