@@ -30,6 +30,7 @@ from pathlib import Path
 import psutil
 
 from autolmk import checkpoint
+from autolmk.locks import is_locked
 from autolmk.phantom import write_phantom
 
 NAME = "Dataset001_Phantom"
@@ -249,7 +250,7 @@ def two_at_once(bench: Bench, name: str, place: Path) -> str:
     command, whole = COMMANDS[name], bench.unbroken(name)
     first = bench.start(command, bench.fresh(name, place))
     end = time.monotonic() + LIMIT
-    while first.poll() is None and not list(place.rglob(".lock")):
+    while first.poll() is None and not any(is_locked(file.parent) for file in place.rglob(".lock")):
         assert time.monotonic() < end
         time.sleep(0.005)
     assert first.poll() is None, f"over before it was seen to hold a lock: {said(place)}"
