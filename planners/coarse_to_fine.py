@@ -129,12 +129,7 @@ def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
 
 
 def _fine(
-    fingerprint: Fingerprint,
-    preset: Preset,
-    device: str,
-    budget: float,
-    given: Sequence[float] | None,
-    wanted: str = "auto",
+    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None, wanted: str
 ) -> Configuration:
     three_d = int(fingerprint.ndim == 3)
     finest, why_spacing = rules.finest_spacing(fingerprint)

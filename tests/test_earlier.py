@@ -25,7 +25,7 @@ STRANGERS = (
     "heatmap_crops/other/x",
     "detections/mine.json",
     "mine.mrk.json",
-    "review.csv",
+    "notes.csv",
 )
 OURS = (
     "a.mrk.json",
@@ -96,7 +96,7 @@ def test_a_record_of_something_else_is_refused(content: str, tmp_path: Path) -> 
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["b.mrk.json", "landmarks.csv", "detections/b.json", "overlays/b.png"])
+@pytest.mark.parametrize("name", ["b.mrk.json", "landmarks.csv", "review.csv", "detections/b.json", "overlays/b.png"])
 @pytest.mark.parametrize("recorded", [False, True])
 def test_files_in_the_way_are_not_replaced(name: str, recorded: bool, tmp_path: Path) -> None:
     """Such as annotations of the same cases, where the output folder is that of the annotations."""

@@ -172,8 +172,11 @@ def test_windows_are_as_long_in_mm_along_each_axis_and_of_as_many_voxels(spacing
 @pytest.mark.parametrize("shape", [(56.0, 56.0), (20.0, 90.0), (9.0, 9.0), (20.0, 30.0, 60.0), (6.0, 40.0, 40.0)])
 @pytest.mark.parametrize("factor", [0.5, 1.0])
 def test_no_window_is_larger_than_the_image(shape: tuple[float, ...], factor: float) -> None:
-    c = fine(a_fingerprint(spacing=(factor,) * len(shape), shape=shape, n_landmarks=6))
-    assert all(n <= size for n, size in zip(c.patch_size, shape, strict=True))
+    """Where a coarse stage is demanded: else so small an image is seen in one look."""
+    fingerprint = a_fingerprint(spacing=(factor,) * len(shape), shape=shape, n_landmarks=6)
+    two = {NAME: CoarseToFinePlanner({"coarse": "heatmap"})}
+    c = plan_dataset(fingerprint, two, plans_name="two", preset="XS", device="cpu").configurations[NAME]
+    assert c.previous_stage is not None and all(n <= size for n, size in zip(c.patch_size, shape, strict=True))
     assert all(a <= b for a, b in zip(c.windows.least_side or (), c.patch_size, strict=True))
     assert all(n // o >= 3 for n, o in zip(c.patch_size, c.architecture.output_stride, strict=True))
 
