@@ -257,11 +257,11 @@ def two_at_once(bench: Bench, name: str, place: Path) -> str:
     os.killpg(first.pid, signal.SIGSTOP)  # it holds the lock as long as needed
     before = results_at_a_glance(place)
     second = bench.start(command, place)
-    code = wait(second)
+    code, words = wait(second), said(place)
     after = results_at_a_glance(place)
     os.killpg(first.pid, signal.SIGCONT)
     assert wait(first) == 0, said(place)
-    assert code == 2 and "another process is at work" in said(place), f"exit code {code}: {said(place)}"
+    assert code == 2 and "another process is at work" in words, f"exit code {code}: {words}"
     assert before == after, f"changed: {sorted(before.items() ^ after.items())[:4]}"
     same(place, whole)
     return "the second was refused"
