@@ -75,7 +75,7 @@ PREDICT = Stage(
     "predict",
     f"-d 1 -i raw/{NAME}/imagesTs -o predictions -device cpu --continue_prediction",
     "predictions",
-    N_TEST + 2,
+    N_TEST + 3,  # run.json, landmarks.csv, review.csv
     r"\d+ of \d+ cases are predicted already",
 )
 PREDICT_OVER = dataclasses.replace(PREDICT, arguments=PREDICT.arguments.removesuffix(" --continue_prediction"))
