@@ -265,7 +265,8 @@ def is_named(name: str, words: list[str], place: Path) -> bool:
     for word in words:
         for part in (word, word.rpartition("=")[2]):
             with contextlib.suppress(ValueError, OSError):
-                named = (place / "elsewhere" / part).resolve()
+                home = str(place / "home") if part.startswith("~") else ""
+                named = (place / "elsewhere" / (home + part.removeprefix("~") if home else part)).resolve()
                 if part and named != place and (path == named or named in path.parents):
                     return named not in place.parents
     return False
