@@ -26,6 +26,7 @@ VERSION = 1
 CHUNK = {2: 256, 3: 64}  # voxels a side of a chunk, the unit of a read from disk
 LABELS = "labels"  # folder of label maps
 BLOCK = {2: 64, 3: 32}  # of a block, the unit of decompression
+FURTHEST = 1e9  # mm from the origin: a point beyond is damage
 REMEDY = "run autolmk_preprocess again; it redoes only what is missing or changed"
 
 
@@ -244,6 +245,8 @@ def _parse(case: str, value: dict[str, Any]) -> StoredCase:
     marks = value["landmarks"]
     points = np.array(marks["points"], dtype=np.float64).reshape(len(marks["names"]), geometry.physical_ndim)
     landmarks = Landmarks(tuple(marks["names"]), points, np.array(marks["status"], dtype=np.int8))
+    if (np.abs(landmarks.points) > FURTHEST).any():
+        raise ValueError(f"points further than {FURTHEST:g} mm from the origin")
     fill = tuple(float(v) for v in value["fill"])
     for name in (case, *landmarks.names):
         if not isinstance(name, str):

@@ -597,3 +597,11 @@ def test_test_cases_do_not_say_what_is_typical(folder: Path) -> None:
     report = check(folder)
     assert len(report.good_cases) == N and report.of("warning")
     assert all(str(f.case).startswith("t") and "swapped" in f.problem for f in report.of("warning"))
+
+
+def test_a_file_without_any_point_is_a_case_without_landmarks(folder: Path) -> None:
+    next((folder / "landmarksTr").glob("case3.*")).unlink()
+    empty = {"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": []}]}
+    (folder / "landmarksTr" / "case3.mrk.json").write_text(json.dumps(empty))
+    problems = [(fault.case, fault.problem) for fault in check(folder).faults]
+    assert ("case3", "a case has no present landmark") in problems

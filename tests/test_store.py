@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
+from autolmk.serialization import read_json, write_json
 from autolmk.store import Store, StoredCase
 
 
@@ -43,6 +44,17 @@ def test_round_trip_is_exact(tmp_path: Path, shape: tuple[int, ...]) -> None:
     for name in ("identifier", "fill", "subject", "digest", "plans_digest"):
         assert getattr(back, name) == getattr(case, name)
     assert sorted(f.name for f in store.folder.iterdir()) == ["case.b2nd", "case.json"]
+
+
+def test_a_point_beyond_all_images_is_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("case", make_case())
+    file = store.files("case")[1]
+    value = read_json(file)
+    value["landmarks"]["points"][0][1] = 1e200
+    write_json(file, value)
+    with pytest.raises(AutolmkError, match="1e\\+09 mm from the origin"):
+        store.load("case")
 
 
 def test_label_maps_lie_beside_the_image(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def _readings(
     where = {name: i for i, name in enumerate(annotation.names)}
     rows = [where.get(name, -1) for name in dataset.landmark_names]
     readings: dict[Frame, FloatArray] = {frame: declared}
-    for other in FRAMES:
+    for other in FRAMES if where else ():
         if other == frame or (other != "voxel" and dataset.unit == "px"):
             continue
         try:
