@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -353,6 +353,9 @@ def _contradiction(plans: Plans) -> str | None:
             return (
                 f"configurations.{name}.normalization: {len(c.normalization)} for {len(plans.channel_names)} channels"
             )
+        for place, numbers in _numbers_an_axis(c).items():
+            if len(numbers) != plans.ndim:
+                return f"configurations.{name}.{place}: {list(numbers)} for {plans.ndim} axes"
         if (c.previous_stage is None) == (c.windows.kind == "landmark"):
             return f"configurations.{name}: windows a landmark need a previous_stage, and only they have one"
         strangers = sorted({member for m in c.label_maps for member in m.landmarks} - set(plans.landmarks))
@@ -376,6 +379,15 @@ def _contradiction(plans: Plans) -> str | None:
         if unknown:
             return f"{field_name}: {', '.join(unknown)}, which are no landmarks"
     return None
+
+
+def _numbers_an_axis(c: Configuration) -> dict[str, Sequence[float]]:
+    """Where a configuration holds one number an axis, beside those that it compares itself."""
+    a, found = c.architecture, {"augmentation.translation": c.augmentation.translation}
+    for field_name, stages in (("kernel_sizes", a.kernel_sizes), ("strides", a.strides)):
+        found |= {f"architecture.{field_name}[{k}]": stage for k, stage in enumerate(stages)}
+    found |= {"architecture.output_stride": a.output_stride} if a.output_stride else {}
+    return found | ({} if c.windows.least_side is None else {"windows.least_side": c.windows.least_side})
 
 
 def replace_configuration(plans: Plans, name: str, **changes: Any) -> Plans:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_numbers_of_a_network_are_refused_before_memory_is_taken(place: str, num
     with pytest.raises(AutolmkError):
         plans = Plans.parse(value)
         build(HeatmapTrainer(plans, plans.configurations["example"]))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["architecture.kernel_sizes", "architecture.strides", "architecture.output_stride", "augmentation.translation"],
+)
+def test_numbers_an_axis_are_as_many_as_axes(place: str) -> None:
+    value = to_json(example_plans(trainer="heatmap"))
+    numbers = value["configurations"]["example"]
+    for part in place.split("."):
+        numbers = numbers[part]
+    numbers = numbers[-1] if isinstance(numbers[0], list) else numbers
+    del numbers[0]
+    with pytest.raises(AutolmkError, match=f"{re.escape(place)}.*for 3 axes"):
+        Plans.parse(value)
 
 
 def test_weights_beyond_this_machine_are_counted_and_not_taken() -> None:

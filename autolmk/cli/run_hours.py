@@ -154,10 +154,12 @@ def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configur
 
     from autolmk.prediction.inference import Member, evaluating, predict_image
     from autolmk.registry import trainer_class
+    from autolmk.trainer import build
 
     device = plans.device if plans.device != "cuda" or torch.cuda.is_available() else "cpu"
     trainer = trainer_class(configuration.trainer)(plans, configuration)
-    member = Member(trainer.prediction_network(trainer.build_network()).to(device), trainer.build_codec())
+    network, codec = build(trainer)
+    member = Member(trainer.prediction_network(network).to(device), codec)
     times: list[float] = []
     while not times or (len(times) < 2 and times[0] < LONG_LOOK):  # the first one sets up much
         start = time.monotonic()
