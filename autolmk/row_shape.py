@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
@@ -29,6 +30,7 @@ DIAGONAL = 0.3  # of a covariance that is shrunk to its diagonal
 ENOUGH = 10  # training cases that tell where in images, and beside the other landmarks, a row lies
 INFLATION = 1.25  # of deviations from a mean shape that these cases made themselves
 MISSING = (1.0, 6.0)  # cost of a member that is missing though the image shows its place: least, most
+BORDER = 0.5  # of the distance to the neighbour: what lies nearer to the image's end may as well be outside
 USUAL_TEMPERATURE, USUAL_LEVEL = 4.0, -4.0  # without held-out cases
 
 
@@ -39,8 +41,8 @@ class Row:
     names: M. parents: of each member, the places in `names` of up to 3 nearest earlier members. distances: to each
     parent, mm: shortest, mean, longest, standard deviation. neighbour: (M) mm, mean distance to the nearest member.
     offsets: (M, P) mm, mean place from the row's middle, and covariances: to each parent, (P * P) mm^2; both empty
-    where the row turns from case to case. middle, middle_covariance: (P) mm from the image's centre and (P * P) mm^2;
-    empty where few cases tell them. stray: mm an axis from where a fit of the mean shape to the other landmarks expects
+    where the row turns from case to case. middle, middle_covariance: (P) mm from the image's centre and (P * P) mm^2,
+    extent: (P) mm of these images; empty where few cases tell them. stray: mm an axis from where a fit of the mean shape to the other landmarks expects
     members; None where nothing tells it. missing: cost of a member that is missing inside the image. ValueError where
     lengths disagree.
     """
@@ -52,6 +54,7 @@ class Row:
     offsets: tuple[tuple[float, ...], ...] = ()
     covariances: tuple[tuple[tuple[float, ...], ...], ...] = ()
     middle: tuple[float, ...] = ()
+    extent: tuple[float, ...] = ()
     middle_covariance: tuple[float, ...] = ()
     stray: float | None = None
     missing: float = MISSING[1]
@@ -162,8 +165,10 @@ def measure_row(members: Sequence[str], training: TrainingRows) -> Row | None:
     noise = float(np.median([_side(geometry) for geometry in training.geometries]))
     parents = [_parents(apart, i) for i in range(len(order))]
     distances = tuple(tuple(_range(points[:, i] - points[:, p], noise) for p in ps) for i, ps in enumerate(parents))
-    neighbour = np.where(np.eye(len(order), dtype=bool), np.inf, np.where(np.isfinite(apart), apart, np.inf)).min(axis=1)
-    row = Row(tuple(names[i] for i in which), tuple(parents), distances, tuple(map(float, neighbour)))
+    neighbour = np.where(np.eye(len(order), dtype=bool), np.inf, np.where(np.isfinite(apart), apart, np.inf)).min(
+        axis=1
+    )
+    row = Row(tuple(names[i] for i in which), tuple(parents), distances, tuple(map(float, near.min(axis=1))))
     return _placed(row, points, which, training, noise)
 
 
@@ -232,7 +237,7 @@ def _placed(row: Row, points: FloatArray, which: FloatArray, training: TrainingR
         )  # fmt: skip
         values |= {"offsets": _rows(offsets), "covariances": covariances}
         values |= _middle(middles, training, float(np.median(row.neighbour)), noise)
-        values["missing"] = _missing(points, which, offsets, training)
+        values["missing"] = _missing(points, np.array(row.neighbour), offsets, which, training)
     return Row(**values)
 
 
@@ -283,7 +288,17 @@ def _middle(
     if len(placed) < ENOUGH:
         return {}
     mean = placed.mean(axis=0)
-    return {"middle": tuple(map(float, mean)), "middle_covariance": _covariance(placed - mean, neighbour, noise)}
+    extent = np.mean([physical_extent(geometry) for geometry in training.geometries], axis=0)
+    return {
+        "middle": tuple(map(float, mean)),
+        "middle_covariance": _covariance(placed - mean, neighbour, noise),
+        "extent": tuple(map(float, extent)),
+    }
+
+
+def physical_extent(geometry: Geometry) -> FloatArray:
+    """(P,) mm of the image along the physical axes."""
+    return np.asarray(np.abs(geometry.direction) @ np.array(geometry.extent))
 
 
 def _stray(points: FloatArray, which: FloatArray, training: TrainingRows) -> float | None:
@@ -314,16 +329,26 @@ def places_beside(shape: FloatArray, points: FloatArray, which: FloatArray) -> F
     return fit_similarity(shape[both], points[both]).similarity.apply(shape[which])
 
 
-def _missing(points: FloatArray, which: FloatArray, offsets: FloatArray, training: TrainingRows) -> float:
-    """Cost of a member that is missing though the image shows its place: minus the logarithm of how often that is so."""
+def _missing(
+    points: FloatArray, neighbour: FloatArray, offsets: FloatArray, which: FloatArray, training: TrainingRows
+) -> float:
+    """Cost of a member that is missing though the image shows its place, not near its border: minus the logarithm of how
+    often that is so."""
     inside = absent = 0
     for case, marks, geometry in zip(points, training.landmarks, training.geometries, strict=True):
-        status = marks.status[which]
-        shown = geometry.contains(geometry.to_voxels(np.nan_to_num(expected_places(case, offsets))))
-        shown &= np.isfinite(case).any()
-        inside += int((shown & (status != Status.UNKNOWN)).sum())
-        absent += int((shown & (status == Status.ABSENT)).sum())
+        if np.isfinite(case).any():
+            shown = well_inside(geometry, expected_places(case, offsets), BORDER * neighbour)
+            status = marks.status[which]
+            inside += int((shown & (status != Status.UNKNOWN)).sum())
+            absent += int((shown & (status == Status.ABSENT)).sum())
     return float(np.clip(-np.log((absent + 0.5) / (inside + 1)), *MISSING))
+
+
+def well_inside(geometry: Geometry, points: FloatArray, margin: FloatArray) -> npt.NDArray[np.bool_]:
+    """(N,) whether points (N, P) lie further than `margin` (N,) mm inside the image."""
+    voxels = geometry.to_voxels(points)
+    edge = np.minimum(voxels + 0.5, np.array(geometry.shape) - 0.5 - voxels) * np.array(geometry.spacing)
+    return np.asarray(edge.min(axis=1) > margin)
 
 
 def _rows(values: FloatArray) -> tuple[tuple[float, ...], ...]:
