@@ -42,8 +42,8 @@ class Row:
     parent, mm: shortest, mean, longest, standard deviation. neighbour: (M) mm, mean distance to the nearest member.
     offsets: (M, P) mm, mean place from the row's middle, and covariances: to each parent, (P * P) mm^2; both empty
     where the row turns from case to case. middle, middle_covariance: (P) mm from the image's centre and (P * P) mm^2,
-    extent: (P) mm of these images; empty where few cases tell them. stray: mm an axis from where a fit of the mean shape to the other landmarks expects
-    members; None where nothing tells it. missing: cost of a member that is missing inside the image. ValueError where
+    extent: (P) mm of these images; empty where few cases tell them. stray: mm an axis from where a fit of the mean
+    shape to the other landmarks expects members; None where nothing tells it. missing: cost of a member that is missing inside the image. ValueError where
     lengths disagree.
     """
 
@@ -165,9 +165,8 @@ def measure_row(members: Sequence[str], training: TrainingRows) -> Row | None:
     noise = float(np.median([_side(geometry) for geometry in training.geometries]))
     parents = [_parents(apart, i) for i in range(len(order))]
     distances = tuple(tuple(_range(points[:, i] - points[:, p], noise) for p in ps) for i, ps in enumerate(parents))
-    neighbour = np.where(np.eye(len(order), dtype=bool), np.inf, np.where(np.isfinite(apart), apart, np.inf)).min(
-        axis=1
-    )
+    near = np.where(np.isfinite(apart), apart, np.inf)
+    np.fill_diagonal(near, np.inf)
     row = Row(tuple(names[i] for i in which), tuple(parents), distances, tuple(map(float, near.min(axis=1))))
     return _placed(row, points, which, training, noise)
 
@@ -332,8 +331,8 @@ def places_beside(shape: FloatArray, points: FloatArray, which: FloatArray) -> F
 def _missing(
     points: FloatArray, neighbour: FloatArray, offsets: FloatArray, which: FloatArray, training: TrainingRows
 ) -> float:
-    """Cost of a member that is missing though the image shows its place, not near its border: minus the logarithm of how
-    often that is so."""
+    """Cost of a member that is missing though the image shows its place, not near its border: minus the logarithm of
+    how often that is so."""
     inside = absent = 0
     for case, marks, geometry in zip(points, training.landmarks, training.geometries, strict=True):
         if np.isfinite(case).any():

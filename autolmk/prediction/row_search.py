@@ -1,9 +1,9 @@
 """The search for the best rows: which place each member of a row has, of those that `rows.pose` found.
 
-A beam goes member by member. What is kept at each step is judged by its score so far plus what the members after it can
-still add, as a chain through the places tells exactly (dynamic programming over the last member that has a place): so a
-row that begins outside the image is not lost to others that seem better at first. What the beam keeps at the end are the
-best whole rows, whose scores give probabilities.
+A beam goes member by member. What is kept at each step is judged by its score so far plus what the members after it
+can still add, as a chain through the places tells exactly (dynamic programming over the last member that has a place):
+so a row that begins outside the image is not lost to others that seem better at first. What the beam keeps at the end
+are the best whole rows, whose scores give probabilities.
 
 Shapes: P physical axes, M members, N places, B rows kept. Everything in mm.
 """
@@ -165,8 +165,8 @@ def _belongs_inside(problem: Problem, choice: Choice) -> npt.NDArray[np.bool_]:
 
 
 def _is_inside(problem: Problem, members: Choice, beside: Choice, at: Choice) -> npt.NDArray[np.bool_]:
-    """Whether each member, `beside` another one that is `at` a place, belongs further inside the image than half its way
-    to the neighbour; where rows turn, whether it does in any direction."""
+    """Whether each member, `beside` another one that is `at` a place, belongs further inside the image than half its
+    way to the neighbour; where rows turn, whether it does in any direction."""
     row, place = problem.row, problem.places[at]
     margin = BORDER * np.array(row.neighbour)[members]
     if row.straight:

@@ -1,12 +1,12 @@
 """Rows of look-alikes, told apart by the whole row: one place for each member, among the candidates of all channels.
 
-A network that sees a vertebra and its neighbours cannot tell which one it is; its channels show several places each, and
-often the same ones. All candidates of a row's members are pooled into places, and the members are assigned to places
-together. A row's score is the sum of
+A network that sees a vertebra and its neighbours cannot tell which one it is; its channels show several places each,
+and often the same ones. All candidates of a row's members are pooled into places, and the members are assigned to
+places together. A row's score is the sum of
 
 - evidence: log-odds of each member's channel at its place, divided by a temperature, because channels err alike;
-- shape: minus the cost of each member's displacement from its parents (of a t distribution), averaged over them, so that
-  shape breaks ties and does not overrule the evidence; a large penalty where a distance leaves the range of training;
+- shape: minus the cost of each member's displacement from its parents (of a t distribution), averaged over them, so
+  that shape breaks ties and does not overrule the evidence; a large penalty where a distance leaves that of training;
 - position: minus the cost of where in the image, and beside the other landmarks, the row lies, averaged over members.
 
 Members may be missing: at little cost where the image ends, at a large one inside it. `row_search` finds the best rows,
@@ -33,9 +33,9 @@ UNSEEN = 0.5  # factor on the probability of a place that no channel shows, made
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """candidates (L, K, P), log_odds (L, K): as they came, the row's places first. probability: (L,) that a member is at
-    its place and not at a neighbour's, NaN without a row. reach: (L,) mm from there to half the way to the neighbour,
-    infinite without a row."""
+    """candidates (L, K, P), log_odds (L, K): as they came, the row's places first. probability: (L,) that a member is
+    at its place and not at a neighbour's, NaN without a row. reach: (L,) mm from there to half the way to the
+    neighbour, infinite without a row."""
 
     candidates: FloatArray
     log_odds: FloatArray
@@ -90,8 +90,8 @@ def pose(
 def pool(
     candidates: FloatArray, log_odds: FloatArray, same_place: float
 ) -> tuple[FloatArray, Choice, FloatArray, FloatArray]:
-    """(places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`, of members' candidates (M, K, P) and log-odds
-    (M, K); those within `same_place` mm of a better one are one place, which lies where the best of them is."""
+    """(places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`, of members' candidates (M, K, P) and
+    log-odds (M, K); those within `same_place` mm of a better one are one place, which lies where the best of them is."""
     m, k = log_odds.shape
     usable = np.isfinite(log_odds) & np.isfinite(candidates).all(axis=2)
     rank = np.argsort(-np.where(usable, log_odds, -np.inf), axis=None, kind="stable")[: int(usable.sum())]
