@@ -43,8 +43,8 @@ class Row:
     offsets: (M, P) mm, mean place from the row's middle, and covariances: to each parent, (P * P) mm^2; both empty
     where the row turns from case to case. middle, middle_covariance: (P) mm from the image's centre and (P * P) mm^2,
     extent: (P) mm of these images; empty where few cases tell them. stray: mm an axis from where a fit of the mean
-    shape to the other landmarks expects members; None where nothing tells it. missing: cost of a member that is missing inside the image. ValueError where
-    lengths disagree.
+    shape to the other landmarks expects members; None where nothing tells it. missing: cost of a member that is missing
+    inside the image. ValueError where lengths disagree.
     """
 
     names: tuple[str, ...]

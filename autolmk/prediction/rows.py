@@ -35,7 +35,7 @@ UNSEEN = 0.5  # factor on the probability of a place that no channel shows, made
 class Chosen:
     """candidates (L, K, P), log_odds (L, K): as they came, the row's places first. probability: (L,) that a member is
     at its place and not at a neighbour's, NaN without a row. reach: (L,) mm from there to half the way to the
-    neighbour, infinite without a row."""
+    neighbour, 0 where it belongs outside the image, infinite without a row."""
 
     candidates: FloatArray
     log_odds: FloatArray
@@ -91,7 +91,7 @@ def pool(
     candidates: FloatArray, log_odds: FloatArray, same_place: float
 ) -> tuple[FloatArray, Choice, FloatArray, FloatArray]:
     """(places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`, of members' candidates (M, K, P) and
-    log-odds (M, K); those within `same_place` mm of a better one are one place, which lies where the best of them is."""
+    log-odds (M, K); those within `same_place` mm of a better one are one place, where the best of them lies."""
     m, k = log_odds.shape
     usable = np.isfinite(log_odds) & np.isfinite(candidates).all(axis=2)
     rank = np.argsort(-np.where(usable, log_odds, -np.inf), axis=None, kind="stable")[: int(usable.sum())]
@@ -165,6 +165,7 @@ def _with_row(before: Chosen, problem: Problem, found: Found, rows: Rows) -> Cho
         else:
             made = found.inside[j] and np.isfinite(found.expected[j]).all()
             probability[i] = UNSEEN * marginal[j] if made else 0.0
+            reach[i] *= bool(made)
             candidates[i], log_odds[i] = _not_found(
                 problem, choice, j, old, odds, rows.level, found.expected[j] if made else None
             )

@@ -75,8 +75,8 @@ def combine(found: Sequence[Detections], combination: Combination) -> Detections
     """One case's detections of the members, in their order, as one. ValueError where their number or names differ.
 
     Candidates are at places that models found, or their means; log-odds are those of the mean of the models'
-    probabilities; spread is the weighted mean of the models' widths, likelihood their mean over those that know the
-    landmark; geometry that of the finest voxels. disagreement: root mean square distance of the models' own best points
+    probabilities; spread is the weighted mean of the models' widths, likelihood and row their mean over those that know
+    them; geometry that of the finest voxels. disagreement: root mean square distance of the models' own best points
     from the combined one. One member is left as it is.
     """
     return combine_cases([found], combination)[0]
@@ -109,9 +109,20 @@ def _combined(
     own = np.stack([one.best for one in found], axis=1)
     disagreement = np.sqrt(_mean(((own - candidates[:, :1]) ** 2).sum(axis=2)))
     likelihood = _mean(np.stack([one.likelihood for one in found], axis=1))
+    row = _mean(np.stack([_in_row(one, candidates[:, 0]) for one in found], axis=1))
     moves = [one.moved if one.moved.size else np.zeros(candidates[:, 0].shape) for one in found]
     moved = np.stack([_weighted_mean(axis, weight) for axis in np.stack(moves, axis=1).transpose(2, 0, 1)], axis=1)
-    return Detections(found[0].names, candidates, log_odds, spread, likelihood, finest.geometry, disagreement, moved)
+    return Detections(
+        found[0].names, candidates, log_odds, spread, likelihood, finest.geometry, disagreement, moved, row
+    )
+
+
+def _in_row(found: Detections, places: FloatArray) -> FloatArray:
+    """(L,) what a model's probabilities of its own places in rows say of the combined ones (L, P): where its point lies
+    nearer to another landmark's place, it means that one."""
+    apart = np.linalg.norm(found.best[:, None] - places, axis=2)
+    nearest = np.where(np.isfinite(apart), apart, np.inf).argmin(axis=1)
+    return np.where(nearest == np.arange(len(places)), found.row, 1 - found.row)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,244 @@
+"""What a fold's held-out cases tell of rows of look-alikes: which landmarks are in them, how far log-odds tell them
+apart, and how often the row that is chosen is right.
+
+Two landmarks belong together where one's channel shows the other's place in a tenth of the cases, two at least. Names
+tell nothing, and mirror partners are told apart by `prediction.assignment`. How members lie is measured on training
+cases. Rows are chosen as a whole unless that makes more gross errors on the held-out cases than each member by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.csgraph import connected_components
+
+from autolmk.detections import Detections
+from autolmk.geometry import FloatArray
+from autolmk.landmarks import Landmarks, Status
+from autolmk.measured import Measured
+from autolmk.plans import Configuration, Plans
+from autolmk.prediction.inference import conclude, in_order_of_rows, pooled_prior
+from autolmk.prediction.row_search import Choice, Found, Problem, search
+from autolmk.prediction.rows import pose
+from autolmk.row_shape import Row, Rows, TrainingRows, measure_row
+from autolmk.store import Store
+from autolmk.training.drawing import finished_folds
+from autolmk.training.validation import CaseResult, Validation
+
+SHARED, FEWEST = 0.1, 2  # share of the cases, and how many at least, in which a channel shows another one's place
+NEAR = 0.3  # of two landmarks' distance, within which a candidate is at the other one's place
+APART = 4.0  # typical errors that two landmarks lie apart at least, to be mistaken rather than imprecise
+CREDIBLE = 6.0  # log-odds below the best, at most, of a candidate that counts
+TEMPERATURES = tuple(float(t) for t in np.geomspace(0.5, 16.0, 11))
+PRIOR = (math.log(2.5), 0.7)  # mean and standard deviation of a temperature's logarithm
+FITTED_ON = 24  # cases, at most, spread evenly
+LEVELS = (0.02, 0.1, 0.25)  # quantiles of right places' log-odds; the first where no member is ever missing
+DOUBT = 0.02  # share of cases in which the truth may be anything
+HALF = 0.5  # of the distance to the neighbour, beyond which a point is a gross error
+logger = logging.getLogger(__name__)
+
+
+def training_rows(store: Store, cases: Sequence[str], measured: Measured, plans: Plans) -> TrainingRows:
+    """What rows are measured on: a fold's training cases."""
+    stored = [store.load(case) for case in cases]
+    shape = measured.shape(plans.landmarks)
+    points = None if shape is None else shape.points
+    return TrainingRows([one.landmarks for one in stored], [one.geometry for one in stored], points)
+
+
+def tell_rows(
+    measured: Measured, validation: Validation, plans: Plans, configuration: Configuration, training: TrainingRows
+) -> tuple[Measured, Validation]:
+    """(with the rows that these held-out cases show, the same predictions as they now read).
+
+    validation: of candidates as they were found, which `measured` must leave so. Later stages are left alone.
+    """
+    if configuration.previous_stage is not None:
+        return measured, validation
+    found = {case: result.prediction.detections for case, result in validation.results.items()}
+    truth = {case: result.truth for case, result in validation.results.items()}
+    rows = measure_rows(found, truth, plans.pair_indices(), training)
+    measured = dataclasses.replace(measured, rows=rows)
+    logger.info("rows of look-alikes: %s", rows.why)
+    if not rows.rows or not rows.used:
+        return measured, validation
+    unknown = np.isin(plans.landmarks, measured.untrained)
+    prior = pooled_prior([measured], plans, unknown)
+    results = {}
+    for case, result in validation.results.items():
+        old = found[case]
+        chosen = in_order_of_rows(old.candidates, old.log_odds, [measured], plans, prior, old.geometry)
+        spread = _spread(chosen.candidates[:, 0], old)
+        prediction = conclude(
+            chosen.candidates, chosen.log_odds, spread, result.prediction.looks, old.geometry,
+            plans, configuration, [measured], unknown,
+        )  # fmt: skip
+        prediction = prediction.in_rows(chosen.probability, chosen.reach)
+        results[case] = CaseResult(result.truth, prediction, result.diagonal)
+    return measured, Validation(results, validation.seconds)
+
+
+def adopted_rows(folder: Path, digest: str, training: TrainingRows) -> Rows:
+    """For a fold without held-out cases, in `folder`: the rows that the finished folds beside it found, see
+    `drawing.finished_folds`, as its own training cases show them."""
+    known = [one.rows for one in finished_folds(folder, digest) if one.rows is not None]
+    if not known:
+        return Rows(why="no case is held out, and no numbered fold of these plans is finished that could tell")
+    pooled = Rows.pooled(known)
+    measured = [measure_row(row.names, training) for row in pooled.rows]
+    return dataclasses.replace(pooled, rows=tuple(row for row in measured if row is not None))
+
+
+def measure_rows(
+    found: Mapping[str, Detections], truth: Mapping[str, Landmarks], partner: Sequence[int], training: TrainingRows
+) -> Rows:
+    """The rows that held-out cases show, how their evidence is weighed, and how often the choice is right.
+
+    found: of candidates as a model found them. partner: (L,) mirror partners, own for none.
+    """
+    groups = groups_of([(found[case], truth[case]) for case in found], partner)
+    names = training.landmarks[0].names
+    measured = [measure_row([names[i] for i in group], training) for group in groups]
+    rows = Rows(tuple(row for row in measured if row is not None), cases=len(found))
+    if not rows.rows:
+        return dataclasses.replace(rows, why=f"none: no landmarks are mistaken for each other on {len(found)} cases")
+    shown = [_Shown.of(found[case], truth[case], row, training.shape) for case in found for row in rows.rows]
+    known = [one for one in shown if one is not None]
+    rows = _weighed(rows, known)
+    return _judged(rows, known)
+
+
+def groups_of(cases: Sequence[tuple[Detections, Landmarks]], partner: Sequence[int]) -> list[list[int]]:
+    """Landmarks that are mistaken for each other, by number, each group sorted."""
+    n = len(partner)
+    count, together = np.zeros((n, n)), np.zeros((n, n))
+    typical = _typical_errors(cases)
+    for found, truth in cases:
+        points = np.where(truth.present[:, None], truth.points, np.nan)
+        apart = np.linalg.norm(points[:, None] - points, axis=2)
+        distance = np.linalg.norm(found.candidates[:, :, None] - points, axis=3)  # (L, K, L)
+        credible = found.log_odds >= found.log_odds[:, :1] - CREDIBLE
+        credible &= np.isfinite(found.log_odds)
+        far = apart > APART * np.maximum(typical[:, None], typical)
+        seen = ((distance < NEAR * apart[:, None]) & credible[..., None]).any(axis=1)
+        count += seen & far
+        together += np.isfinite(apart)
+    linked = (count >= FEWEST) & (count >= SHARED * together)
+    linked[np.arange(n), np.arange(n)] = False
+    linked[np.arange(n), np.array(partner)] = False
+    _, label = connected_components(linked | linked.T, directed=False)
+    groups = [np.flatnonzero(label == k).tolist() for k in range(int(label.max(initial=-1)) + 1)]
+    return [group for group in groups if len(group) > 1]
+
+
+def _typical_errors(cases: Sequence[tuple[Detections, Landmarks]]) -> FloatArray:
+    """(L,) mm, median over cases from the truth to the nearest candidate; 0 where there is none."""
+    if not cases:
+        return np.empty(0)
+    errors = np.stack([np.linalg.norm(found.candidates - truth.points[:, None], axis=2) for found, truth in cases])
+    nearest = np.where(np.isfinite(errors), errors, np.inf).min(axis=2)
+    return np.array([float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else 0.0 for c in nearest.T])
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A row in a held-out case. right: (M,) the members' true places, -1 where none is shown or the member is absent,
+    -2 where nobody knows. before: (M,) whether each member's best candidate is right; NaN where it is not present."""
+
+    problem: Problem
+    right: Choice
+    before: FloatArray
+
+    @classmethod
+    def of(cls, found: Detections, truth: Landmarks, row: Row, shape: FloatArray | None) -> _Shown | None:
+        """None where no member shows a place, or none is known."""
+        problem = pose(row, found.candidates, found.log_odds, found.names, found.geometry, shape)
+        if problem is None:
+            return None
+        which, limit = problem.which, HALF * np.array(row.neighbour)
+        status, points = truth.status[which], truth.points[which]
+        apart = np.linalg.norm(problem.places[None] - points[:, None], axis=2)
+        nearest = np.where(np.isfinite(apart), apart, np.inf)
+        right = np.where(nearest.min(axis=1) <= limit, nearest.argmin(axis=1), -1)
+        right = np.where(status == Status.UNKNOWN, -2, right)
+        error = np.linalg.norm(found.candidates[which, 0] - points, axis=1)
+        before = np.where(status == Status.PRESENT, (error <= limit).astype(np.float64), np.nan)
+        return None if (right == -2).all() else cls(problem, right, before)
+
+    def log_likelihood(self, temperature: float, level: float) -> float:
+        """Of the members' true places, mean over the members."""
+        found = search(self.problem, temperature, level)
+        known = np.flatnonzero(self.right > -2)
+        share = ((found.choice[:, known] == self.right[known]) * found.share[:, None]).sum(axis=0)
+        return float(np.log((1 - DOUBT) * share + DOUBT * DOUBT).mean())
+
+
+def _weighed(rows: Rows, shown: Sequence[_Shown]) -> Rows:
+    """With the temperature and the level under which the true places are the likeliest."""
+    chosen = shown[:: -(-len(shown) // FITTED_ON)] if shown else []
+    at_right, missing = [], 0
+    for one in shown:
+        there = np.flatnonzero(one.right >= 0)
+        at_right += one.problem.odds[there, one.right[there]].tolist()
+        missing += int(((one.right == -1) & np.isnan(one.before)).sum())
+    if not at_right:
+        return rows
+    levels = [float(np.quantile(at_right, q)) for q in LEVELS]
+
+    def worth(temperature: float, level: float) -> float:
+        prior = ((math.log(temperature) - PRIOR[0]) / PRIOR[1]) ** 2 / 2
+        return sum(one.log_likelihood(temperature, level) for one in chosen) - prior
+
+    best = max(TEMPERATURES[::2], key=lambda t: worth(t, levels[0]))
+    i = TEMPERATURES.index(best)
+    best = max(TEMPERATURES[max(i - 1, 0) : i + 2], key=lambda t: worth(t, levels[0]))
+    level = max(levels, key=lambda v: worth(best, v)) if missing else levels[0]
+    return dataclasses.replace(rows, temperature=best, level=level)
+
+
+def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
+    """With how often the choice is right, beside each member's best candidate."""
+    wrong = [0, 0]
+    points, right, expected = 0, 0.0, 0.0
+    for one in shown:
+        found = search(one.problem, rows.temperature, rows.level)
+        after = _is_right(one, found)
+        present = np.isfinite(one.before)
+        points += int(present.sum())
+        wrong[0] += int((one.before[present] == 0).sum())
+        wrong[1] += int((~after[present]).sum())
+        placed = np.flatnonzero((found.choice[0] >= 0) & (one.right > -2))
+        if len(placed):
+            right += float(after[placed].mean())
+            expected += float(found.marginal[placed].mean())
+    used = wrong[1] <= wrong[0]
+    members = "; ".join(", ".join(row.names) for row in rows.rows)
+    why = (
+        f"{members}: of {points} points of {rows.cases} held-out cases {wrong[0]} lay beyond half the way to a "
+        f"neighbour each by itself, {wrong[1]} as a whole"
+        + ("" if used else ", so that they are not chosen as a whole")
+    )
+    return dataclasses.replace(rows, used=used, right=right, expected=max(expected, 0.0), why=why)
+
+
+def _is_right(one: _Shown, found: Found) -> npt.NDArray[np.bool_]:
+    """(M,) whether each member's place in the best row is its true one."""
+    choice = found.choice[0]
+    return np.asarray((choice >= 0) & (choice == one.right))
+
+
+def _spread(points: FloatArray, before: Detections) -> FloatArray:
+    """(L,) widths of the peaks at points (L, P): those that any landmark's best candidate had there, NaN for others."""
+    result = np.full(len(points), np.nan)
+    for i, point in enumerate(points):
+        same = np.flatnonzero((before.best == point).all(axis=1))
+        if len(same):
+            result[i] = before.spread[same[0]]
+    return result
