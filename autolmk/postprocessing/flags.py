@@ -101,7 +101,8 @@ def flags_of(
 
 
 def row_flags(found: Detections, present: npt.NDArray[np.bool_]) -> list[tuple[str, ...]]:
-    """Of each landmark, of a single model, whose limits for other flags nothing told. present: (L,) as it calls them."""
+    """Of each landmark, of a single model, for which nothing measured the other limits. present: (L,) as it calls
+    them."""
     return [(ROW,) if shown and row < SURE_ROW else () for shown, row in zip(present, found.row, strict=True)]
 
 

@@ -66,7 +66,7 @@ class PredictionFolder:
         recipe: Recipe | None = None,
     ) -> None:
         self.folder, self.cases, self.identity, self.unit = folder, dict(cases), dict(identity), unit
-        self.recipe, self.columns = recipe, (*(COLUMNS + (FLAGS,) if recipe is None else RECIPE_COLUMNS), OUTSIDE)
+        self.recipe, self.columns = recipe, (*((*COLUMNS, FLAGS) if recipe is None else RECIPE_COLUMNS), OUTSIDE)
         self._rows: dict[str, list[list[str]]] = {}
         self._crops: tuple[str, ...] = ()
         self._written, self._cost, self._unwritten = 0.0, 0.0, False

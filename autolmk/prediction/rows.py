@@ -158,10 +158,8 @@ def _with_row(before: Chosen, problem: Problem, found: Found, rows: Rows) -> Cho
             probability[i] = marginal[j]
             own = problem.own[j, choice[j]]
             place = old[own] if own >= 0 else problem.places[choice[j]]
-            rest = [k for k in range(len(odds)) if k != own]
-            candidates[i], log_odds[i] = _first(
-                place, float(problem.shown[choice[j]]), old[rest], odds[rest], len(odds)
-            )
+            rest = [k for k in range(len(odds)) if k != own][: len(odds) - 1]
+            candidates[i], log_odds[i] = _first(place, float(problem.shown[choice[j]]), old[rest], odds[rest])
         else:
             made = found.inside[j] and np.isfinite(found.expected[j]).all()
             probability[i] = UNSEEN * marginal[j] if made else 0.0
@@ -172,11 +170,9 @@ def _with_row(before: Chosen, problem: Problem, found: Found, rows: Rows) -> Cho
     return Chosen(candidates, log_odds, probability, reach)
 
 
-def _first(
-    place: FloatArray, odds: float, points: FloatArray, values: FloatArray, k: int
-) -> tuple[FloatArray, FloatArray]:
-    """k candidates: this one, then as many of the others."""
-    return np.concatenate([place[None], points])[:k], np.concatenate([[odds], values])[:k]
+def _first(place: FloatArray, odds: float, points: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """This candidate, then the others."""
+    return np.concatenate([place[None], points]), np.concatenate([[odds], values])
 
 
 def _not_found(
