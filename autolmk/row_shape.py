@@ -31,7 +31,7 @@ ENOUGH = 10  # training cases that tell where in images, and beside the other la
 INFLATION = 1.25  # of deviations from a mean shape that these cases made themselves
 MISSING = (1.0, 6.0)  # cost of a member that is missing though the image shows its place: least, most
 BORDER = 0.5  # of the distance to the neighbour: what lies nearer to the image's end may as well be outside
-USUAL_TEMPERATURE, USUAL_LEVEL = 4.0, -4.0  # without held-out cases
+USUAL_TEMPERATURE, USUAL_LEVEL = 4.0, -2.0  # without held-out cases
 
 
 @dataclass(frozen=True)

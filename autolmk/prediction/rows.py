@@ -26,7 +26,8 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.prediction.row_search import Choice, Found, Problem, search, t_cost
 from autolmk.row_shape import Row, Rows, physical_extent, places_beside
 
-BELOW_BEST = 4.0  # log-odds of a place that a channel does not show, under its best; or its lowest
+BELOW_BEST = 4.0  # log-odds of a place that a channel does not show, under its best; or its lowest,
+NEXT = 1.0  # and this under its lowest where it shows as many as are kept
 REACH = 0.5  # of the distance to the neighbour: how far later stages may go from the row's place
 UNSEEN = 0.5  # factor on the probability of a place that no channel shows, made up from the neighbours'
 
@@ -109,10 +110,16 @@ def pool(
         i, c = divmod(int(flat), k)
         own[i, label[flat]] = c
     for i in range(m):
-        values = log_odds[i, usable[i]]
-        unseen = min(float(values.min()), float(values.max()) - BELOW_BEST) if len(values) else -BELOW_BEST
-        odds[i] = np.where(own[i] >= 0, log_odds[i, own[i]], unseen)
+        odds[i] = np.where(own[i] >= 0, log_odds[i, own[i]], _unseen(log_odds[i, usable[i]], k))
     return points[kept], own, odds, log_odds.ravel()[kept]
+
+
+def _unseen(odds: FloatArray, k: int) -> float:
+    """Log-odds of a place that is not among a channel's candidates, of log-odds (N,): a little below the lowest where
+    the list of k is full, as more would follow; else far below the best."""
+    if not len(odds):
+        return -BELOW_BEST
+    return float(odds.min() - NEXT if len(odds) == k else min(odds.min(), odds.max() - BELOW_BEST))
 
 
 def _position(
