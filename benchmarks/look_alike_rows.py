@@ -3,16 +3,17 @@
 Called by look_alikes.py --row. A phantom of columns (`autolmk.phantom.rows`), two folds of 12 cases of each other; each
 fold alone and both together predict the test cases, once member by member and once as a whole row. The plans are those
 of `heatmap`, preset XS, but for windows of 48 x 64 px that show four bodies, a network of three stages that suits them,
-and the length of training. A point is a gross error where it is nearer to a neighbour than half way; it is flagged where
-the probability of its place is below 0.9.
+and the length of training. A point is a gross error where it is further off than half the way to its neighbour; it is
+flagged where the probability of its place is below 0.9.
 
-Met where gross errors are at most 2 % in full view, in a partial view at most 5 % unflagged, and the expected calibration
-error is at most 0.05, for both folds together and for each alone.
+Met where gross errors are at most 2 % in full view, in a partial view at most 5 % unflagged, and the expected
+calibration error is at most 0.05, for both folds together and for each alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -150,7 +151,7 @@ def calibration_error(sure: FloatArray, right: FloatArray) -> float:
 def reliability(sure: FloatArray, right: FloatArray) -> str:
     """A line a bin of probability."""
     lines = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in itertools.pairwise(BINS):
         inside = (sure >= low) & ((sure < high) | (high == BINS[-1]))
         if inside.any():
             lines.append(

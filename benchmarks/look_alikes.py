@@ -1,9 +1,9 @@
-"""Are look-alikes told apart? By the shape prior, on a phantom with a row of identical balls; by the choice of whole rows.
+"""Are look-alikes told apart? By the shape prior, on a phantom with a row of balls; by the choice of whole rows.
 
     python benchmarks/look_alikes.py [--work FOLDER] [--steps 600] [--seed 0]
     python benchmarks/look_alikes.py --row 12 [--partial] [--work FOLDER] [--steps 600] [--seed 0] [--tests 200]
 
-With --row it measures rows of so many bodies, of which images show a part with --partial: see `look_alike_rows`. Without:
+With --row it measures rows of so many bodies, of which images show a part with --partial: see `look_alike_rows`. Else:
 
 The windows of the network show a ball and its neighbours, and not which of the row they are (`autolmk.phantom`). Two
 folds are trained; the steps of postprocessing are chosen and fitted on what each of them says of its held-out cases,
