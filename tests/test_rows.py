@@ -227,7 +227,8 @@ def test_groups_come_from_what_channels_show_of_each_other() -> None:
     assert groups_of(cases, range(5)) == [[0, 1, 2]]
     assert groups_of(cases, [1, 0, 2, 3, 4]) == [[1, 2]]  # mirror partners are none
     assert groups_of(cases[5:], range(5)) == [[0, 1]]
-    assert groups_of(cases[:1], range(5)) == []
+    assert groups_of(cases[:1], range(5)) == [[0, 1, 2]]  # of a single case one look is enough
+    assert groups_of([], range(5)) == []
 
 
 def test_rows_are_kept_as_strict_json(tmp_path: Path) -> None:

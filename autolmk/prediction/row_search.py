@@ -44,24 +44,21 @@ class Problem:
     odds: FloatArray
     shown: FloatArray
     position: FloatArray
-    _gaps: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    _steps: dict[tuple[int, int], npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    @cached_property
-    def links(self) -> tuple[tuple[FloatArray, ...], ...]:
-        """Of each member, each parent's (N, N) cost of the parent's and its own place."""
-        return tuple(
-            tuple(_link(self.row, i, k, self.places) for k in range(len(parents)))
-            for i, parents in enumerate(self.row.parents)
-        )
+    def step(self, last: int, member: int) -> npt.NDArray[np.float32]:
+        """(N, N) cost of the places of two members; remembered until `forget`."""
+        if (last, member) not in self._steps:
+            parents = self.row.parents[member]
+            known = last in parents
+            cost = _link(self.row, member, parents.index(last), self.places) if known else None
+            cost = _gap(self.row, last, member, self.places) if cost is None else cost
+            self._steps[last, member] = cost.astype(np.float32)
+        return self._steps[last, member]
 
-    def step(self, last: int, member: int) -> FloatArray:
-        """(N, N) cost of the places of two members, all between them missing."""
-        parents = self.row.parents[member]
-        if last in parents:
-            return self.links[member][parents.index(last)]
-        if (last, member) not in self._gaps:
-            self._gaps[last, member] = _gap(self.row, last, member, self.places)
-        return self._gaps[last, member]
+    def forget(self) -> None:
+        """Free what `step` remembers, which is large for long rows."""
+        self._steps.clear()
 
     @cached_property
     def missing(self) -> FloatArray:
@@ -260,8 +257,9 @@ class _Beam:
             begun, self.score - self.spent + self.future.of_missing(i, last, at), self.future.none_yet(i)
         )
         rank = np.concatenate([np.where(self.taken, -np.inf, rank), nowhere[:, None]], axis=1)
-        best = np.argsort(-rank, axis=None, kind="stable")[:BEAM]
-        best = best[np.isfinite(rank.ravel()[best])]
+        flat = rank.ravel()
+        best = np.argpartition(-flat, BEAM)[:BEAM] if len(flat) > BEAM else np.arange(len(flat))
+        best = best[np.isfinite(flat[best])]
         row, place = np.divmod(best, n + 1)
         place = np.where(place == n, -1, place)
         there = place >= 0
@@ -276,9 +274,9 @@ class _Beam:
         the first member that has."""
         total = np.zeros((len(self.choice), self.evidence.shape[1]))
         count = np.zeros((len(self.choice), 1))
-        for parent, cost in zip(self.problem.row.parents[i], self.problem.links[i], strict=True):
+        for parent in self.problem.row.parents[i]:
             place = self.choice[:, parent]
-            total += np.where((place >= 0)[:, None], cost[place], 0.0)
+            total += np.where((place >= 0)[:, None], self.problem.step(parent, i)[place], 0.0)
             count += (place >= 0)[:, None]
         alone = begun & (count[:, 0] == 0)
         for member in np.unique(last[alone]):

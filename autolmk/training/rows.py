@@ -1,9 +1,10 @@
 """What a fold's held-out cases tell of rows of look-alikes: which landmarks are in them, how far log-odds tell them
 apart, and how often the row that is chosen is right.
 
-Two landmarks belong together where one's channel shows the other's place in a tenth of the cases, two at least. Names
-tell nothing, and mirror partners are told apart by `prediction.assignment`. How members lie is measured on training
-cases. Rows are chosen as a whole unless that makes more gross errors on the held-out cases than each member by itself.
+Two landmarks belong together where one's channel shows the other's place in a tenth of the cases, two at least (of up
+to three cases, one where it is nearly as sure as of its best place). Names tell nothing, and mirror partners are told
+apart by `prediction.assignment`. How members lie is measured on training cases. Rows are chosen as a whole unless that
+makes more gross errors on the held-out cases than each member by itself.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from autolmk.training.drawing import finished_folds
 from autolmk.training.validation import CaseResult, Validation
 
 SHARED, FEWEST = 0.1, 2  # share of the cases, and how many at least, in which a channel shows another one's place
+FEW_CASES = 3  # up to which one case will do
 NEAR = 0.3  # of two landmarks' distance, within which a candidate is at the other one's place
 APART = 4.0  # typical errors that two landmarks lie apart at least, to be mistaken rather than imprecise
-CREDIBLE = 6.0  # log-odds below the best, at most, of a candidate that counts
+CREDIBLE, CREDIBLE_OF_FEW = 6.0, 3.0  # log-odds below the best, at most, of a candidate that counts
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.5, 16.0, 11))
 PRIOR = (math.log(2.5), 0.7)  # mean and standard deviation of a temperature's logarithm
 FITTED_ON = 24  # cases, at most, spread evenly
@@ -117,20 +119,20 @@ def measure_rows(
 
 def groups_of(cases: Sequence[tuple[Detections, Landmarks]], partner: Sequence[int]) -> list[list[int]]:
     """Landmarks that are mistaken for each other, by number, each group sorted."""
-    n = len(partner)
+    n, few = len(partner), len(cases) <= FEW_CASES
     count, together = np.zeros((n, n)), np.zeros((n, n))
     typical = _typical_errors(cases)
     for found, truth in cases:
         points = np.where(truth.present[:, None], truth.points, np.nan)
         apart = np.linalg.norm(points[:, None] - points, axis=2)
         distance = np.linalg.norm(found.candidates[:, :, None] - points, axis=3)  # (L, K, L)
-        credible = found.log_odds >= found.log_odds[:, :1] - CREDIBLE
+        credible = found.log_odds >= found.log_odds[:, :1] - (CREDIBLE_OF_FEW if few else CREDIBLE)
         credible &= np.isfinite(found.log_odds)
         far = apart > APART * np.maximum(typical[:, None], typical)
         seen = ((distance < NEAR * apart[:, None]) & credible[..., None]).any(axis=1)
         count += seen & far
         together += np.isfinite(apart)
-    linked = (count >= FEWEST) & (count >= SHARED * together)
+    linked = (count >= (1 if few else FEWEST)) & (count >= SHARED * together)
     linked[np.arange(n), np.arange(n)] = False
     linked[np.arange(n), np.array(partner)] = False
     _, label = connected_components(linked | linked.T, directed=False)
@@ -192,15 +194,18 @@ def _weighed(rows: Rows, shown: Sequence[_Shown]) -> Rows:
         return rows
     levels = [float(np.quantile(at_right, q)) for q in LEVELS]
 
-    def worth(temperature: float, level: float) -> float:
-        prior = ((math.log(temperature) - PRIOR[0]) / PRIOR[1]) ** 2 / 2
-        return sum(one.log_likelihood(temperature, level) for one in chosen) - prior
+    def best(options: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        total = np.array([-(((math.log(t) - PRIOR[0]) / PRIOR[1]) ** 2) / 2 for t, _ in options])
+        for one in chosen:
+            total += [one.log_likelihood(*option) for option in options]
+            one.problem.forget()
+        return options[int(total.argmax())]
 
-    best = max(TEMPERATURES[::2], key=lambda t: worth(t, levels[0]))
-    i = TEMPERATURES.index(best)
-    best = max(TEMPERATURES[max(i - 1, 0) : i + 2], key=lambda t: worth(t, levels[0]))
-    level = max(levels, key=lambda v: worth(best, v)) if missing else levels[0]
-    return dataclasses.replace(rows, temperature=best, level=level)
+    temperature, _ = best([(t, levels[0]) for t in TEMPERATURES[::2]])
+    i = TEMPERATURES.index(temperature)
+    temperature, _ = best([(t, levels[0]) for t in TEMPERATURES[max(i - 1, 0) : i + 2]])
+    level = best([(temperature, v) for v in levels])[1] if missing else levels[0]
+    return dataclasses.replace(rows, temperature=temperature, level=level)
 
 
 def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
@@ -209,6 +214,7 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
     points, right, expected = 0, 0.0, 0.0
     for one in shown:
         found = search(one.problem, rows.temperature, rows.level)
+        one.problem.forget()
         after = _is_right(one, found)
         present = np.isfinite(one.before)
         points += int(present.sum())
