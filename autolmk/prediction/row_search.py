@@ -71,20 +71,16 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Rows that a search kept, best first. choice: (B, M) places, -1 for a missing member. score: (B,). share: (B,) of
-    probability. expected: (M, P) where each member belongs by the best row, NaN where nothing tells. inside: (M,)
-    whether that is well inside the image."""
+    """Rows that a search kept, best first. choice: (B, M) places, -1 for a missing member. share: (B,) of probability.
+    marginal: (M,) probability of each member's place in the best row, or one nearer than half the way to its neighbour.
+    expected: (M, P) where each member belongs by the best row, NaN where nothing tells. inside: (M,) whether that is
+    well inside the image."""
 
     choice: Choice
-    score: FloatArray
     share: FloatArray
+    marginal: FloatArray
     expected: FloatArray
     inside: npt.NDArray[np.bool_]
-
-    @property
-    def marginal(self) -> FloatArray:
-        """(M,) probability of each member's place in the best row."""
-        return np.asarray(((self.choice == self.choice[0]) * self.share[:, None]).sum(axis=0))
 
 
 def search(problem: Problem, temperature: float, level: float) -> Found:
@@ -96,7 +92,15 @@ def search(problem: Problem, temperature: float, level: float) -> Found:
     order = np.argsort(-score, kind="stable")
     choice, score = beam.choice[order], score[order]
     share = np.exp(score - logsumexp(score))
-    return Found(choice, score, share, _expected(problem, choice[0]), _belongs_inside(problem, choice[0]))
+    marginal = (share[:, None] * _alike(problem, choice)).sum(axis=0)
+    return Found(choice, share, marginal, _expected(problem, choice[0]), _belongs_inside(problem, choice[0]))
+
+
+def _alike(problem: Problem, choice: Choice) -> npt.NDArray[np.bool_]:
+    """(B, M) whether rows have a member where the first one has it."""
+    apart = np.linalg.norm(problem.places[choice] - problem.places[choice[0]], axis=2)
+    there = (choice >= 0) & (choice[0] >= 0)
+    return np.where(there, apart <= BORDER * np.array(problem.row.neighbour), choice == choice[0])
 
 
 # -- costs ------------------------------------------------------------------------------------------------------------

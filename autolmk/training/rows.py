@@ -26,12 +26,14 @@ from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.prediction.inference import conclude, in_order_of_rows, pooled_prior
-from autolmk.prediction.row_search import Choice, Found, Problem, search
+from autolmk.prediction.row_search import Choice, Problem, search
 from autolmk.prediction.rows import pose
 from autolmk.row_shape import Row, Rows, TrainingRows, measure_row
 from autolmk.store import Store
 from autolmk.training.drawing import finished_folds
 from autolmk.training.validation import CaseResult, Validation
+
+Bools = npt.NDArray[np.bool_]
 
 SHARED, FEWEST = 0.1, 2  # share of the cases, and how many at least, in which a channel shows another one's place
 FEW_CASES = 3  # up to which one case will do
@@ -151,12 +153,14 @@ def _typical_errors(cases: Sequence[tuple[Detections, Landmarks]]) -> FloatArray
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    """A row in a held-out case. right: (M,) the members' true places, -1 where none is shown or the member is absent,
-    -2 where nobody knows. before: (M,) whether each member's best candidate is right; NaN where it is not present."""
+    """A row in a held-out case. right: (M, N) the places where each member is; none where it is absent, or shown by no
+    channel. known: (M,) whether annotators looked. present: (M,). before: (M,) whether its best candidate is right."""
 
     problem: Problem
-    right: Choice
-    before: FloatArray
+    right: Bools
+    known: Bools
+    present: Bools
+    before: Bools
 
     @classmethod
     def of(cls, found: Detections, truth: Landmarks, row: Row, shape: FloatArray | None) -> _Shown | None:
@@ -165,20 +169,21 @@ class _Shown:
         if problem is None:
             return None
         which, limit = problem.which, HALF * np.array(row.neighbour)
-        status, points = truth.status[which], truth.points[which]
-        apart = np.linalg.norm(problem.places[None] - points[:, None], axis=2)
-        nearest = np.where(np.isfinite(apart), apart, np.inf)
-        right = np.where(nearest.min(axis=1) <= limit, nearest.argmin(axis=1), -1)
-        right = np.where(status == Status.UNKNOWN, -2, right)
-        error = np.linalg.norm(found.candidates[which, 0] - points, axis=1)
-        before = np.where(status == Status.PRESENT, (error <= limit).astype(np.float64), np.nan)
-        return None if (right == -2).all() else cls(problem, right, before)
+        points = np.where(truth.present[which, None], truth.points[which], np.nan)
+        right = np.linalg.norm(problem.places[None] - points[:, None], axis=2) <= limit[:, None]
+        before = np.linalg.norm(found.candidates[which, 0] - points, axis=1) <= limit
+        known = np.asarray(truth.status[which] != Status.UNKNOWN)
+        return cls(problem, right, known, truth.present[which], before) if known.any() else None
+
+    def is_right(self, choice: Choice) -> Bools:
+        """(B, M) whether members are where rows (B, M) put them; of missing ones, whether no channel shows them."""
+        there = choice >= 0
+        return np.where(there, self.right[np.arange(choice.shape[1]), choice], ~self.right.any(axis=1))
 
     def log_likelihood(self, temperature: float, level: float) -> float:
         """Of the members' true places, mean over the members."""
         found = search(self.problem, temperature, level)
-        known = np.flatnonzero(self.right > -2)
-        share = ((found.choice[:, known] == self.right[known]) * found.share[:, None]).sum(axis=0)
+        share = (self.is_right(found.choice) * found.share[:, None]).sum(axis=0)[self.known]
         return float(np.log((1 - DOUBT) * share + DOUBT * DOUBT).mean())
 
 
@@ -187,9 +192,8 @@ def _weighed(rows: Rows, shown: Sequence[_Shown]) -> Rows:
     chosen = shown[:: -(-len(shown) // FITTED_ON)] if shown else []
     at_right, missing = [], 0
     for one in shown:
-        there = np.flatnonzero(one.right >= 0)
-        at_right += one.problem.odds[there, one.right[there]].tolist()
-        missing += int(((one.right == -1) & np.isnan(one.before)).sum())
+        at_right += one.problem.odds[one.right].tolist()
+        missing += int((one.known & ~one.present).sum())
     if not at_right:
         return rows
     levels = [float(np.quantile(at_right, q)) for q in LEVELS]
@@ -215,15 +219,15 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
     for one in shown:
         found = search(one.problem, rows.temperature, rows.level)
         one.problem.forget()
-        after = _is_right(one, found)
-        present = np.isfinite(one.before)
-        points += int(present.sum())
-        wrong[0] += int((one.before[present] == 0).sum())
-        wrong[1] += int((~after[present]).sum())
-        placed = np.flatnonzero((found.choice[0] >= 0) & (one.right > -2))
-        if len(placed):
-            right += float(after[placed].mean())
-            expected += float(found.marginal[placed].mean())
+        placed = found.choice[0] >= 0
+        after = one.is_right(found.choice[:1])[0]
+        points += int(one.present.sum())
+        wrong[0] += int((one.present & ~one.before).sum())
+        wrong[1] += int((one.present & ~(after & placed)).sum())
+        judged = placed & one.known
+        if judged.any():
+            right += float(after[judged].mean())
+            expected += float(found.marginal[judged].mean())
     used = wrong[1] <= wrong[0]
     members = "; ".join(", ".join(row.names) for row in rows.rows)
     why = (
@@ -232,12 +236,6 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
         + ("" if used else ", so that they are not chosen as a whole")
     )
     return dataclasses.replace(rows, used=used, right=right, expected=max(expected, 0.0), why=why)
-
-
-def _is_right(one: _Shown, found: Found) -> npt.NDArray[np.bool_]:
-    """(M,) whether each member's place in the best row is its true one."""
-    choice = found.choice[0]
-    return np.asarray((choice >= 0) & (choice == one.right))
 
 
 def _spread(points: FloatArray, before: Detections) -> FloatArray:
