@@ -51,10 +51,15 @@ class Problem:
         if (last, member) not in self._steps:
             parents = self.row.parents[member]
             known = last in parents
-            cost = _link(self.row, member, parents.index(last), self.places) if known else None
-            cost = _gap(self.row, last, member, self.places) if cost is None else cost
+            cost = _link(self, member, parents.index(last)) if known else _gap(self, last, member)
             self._steps[last, member] = cost.astype(np.float32)
         return self._steps[last, member]
+
+    @cached_property
+    def moves(self) -> tuple[FloatArray, FloatArray]:
+        """((N, N, P) displacements from one place to another, (N, N) their lengths)."""
+        moves = self.places[None] - self.places[:, None]
+        return moves, np.linalg.norm(moves, axis=2)
 
     def forget(self) -> None:
         """Free what `step` remembers, which is large for long rows."""
@@ -111,34 +116,32 @@ def t_cost(square: FloatArray, p: int) -> FloatArray:
     return np.asarray(0.5 * (TAILS + p) * np.log1p(square / TAILS))
 
 
-def _link(row: Row, i: int, k: int, places: FloatArray) -> FloatArray:
+def _link(problem: Problem, i: int, k: int) -> FloatArray:
     """(N, N) cost of the displacement from the k-th parent, at the first place, to member i, at the second."""
-    moves = places[None] - places[:, None]
+    row, (moves, length), p = problem.row, problem.moves, problem.places.shape[1]
     low, mean, high, deviation = row.distances[i][k]
-    length = np.linalg.norm(moves, axis=2)
     if row.straight:
-        p = places.shape[1]
         parent = row.parents[i][k]
         off = moves - (np.array(row.offsets[i]) - np.array(row.offsets[parent]))
         precision = np.linalg.inv(np.array(row.covariances[i][k]).reshape(p, p))
-        cost = t_cost(np.einsum("abp,pq,abq->ab", off, precision, off), p)
+        cost = t_cost(((off @ precision) * off).sum(axis=2), p)
     else:
         cost = t_cost(((length - mean) / deviation) ** 2, 1)
     return np.asarray(cost + PENALTY * ((length < RANGE[0] * low) | (length > RANGE[1] * high)))
 
 
-def _gap(row: Row, last: int, member: int, places: FloatArray) -> FloatArray:
+def _gap(problem: Problem, last: int, member: int) -> FloatArray:
     """(N, N) cost of two members' places that training cases do not compare: neither is the other's parent."""
-    moves = places[None] - places[:, None]
-    length = np.linalg.norm(moves, axis=2)
+    row, (moves, length), p = problem.row, problem.moves, problem.places.shape[1]
     longest = float(np.sum(row.neighbour[last + 1 : member + 1]))
     if not row.straight:
         return np.asarray(PENALTY * (length > RANGE[1] * longest))
     mean = np.array(row.offsets[member]) - np.array(row.offsets[last])
     usual = float(np.linalg.norm(mean))
-    square = ((moves - mean) ** 2).sum(axis=2) / max(VARIES * usual, 1e-9) ** 2
-    beyond = (length < RANGE[0] * usual) | (length > RANGE[1] * usual)
-    return t_cost(square, places.shape[1]) + PENALTY * beyond
+    scale = usual + row.neighbour[member]  # two members of one body may lie at nearly one place
+    square = ((moves - mean) ** 2).sum(axis=2) / (VARIES * scale) ** 2
+    beyond = np.abs(length - usual) > (RANGE[1] - 1) * scale
+    return t_cost(square, p) + PENALTY * beyond
 
 
 def _reweighted(problem: Problem, choice: Choice) -> FloatArray:
