@@ -17,7 +17,9 @@ from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
+from autolmk.postprocessing.flags import ROW, Limits, judge, row_flags
 from autolmk.prediction.rows import choose_rows
+from autolmk.recipe.results import write_review
 from autolmk.row_shape import Row, Rows, TrainingRows, measure_row
 from autolmk.serialization import to_json
 from autolmk.training.rows import groups_of, measure_rows
@@ -256,3 +258,38 @@ def test_folds_are_pooled() -> None:
     assert (pooled.temperature, pooled.level, pooled.cases, pooled.right) == (2.0, -2.0, 12, 11)
     assert pooled.trust == pytest.approx(11.5 / 13)
     assert Rows().trust == 0.5  # nothing measured: nothing is sure
+
+
+def test_points_of_doubtful_rows_come_first_in_review(tmp_path: Path) -> None:
+    columns = ("case", "landmark", "expected_error", "flags", "outside")
+    rows = [
+        ["a", "x", "9", "", ""],
+        ["a", "y", "1", "unusual place among the others; the row may be shifted by one", ""],
+        ["b", "x", "5", "members disagree", ""],
+        ["b", "y", "3", "the row may be shifted by one", ""],
+    ]
+    write_review(tmp_path, columns, rows)
+    order = [line.split(",")[:2] for line in (tmp_path / "review.csv").read_text().splitlines()[1:]]
+    assert order == [["b", "y"], ["a", "y"], ["a", "x"], ["b", "x"]]
+
+
+def test_a_row_below_nine_tenths_is_flagged_where_it_is_shown() -> None:
+    image = Geometry.from_parts((50, 20, 20), (2.0, 2.0, 2.0), [-19.0, -19.0, -49.0])
+    likelihood = np.array([0.9, 0.9, 0.2, 0.9])
+    found = Detections(
+        names_of(4), column(4)[:, None], np.ones((4, 1)), np.ones(4), likelihood, image,
+        row=np.array([0.89, 0.91, 0.5, np.nan]),
+    )  # fmt: skip
+    assert judge(found, None, Limits(), ["body 2"]).flags == ((ROW,), (), (), ())
+    assert row_flags(found, likelihood > 0.5) == [(ROW,), (), (), ()]
+
+
+def test_detections_keep_the_probabilities_of_rows(tmp_path: Path) -> None:
+    image = Geometry.from_parts((50, 20, 20), (2.0, 2.0, 2.0), [-19.0, -19.0, -49.0])
+    plain = Detections(names_of(4), column(4)[:, None], np.ones((4, 1)), np.ones(4), np.ones(4), image)
+    plain.save(tmp_path, "plain")
+    assert "row" not in json.loads((tmp_path / "detections" / "plain.json").read_text())
+    assert np.isnan(Detections.load(tmp_path, "plain").row).all()
+    row = np.array([0.7, np.nan, 0.0, 1.0])
+    replace(plain, row=row).save(tmp_path, "rows")
+    np.testing.assert_array_equal(Detections.load(tmp_path, "rows").row, row)
