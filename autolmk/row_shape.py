@@ -30,6 +30,7 @@ DIAGONAL = 0.3  # of a covariance that is shrunk to its diagonal
 ENOUGH = 10  # training cases that tell where in images, and beside the other landmarks, a row lies
 INFLATION = 1.25  # of deviations from a mean shape that these cases made themselves
 MISSING = (1.0, 6.0)  # cost of a member that is missing though the image shows its place: least, most
+SAME_PLACE = 0.3  # of the distance to the neighbour, within which two candidates are one place
 BORDER = 0.5  # of the distance to the neighbour: what lies nearer to the image's end may as well be outside
 USUAL_TEMPERATURE, USUAL_LEVEL = 4.0, -2.0  # without held-out cases
 
@@ -77,9 +78,9 @@ class Row:
         return len(self.offsets) > 0
 
     @property
-    def same_place(self) -> float:
-        """mm within which candidates are one place."""
-        return 0.3 * min(self.neighbour)
+    def same_place(self) -> FloatArray:
+        """(M,) mm within which candidates of members are one place."""
+        return SAME_PLACE * np.array(self.neighbour)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def rows_of(n: int, partial: bool, held_out: int = 12) -> Rows:
         points, image = case(n, rng, partial)
         found[f"{i}"] = detections(*look(points, image, rng)[:2], image)
         truth[f"{i}"] = marks(points[1:-1], image)
-    return measure_rows(found, truth, range(n), training)
+    return measure_rows(found, truth, range(n), lambda: training)
 
 
 def detections(candidates: FloatArray, odds: FloatArray, image: Geometry) -> Detections:

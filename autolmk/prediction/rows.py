@@ -89,10 +89,10 @@ def pose(
 
 
 def pool(
-    candidates: FloatArray, log_odds: FloatArray, same_place: float
+    candidates: FloatArray, log_odds: FloatArray, same_place: FloatArray
 ) -> tuple[FloatArray, Choice, FloatArray, FloatArray]:
     """(places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`, of members' candidates (M, K, P) and
-    log-odds (M, K); those within `same_place` mm of a better one are one place, where the best of them lies."""
+    log-odds (M, K); those within `same_place` (M,) mm of a better one are one place, where the best of them lies."""
     m, k = log_odds.shape
     usable = np.isfinite(log_odds) & np.isfinite(candidates).all(axis=2)
     rank = np.argsort(-np.where(usable, log_odds, -np.inf), axis=None, kind="stable")[: int(usable.sum())]
@@ -100,8 +100,9 @@ def pool(
     label, kept = np.full(m * k, -1), []
     for flat in rank:
         apart = np.linalg.norm(points[kept] - points[flat], axis=1) if kept else np.empty(0)
-        if len(apart) and apart.min() <= same_place:
-            label[flat] = int(apart.argmin())
+        near = apart <= np.minimum(same_place[np.array(kept, dtype=int) // k], same_place[flat // k])
+        if near.any():
+            label[flat] = int(np.where(near, apart, np.inf).argmin())
         else:
             label[flat] = len(kept)
             kept.append(flat)
@@ -195,7 +196,9 @@ def _not_found(
     is in the image; those that others took last."""
     taken = problem.places[choice[choice >= 0]]
     near = [
-        bool(len(taken) and np.isfinite(p).all() and np.linalg.norm(taken - p, axis=1).min() <= problem.row.same_place)
+        bool(
+            len(taken) and np.isfinite(p).all() and np.linalg.norm(taken - p, axis=1).min() <= problem.row.same_place[j]
+        )
         for p in points
     ]
     order = sorted(range(len(points)), key=lambda k: near[k])

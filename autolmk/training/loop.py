@@ -298,7 +298,7 @@ class Loop:
         """
         run, work, took = self.run, self.work, 0.0
         plans, configuration = work.trainer.plans, work.trainer.configuration
-        training = training_rows(work.store, work.train_cases, self.measured, plans)
+        training = partial(training_rows, work.store, work.train_cases, self.measured, plans)
         if run.iteration == 0:
             raise AutolmkError(
                 "training has no step to take",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_rows(store: Store, cases: Sequence[str], measured: Measured, plans: Plans) -> TrainingRows:
-    """What rows are measured on: a fold's training cases."""
+    """What rows are measured on: a fold's training cases, in the frame of their preprocessed images."""
     stored = [store.load(case) for case in cases]
     shape = measured.shape(plans.landmarks)
     points = None if shape is None else shape.points
@@ -58,11 +58,16 @@ def training_rows(store: Store, cases: Sequence[str], measured: Measured, plans:
 
 
 def tell_rows(
-    measured: Measured, validation: Validation, plans: Plans, configuration: Configuration, training: TrainingRows
+    measured: Measured,
+    validation: Validation,
+    plans: Plans,
+    configuration: Configuration,
+    training: Callable[[], TrainingRows],
 ) -> tuple[Measured, Validation]:
     """(with the rows that these held-out cases show, the same predictions as they now read).
 
-    validation: of candidates as they were found, which `measured` must leave so. Later stages are left alone.
+    validation: of candidates as they were found, which `measured` must leave so. training: gives what rows are measured
+    on, asked where there are any. Later stages are left alone.
     """
     if configuration.previous_stage is not None:
         return measured, validation
@@ -89,34 +94,38 @@ def tell_rows(
     return measured, Validation(results, validation.seconds)
 
 
-def adopted_rows(folder: Path, digest: str, training: TrainingRows) -> Rows:
+def adopted_rows(folder: Path, digest: str, training: Callable[[], TrainingRows]) -> Rows:
     """For a fold without held-out cases, in `folder`: the rows that the finished folds beside it found, see
     `drawing.finished_folds`, as its own training cases show them."""
     known = [one.rows for one in finished_folds(folder, digest) if one.rows is not None]
     if not known:
         return Rows(why="no case is held out, and no numbered fold of these plans is finished that could tell")
     pooled = Rows.pooled(known)
-    measured = [measure_row(row.names, training) for row in pooled.rows]
+    measured = [measure_row(row.names, training()) for row in pooled.rows]
     return dataclasses.replace(pooled, rows=tuple(row for row in measured if row is not None))
 
 
 def measure_rows(
-    found: Mapping[str, Detections], truth: Mapping[str, Landmarks], partner: Sequence[int], training: TrainingRows
+    found: Mapping[str, Detections],
+    truth: Mapping[str, Landmarks],
+    partner: Sequence[int],
+    training: Callable[[], TrainingRows],
 ) -> Rows:
     """The rows that held-out cases show, how their evidence is weighed, and how often the choice is right.
 
     found: of candidates as a model found them. partner: (L,) mirror partners, own for none.
     """
+    if any(one.geometry.ndim < one.geometry.physical_ndim for one in found.values()):
+        return Rows(cases=len(found), why="none: the images are single slices in space, in which a row may turn over")
     groups = groups_of([(found[case], truth[case]) for case in found], partner)
-    names = training.landmarks[0].names
-    measured = [measure_row([names[i] for i in group], training) for group in groups]
+    if not groups:
+        return Rows(cases=len(found), why=f"none: no landmarks are mistaken for each other on {len(found)} cases")
+    known, names = training(), next(iter(found.values())).names
+    measured = [measure_row([names[i] for i in group], known) for group in groups]
     rows = Rows(tuple(row for row in measured if row is not None), cases=len(found))
-    if not rows.rows:
-        return dataclasses.replace(rows, why=f"none: no landmarks are mistaken for each other on {len(found)} cases")
-    shown = [_Shown.of(found[case], truth[case], row, training.shape) for case in found for row in rows.rows]
-    known = [one for one in shown if one is not None]
-    rows = _weighed(rows, known)
-    return _judged(rows, known)
+    shown = [_Shown.of(found[case], truth[case], row, known.shape) for case in found for row in rows.rows]
+    judged = [one for one in shown if one is not None]
+    return _judged(_weighed(rows, judged), judged)
 
 
 def groups_of(cases: Sequence[tuple[Detections, Landmarks]], partner: Sequence[int]) -> list[list[int]]:
