@@ -183,6 +183,18 @@ def test_a_place_that_no_channel_shows_is_made_up_and_flagged() -> None:
     assert found.probability[2] < 0.9 < found.probability[[0, 1, 3]].min()
 
 
+def test_a_channel_that_shows_nothing_gets_the_place_that_is_left() -> None:
+    row, image = straight_row()
+    points = column(4)
+    candidates = np.stack([points, points[[1, 2, 1, 2]]], axis=1)
+    candidates[1], odds = np.nan, np.tile([3.0, 1.0], (4, 1))
+    odds[1] = -np.inf
+    found = choose_rows(candidates, odds, names_of(4), Rows((row,), right=99, expected=99), image)
+    np.testing.assert_allclose(found.candidates[:, 0], points)
+    nothing = choose_rows(np.full((4, 2, 3), np.nan), np.full((4, 2), -np.inf), names_of(4), Rows((row,)), image)
+    assert np.isneginf(nothing.log_odds).all()
+
+
 def test_landmarks_of_no_row_are_left_as_they_were() -> None:
     row, image = straight_row()
     rng = np.random.default_rng(0)

@@ -26,6 +26,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.prediction.row_search import Choice, Found, Problem, search, t_cost
 from autolmk.row_shape import Row, Rows, physical_extent, places_beside
 
+MORE_PLACES = 16  # than twice the members, at most
 BELOW_BEST = 4.0  # log-odds of a place that a channel does not show, under its best; or its lowest,
 NEXT = 1.0  # and this under its lowest where it shows as many as are kept
 REACH = 0.5  # of the distance to the neighbour: how far later stages may go from the row's place
@@ -92,27 +93,43 @@ def pool(
     candidates: FloatArray, log_odds: FloatArray, same_place: FloatArray
 ) -> tuple[FloatArray, Choice, FloatArray, FloatArray]:
     """(places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`, of members' candidates (M, K, P) and
-    log-odds (M, K); those within `same_place` (M,) mm of a better one are one place, where the best of them lies."""
+    log-odds (M, K); those within `same_place` (M,) mm of a better one are one place, where the best of them lies. At
+    most twice as many places as members and some more: those nearest to a channel's best log-odds."""
     m, k = log_odds.shape
     usable = np.isfinite(log_odds) & np.isfinite(candidates).all(axis=2)
     rank = np.argsort(-np.where(usable, log_odds, -np.inf), axis=None, kind="stable")[: int(usable.sum())]
-    points = candidates.reshape(m * k, -1)
-    label, kept = np.full(m * k, -1), []
+    label, kept = _clustered(candidates.reshape(m * k, -1), rank, np.repeat(same_place, k))
+    best = np.where(usable, log_odds, -np.inf).max(axis=1, keepdims=True)
+    below = np.subtract(log_odds, best, out=np.full((m, k), -np.inf), where=usable).ravel()
+    worth = np.full(len(kept), -np.inf)
+    np.maximum.at(worth, label[rank], below[rank])
+    chosen = np.sort(np.argsort(-worth, kind="stable")[: 2 * m + MORE_PLACES])
+    number = np.full(len(kept), -1)
+    number[chosen] = np.arange(len(chosen))
+    own, odds = np.full((m, len(chosen)), -1), np.zeros((m, len(chosen)))
+    for flat in rank[::-1]:  # the best last
+        if number[label[flat]] >= 0:
+            own[flat // k, number[label[flat]]] = flat % k
+    for i in range(m):
+        odds[i] = np.where(own[i] >= 0, log_odds[i, own[i]], _unseen(log_odds[i, usable[i]], k))
+    kept = kept[chosen]
+    return candidates.reshape(m * k, -1)[kept], own, odds, log_odds.ravel()[kept]
+
+
+def _clustered(points: FloatArray, rank: Choice, radius: FloatArray) -> tuple[Choice, Choice]:
+    """(of each of points (Q, P) the number of its place, -1 for none; of each place the point that it lies at): `rank`
+    goes from the best point to the worst of those that count; each is at the nearest place within the `radius` (Q,) of
+    both, or a place of its own."""
+    label, kept = np.full(len(points), -1), np.empty(0, dtype=int)
     for flat in rank:
-        apart = np.linalg.norm(points[kept] - points[flat], axis=1) if kept else np.empty(0)
-        near = apart <= np.minimum(same_place[np.array(kept, dtype=int) // k], same_place[flat // k])
+        apart = np.linalg.norm(points[kept] - points[flat], axis=1)
+        near = apart <= np.minimum(radius[kept], radius[flat])
         if near.any():
             label[flat] = int(np.where(near, apart, np.inf).argmin())
         else:
             label[flat] = len(kept)
-            kept.append(flat)
-    own, odds = np.full((m, len(kept)), -1), np.zeros((m, len(kept)))
-    for flat in rank[::-1]:  # the best last
-        i, c = divmod(int(flat), k)
-        own[i, label[flat]] = c
-    for i in range(m):
-        odds[i] = np.where(own[i] >= 0, log_odds[i, own[i]], _unseen(log_odds[i, usable[i]], k))
-    return points[kept], own, odds, log_odds.ravel()[kept]
+            kept = np.append(kept, flat)
+    return label, kept
 
 
 def _unseen(odds: FloatArray, k: int) -> float:
