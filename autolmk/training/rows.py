@@ -42,7 +42,7 @@ APART = 4.0  # typical errors that two landmarks lie apart at least, to be mista
 CREDIBLE, CREDIBLE_OF_FEW = 6.0, 3.0  # log-odds below the best, at most, of a candidate that counts
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.5, 16.0, 11))
 PRIOR = (math.log(2.5), 0.7)  # mean and standard deviation of a temperature's logarithm
-FITTED_ON = 24  # cases, at most, spread evenly
+FITTED_ON, FEWEST_FITTED, MOST_FITTED = 600, 6, 24  # members, and cases, at least and at most, spread evenly
 LEVELS = (0.02, 0.1, 0.25)  # quantiles of right places' log-odds; the first where no member is ever missing
 DOUBT = 0.02  # share of cases in which the truth may be anything
 HALF = 0.5  # of the distance to the neighbour, beyond which a point is a gross error
@@ -198,7 +198,9 @@ class _Shown:
 
 def _weighed(rows: Rows, shown: Sequence[_Shown]) -> Rows:
     """With the temperature and the level under which the true places are the likeliest."""
-    chosen = shown[:: -(-len(shown) // FITTED_ON)] if shown else []
+    members = float(np.mean([len(row.names) for row in rows.rows]))
+    most = int(np.clip(FITTED_ON / members, FEWEST_FITTED, MOST_FITTED)) * len(rows.rows)
+    chosen = shown[:: max(-(-len(shown) // most), 1)]
     at_right, missing = [], 0
     for one in shown:
         at_right += one.problem.odds[one.right].tolist()
