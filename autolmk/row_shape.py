@@ -6,29 +6,22 @@ to be told apart is measured when training ends: the members from held-out cases
 Each member is compared with its parents, the nearest members that come before it. Where training rows keep their
 direction (`Row.straight`) displacements count, else distances alone: those to two or three parents forbid folding back.
 
-Shapes: N training cases, M members of a row, P physical axes. Everything in mm.
+Shapes: M members of a row, P physical axes. Everything in mm.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.landmarks import Landmarks, Status
 from autolmk.shape import fit_similarity
 
-PARENTS = 3  # at most, that a member is compared with
-STRAIGHT = 45.0  # degrees by which 95 % of the displacements turn at most where displacements count
-VARIES = 0.15  # of a distance: standard deviation before any case is seen,
-VARIES_CASES = 5.0  # worth so many cases
-DIAGONAL = 0.3  # of a covariance that is shrunk to its diagonal
-ENOUGH = 10  # training cases that tell where in images, and beside the other landmarks, a row lies
-INFLATION = 1.25  # of deviations from a mean shape that these cases made themselves
+VARIES = 0.15  # of a distance: standard deviation before any case is seen
 MISSING = (1.0, 6.0)  # cost of a member that is missing though the image shows its place: least, most
 SAME_PLACE = 0.3  # of the distance to the neighbour, within which two candidates are one place
 BORDER = 0.5  # of the distance to the neighbour: what lies nearer to the image's end may as well be outside
@@ -45,7 +38,8 @@ class Row:
     where the row turns from case to case. middle, middle_covariance: (P) mm from the image's centre and (P * P) mm^2,
     extent: (P) mm of these images; empty where few cases tell them. stray: mm an axis from where a fit of the mean
     shape to the other landmarks expects members; None where nothing tells it. missing: cost of a member that is missing
-    inside the image. ValueError where lengths disagree.
+    inside the image. scales: at which the row may lie, where rows differ in size by more than a tenth; all lengths are
+    then those of scale 1; empty where they count as they are. ValueError where lengths disagree.
     """
 
     names: tuple[str, ...]
@@ -59,6 +53,7 @@ class Row:
     middle_covariance: tuple[float, ...] = ()
     stray: float | None = None
     missing: float = MISSING[1]
+    scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.names)
@@ -81,6 +76,28 @@ class Row:
     def same_place(self) -> FloatArray:
         """(M,) mm within which candidates of members are one place."""
         return SAME_PLACE * np.array(self.neighbour)
+
+    def at_scales(self) -> list[Row]:
+        """The row as it may lie in an image, at each of its scales."""
+        return [self._at_scale(scale) for scale in self.scales] or [self]
+
+    def _at_scale(self, scale: float) -> Row:
+        return replace(
+            self,
+            distances=_times(self.distances, scale),
+            neighbour=_times(self.neighbour, scale),
+            offsets=_times(self.offsets, scale),
+            covariances=_times(self.covariances, scale**2),
+            middle=_times(self.middle, scale),
+            extent=_times(self.extent, scale),
+            middle_covariance=_times(self.middle_covariance, scale**2),
+            scales=(),
+        )
+
+
+def _times(values: tuple[Any, ...], factor: float) -> tuple[Any, ...]:
+    """Nested tuples of numbers, each times a factor."""
+    return tuple(_times(value, factor) if isinstance(value, tuple) else value * factor for value in values)
 
 
 @dataclass(frozen=True)
@@ -135,62 +152,6 @@ class Rows:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingRows:
-    """What rows are measured on. landmarks: of N training cases. geometries: of their images. shape: (L, P) mean shape
-    in mm, NaN where unknown; None where there is none."""
-
-    landmarks: Sequence[Landmarks]
-    geometries: Sequence[Geometry]
-    shape: FloatArray | None = None
-    points: FloatArray = field(init=False)
-
-    def __post_init__(self) -> None:
-        stacked = np.stack([np.where(m.present[:, None], m.points, np.nan) for m in self.landmarks])
-        object.__setattr__(self, "points", stacked)
-
-
-def measure_row(members: Sequence[str], training: TrainingRows) -> Row | None:
-    """The row of these landmarks, as training cases show it; None where no case shows two of them.
-
-    Members that no case shows beside another one are left out.
-    """
-    names = training.landmarks[0].names
-    which = np.array([names.index(name) for name in members])
-    apart = _distances(training.points[:, which])
-    order = along(apart)
-    if len(order) < 2:
-        return None
-    which, apart = which[order], apart[np.ix_(order, order)]
-    points = training.points[:, which]
-    noise = float(np.median([_side(geometry) for geometry in training.geometries]))
-    parents = [_parents(apart, i) for i in range(len(order))]
-    distances = tuple(tuple(_range(points[:, i] - points[:, p], noise) for p in ps) for i, ps in enumerate(parents))
-    near = np.where(np.isfinite(apart), apart, np.inf)
-    np.fill_diagonal(near, np.inf)
-    row = Row(tuple(names[i] for i in which), tuple(parents), distances, tuple(map(float, near.min(axis=1))))
-    return _placed(row, points, which, training, noise)
-
-
-def along(apart: FloatArray) -> list[int]:
-    """Members in an order along their row: from one end, each time the one nearest to any of those before. apart:
-    (M, M) mm, NaN where unknown. Members without any known distance are left out."""
-    near = np.where(np.isfinite(apart), apart, np.inf)
-    np.fill_diagonal(near, np.inf)
-    known = np.isfinite(near).any(axis=1)
-    if not known.any():
-        return []
-    far = np.where(np.isfinite(near), near, 0.0).sum(axis=1) / np.maximum(np.isfinite(near).sum(axis=1), 1)
-    order = [int(np.where(known, far, -1.0).argmax())]
-    while len(order) < known.sum():
-        nearest = near[order].min(axis=0)
-        nearest[order] = np.inf
-        if not np.isfinite(nearest).any():
-            break
-        order.append(int(nearest.argmin()))
-    return order
-
-
 def expected_places(points: FloatArray, offsets: FloatArray) -> FloatArray:
     """(M, P) where each member would be beside the nearest one that has a place in points (M, P), NaN for none; the
     ones that have a place where that is. All NaN without any."""
@@ -200,120 +161,6 @@ def expected_places(points: FloatArray, offsets: FloatArray) -> FloatArray:
     apart = np.linalg.norm(offsets[:, None] - offsets[known], axis=2)
     nearest = known[apart.argmin(axis=1)]
     return np.asarray(points[nearest] + offsets - offsets[nearest])
-
-
-def _distances(points: FloatArray) -> FloatArray:
-    """(M, M) median distances over cases (N, M, P), NaN where no case shows both."""
-    apart = np.linalg.norm(points[:, :, None] - points[:, None], axis=3)
-    result = np.full(apart.shape[1:], np.nan)
-    for i, j in np.argwhere(np.isfinite(apart).any(axis=0)):
-        result[i, j] = np.median(apart[np.isfinite(apart[:, i, j]), i, j])
-    return result
-
-
-def _parents(apart: FloatArray, i: int) -> tuple[int, ...]:
-    """The nearest of the members before i whose distance is known."""
-    known = np.flatnonzero(np.isfinite(apart[i, :i]))
-    return tuple(int(p) for p in known[np.argsort(apart[i, known], kind="stable")][:PARENTS])
-
-
-def _range(moves: FloatArray, noise: float) -> tuple[float, float, float, float]:
-    """Of the lengths of displacements (N, P): shortest, mean, longest, standard deviation."""
-    length = np.linalg.norm(moves[np.isfinite(moves).all(axis=1)], axis=1)
-    mean = float(length.mean())
-    variance = (((length - mean) ** 2).sum() + VARIES_CASES * (VARIES * mean) ** 2) / (len(length) + VARIES_CASES)
-    return float(length.min()), mean, float(length.max()), float(np.sqrt(variance + noise**2))
-
-
-def _placed(row: Row, points: FloatArray, which: FloatArray, training: TrainingRows, noise: float) -> Row:
-    """With displacements, the place in the image and beside the other landmarks, as far as cases tell them."""
-    stray = _stray(points, which, training)
-    values = {**vars(row), "stray": stray}
-    if _is_straight(row, points):
-        offsets, middles = _offsets(points)
-        covariances = tuple(
-            tuple(_covariance(points[:, i] - points[:, p] - offsets[i] + offsets[p], row.distances[i][k][1], noise)
-                  for k, p in enumerate(ps)) for i, ps in enumerate(row.parents)
-        )  # fmt: skip
-        values |= {"offsets": _rows(offsets), "covariances": covariances}
-        values |= _middle(middles, training, float(np.median(row.neighbour)), noise)
-        values["missing"] = _missing(points, np.array(row.neighbour), offsets, which, training)
-    return Row(**values)
-
-
-def _is_straight(row: Row, points: FloatArray) -> bool:
-    """Whether displacements from each member's nearest parent keep their direction."""
-    turned = []
-    for i, parents in enumerate(row.parents):
-        if parents:
-            moves = points[:, i] - points[:, parents[0]]
-            moves = moves[np.isfinite(moves).all(axis=1)]
-            unit = moves / np.maximum(np.linalg.norm(moves, axis=1, keepdims=True), 1e-12)
-            mean = unit.mean(axis=0)
-            turned += (unit @ mean / max(float(np.linalg.norm(mean)), 1e-12)).tolist()
-    return bool(np.quantile(turned, 0.05) >= math.cos(math.radians(STRAIGHT)))
-
-
-def _offsets(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """((M, P) mean places from the row's middle, (N, P) the cases' middles, NaN of those without a member): the least
-    squares solution for cases that do not show all members."""
-    seen = np.isfinite(points).all(axis=2)
-    count = np.maximum(seen.sum(axis=1), 1)
-    values = np.where(seen[..., None], points, 0.0)
-    centred = np.where(seen[..., None], values - (values.sum(axis=1) / count[:, None])[:, None], 0.0)
-    weight = seen.astype(np.float64)
-    normal = np.diag(weight.sum(axis=0)) - weight.T @ (weight / count[:, None])
-    offsets = np.linalg.pinv(normal, rcond=1e-9) @ centred.sum(axis=0)
-    offsets -= offsets.mean(axis=0)
-    middles = np.where(seen[..., None], values - offsets, 0.0).sum(axis=1) / count[:, None]
-    middles[~seen.any(axis=1)] = np.nan
-    return offsets, middles
-
-
-def _covariance(moves: FloatArray, length: float, noise: float) -> tuple[float, ...]:
-    """(P * P) of displacements (N, P) from their mean, shrunk to its diagonal, and for few cases to a usual one."""
-    moves = moves[np.isfinite(moves).all(axis=1)]
-    p = moves.shape[1]
-    found = (moves.T @ moves + VARIES_CASES * (VARIES * length) ** 2 * np.eye(p)) / (len(moves) + VARIES_CASES)
-    found = (1 - DIAGONAL) * found + DIAGONAL * np.diag(np.diag(found)) + noise**2 * np.eye(p)
-    return tuple(map(float, found.ravel()))
-
-
-def _middle(
-    middles: FloatArray, training: TrainingRows, neighbour: float, noise: float
-) -> dict[str, tuple[float, ...]]:
-    """Of the row's middle from the image's centre, where enough cases tell it."""
-    placed = middles - np.stack([geometry.centre for geometry in training.geometries])
-    placed = placed[np.isfinite(placed).all(axis=1)]
-    if len(placed) < ENOUGH:
-        return {}
-    mean = placed.mean(axis=0)
-    extent = np.mean([physical_extent(geometry) for geometry in training.geometries], axis=0)
-    return {
-        "middle": tuple(map(float, mean)),
-        "middle_covariance": _covariance(placed - mean, neighbour, noise),
-        "extent": tuple(map(float, extent)),
-    }
-
-
-def physical_extent(geometry: Geometry) -> FloatArray:
-    """(P,) mm of the image along the physical axes."""
-    return np.asarray(np.abs(geometry.direction) @ np.array(geometry.extent))
-
-
-def _stray(points: FloatArray, which: FloatArray, training: TrainingRows) -> float | None:
-    """mm an axis, root mean square of members from where the mean shape, fitted to the other landmarks, puts them."""
-    if training.shape is None:
-        return None
-    shape, square = training.shape, []
-    others = np.isfinite(shape).all(axis=1)
-    others[which] = False
-    for case, row in zip(training.points, points, strict=True):
-        expected = places_beside(shape, np.where(others[:, None], case, np.nan), which)
-        distance = np.linalg.norm(row - expected, axis=1)
-        if np.isfinite(distance).any():
-            square.append(float(np.nanmean(distance**2)) / case.shape[1])
-    return INFLATION * float(np.sqrt(np.mean(square))) if len(square) >= ENOUGH else None
 
 
 def places_beside(shape: FloatArray, points: FloatArray, which: FloatArray) -> FloatArray:
@@ -329,19 +176,9 @@ def places_beside(shape: FloatArray, points: FloatArray, which: FloatArray) -> F
     return fit_similarity(shape[both], points[both]).similarity.apply(shape[which])
 
 
-def _missing(
-    points: FloatArray, neighbour: FloatArray, offsets: FloatArray, which: FloatArray, training: TrainingRows
-) -> float:
-    """Cost of a member that is missing though the image shows its place, not near its border: minus the logarithm of
-    how often that is so."""
-    inside = absent = 0
-    for case, marks, geometry in zip(points, training.landmarks, training.geometries, strict=True):
-        if np.isfinite(case).any():
-            shown = well_inside(geometry, expected_places(case, offsets), BORDER * neighbour)
-            status = marks.status[which]
-            inside += int((shown & (status != Status.UNKNOWN)).sum())
-            absent += int((shown & (status == Status.ABSENT)).sum())
-    return float(np.clip(-np.log((absent + 0.5) / (inside + 1)), *MISSING))
+def physical_extent(geometry: Geometry) -> FloatArray:
+    """(P,) mm of the image along the physical axes."""
+    return np.asarray(np.abs(geometry.direction) @ np.array(geometry.extent))
 
 
 def well_inside(geometry: Geometry, points: FloatArray, margin: FloatArray) -> npt.NDArray[np.bool_]:
@@ -349,12 +186,3 @@ def well_inside(geometry: Geometry, points: FloatArray, margin: FloatArray) -> n
     voxels = geometry.to_voxels(points)
     edge = np.minimum(voxels + 0.5, np.array(geometry.shape) - 0.5 - voxels) * np.array(geometry.spacing)
     return np.asarray(edge.min(axis=1) > margin)
-
-
-def _rows(values: FloatArray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(map(float, row)) for row in values)
-
-
-def _side(geometry: Geometry) -> float:
-    """mm: the geometric mean of a voxel's sides."""
-    return float(np.exp(np.mean(np.log(geometry.spacing))))

@@ -41,7 +41,8 @@ from autolmk.plans import (
 from autolmk.prediction.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
 from autolmk.prediction.crops import heatmap_crops
 from autolmk.prediction.inference import Look, Member, likelihoods, predict_image
-from autolmk.row_shape import Rows, TrainingRows, measure_row
+from autolmk.row_shape import Rows
+from autolmk.training.row_statistics import TrainingRows, measure_row
 
 PATCH = (24, 24, 24)
 SIGMA = 2.0  # mm

@@ -20,17 +20,18 @@ from autolmk.measured import Measured
 from autolmk.postprocessing.flags import ROW, Limits, judge, row_flags
 from autolmk.prediction.rows import choose_rows
 from autolmk.recipe.results import write_review
-from autolmk.row_shape import Row, Rows, TrainingRows, measure_row
+from autolmk.row_shape import Row, Rows
 from autolmk.serialization import to_json
+from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.rows import groups_of, measure_rows
 
 K, STEP = 5, 30.0
 GAIN, LOST, CLUTTER = 1.5, 0.05, 0.3  # of the right place's log-odds; shares of channels
 
 
-def case(n: int, rng: np.random.Generator, partial: bool) -> tuple[FloatArray, Geometry]:
+def case(n: int, rng: np.random.Generator, partial: bool, sizes: float = 0.0) -> tuple[FloatArray, Geometry]:
     """((n + 2, 3) mm, of which the outermost are no landmarks; the image) of a bent column in an image that shows it
-    whole, or half to three quarters of it."""
+    whole, or half to three quarters of it. sizes: how much image and column differ in size from case to case."""
     along = (np.arange(n + 2) - (n + 1) / 2) * STEP * rng.uniform(0.85, 1.15)
     bend = 25 * np.sin(np.linspace(0, np.pi * n / 12, n + 2) + rng.normal(0, 0.2))
     points = np.stack([np.zeros(n + 2), bend, along], axis=1) + rng.normal(0, 1.5, (n + 2, 3))
@@ -42,7 +43,9 @@ def case(n: int, rng: np.random.Generator, partial: bool) -> tuple[FloatArray, G
         shown = rng.uniform(0.5, 0.75) * (high - low)
         low = rng.uniform(low, high - shown)
         high = low + shown
-    return points, Geometry.from_parts((int((high - low) / 4), 50, 50), (4.0, 4.0, 4.0), [-98.0, -98.0, low])
+    size = np.exp(rng.normal(0, sizes)) if sizes else 1.0
+    shape, origin = (int((high - low) / 4), 50, 50), size * np.array([-98.0, -98.0, low])
+    return size * points, Geometry.from_parts(shape, (4.0 * size,) * 3, origin)
 
 
 def look(
@@ -75,14 +78,14 @@ def marks(points: FloatArray, image: Geometry) -> Landmarks:
 
 
 @lru_cache
-def rows_of(n: int, partial: bool, held_out: int = 12) -> Rows:
+def rows_of(n: int, partial: bool, sizes: float = 0.0, held_out: int = 12) -> Rows:
     """As a fold measures them on 20 training and some held-out cases."""
     rng = np.random.default_rng(1)
-    shown = [case(n, rng, partial) for _ in range(20)]
+    shown = [case(n, rng, partial, sizes) for _ in range(20)]
     training = TrainingRows([marks(points[1:-1], image) for points, image in shown], [image for _, image in shown])
     found, truth = {}, {}
     for i in range(held_out):
-        points, image = case(n, rng, partial)
+        points, image = case(n, rng, partial, sizes)
         found[f"{i}"] = detections(*look(points, image, rng)[:2], image)
         truth[f"{i}"] = marks(points[1:-1], image)
     return measure_rows(found, truth, range(n), lambda: training)
@@ -94,17 +97,20 @@ def detections(candidates: FloatArray, odds: FloatArray, image: Geometry) -> Det
 
 
 def gross(points: FloatArray, truth: FloatArray) -> FloatArray:
-    """(L,) whether points lie more than half a step off."""
-    return np.asarray(np.linalg.norm(points - truth, axis=1) > STEP / 2)
+    """(L,) whether points lie further off than half the way to the neighbour."""
+    apart = np.linalg.norm(truth[:, None] - truth, axis=2) + np.diag([np.inf] * len(truth))
+    return np.asarray(np.linalg.norm(points - truth, axis=1) > apart.min(axis=1) / 2)
 
 
-def looked_at(n: int, partial: bool, repeats: int) -> tuple[dict[str, float], FloatArray, FloatArray]:
+def looked_at(
+    n: int, partial: bool, repeats: int, sizes: float = 0.0
+) -> tuple[dict[str, float], FloatArray, FloatArray]:
     """(shares of the points in images: gross before and after, and unflagged; of the absent ones: placed unflagged;
     probabilities and whether points are right)."""
     rng = np.random.default_rng(0)
-    rows, found = rows_of(n, partial), []
+    rows, found = rows_of(n, partial, sizes), []
     for _ in range(repeats):
-        points, image = case(n, rng, partial)
+        points, image = case(n, rng, partial, sizes)
         candidates, odds, shown = look(points, image, rng)
         chosen = choose_rows(candidates, odds, names_of(n), rows, image)
         off = gross(chosen.candidates[:, 0], points[1:-1])
@@ -134,6 +140,15 @@ def test_a_row_of_which_a_part_is_shown_is_found_or_flagged(n: int, repeats: int
     assert numbers["after"] <= 0.15  # of five bodies two or three are shown: they cannot always be told
     assert numbers["unflagged"] <= 0.03
     assert numbers["absent placed"] <= 0.03
+
+
+def test_rows_of_different_sizes_are_found() -> None:
+    assert not rows_of(5, False).rows[0].scales
+    scales = rows_of(5, False, 0.25).rows[0].scales
+    assert len(scales) == 5 and scales[0] < 0.8 < 1.25 < scales[-1]
+    numbers, *_ = looked_at(5, False, 60, 0.25)
+    assert numbers["before"] > 0.25
+    assert numbers["after"] <= 0.1 and numbers["unflagged"] <= 0.02
 
 
 def test_probabilities_are_those_of_right_places() -> None:

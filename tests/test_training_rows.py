@@ -17,8 +17,9 @@ from autolmk.landmarks import Landmarks
 from autolmk.measured import Measured
 from autolmk.plans import Plans
 from autolmk.prediction.inference import conclude, in_order_of_rows
-from autolmk.row_shape import Rows, TrainingRows, measure_row
+from autolmk.row_shape import Rows
 from autolmk.serialization import write_json
+from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.rows import adopted_rows, tell_rows
 from autolmk.training.validation import CaseResult, Validation
 

@@ -34,7 +34,7 @@ JUMP = 6  # members on, at most, that a chain goes in one step
 class Problem:
     """A row in an image. which: (M,) members' landmarks. places: (N, P). own: (M, N) number of the member's candidate
     there, -1 for none. odds: (M, N) log-odds of its channel there. shown: (N,) the best of any channel. position:
-    (M, N) cost."""
+    (M, N) cost. others: the same at other scales of the row."""
 
     row: Row
     geometry: Geometry
@@ -44,6 +44,7 @@ class Problem:
     odds: FloatArray
     shown: FloatArray
     position: FloatArray
+    others: tuple[Problem, ...] = ()
     _steps: dict[tuple[int, int], npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def step(self, last: int, member: int) -> npt.NDArray[np.float32]:
@@ -63,7 +64,8 @@ class Problem:
 
     def forget(self) -> None:
         """Free what `step` remembers, which is large for long rows."""
-        self._steps.clear()
+        for problem in (self, *self.others):
+            problem._steps.clear()
 
     @cached_property
     def missing(self) -> FloatArray:
@@ -79,26 +81,35 @@ class Found:
     """Rows that a search kept, best first. choice: (B, M) places, -1 for a missing member. share: (B,) of probability.
     marginal: (M,) probability of each member's place in the best row, or one nearer than half the way to its neighbour.
     expected: (M, P) where each member belongs by the best row, NaN where nothing tells. inside: (M,) whether that is
-    well inside the image."""
+    well inside the image. row: at the scale that suits the best one."""
 
     choice: Choice
     share: FloatArray
     marginal: FloatArray
     expected: FloatArray
     inside: npt.NDArray[np.bool_]
+    row: Row
 
 
 def search(problem: Problem, temperature: float, level: float) -> Found:
     """The best rows; level: log-odds at which a member's channel tells nothing."""
-    beam = _Beam(problem, (problem.odds - level) / temperature)
+    scaled = [(one, *_best_rows(one, (one.odds - level) / temperature)) for one in (problem, *problem.others)]
+    at = max(scaled, key=lambda found: float(found[2].max()))[0]
+    choice = np.concatenate([found[1] for found in scaled])
+    score = np.concatenate([found[2] for found in scaled])
+    order = np.argsort(-score, kind="stable")
+    choice, score = choice[order], score[order]
+    share = np.exp(score - logsumexp(score))
+    marginal = (share[:, None] * _alike(at, choice)).sum(axis=0)
+    return Found(choice, share, marginal, _expected(at, choice[0]), _belongs_inside(at, choice[0]), at.row)
+
+
+def _best_rows(problem: Problem, evidence: FloatArray) -> tuple[Choice, FloatArray]:
+    """(rows (B, M), their scores (B,))."""
+    beam = _Beam(problem, evidence)
     for i in range(len(problem.which)):
         beam.extend(i)
-    score = beam.score - _missing_cost(problem, beam.choice) - _reweighted(problem, beam.choice)
-    order = np.argsort(-score, kind="stable")
-    choice, score = beam.choice[order], score[order]
-    share = np.exp(score - logsumexp(score))
-    marginal = (share[:, None] * _alike(problem, choice)).sum(axis=0)
-    return Found(choice, share, marginal, _expected(problem, choice[0]), _belongs_inside(problem, choice[0]))
+    return beam.choice, beam.score - _missing_cost(problem, beam.choice) - _reweighted(problem, beam.choice)
 
 
 def _alike(problem: Problem, choice: Choice) -> npt.NDArray[np.bool_]:

@@ -18,7 +18,7 @@ Shapes: L landmarks, K candidates, P physical axes, M members of a row, N places
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,8 +85,12 @@ def pose(
     places, own, odds, shown = pool(candidates[which], log_odds[which], row.same_place)
     if not len(places):
         return None
-    position = _position(row, places, which, candidates[:, 0], log_odds[:, 0], geometry, shape)
-    return Problem(row, geometry, which, places, own, odds, shown, position)
+    best = candidates[:, 0], log_odds[:, 0]
+    problems = [
+        Problem(one, geometry, which, places, own, odds, shown, _position(one, places, which, *best, geometry, shape))
+        for one in row.at_scales()
+    ]
+    return replace(problems[0], others=tuple(problems[1:]))
 
 
 def pool(
@@ -178,7 +182,7 @@ def _with_row(before: Chosen, problem: Problem, found: Found, rows: Rows) -> Cho
     choice, marginal = found.choice[0], rows.trust * found.marginal
     for j, i in enumerate(problem.which):
         old, odds = candidates[i].copy(), log_odds[i].copy()
-        reach[i] = REACH * problem.row.neighbour[j]
+        reach[i] = REACH * found.row.neighbour[j]
         if choice[j] >= 0:
             probability[i] = marginal[j]
             own = problem.own[j, choice[j]]

@@ -28,9 +28,10 @@ from autolmk.plans import Configuration, Plans
 from autolmk.prediction.inference import conclude, in_order_of_rows, pooled_prior
 from autolmk.prediction.row_search import Choice, Problem, search
 from autolmk.prediction.rows import pose
-from autolmk.row_shape import Row, Rows, TrainingRows, measure_row
+from autolmk.row_shape import Row, Rows
 from autolmk.store import Store
 from autolmk.training.drawing import finished_folds
+from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.validation import CaseResult, Validation
 
 Bools = npt.NDArray[np.bool_]
@@ -177,8 +178,9 @@ class _Shown:
         problem = pose(row, found.candidates, found.log_odds, found.names, found.geometry, shape)
         if problem is None:
             return None
-        which, limit = problem.which, HALF * np.array(row.neighbour)
+        which = problem.which
         points = np.where(truth.present[which, None], truth.points[which], np.nan)
+        limit = HALF * _to_neighbour(points, row)
         right = np.linalg.norm(problem.places[None] - points[:, None], axis=2) <= limit[:, None]
         before = np.linalg.norm(found.candidates[which, 0] - points, axis=1) <= limit
         known = np.asarray(truth.status[which] != Status.UNKNOWN)
@@ -194,6 +196,13 @@ class _Shown:
         found = search(self.problem, temperature, level)
         share = (self.is_right(found.choice) * found.share[:, None]).sum(axis=0)[self.known]
         return float(np.log((1 - DOUBT) * share + DOUBT * DOUBT).mean())
+
+
+def _to_neighbour(points: FloatArray, row: Row) -> FloatArray:
+    """(M,) mm from members at points (M, P) to the nearest other one; the usual distance where none is known."""
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    apart = np.where(np.isfinite(apart) & ~np.eye(len(apart), dtype=bool), apart, np.inf).min(axis=1)
+    return np.where(np.isfinite(apart), np.minimum(apart, 2 * np.array(row.neighbour)), row.neighbour)
 
 
 def _weighed(rows: Rows, shown: Sequence[_Shown]) -> Rows:
