@@ -25,6 +25,7 @@ VARIES = 0.15  # of a distance: standard deviation before any case is seen
 MISSING = (1.0, 6.0)  # cost of a member that is missing though the image shows its place: least, most
 SAME_PLACE = 0.3  # of the distance to the neighbour, within which two candidates are one place
 BORDER = 0.5  # of the distance to the neighbour: what lies nearer to the image's end may as well be outside
+BELIEVED = 4.0  # cases whose probabilities are taken to be as right as they say
 USUAL_TEMPERATURE, USUAL_LEVEL = 4.0, -2.0  # without held-out cases
 
 
@@ -124,9 +125,9 @@ class Rows:
 
     @property
     def trust(self) -> float:
-        """Factor on probabilities: right choices over those expected on held-out cases, half a case of each added, so
-        that nothing is surer than these cases can tell."""
-        return min(self.right + 0.5, self.expected + 0.5) / (self.expected + 1.0)
+        """Factor on probabilities: right choices over those expected on held-out cases, as if four more cases had been
+        as expected, and half a one wrong; so nothing is sure before any case is seen."""
+        return (min(self.right, self.expected) + BELIEVED) / (self.expected + BELIEVED + 0.5)
 
     @classmethod
     def pooled(cls, folds: Sequence[Rows]) -> Rows:
