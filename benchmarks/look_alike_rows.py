@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from correlated import set_folders
@@ -32,6 +34,8 @@ from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_row_phantom
 from autolmk.plans import Plans, replace_configuration
 from autolmk.postprocessing.flags import SURE_ROW
+from autolmk.prediction import inference
+from autolmk.prediction.rows import Chosen
 
 NAME, METHOD = "Dataset001_Rows", "heatmap"
 MODEL = f"{METHOD}__autolmkPlans__{METHOD}"
@@ -39,7 +43,6 @@ N_TRAIN, FOLDS = 24, (0, 1)
 WINDOW, STAGES, BATCH = (48, 64), 3, 12
 MOST_GROSS, MOST_UNFLAGGED, MOST_MISCALIBRATED = 0.02, 0.05, 0.05
 BINS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
-Found = Mapping[str, Detections]
 
 
 def rows_met(work: Path, row: int, partial: bool, arguments: argparse.Namespace) -> bool:
@@ -55,8 +58,7 @@ def rows_met(work: Path, row: int, partial: bool, arguments: argparse.Namespace)
     print("|---|---|---|---|---|---|---|---|", flush=True)
     met, tables = True, []
     for folds in ((0,), (1,), FOLDS):
-        alone, whole = (predicted(work, folds, rows=rows) for rows in (False, True))
-        numbers, sure, right = figures(alone, whole, truth)
+        numbers, sure, right = figures(*predicted(work, folds), truth)
         met &= numbers["unflagged" if partial else "gross"] <= (MOST_UNFLAGGED if partial else MOST_GROSS)
         met &= numbers["ece"] <= MOST_MISCALIBRATED
         shares = (f"{numbers[k]:.1%}" for k in ("alone", "gross", "unflagged", "flagged", "absent"))
@@ -97,17 +99,32 @@ def train(work: Path, steps: int, seed: str) -> None:
         command("train", "1", METHOD, str(fold), "--seed", seed, "--threads", "1", "--workers", "0")
 
 
-def predicted(work: Path, folds: tuple[int, ...], *, rows: bool) -> Found:
-    """What these folds say of the test cases; rows: chosen as a whole."""
+def predicted(work: Path, folds: tuple[int, ...]) -> tuple[dict[str, FloatArray], dict[str, Detections]]:
+    """What these folds say of the test cases: (each landmark's best candidate by itself, what they predict)."""
     predictor = Predictor(work / "results" / NAME / MODEL, folds=folds)
-    model = predictor.models[0]
-    if not rows:
-        model.stages = [replace(s, measured=tuple(replace(m, rows=None) for m in s.measured)) for s in model.stages]
-    cases = Dataset.open(work / "raw" / NAME).cases("Ts")
-    return {
-        case.identifier: predictor.compute(predictor.prepare(predictor.read(case.images))).detections
-        for case in tqdm(cases, "test cases", delay=2)
-    }
+    alone: dict[str, FloatArray] = {}
+    whole: dict[str, Detections] = {}
+    for case in tqdm(Dataset.open(work / "raw" / NAME).cases("Ts"), "test cases", delay=2):
+        with recorded() as seen:
+            found = predictor.compute(predictor.prepare(predictor.read(case.images)))
+        alone[case.identifier], whole[case.identifier] = seen[0], found.detections
+    return alone, whole
+
+
+@contextmanager
+def recorded() -> Iterator[list[FloatArray]]:
+    """The best candidates that predictions go into the choice of rows with."""
+    seen, choose = list[FloatArray](), inference.choose_rows
+
+    def choose_recorded(candidates: FloatArray, *rest: Any) -> Chosen:
+        seen.append(candidates[:, 0].copy())
+        return choose(candidates, *rest)
+
+    inference.choose_rows = choose_recorded
+    try:
+        yield seen
+    finally:
+        inference.choose_rows = choose
 
 
 def test_truth(raw: Path) -> dict[str, Landmarks]:
@@ -117,7 +134,7 @@ def test_truth(raw: Path) -> dict[str, Landmarks]:
 
 
 def figures(
-    alone: Found, whole: Found, truth: Mapping[str, Landmarks]
+    alone: Mapping[str, FloatArray], whole: Mapping[str, Detections], truth: Mapping[str, Landmarks]
 ) -> tuple[dict[str, float], FloatArray, FloatArray]:
     """(shares of the points in view, and of absent ones; their probabilities; whether they are right)."""
     rows = []
@@ -126,7 +143,7 @@ def figures(
         apart = np.linalg.norm(marks.points[:, None] - marks.points, axis=2)
         np.fill_diagonal(apart, np.nan)
         half = np.where(np.isfinite(apart), apart, np.inf).min(axis=1) / 2
-        off = [np.linalg.norm(side.best - marks.points, axis=1) > half for side in (alone[case], found)]
+        off = [np.linalg.norm(side - marks.points, axis=1) > half for side in (alone[case], found.best)]
         rows.append(np.stack([marks.present, *off, found.row], axis=1).astype(np.float64))
     present, before, after, sure = np.concatenate(rows).T
     there, flagged = present > 0, sure < SURE_ROW
