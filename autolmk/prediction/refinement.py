@@ -257,6 +257,8 @@ class _Looks:
         places too."""
         candidates, log_odds, spread = (a.copy() for a in seen)
         lost = ~(log_odds[:, 0] > 0)
+        if self.row is not None:  # the first window held all that is in reach
+            lost &= self.row[1] > 0.5 * min(np.multiply(self.side, self.spacings[0]))
         geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
         half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.spacings[0])
         looks = []
