@@ -47,6 +47,7 @@ from autolmk.sampling import coarser, cut
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
+LARGEST = 20.0  # log-odds that count where a neighbour's place is taken out
 NEIGHBOUR = 0.5  # of a window's side, between the windows of a search
 logger = logging.getLogger(__name__)
 
@@ -200,10 +201,8 @@ class _Looks:
                 if counts:
                     known = np.isfinite(values)
                     points, sides = window.to_physical(places[known]), voxel_side(window) * widths[known]
-                    near = self._in_reach(landmark, points)
-                    pools[landmark] += zip(
-                        values[known][near].tolist(), points[near], sides[near].tolist(), strict=True
-                    )
+                    near, odds = self._in_reach(landmark, points, values[known])
+                    pools[landmark] += zip(odds[near].tolist(), points[near], sides[near].tolist(), strict=True)
         candidates, log_odds = np.full((n, N_CANDIDATES, p), np.nan), np.full((n, N_CANDIDATES), -np.inf)
         spread = np.full((n, N_CANDIDATES), np.nan)
         for i, pool in enumerate(pools):
@@ -211,13 +210,18 @@ class _Looks:
                 log_odds[i, k], candidates[i, k], spread[i, k] = row
         return candidates, log_odds, spread
 
-    def _in_reach(self, landmark: int, points: FloatArray) -> npt.NDArray[np.bool_]:
-        """(N,) whether points (N, P) are not those of a neighbour in the landmark's row: a window cannot tell the two
-        apart, so that its log-odds must not choose."""
-        if self.row is None or not np.isfinite(self.row[1][landmark]):
-            return np.ones(len(points), dtype=bool)
-        place, reach = self.row[0][landmark], self.row[1][landmark]
-        return np.asarray(np.linalg.norm(points - place, axis=1) <= reach)
+    def _in_reach(
+        self, landmark: int, points: FloatArray, log_odds: FloatArray
+    ) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+        """(whether points (N, P) of a window are not those of a neighbour in the landmark's row (N,); their log-odds
+        (N,) if it is not there): a window cannot tell the two apart, so that its log-odds must not choose."""
+        reach = np.inf if self.row is None else self.row[1][landmark]
+        if not np.isfinite(reach):
+            return np.ones(len(points), dtype=bool), log_odds
+        near = np.linalg.norm(points - self.row[0][landmark], axis=1) <= reach  # type: ignore[index]
+        share = 1 / (1 + np.exp(-np.clip(log_odds, -LARGEST, LARGEST)))
+        left = np.maximum(1 - share - share[~near].sum(), np.exp(-LARGEST))
+        return near, np.where((~near).any(), np.log(share / left), log_odds)
 
     def _passes(self, looks: Sequence[list[Row]]) -> list[list[Row]]:
         """Windows that are seen together: a look, or some at a time of all looks where the network takes any number."""
