@@ -345,7 +345,7 @@ def test_windows_do_not_choose_the_row(windows: Windows) -> None:
     points = anatomy(geometry)
     other = points.copy()
     other[2] -= (6.0, 0.0)
-    heights = [PEAK - 3 if i == 2 else PEAK for i in range(FEW)]
+    heights = [PEAK - 1 if i == 2 else PEAK for i in range(FEW)]
     image = Image(np.maximum(scene(geometry, points, heights).array, scene(geometry, other).array), geometry)
     before = first(points + 0.5, plans)
     plain = look(image, before, plans, shape=ANATOMY[:, :2])

@@ -220,8 +220,9 @@ class _Looks:
             return np.ones(len(points), dtype=bool), log_odds
         near = np.linalg.norm(points - self.row[0][landmark], axis=1) <= reach  # type: ignore[index]
         share = 1 / (1 + np.exp(-np.clip(log_odds, -LARGEST, LARGEST)))
-        left = np.maximum(1 - share - share[~near].sum(), np.exp(-LARGEST))
-        return near, np.where((~near).any(), np.log(share / left), log_odds)
+        left = 1 - share - share[~near].sum()  # below 0 where the codec's candidates do not exclude each other
+        alone = np.log(share) - np.log(np.clip(left, np.exp(-LARGEST), None))
+        return near, np.where((~near).any() & (left > 0), alone, log_odds)
 
     def _passes(self, looks: Sequence[list[Row]]) -> list[list[Row]]:
         """Windows that are seen together: a look, or some at a time of all looks where the network takes any number."""
