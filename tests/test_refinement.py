@@ -339,12 +339,12 @@ def test_what_cannot_be_used_is_said() -> None:
 
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_windows_do_not_choose_the_row(windows: Windows) -> None:
-    """The window of L2 shows its neighbour, 6 voxels off, clearer than L2 itself: only what lies in reach of the row's
+    """The window of L2 shows its neighbour, 8 voxels off, clearer than L2 itself: only what lies in reach of the row's
     place counts, and the places of the stage before stay behind it."""
-    geometry, plans = grid(2), staged_plans(2, windows)
+    geometry, plans = grid(2), staged_plans(2, windows, side=24)
     points = anatomy(geometry)
     other = points.copy()
-    other[2] -= (6.0, 0.0)
+    other[2] -= (8.0, 0.0)
     heights = [PEAK - 1 if i == 2 else PEAK for i in range(FEW)]
     image = Image(np.maximum(scene(geometry, points, heights).array, scene(geometry, other).array), geometry)
     before = first(points + 0.5, plans)
