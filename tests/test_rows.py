@@ -240,6 +240,15 @@ def test_a_row_that_turns_is_told_by_its_distances() -> None:
     assert (np.linalg.norm(found.candidates[:, 0] - turned[0], axis=1) < 1).all()
 
 
+def test_direction_counts_only_where_cases_agree_on_it() -> None:
+    """However few they are: of one case nothing is known, of two that lie at right angles neither tells."""
+    image = Geometry.from_parts((50, 50, 50), (2.0, 2.0, 2.0), [-49.0] * 3)
+    along, across = column(4), column(4)[:, [2, 0, 1]]
+    for cases, straight in (([along], False), ([along, along + 1], True), ([along, across], False)):
+        row = measure_row(names_of(4), TrainingRows([marks(p, image) for p in cases], [image] * len(cases)))
+        assert row is not None and row.straight == straight
+
+
 def test_groups_come_from_what_channels_show_of_each_other() -> None:
     image = Geometry.from_parts((50, 20, 20), (2.0, 2.0, 2.0), [-19.0, -19.0, -49.0])
     points = column(5)

@@ -144,16 +144,18 @@ def _placed(
 
 
 def _is_straight(row: Row, points: FloatArray) -> bool:
-    """Whether displacements from each member's nearest parent keep their direction."""
+    """Whether displacements from each member's nearest parent have the direction that the other cases have."""
     turned = []
     for i, parents in enumerate(row.parents):
         if parents:
             moves = points[:, i] - points[:, parents[0]]
             moves = moves[np.isfinite(moves).all(axis=1)]
             unit = moves / np.maximum(np.linalg.norm(moves, axis=1, keepdims=True), 1e-12)
-            mean = unit.mean(axis=0)
-            turned += (unit @ mean / max(float(np.linalg.norm(mean)), 1e-12)).tolist()
-    return bool(np.quantile(turned, 0.05) >= math.cos(math.radians(STRAIGHT)))
+            others = unit.sum(axis=0) - unit
+            if len(unit) > 1:
+                length = np.maximum(np.linalg.norm(others, axis=1), 1e-12)
+                turned += ((unit * others).sum(axis=1) / length).tolist()
+    return len(turned) > 0 and bool(np.quantile(turned, 0.05) >= math.cos(math.radians(STRAIGHT)))
 
 
 def _offsets(points: FloatArray) -> tuple[FloatArray, FloatArray]:
