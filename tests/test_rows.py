@@ -22,8 +22,9 @@ from autolmk.prediction.rows import choose_rows
 from autolmk.recipe.results import write_review
 from autolmk.row_shape import Row, Rows
 from autolmk.serialization import to_json
+from autolmk.training.row_groups import groups_of
 from autolmk.training.row_statistics import TrainingRows, measure_row
-from autolmk.training.rows import groups_of, measure_rows
+from autolmk.training.rows import measure_rows
 
 K, STEP = 5, 30.0
 GAIN, LOST, CLUTTER = 1.5, 0.05, 0.3  # of the right place's log-odds; shares of channels

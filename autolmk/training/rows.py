@@ -1,10 +1,8 @@
 """What a fold's held-out cases tell of rows of look-alikes: which landmarks are in them, how far log-odds tell them
 apart, and how often the row that is chosen is right.
 
-Two landmarks belong together where one's channel shows the other's place in a tenth of the cases, two at least (of up
-to three cases, one where it is nearly as sure as of its best place). Names tell nothing, and mirror partners are told
-apart by `prediction.assignment`. How members lie is measured on training cases. Rows are chosen as a whole unless that
-makes more gross errors on the held-out cases than each member by itself.
+Members are found by `row_groups` on held-out cases, how they lie is measured by `row_statistics` on training cases.
+Rows are chosen as a whole unless that makes more than half as many gross errors on the held-out cases as it mends.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.csgraph import connected_components
 
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
@@ -31,16 +28,12 @@ from autolmk.prediction.rows import pose
 from autolmk.row_shape import Row, Rows
 from autolmk.store import Store
 from autolmk.training.drawing import finished_folds
+from autolmk.training.row_groups import groups_of
 from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.validation import CaseResult, Validation
 
 Bools = npt.NDArray[np.bool_]
 
-SHARED, FEWEST = 0.1, 2  # share of the cases, and how many at least, in which a channel shows another one's place
-FEW_CASES = 3  # up to which one case will do
-NEAR = 0.3  # of two landmarks' distance, within which a candidate is at the other one's place
-APART = 4.0  # typical errors that two landmarks lie apart at least, to be mistaken rather than imprecise
-CREDIBLE, CREDIBLE_OF_FEW = 6.0, 3.0  # log-odds below the best, at most, of a candidate that counts
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.5, 16.0, 11))
 PRIOR = (math.log(2.5), 0.7)  # mean and standard deviation of a temperature's logarithm
 FITTED_ON, FEWEST_FITTED, MOST_FITTED = 600, 6, 24  # members, and cases, at least and at most, spread evenly
@@ -129,38 +122,6 @@ def measure_rows(
     return _judged(_weighed(rows, judged), judged)
 
 
-def groups_of(cases: Sequence[tuple[Detections, Landmarks]], partner: Sequence[int]) -> list[list[int]]:
-    """Landmarks that are mistaken for each other, by number, each group sorted."""
-    n, few = len(partner), len(cases) <= FEW_CASES
-    count, together = np.zeros((n, n)), np.zeros((n, n))
-    typical = _typical_errors(cases)
-    for found, truth in cases:
-        points = np.where(truth.present[:, None], truth.points, np.nan)
-        apart = np.linalg.norm(points[:, None] - points, axis=2)
-        distance = np.linalg.norm(found.candidates[:, :, None] - points, axis=3)  # (L, K, L)
-        credible = found.log_odds >= found.log_odds[:, :1] - (CREDIBLE_OF_FEW if few else CREDIBLE)
-        credible &= np.isfinite(found.log_odds)
-        far = apart > APART * np.maximum(typical[:, None], typical)
-        seen = ((distance < NEAR * apart[:, None]) & credible[..., None]).any(axis=1)
-        count += seen & far
-        together += np.isfinite(apart)
-    linked = (count >= (1 if few else FEWEST)) & (count >= SHARED * together)
-    linked[np.arange(n), np.arange(n)] = False
-    linked[np.arange(n), np.array(partner)] = False
-    _, label = connected_components(linked | linked.T, directed=False)
-    groups = [np.flatnonzero(label == k).tolist() for k in range(int(label.max(initial=-1)) + 1)]
-    return [group for group in groups if len(group) > 1]
-
-
-def _typical_errors(cases: Sequence[tuple[Detections, Landmarks]]) -> FloatArray:
-    """(L,) mm, median over cases from the truth to the nearest candidate; 0 where there is none."""
-    if not cases:
-        return np.empty(0)
-    errors = np.stack([np.linalg.norm(found.candidates - truth.points[:, None], axis=2) for found, truth in cases])
-    nearest = np.where(np.isfinite(errors), errors, np.inf).min(axis=2)
-    return np.array([float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else 0.0 for c in nearest.T])
-
-
 @dataclass(frozen=True, eq=False)
 class _Shown:
     """A row in a held-out case. right: (M, N) the places where each member is; none where it is absent, or shown by no
@@ -234,7 +195,7 @@ def _weighed(rows: Rows, shown: Sequence[_Shown]) -> Rows:
 
 def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
     """With how often the choice is right, beside each member's best candidate."""
-    wrong = [0, 0]
+    wrong, made, mended = [0, 0], 0, 0
     points, right, expected = 0, 0.0, 0.0
     for one in shown:
         found = search(one.problem, rows.temperature, rows.level)
@@ -244,11 +205,13 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
         points += int(one.present.sum())
         wrong[0] += int((one.present & ~one.before).sum())
         wrong[1] += int((one.present & ~(after & placed)).sum())
+        made += int((one.present & one.before & ~(after & placed)).sum())
+        mended += int((one.present & ~one.before & after & placed).sum())
         judged = placed & one.known
         if judged.any():
             right += float(after[judged].mean())
             expected += float(found.marginal[judged].mean())
-    used = wrong[1] <= wrong[0]
+    used = 2 * made <= mended
     members = "; ".join(", ".join(row.names) for row in rows.rows)
     why = (
         f"{members}: of {points} points of {rows.cases} held-out cases {wrong[0]} lay beyond half the way to a "
