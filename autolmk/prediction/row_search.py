@@ -63,9 +63,11 @@ class Problem:
         return moves, np.linalg.norm(moves, axis=2)
 
     def forget(self) -> None:
-        """Free what `step` remembers, which is large for long rows."""
+        """Free what is remembered of costs, which is large for long rows."""
         for problem in (self, *self.others):
             problem._steps.clear()
+            for name in ("moves", "missing"):
+                problem.__dict__.pop(name, None)
 
     @cached_property
     def missing(self) -> FloatArray:

@@ -117,6 +117,8 @@ def measure_rows(
     known, names = training(), next(iter(found.values())).names
     measured = [measure_row([names[i] for i in group], known) for group in groups]
     rows = Rows(tuple(row for row in measured if row is not None), cases=len(found))
+    if not rows.rows:
+        return dataclasses.replace(rows, why="none: no training case shows two landmarks that are mistaken")
     shown = [_Shown.of(found[case], truth[case], row, known.shape) for case in found for row in rows.rows]
     judged = [one for one in shown if one is not None]
     return _judged(_weighed(rows, judged), judged)
