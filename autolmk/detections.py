@@ -22,7 +22,7 @@ from autolmk.serialization import read_json, write_json
 FOLDER = "detections"
 REMEDY = "predict this case again with --save_detections"
 VERSION = 1
-_ARRAYS = ("candidates", "log_odds", "spread", "likelihood", "disagreement")
+_ARRAYS = ("candidates", "log_odds", "spread", "likelihood", "disagreement", "row")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,8 @@ class Detections:
     probability that the landmark is in the image; NaN where the model never saw it in training. geometry: of the image
     in canonical orientation. disagreement: (L,) mm, how far the models lie apart whose detections these are; NaN of a
     single one. moved: (L, P) mm, by which the best candidates were drawn toward the mean shape; empty where none was.
+    row: (L,) calibrated probability that a landmark of a row of look-alikes is at its place and not at a neighbour's;
+    NaN of other landmarks.
     Raises ValueError where shapes disagree or a name stands twice.
     """
 
@@ -44,11 +46,14 @@ class Detections:
     geometry: Geometry
     disagreement: FloatArray = field(default_factory=lambda: np.empty(0))
     moved: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    row: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         if not len(self.disagreement):
             object.__setattr__(self, "disagreement", np.full(len(self.names), np.nan))
+        if not len(self.row):
+            object.__setattr__(self, "row", np.full(len(self.names), np.nan))
         object.__setattr__(self, "moved", np.nan_to_num(self.moved) if np.any(self.moved) else np.empty((0, 0)))
         for key in _ARRAYS:
             object.__setattr__(self, key, np.asarray(getattr(self, key), dtype=np.float64))
@@ -59,16 +64,28 @@ class Detections:
         shapes = (self.candidates.ndim, self.log_odds.shape, *vectors)
         if self.moved.size and self.moved.shape != (n, p):
             raise ValueError(f"{n} landmarks are moved on {p} axes, got {self.moved.shape}")
-        if n != len(self.names) or shapes != (3, (n, k), (n,), (n,), (n,)) or k < 1 or p != self.geometry.physical_ndim:
+        if (
+            n != len(self.names)
+            or shapes != (3, (n, k), (n,), (n,), (n,), (n,))
+            or k < 1
+            or p != self.geometry.physical_ndim
+        ):
             raise ValueError(
-                f"{len(self.names)} landmarks need candidates (L, K, P), log_odds (L, K), spread, likelihood and "
-                f"disagreement (L,), got {self.candidates.shape} and {shapes[1:]}"
+                f"{len(self.names)} landmarks need candidates (L, K, P), log_odds (L, K), spread, likelihood, "
+                f"disagreement and row (L,), got {self.candidates.shape} and {shapes[1:]}"
             )
 
     @property
     def best(self) -> FloatArray:
         """(L, P) places of the best candidates, NaN where there is none."""
         return np.asarray(self.candidates[:, 0])
+
+    def row_at(self, places: FloatArray) -> FloatArray:
+        """(L,) what the probabilities of places in rows say of other places (L, P): those of a landmark's own point
+        where it lies nearest to that landmark's place, else the rest to 1."""
+        apart = np.linalg.norm(self.best[:, None] - places, axis=2)
+        nearest = np.where(np.isfinite(apart), apart, np.inf).argmin(axis=1)
+        return np.where(nearest == np.arange(len(places)), self.row, 1 - self.row)
 
     def as_found(self) -> Detections:
         """With the best candidates where they were before they were drawn: what flags judge, because points near to the
@@ -82,6 +99,8 @@ class Detections:
     def save(self, folder: Path, case: str) -> None:
         """Write detections/CASE.json into a folder of predictions, atomically."""
         value = {key: np.where(np.isfinite(v), v, np.nan) for key, v in vars(self).items() if key in _ARRAYS}
+        if not np.isfinite(self.row).any():
+            del value["row"]
         if self.moved.size:
             value["moved"] = self.moved
         geometry = self.geometry.to_json()
@@ -97,7 +116,7 @@ class Detections:
         try:
             if value["version"] != VERSION:
                 raise ValueError(f"version {value['version']} instead of {VERSION}")
-            arrays = {key: np.array(value[key], dtype=np.float64) for key in _ARRAYS}
+            arrays = {key: np.array(value[key], dtype=np.float64) for key in _ARRAYS if key in value or key != "row"}
             arrays["log_odds"] = np.where(np.isnan(arrays["log_odds"]), -np.inf, arrays["log_odds"])
             arrays |= {"moved": np.array(value["moved"], dtype=np.float64)} if "moved" in value else {}
             return cls(tuple(value["names"]), geometry=Geometry.from_json(value["geometry"]), **arrays)

@@ -19,6 +19,7 @@ from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.placement import Placement, Shape
 from autolmk.point_errors import PointErrors
+from autolmk.row_shape import Rows
 from autolmk.serialization import from_json, read_json, write_json
 from autolmk.shape import left_out_deviations, mean_shape
 
@@ -42,6 +43,7 @@ class Measured:
     decoding: what the codec measured on held-out cases, see `Codec.measure`.
     shape_left_out: as shape_spread, of cases that did not shape the mean; empty in files of earlier versions.
     errors: of the points on held-out cases, and whether they are drawn toward the mean shape; None in such files.
+    rows: of look-alikes; None in such files, and of later stages, which keep the row that the first one chose.
     """
 
     mean_shape: dict[str, tuple[float, ...]] | None = None
@@ -58,6 +60,7 @@ class Measured:
     decoding: dict[str, Any] = field(default_factory=dict)
     shape_left_out: dict[str, float] = field(default_factory=dict)
     errors: PointErrors | None = None
+    rows: Rows | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:

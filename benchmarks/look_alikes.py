@@ -1,6 +1,9 @@
-"""Does the shape prior tell look-alikes apart? On a phantom with a row of identical balls.
+"""Are look-alikes told apart? By the shape prior, on a phantom with a row of balls; by the choice of whole rows.
 
     python benchmarks/look_alikes.py [--work FOLDER] [--steps 600] [--seed 0]
+    python benchmarks/look_alikes.py --row 12 [--partial] [--work FOLDER] [--steps 600] [--seed 0] [--tests 200]
+
+With --row it measures rows of so many bodies, of which images show a part with --partial: see `look_alike_rows`. Else:
 
 The windows of the network show a ball and its neighbours, and not which of the row they are (`autolmk.phantom`). Two
 folds are trained; the steps of postprocessing are chosen and fitted on what each of them says of its held-out cases,
@@ -9,8 +12,8 @@ own structure than half the way from there to the nearest other one: where it ma
 
 The plans are those of `heatmap`, preset XS, but for windows of 8 x 16 x 16 voxels (20 x 16 x 16 mm) and a network
 of three stages, which suits them; --steps is the length of training. Mirror partners are taken out of the plans, and
-points are not drawn toward the mean shape: prediction itself would use the shape otherwise. Finished steps are not
-repeated.
+points are not drawn toward the mean shape: prediction itself would use the shape otherwise. For the same reason the row
+that training finds is not chosen as a whole. Finished steps are not repeated.
 
 Exit code 1 where the shape prior removes fewer than 80 % of the gross errors, or worsens the mean error of a landmark
 by more than 1 %.
@@ -28,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from correlated import set_folders
+from look_alike_rows import rows_met
 from real_data import command
 from tqdm import tqdm
 
@@ -36,6 +40,7 @@ from autolmk.crossval import read_crossval
 from autolmk.dataset import Dataset
 from autolmk.detections import Detections, saved_cases
 from autolmk.landmarks import Landmarks
+from autolmk.measured import Measured
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans, replace_configuration
 from autolmk.postprocessing import Context, choose_steps
@@ -54,8 +59,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/look_alikes"))
     parser.add_argument("--steps", type=int, default=600, help="of each fold's training")
     parser.add_argument("--seed", default="0", help="of training")
+    parser.add_argument("--row", type=int, help="measure the choice of rows of so many bodies instead")
+    parser.add_argument("--partial", action="store_true", help="with --row: images show a part of it")
+    parser.add_argument("--tests", type=int, default=200, help="with --row: test cases")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
+    if arguments.row:
+        return int(not rows_met(work, arguments.row, arguments.partial, arguments))
     train(work, arguments.steps, arguments.seed)
     predict(work)
     return int(not report(work))
@@ -72,6 +82,11 @@ def train(work: Path, steps: int, seed: str) -> None:
     split_in_two(raw, preprocessed / "splits_final.json")
     for fold in FOLDS:
         command("train", "1", METHOD, str(fold), "--seed", seed, "--threads", "1", "--workers", "0")
+        folder = work / "results" / NAME / MODEL / f"fold_{fold}"
+        measured = Measured.load(folder)
+        if measured.rows is not None and measured.rows.rows:
+            replace(measured, rows=None).save(folder)
+            command("train", "1", METHOD, str(fold), "--val", "--threads", "1")
 
 
 def shorten(file: Path, steps: int) -> None:

@@ -61,7 +61,8 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     truth = make_images(images, 3)
     assert predict("-i", images, "-o", out, "-m", model) == 0
     rows = table(out)
-    columns = ["case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius", "outside"]
+    columns = ["case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius"]
+    columns += ["flags", "outside"]
     assert list(rows[0]) == columns
     assert [(r["case"], r["landmark"]) for r in rows] == [(c, n) for c in truth for n in ("bright", "dark")]
     for case, points in truth.items():

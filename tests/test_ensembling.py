@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -242,3 +243,16 @@ def test_with_two_folds_nothing_is_left_to_judge_a_held_out_case_s_rule_by() -> 
         for case in first.held_out_by(fold):
             expected = combine([m.detections[case] for m in halves.values()], fitted)
             np.testing.assert_array_equal(held_out.detections[case].candidates, expected.candidates)
+
+
+def test_probabilities_of_rows_are_fused_by_the_place_that_each_model_means() -> None:
+    """Two models say that a is at its place and b beside it; the third is shifted by one."""
+    points = np.array([[10.0, 10, 10], [10, 10, 50]])
+    found = []
+    for shift, row in ((0.0, 0.9), (0.5, 0.8), (40.0, 0.7)):
+        moved = points + np.array([0, 0, shift])
+        found.append(replace(detections(moved), row=np.array([row, np.nan])))
+    combined = combine(found, equal_combination(["a", "b", "c"]))
+    assert np.linalg.norm(combined.best[0] - points[0]) < 2
+    assert combined.row[0] == pytest.approx((0.9 + 0.8 + 0.3) / 3)
+    assert np.isnan(combined.row[1])

@@ -25,7 +25,7 @@ from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.landmarks import Status
+from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
 from autolmk.networks.unet import build_unet
 from autolmk.plans import (
@@ -41,6 +41,8 @@ from autolmk.plans import (
 from autolmk.prediction.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
 from autolmk.prediction.crops import heatmap_crops
 from autolmk.prediction.inference import Look, Member, likelihoods, predict_image
+from autolmk.row_shape import Rows
+from autolmk.training.row_statistics import TrainingRows, measure_row
 
 PATCH = (24, 24, 24)
 SIGMA = 2.0  # mm
@@ -511,3 +513,42 @@ def test_memory_grows_with_neither_landmarks_nor_image() -> None:
     few, many, larger = peak(8, 1), peak(64, 1), peak(64, 3)
     assert many - few <= 1.1 * window_logits
     assert larger - many <= 0.01 * window_logits
+
+
+def test_members_of_a_row_are_chosen_together() -> None:
+    """Two channels see the same body clearest; the row gives each its own, and nothing else changes."""
+    geometry = Geometry.from_parts((72, 24, 24), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    names = [*names_of(4), "alone"]
+    points = np.array([[12.0, 12, z] for z in (12, 24, 36, 48)] + [[12, 5, 64]])
+    plans = plans_for(names)
+    wrong = points.copy()
+    wrong[1] = points[2]
+    heights = [PEAK + 1 if i == 1 else FAR for i in range(5)]
+    image = Image(np.maximum(scene(geometry, points).array, scene(geometry, wrong, heights).array), geometry)
+    plain = predict(image, plans, measured=[Measured()])
+    np.testing.assert_allclose(plain.candidates[1, 0], points[2], atol=0.05)
+
+    rng = np.random.default_rng(0)
+    shown = [points + rng.normal(0, 0.3, points.shape) + rng.normal(0, 1, 3) for _ in range(12)]
+    status = np.full(5, Status.PRESENT)
+    training = TrainingRows([Landmarks(tuple(names), p, status) for p in shown], [geometry] * 12)
+    row = measure_row(names[:4], training)
+    assert row is not None
+    found = predict(image, plans, measured=[Measured(rows=Rows((row,), right=50, expected=50))])
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.05)
+    assert (found.detections.row[:4] > 0.9).all() and np.isnan(found.detections.row[4])
+    assert found.result().more["flags"] == [""] * 5
+    np.testing.assert_array_equal(found.candidates[4], plain.candidates[4])
+    unsure = predict(image, plans, measured=[Measured(rows=Rows((row,), right=3, expected=5))])
+    assert unsure.result().more["flags"] == ["the row may be shifted by one"] * 4 + [""]
+
+
+def test_models_without_rows_predict_as_ever() -> None:
+    geometry = oblique((40, 40, 40))
+    points = places(geometry, 6)
+    image, plans = scene(geometry, points), plans_for(names_of(6))
+    plain = predict(image, plans, measured=[Measured()])
+    found = predict(image, plans, measured=[Measured(rows=Rows(cases=9, why="none"))])
+    np.testing.assert_array_equal(found.candidates, plain.candidates)
+    np.testing.assert_array_equal(found.log_odds, plain.log_odds)
+    assert np.isnan(found.detections.row).all() and not len(found.reach)

@@ -12,7 +12,7 @@ from autolmk.dataset import Dataset
 from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
-from autolmk.phantom import SPACING, make_phantom, write_phantom
+from autolmk.phantom import SPACING, make_phantom, make_row_phantom, write_phantom, write_row_phantom
 from autolmk.phantom.anatomy import CO_SLICE, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT
 from autolmk.window_rules import slice_groups
 
@@ -169,3 +169,34 @@ def test_the_row_is_written_and_read_back(tmp_path: Path) -> None:
     assert dataset.landmark_names == (*POINTS[3], *ROW_POINTS)
     with pytest.raises(ValueError, match="volumes"):
         make_phantom(0, ndim=2, look_alikes=True)
+
+
+@pytest.mark.parametrize("row", [5, 24])
+def test_bodies_of_a_row_lie_at_their_landmarks(row: int) -> None:
+    phantom = make_row_phantom(3, row=row)
+    again = make_row_phantom(3, row=row)
+    np.testing.assert_array_equal(phantom.image.array, again.image.array)
+    marks = phantom.landmarks
+    assert marks.present.all() and len(marks.names) == row
+    voxels = phantom.image.geometry.to_voxels(marks.points)
+    at = phantom.image.array[0][tuple(np.round(voxels).astype(int).T)]
+    between = phantom.image.array[0][tuple(np.round((voxels[1:] + voxels[:-1]) / 2).astype(int).T)]
+    assert at.min() > 1.3 * between.max()
+    apart = np.linalg.norm(np.diff(marks.points, axis=0), axis=1)
+    assert 8 < apart.min() <= apart.max() < 12
+
+
+def test_a_part_of_a_row_lacks_what_lies_beyond(tmp_path: Path) -> None:
+    shown = [make_row_phantom(seed, row=12, partial=True) for seed in range(20)]
+    count = np.array([phantom.landmarks.present.sum() for phantom in shown])
+    assert 4 <= count.min() < count.max() <= 12 and 6 < count.mean() < 10
+    for phantom in shown:
+        there = np.flatnonzero(phantom.landmarks.present)
+        assert (np.diff(there) == 1).all()
+    write_row_phantom(tmp_path / "Dataset001_Rows", row=12, partial=True, n_train=2, n_test=1)
+    dataset = Dataset.open(tmp_path / "Dataset001_Rows")
+    case = dataset.cases("Tr")[1]
+    read = dataset.read_landmarks(case, dataset.read_image(case).geometry)
+    np.testing.assert_array_equal(read.status, shown[1].landmarks.status)
+    pixels = shown[1].image.geometry.to_voxels(shown[1].landmarks.points)[:, ::-1]
+    np.testing.assert_allclose(read.points, pixels, atol=1e-6)

@@ -335,3 +335,48 @@ def test_what_cannot_be_used_is_said() -> None:
     rest = ([member(plans)], plans, plans.configuration("test"), [Measured()])
     with pytest.raises(AutolmkError, match="where its windows lie"):
         look_again(image, (FAR,) * FEW, before, *rest, device="cpu")
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_windows_do_not_choose_the_row(windows: Windows) -> None:
+    """The window of L2 shows its neighbour, 8 voxels off, clearer than L2 itself: only what lies in reach of the row's
+    place counts, and the places of the stage before stay behind it."""
+    geometry, plans = grid(2), staged_plans(2, windows, side=24)
+    points = anatomy(geometry)
+    other = points.copy()
+    other[2] -= (8.0, 0.0)
+    heights = [PEAK - 1 if i == 2 else PEAK for i in range(FEW)]
+    image = Image(np.maximum(scene(geometry, points, heights).array, scene(geometry, other).array), geometry)
+    before = first(points + 0.5, plans)
+    plain = look(image, before, plans, shape=ANATOMY[:, :2])
+    np.testing.assert_allclose(plain.candidates[2, 0], other[2], atol=0.3)
+    assert np.isnan(plain.detections.row).all()
+
+    candidates = np.stack([before.candidates[:, 0], other], axis=1)
+    log_odds = np.stack([before.log_odds[:, 0], before.log_odds[:, 0] - 2], axis=1)
+    reach, row = np.full(FEW, np.inf), np.full(FEW, np.nan)
+    reach[2], row[2] = 3.0, 0.8
+    in_row = a_prediction(before.landmarks, candidates, log_odds).in_rows(row, reach)
+    found = look(image, in_row, plans, shape=ANATOMY[:, :2])
+    np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.3)
+    np.testing.assert_array_equal(found.candidates[2, 1], other[2])
+    assert found.log_odds[2, 1] == pytest.approx(found.log_odds[2, 0] - 2)
+    np.testing.assert_array_equal(found.detections.row, row)
+    others = [i for i in range(FEW) if i != 2]
+    np.testing.assert_allclose(found.candidates[others], plain.candidates[others], atol=1e-9)  # poses turn a little
+
+
+def test_a_member_outside_the_image_is_not_looked_for() -> None:
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points = anatomy(geometry)
+    before = first(points, plans, odds=-3.0)
+    reach = np.where(np.arange(FEW) == 1, 0.0, np.inf)
+    off = before.candidates[:, 0] + 1.0
+    found = look(
+        scene(geometry, points),
+        a_prediction(before.landmarks, off[:, None], before.log_odds).in_rows(np.zeros(FEW), reach),
+        plans,
+    )
+    np.testing.assert_array_equal(found.candidates[1, 0], off[1])
+    assert found.log_odds[1, 0] == -3.0
+    np.testing.assert_allclose(found.candidates[2, 0], points[2], atol=0.06)

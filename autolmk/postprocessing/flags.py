@@ -1,5 +1,7 @@
 """Which points stay implausible, and why: short reasons, with limits measured on held-out cases.
 
+Rows of look-alikes are apart from these: their probability is calibrated, and a row below `SURE_ROW` is flagged.
+
 Each kind of flag has a share of good points (those without a gross error) that it may raise there; together they stay
 below 5 %. What is a gross error does not shape the limits, so that many of them do not hide each other.
 """
@@ -10,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
@@ -20,6 +23,7 @@ from autolmk.shape_model import ShapeModel
 
 SHAPE, UNSURE, UNLIKELY, DISAGREEING = 0.015, 0.01, 0.005, 0.005  # shares of good points that a flag may raise
 BAND = 0.3  # of likelihood around 0.5, at most, in which presence is unsure
+ROW, SURE_ROW = "the row may be shifted by one", 0.9  # the flag, and the probability from which it is not raised
 LEAST_POINTS = 40  # good ones, to measure a limit
 
 
@@ -88,10 +92,18 @@ def flags_of(
             reasons.append("unsure whether present")
         if not may_lack[i] and limits.unlikely is not None and likelihood < limits.unlikely:
             reasons.append("hardly found")
+        if shown and found.row[i] < SURE_ROW:
+            reasons.append(ROW)
         if shown and apart[i] > (np.inf if limits.disagreement is None else limits.disagreement):
             reasons.append("members disagree")
         result.append(tuple(reasons))
     return result
+
+
+def row_flags(found: Detections, present: npt.NDArray[np.bool_]) -> list[tuple[str, ...]]:
+    """Of each landmark, of a single model, for which nothing measured the other limits. present: (L,) as it calls
+    them."""
+    return [(ROW,) if shown and row < SURE_ROW else () for shown, row in zip(present, found.row, strict=True)]
 
 
 def measure_limits(

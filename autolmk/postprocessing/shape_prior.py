@@ -59,12 +59,12 @@ class ShapePrior:
         if not len(changed):
             return found
         candidates, log_odds = found.candidates.copy(), found.log_odds.copy()
-        spread, moved = found.spread.copy(), found.moved.copy()
+        spread, moved, row = found.spread.copy(), found.moved.copy(), found.row.copy()
         for i in changed:
             order = [choice[i], *(k for k in range(candidates.shape[1]) if k != choice[i])]
             candidates[i], log_odds[i] = candidates[i, order], log_odds[i, order]
-            spread[i], moved[i : i + 1] = np.nan, 0.0
-        return replace(found, candidates=candidates, log_odds=log_odds, spread=spread, moved=moved)
+            spread[i], moved[i : i + 1], row[i] = np.nan, 0.0, 1 - row[i]
+        return replace(found, candidates=candidates, log_odds=log_odds, spread=spread, moved=moved, row=row)
 
     def cost(self, expected: Expectation, candidates: FloatArray) -> FloatArray:
         """(L, K) of candidates (L, K, P): minus the log density of a t distribution, without its constant; 0 where

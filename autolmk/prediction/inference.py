@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,15 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, decided
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
+from autolmk.postprocessing.flags import row_flags
 from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, cover, tile_starts
+from autolmk.prediction.rows import Chosen, choose_rows
 from autolmk.prediction.shrinkage import draw_best
 from autolmk.recipe import Conclusion
-from autolmk.recipe.results import Result
+from autolmk.recipe.results import FLAGS, Result
+from autolmk.row_shape import Rows
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks
@@ -57,7 +60,8 @@ class Member:
 class Prediction:
     """landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
     even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen.
-    detections: the same before groups were put on one slice, with the widths of the peaks. conclusion: of a recipe."""
+    detections: the same before groups were put on one slice, with the widths of the peaks. conclusion: of a recipe.
+    reach: (L,) mm within which later stages look for members of rows, see `rows.Chosen`; empty where there are none."""
 
     landmarks: Landmarks
     candidates: FloatArray
@@ -65,16 +69,24 @@ class Prediction:
     looks: int
     detections: Detections
     conclusion: Conclusion | None = None
+    reach: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def result(self) -> Result:
         """As it is written."""
         if self.conclusion is not None:
             return replace(Result.of_conclusion(self.conclusion), landmarks=self.landmarks)
-        return Result(self.landmarks, self.candidates[:, 0], self.detections)
+        flags = ["; ".join(reasons) for reasons in row_flags(self.detections, self.landmarks.present)]
+        return Result(self.landmarks, self.candidates[:, 0], self.detections, {FLAGS: flags})
 
     def moved_by(self, moved: FloatArray) -> Prediction:
         """With a record of how far (L, P) mm the best candidates were drawn toward the mean shape."""
         return replace(self, detections=replace(self.detections, moved=moved))
+
+    def in_rows(self, probability: FloatArray, reach: FloatArray) -> Prediction:
+        """With what is known of members of rows, of `rows.Chosen`: (L,) each."""
+        if not np.isfinite(reach).any():
+            return self
+        return replace(self, detections=replace(self.detections, row=probability), reach=reach)
 
     def best(self, *, separate: bool = False) -> FloatArray:
         """(L, P) best positions; separate: before groups were put on one slice."""
@@ -115,11 +127,28 @@ def predict_image(
     prior = pooled_prior(measured, plans, look.unknown)
     if prior is not None and image.geometry.ndim == image.geometry.physical_ndim:
         candidates, log_odds = assign(candidates, log_odds, prior, radius=merge_radius(configuration))
+    chosen = in_order_of_rows(candidates, log_odds, measured, plans, prior, image.geometry)
+    candidates, log_odds = chosen.candidates, chosen.log_odds
     spread = _widths_at(candidates[:, 0], places, widths)
     use = configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim
     moved = draw_best(candidates, log_odds, spread, prior if use else None, measured, plans.landmarks)
     rest = (looks, image.geometry, plans, configuration, measured, look.unknown)
-    return conclude(candidates, log_odds, spread, *rest).moved_by(moved)
+    return conclude(candidates, log_odds, spread, *rest).moved_by(moved).in_rows(chosen.probability, chosen.reach)
+
+
+def in_order_of_rows(
+    candidates: FloatArray,
+    log_odds: FloatArray,
+    measured: Sequence[Measured],
+    plans: Plans,
+    prior: ShapePrior | None,
+    geometry: Geometry,
+) -> Chosen:
+    """Candidates (L, K, P) with log-odds (L, K) as the rows that the members' folds measured support them; unchanged
+    where there are none, and in single slices in space, in which a row may turn over."""
+    known = [one.rows for one in measured if one.rows is not None] if geometry.ndim == geometry.physical_ndim else []
+    shape = None if prior is None else prior.points
+    return choose_rows(candidates, log_odds, plans.landmarks, Rows.pooled(known), geometry, shape)
 
 
 def voxel_side(geometry: Geometry) -> float:

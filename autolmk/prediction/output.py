@@ -31,6 +31,7 @@ from autolmk.preprocessing import Failure
 from autolmk.recipe import Recipe
 from autolmk.recipe.results import (
     COLUMNS,
+    FLAGS,
     OUTSIDE,
     RECIPE_COLUMNS,
     REVIEW,
@@ -65,7 +66,7 @@ class PredictionFolder:
         recipe: Recipe | None = None,
     ) -> None:
         self.folder, self.cases, self.identity, self.unit = folder, dict(cases), dict(identity), unit
-        self.recipe, self.columns = recipe, (*(COLUMNS if recipe is None else RECIPE_COLUMNS), OUTSIDE)
+        self.recipe, self.columns = recipe, (*((*COLUMNS, FLAGS) if recipe is None else RECIPE_COLUMNS), OUTSIDE)
         self._rows: dict[str, list[list[str]]] = {}
         self._crops: tuple[str, ...] = ()
         self._written, self._cost, self._unwritten = 0.0, 0.0, False

@@ -47,6 +47,7 @@ from autolmk.sampling import coarser, cut
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
+LARGEST = 20.0  # log-odds that count where a neighbour's place is taken out
 NEIGHBOUR = 0.5  # of a window's side, between the windows of a search
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,14 @@ def look_again(
     log_odds[unknown] = -np.inf
     holds = np.mean([look.holds for look in looks])
     candidates = _keep(before, candidates, log_odds + holds)
+    candidates, log_odds, spread = _beside(before, candidates, log_odds, spread)
     prior = pooled_prior(measured, plans, unknown)
     use = configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim
     moved = draw_best(candidates, log_odds, spread[:, 0], prior if use else None, measured, plans.landmarks)
     seen = before.looks + sum(look.seen for look in looks)
     rest = (seen, image.geometry, plans, configuration, measured, unknown)
-    return conclude(candidates, log_odds, spread[:, 0], *rest).moved_by(moved)
+    prediction = conclude(candidates, log_odds, spread[:, 0], *rest).moved_by(moved)
+    return prediction.in_rows(before.detections.row, before.reach) if len(before.reach) else prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +135,12 @@ class _Looks:
         self.precision = Precision(device)
         self.network = MixedPrecision(member.network, device, self.precision.dtype)
         self.seen = 0
+        self.row: tuple[FloatArray, FloatArray] | None = None  # places (L, P) of rows, and how far to go from them (L,)
 
     def settle(self, before: Prediction, *, search: bool) -> Seen:
         """What is seen after all rounds, best first."""
         points = before.candidates[:, 0]
+        self.row = (points, before.reach) if len(before.reach) else None
         frame = self._frame(points, before.log_odds[:, 0])
         seen: Seen | None = None
         for spacing in self.spacings:
@@ -198,13 +203,28 @@ class _Looks:
                 if counts:
                     known = np.isfinite(values)
                     points, sides = window.to_physical(places[known]), voxel_side(window) * widths[known]
-                    pools[landmark] += zip(values[known].tolist(), points, sides.tolist(), strict=True)
+                    near, odds = self._in_reach(landmark, points, values[known])
+                    pools[landmark] += zip(odds[near].tolist(), points[near], sides[near].tolist(), strict=True)
         candidates, log_odds = np.full((n, N_CANDIDATES, p), np.nan), np.full((n, N_CANDIDATES), -np.inf)
         spread = np.full((n, N_CANDIDATES), np.nan)
         for i, pool in enumerate(pools):
             for k, row in enumerate(sorted(pool, key=lambda row: -row[0])[:N_CANDIDATES]):
                 log_odds[i, k], candidates[i, k], spread[i, k] = row
         return candidates, log_odds, spread
+
+    def _in_reach(
+        self, landmark: int, points: FloatArray, log_odds: FloatArray
+    ) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+        """(whether points (N, P) of a window are not those of a neighbour in the landmark's row (N,); their log-odds
+        (N,) if it is not there): a window cannot tell the two apart, so that its log-odds must not choose."""
+        reach = np.inf if self.row is None else self.row[1][landmark]
+        if not np.isfinite(reach):
+            return np.ones(len(points), dtype=bool), log_odds
+        near = np.linalg.norm(points - self.row[0][landmark], axis=1) <= reach  # type: ignore[index]
+        share = 1 / (1 + np.exp(-np.clip(log_odds, -LARGEST, LARGEST)))
+        left = 1 - share - share[~near].sum()  # below 0 where the codec's candidates do not exclude each other
+        alone = np.log(share) - np.log(np.clip(left, np.exp(-LARGEST), None))
+        return near, np.where((~near).any() & (left > 0), alone, log_odds)
 
     def _passes(self, looks: Sequence[list[Row]]) -> list[list[Row]]:
         """Windows that are seen together: a look, or some at a time of all looks where the network takes any number."""
@@ -244,6 +264,8 @@ class _Looks:
         points (L, P), expected places, and where far from both, their peaks before they were drawn to the shape."""
         candidates, log_odds, spread = (a.copy() for a in seen)
         lost = ~(log_odds[:, 0] > 0)
+        if self.row is not None:  # the first window held all that is in reach
+            lost &= self.row[1] > 0.5 * min(np.multiply(self.side, self.spacings[0]))
         geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
         half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.spacings[0])
         looks = []
@@ -342,6 +364,23 @@ def _chosen(which: npt.NDArray[np.bool_], one: Seen, other: Seen) -> Seen:
         np.where(which[:, None], one[1], other[1]),
         np.where(which[:, None], one[2], other[2]),
     )
+
+
+def _beside(before: Prediction, candidates: FloatArray, log_odds: FloatArray, spread: FloatArray) -> Seen:
+    """Members of rows with their best candidate, and the other places that the stage before saw after it, at log-odds
+    as far below it as they were then. Where nothing is within reach, the place of the stage before, hardly surer than
+    "elsewhere"."""
+    if not len(before.reach):
+        return candidates, log_odds, spread
+    for i in np.flatnonzero(np.isfinite(before.reach) & np.isfinite(before.log_odds[:, 0])):
+        if not np.isfinite(log_odds[i, 0]):
+            log_odds[i, 0] = min(float(before.log_odds[i, 0]), 0.0)
+        others = before.candidates[i, 1:N_CANDIDATES]
+        below = before.log_odds[i, 1:N_CANDIDATES] - before.log_odds[i, 0]
+        candidates[i, 1:], log_odds[i, 1:], spread[i, 1:] = np.nan, -np.inf, np.nan
+        candidates[i, 1 : 1 + len(others)] = others
+        log_odds[i, 1 : 1 + len(others)] = log_odds[i, 0] + below
+    return candidates, log_odds, spread
 
 
 def _keep(before: Prediction, candidates: FloatArray, log_odds: FloatArray) -> FloatArray:

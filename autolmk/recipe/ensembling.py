@@ -72,12 +72,11 @@ def equal_combination(names: Sequence[str]) -> Combination:
 
 
 def combine(found: Sequence[Detections], combination: Combination) -> Detections:
-    """One case's detections of the members, in their order, as one. ValueError where their number or names differ.
+    """One case's detections of the members, in order, as one; one as it is. ValueError where number or names differ.
 
-    Candidates are at places that models found, or their means; log-odds are those of the mean of the models'
-    probabilities; spread is the weighted mean of the models' widths, likelihood their mean over those that know the
-    landmark; geometry that of the finest voxels. disagreement: root mean square distance of the models' own best points
-    from the combined one. One member is left as it is.
+    Candidates are at places that models found, or their means; log-odds are those of the models' mean probability;
+    spread is the weighted mean of the widths, likelihood and row are the mean over the models that know them; geometry
+    is of the finest voxels; disagreement: root mean square distance of the models' best points from the combined one.
     """
     return combine_cases([found], combination)[0]
 
@@ -104,14 +103,15 @@ def _combined(
     found: Sequence[Detections], candidates: FloatArray, log_odds: FloatArray, weight: FloatArray
 ) -> Detections:
     """Of one case; weight: (L, M) that each model has in the best place."""
-    finest = min(found, key=lambda one: math.prod(one.geometry.spacing))
+    geometry = min(found, key=lambda one: math.prod(one.geometry.spacing)).geometry
     spread = _weighted_mean(np.stack([one.spread for one in found], axis=1), weight)
     own = np.stack([one.best for one in found], axis=1)
     disagreement = np.sqrt(_mean(((own - candidates[:, :1]) ** 2).sum(axis=2)))
     likelihood = _mean(np.stack([one.likelihood for one in found], axis=1))
+    row = _mean(np.stack([one.row_at(candidates[:, 0]) for one in found], axis=1))
     moves = [one.moved if one.moved.size else np.zeros(candidates[:, 0].shape) for one in found]
     moved = np.stack([_weighted_mean(axis, weight) for axis in np.stack(moves, axis=1).transpose(2, 0, 1)], axis=1)
-    return Detections(found[0].names, candidates, log_odds, spread, likelihood, finest.geometry, disagreement, moved)
+    return Detections(found[0].names, candidates, log_odds, spread, likelihood, geometry, disagreement, moved, row)
 
 
 @dataclass(eq=False)

@@ -20,12 +20,14 @@ from autolmk.detections import Detections, file_of, saved_cases
 from autolmk.evaluation import Evaluation, evaluate
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
+from autolmk.postprocessing.flags import ROW
 from autolmk.recipe.recipe import Conclusion
 from autolmk.serialization import write_json
 
 TABLE, REVIEW, POINTS, SUMMARY = "landmarks.csv", "review.csv", "points.csv", "summary.json"
 COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
-RECIPE_COLUMNS = (*COLUMNS, "expected_error", "flags")
+FLAGS = "flags"  # column of predictions: why a person should look at a point
+RECIPE_COLUMNS = (*COLUMNS, "expected_error", FLAGS)
 OUTSIDE = "outside"  # column of predictions: what of the image lies outside the training images' range
 REVIEW_COLUMNS = ("case", "landmark", "expected_error", "error_radius", "flags")
 More = Mapping[str, Sequence[float | str]]  # column -> a number or text a landmark
@@ -45,7 +47,7 @@ class Result:
     def of_conclusion(cls, conclusion: Conclusion) -> Result:
         """What a recipe came to."""
         errors = [float(error) for error in conclusion.expected_error]
-        more: More = {"expected_error": errors, "flags": ["; ".join(reasons) for reasons in conclusion.flags]}
+        more: More = {"expected_error": errors, FLAGS: ["; ".join(reasons) for reasons in conclusion.flags]}
         return cls(conclusion.landmarks, conclusion.detections.best, conclusion.detections, more)
 
     def rows(self, case: str, columns: Sequence[str]) -> list[list[str]]:
@@ -68,14 +70,15 @@ def read_results(folder: Path) -> dict[str, Landmarks]:
 
 def write_review(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """review.csv, of rows of landmarks.csv: a row without a landmark for each case that lies outside the range of the
-    training images, then the points with flags or an expected error, the worst first."""
+    training images, then the points of rows that may be shifted, then the others with flags or an expected error, the
+    worst first."""
     named = [dict(zip(columns, row, strict=True)) for row in rows]
     cases = [
         {"case": case, "flags": f"outside the training images' range: {'; '.join(said)}"}
         for case, said in outside_of(columns, rows).items()
     ]
-    known = [row for row in named if row.get("expected_error") or row.get("flags")]
-    known.sort(key=lambda row: -float(row["expected_error"] or "inf"))
+    known = [row for row in named if row.get("expected_error") or row.get(FLAGS)]
+    known.sort(key=lambda row: (ROW not in row.get(FLAGS, "").split("; "), -float(row.get("expected_error") or "inf")))
     table = [[row.get(column, "") for column in REVIEW_COLUMNS] for row in [*cases, *known]]
     write_rows(folder / REVIEW, REVIEW_COLUMNS, table)
 
@@ -102,7 +105,7 @@ def write_held_out(
     """Predictions of cases with their truth: landmarks.csv, truth.csv, detections/, summary.json, points.csv, and
     review.csv where a recipe concluded. diagonals, pairs, unit: as of `evaluate`. more: what summary.json says besides.
     """
-    concluded = any(result.more for result in results.values())
+    concluded = any("expected_error" in result.more for result in results.values())
     third = any(result.best.shape[1] == 3 for result in results.values())
     columns = tuple(c for c in (RECIPE_COLUMNS if concluded else COLUMNS) if c != "z" or third)
     rows = [row for case, result in results.items() for row in result.rows(case, columns)]

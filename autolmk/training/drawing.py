@@ -63,7 +63,8 @@ def choose_drawing(
             now.candidates, now.log_odds, now.spread, result.prediction.looks, now.geometry,
             plans, configuration, [measured], unknown,
         )  # fmt: skip
-        results[case] = CaseResult(result.truth, prediction.moved_by(now.moved), result.diagonal)
+        prediction = prediction.moved_by(now.moved).in_rows(now.row, result.prediction.reach)
+        results[case] = CaseResult(result.truth, prediction, result.diagonal)
     return measured, Validation(results, validation.seconds)
 
 
@@ -131,18 +132,24 @@ def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detectio
 def adopted(folder: Path, digest: str) -> PointErrors:
     """For a fold without held-out cases, in `folder`: what the finished folds beside it found that were trained by the
     same plans, of this digest."""
-    folds = []
-    for other in sorted(folder.parent.glob("fold_[0-9]*")):
-        if checkpoint_file(other, "final").is_file():
-            config = read_json(other / "config.json", remedy="restore it, or train this fold again")
-            errors = Measured.load(other).errors
-            if isinstance(config, dict) and config.get("plans_digest") == digest and errors is not None:
-                folds.append(errors)
+    folds = [one.errors for one in finished_folds(folder, digest) if one.errors is not None]
     if not folds:
         return PointErrors(why="no case is held out, and no numbered fold of these plans is finished that could tell")
     found = PointErrors.pooled(folds)
     said = found.why if len(folds) > 1 else f"as the only numbered fold that is finished: {found.why}"
     return dataclasses.replace(found, why=said)
+
+
+def finished_folds(folder: Path, digest: str) -> list[Measured]:
+    """What the finished numbered folds beside `folder` measured that were trained by the same plans, of this digest."""
+    folds = []
+    for other in sorted(folder.parent.glob("fold_[0-9]*")):
+        if checkpoint_file(other, "final").is_file():
+            config = read_json(other / "config.json", remedy="restore it, or train this fold again")
+            measured = Measured.load(other)
+            if isinstance(config, dict) and config.get("plans_digest") == digest:
+                folds.append(measured)
+    return folds
 
 
 def _unsupported(prior: ShapePrior | None, found: Mapping[str, Detections]) -> str | None:

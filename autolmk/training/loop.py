@@ -24,6 +24,7 @@ from autolmk.runlog import Console, Logger, RunLog, duration, time_left
 from autolmk.store import Store
 from autolmk.trainer import Trainer
 from autolmk.training.drawing import adopted, choose_drawing
+from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.run import Run
 from autolmk.training.schedule import MEASURED_CASES, StepRate
 from autolmk.training.signals import Signals
@@ -296,6 +297,8 @@ class Loop:
         checkpoint_final comes last: whoever sees it sees all the rest.
         """
         run, work, took = self.run, self.work, 0.0
+        plans, configuration = work.trainer.plans, work.trainer.configuration
+        training = partial(training_rows, work.store, work.train_cases, self.measured, plans)
         if run.iteration == 0:
             raise AutolmkError(
                 "training has no step to take",
@@ -316,12 +319,13 @@ class Loop:
             took = validation.seconds
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, "final weights, all held-out cases", keep=comparable)
-            plans, configuration = work.trainer.plans, work.trainer.configuration
+            self.measured, validation = tell_rows(self.measured, validation, plans, configuration, training)
             self.measured, validation = choose_drawing(self.measured, validation, plans, configuration)
             self.measured, validation = calibrate(self.measured, validation, plans)
             write_results(work.folder / "validation", validation, plans, configuration)
         else:
-            self.measured = dataclasses.replace(self.measured, errors=adopted(work.folder, run.digest))
+            rows = adopted_rows(work.folder, run.digest, training) if configuration.previous_stage is None else None
+            self.measured = dataclasses.replace(self.measured, errors=adopted(work.folder, run.digest), rows=rows)
         self.measured.save(work.folder)
         self._end(took)
         self.log.draw()
