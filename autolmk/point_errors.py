@@ -127,7 +127,7 @@ def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, n
         steepness=slope,
         widths=(float(np.exp(ratio[seen].min())), float(np.exp(ratio[seen].max()))),
         certain=_certain(left - slope * ratio, scatter),
-        tails=_tails(np.exp(log_square[:, known] - level - slope * ratio)[seen], p),
+        tails=_tails(log_square[:, known] - level - slope * ratio, p, middle),
         cases=len(found),
     )
 
@@ -155,9 +155,12 @@ def _certain(left: FloatArray, scatter: float) -> float:
     return float(np.exp(-np.sqrt(max(between, 0.0))))
 
 
-def _tails(square: FloatArray, p: int) -> float:
-    """Degrees of freedom of errors whose squares (N,), mean over p axes, have the median of chi-square over p: those of
-    the highest likelihood; 0 where a Gaussian is no less likely by `CLEARLY`."""
+def _tails(log_square: FloatArray, p: int, middle: float) -> float:
+    """Degrees of freedom of errors on p axes, from logarithms of their mean squares (N, L) of which each image's median
+    is taken out, as that of chi-square over p is `middle`: those of the highest likelihood; 0 where a Gaussian is no
+    less likely by `CLEARLY`. So images that differ do not count as points that do."""
+    rows = [row[np.isfinite(row)] for row in log_square]
+    square = np.exp(np.concatenate([row - np.median(row) + middle for row in rows if len(row)]))
     likelihood = {0.0: float(stats.chi2(p).logpdf(p * square).sum() + len(square) * np.log(p))}
     for tails in TAILS:
         scale = t_scale(tails, p)
