@@ -12,6 +12,7 @@ from autolmk import splits
 from autolmk.errors import AutolmkError
 from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
+from autolmk.method_order import methods
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
 from autolmk.registry import has_checkpoints, is_foreign, label, require_asked
@@ -164,13 +165,12 @@ def with_trust(request: Request, plans: Plans) -> Request:
 
 
 def chosen_configurations(plans: Plans, given: Sequence[str] | None) -> tuple[str, ...]:
-    """By default every method: the configurations that no other one builds on."""
+    """By default every method, in the order of the plans: the configurations that no other one builds on."""
     if given is not None:
         for name in given:
             plans.configuration(name)
         return tuple(dict.fromkeys(given))
-    earlier = {configuration.previous_stage for configuration in plans.configurations.values()}
-    return tuple(name for name in plans.configurations if name not in earlier)
+    return methods(plans.configurations)
 
 
 def wanted(request: Request, plans: Plans, *, keep: bool = True) -> Wanted:
