@@ -31,7 +31,7 @@ RAW = ("dataset.json", "imagesTr", "landmarksTr", "labelsTr")
 @dataclass(frozen=True)
 class Request:
     """What the user asks for, None where it is left to autolmk. dataset: its full name. max_seconds: wall time of the
-    whole run. trust_code: trainers outside autolmk that the plans name may run."""
+    whole run. trust_code: trainers outside autolmk that the plans name may run. keep_all: none is given up."""
 
     dataset: str
     folders: Folders
@@ -46,6 +46,7 @@ class Request:
     epochs: int | None = None
     seed: int | None = None
     trust_code: bool = False
+    keep_all: bool = False
 
     @property
     def raw(self) -> Path:
@@ -273,24 +274,27 @@ def anything_trained(request: Request, plans: Plans) -> bool:
 
 
 def trainings(request: Request, plans: Plans | None, record: Record) -> list[Job]:
-    """One a configuration and fold. plans: None before planning, when nothing is trained."""
+    """One a configuration and fold, without those that were given up. plans: None before planning, when nothing is
+    trained."""
+    return [training(request, plans, record, *each) for each in record.kept().trainings()]
+
+
+def training(request: Request, plans: Plans | None, record: Record, configuration: str, fold: str) -> Job:
+    """Of one configuration and fold, as long as is decided, or else as was to be expected."""
+    folder = None if plans is None else fold_folder(request, plans, configuration, fold)
+    seconds = record.expected.get(configuration)
     length: list[str] = []
     if record.shares is not None:
-        length += ["--max-time", f"{record.shares.training:.0f}s"]
+        seconds = record.lengths.get(fold, record.shares.training)
+        length += ["--max-time", f"{seconds:.0f}s"]
     for name, value in (("--epochs", request.epochs), ("--seed", request.seed)):
         length += [] if value is None else [name, str(value)]
     length += ["--trust-code"] if request.trust_code else []
-    jobs = []
-    for configuration, fold in record.wanted.trainings():
-        folder = None if plans is None else fold_folder(request, plans, configuration, fold)
-        seconds = record.expected.get(configuration) if record.shares is None else record.shares.training
-        job = request.job(
-            f"{configuration} fold {fold}", "train", request.dataset, configuration, fold, "-p", request.plans_name,
-            *length, takes=("device", "threads"), folder=folder, seconds=seconds,
-            outputs=() if folder is None else (folder / FINISHED,),
-        )  # fmt: skip
-        jobs.append(job)
-    return jobs
+    return request.job(
+        f"{configuration} fold {fold}", "train", request.dataset, configuration, fold, "-p", request.plans_name,
+        *length, takes=("device", "threads"), folder=folder, seconds=seconds,
+        outputs=() if folder is None else (folder / FINISHED,),
+    )  # fmt: skip
 
 
 def planned_seconds(plans: Plans, configuration: str) -> float | None:

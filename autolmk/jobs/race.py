@@ -1,0 +1,167 @@
+"""The trainings of a run: fold by fold, in the order of the plans, without those that held-out errors show to be
+hopeless, each as long as the time that is left then allows.
+
+What is decided is recorded before it is done, so that a run that was broken off goes on with the same decisions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autolmk.crossval import read_crossval
+from autolmk.errors import AutolmkError, counted
+from autolmk.jobs.giving_up import hopeless, steps_of
+from autolmk.jobs.job import Job
+from autolmk.jobs.run_record import BEYOND, GivenUp, Record
+from autolmk.jobs.time_shares import folds_at_once, length, waves, waves_to_come
+from autolmk.jobs.workflow import ALL, Request, fold_folder, training
+from autolmk.plans import Plans
+from autolmk.runlog import duration
+
+LEAST_SECONDS = 2.0  # of a training: for less, folds are left out
+MOST_BEYOND = 60.0, 0.25  # s, or share of its length, that a training takes beyond it: more is of a kill, and not usual
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a race uses. run: does jobs, on so many slots. slots: trainings at a time. left: s of the run's time that
+    are left for training, None without a limit. seconds: so far. keep: writes the record down. say: tells the user."""
+
+    run: Callable[[Sequence[Job], int], None]
+    slots: int
+    left: Callable[[Record], float | None]
+    seconds: Callable[[], float]
+    keep: Callable[[Record], None]
+    say: Callable[[str], None]
+
+
+class Race:
+    """All trainings that a record wants. `record` is as it was kept last."""
+
+    def __init__(self, request: Request, plans: Plans, record: Record, means: Means) -> None:
+        self.request, self.plans, self.record, self.means = request, plans, record, means
+
+    def all(self) -> Record:
+        """Until nothing is left to train; the record as it is then. AutolmkError where no time is left for any."""
+        self._compare()  # where a call was broken off after a fold's last training
+        while chosen := self._next():
+            if self.record.shares is not None and not self._decide(chosen):
+                continue
+            self._train(chosen)
+            self._compare()
+        return self.record
+
+    # -- what next ----------------------------------------------------------------------------------------------------
+
+    @property
+    def compares(self) -> bool:
+        """Whether configurations may still be given up."""
+        kept = self.record.kept()
+        several = len(kept.configurations) > 1 and len(kept.folds) > 1
+        return several and ALL not in kept.folds and not self.request.keep_all
+
+    def _left(self) -> list[tuple[str, str]]:
+        """(configuration, fold) that are still to be trained."""
+        return [each for each in self.record.kept().trainings() if not self._job(*each).done]
+
+    def _next(self) -> list[tuple[str, str]]:
+        """Those that are trained at once: as many as there are slots where time is shared, of the next folds alone
+        while configurations are compared."""
+        left = self._left()
+        if self.compares:
+            folds = list(dict.fromkeys(fold for _, fold in left))
+            now = folds[: folds_at_once(len(self.record.kept().configurations), self.means.slots)]
+            left = [(name, fold) for name, fold in left if fold in now]
+        return left if self.record.shares is None else left[: self.means.slots]
+
+    def _job(self, name: str, fold: str) -> Job:
+        return training(self.request, self.plans, self.record, name, fold)
+
+    # -- how long -----------------------------------------------------------------------------------------------------
+
+    def _decide(self, chosen: Sequence[tuple[str, str]]) -> bool:
+        """Record how long the folds that begin now are trained; False where no time is left for them, and they are left
+        out."""
+        new = [fold for fold in dict.fromkeys(fold for _, fold in chosen) if fold not in self.record.lengths]
+        if not new:
+            return True
+        seconds = self._length()
+        if seconds < LEAST_SECONDS:
+            self._leave_out(seconds)
+            return False
+        self._keep(lengths={**self.record.lengths, **dict.fromkeys(new, seconds)})
+        return True
+
+    def _length(self) -> float:
+        """Of each training of a fold that begins now."""
+        record, slots, kept = self.record, self.means.slots, self.record.kept()
+        seconds, beyond = self.means.left(record), record.beyond
+        assert seconds is not None
+        left = self._left()
+        if not self.compares:
+            return length(seconds, -(-len(left) // slots), beyond)
+        begun = [fold for _, fold in left if fold in record.lengths]
+        longest = max((record.lengths[fold] for fold in begun), default=0.0)
+        seconds -= waves(len(begun), 1, slots, compared=True) * (longest + beyond) if begun else 0.0
+        new = [fold for fold in kept.folds if fold not in record.lengths]
+        n = waves_to_come(len(kept.configurations), len(new), slots, compared=True, first=not record.judged)
+        return length(seconds, n, beyond)
+
+    def _leave_out(self, seconds: float) -> None:
+        """The folds that have not begun, if others are there. AutolmkError otherwise."""
+        unbegun = tuple(fold for fold in self.record.kept().folds if fold not in self.record.lengths)
+        if not self.record.lengths:
+            raise AutolmkError(
+                "no time is left for training",
+                found=f"{max(0.0, seconds):.0f} s for each of {counted(len(self._left()), 'training')}",
+                expected=f"{LEAST_SECONDS:g} s or more, and minutes for good points",
+                remedy="give --max-time more time, or choose fewer configurations (-c) or folds (-f)",
+            )
+        logger.warning("no time is left for fold %s: left out", ", ".join(unbegun))
+        self._keep(left_out=(*self.record.left_out, *unbegun))
+
+    # -- training and comparing ---------------------------------------------------------------------------------------
+
+    def _train(self, chosen: Sequence[tuple[str, str]]) -> None:
+        jobs = [self._job(*each) for each in chosen]
+        fresh = [job for job in jobs if job.folder is not None and not job.folder.exists()]
+        longest = max((job.seconds or 0.0 for job in jobs), default=0.0)
+        if self.record.shares is not None:
+            each = " or ".join(dict.fromkeys(duration(job.seconds or 0.0) for job in jobs))
+            self.means.say(f"\ntraining {', '.join(job.name for job in jobs)}: {each} each")
+        begun = self.means.seconds()
+        self.means.run(jobs, self.means.slots if self.compares else len(jobs))
+        if self.record.shares is not None and len(fresh) == len(jobs):
+            beyond, known = self.means.seconds() - begun - longest, self.record.beyond
+            if 0 < beyond <= max(MOST_BEYOND[0], MOST_BEYOND[1] * longest):
+                self._keep(beyond=round(beyond if known == BEYOND else max(known, beyond), 1))
+
+    def _compare(self) -> None:
+        """Once all configurations were trained on a fold, and another one is to come."""
+        if not self.compares:
+            return
+        kept, left = self.record.kept(), {fold for _, fold in self._left()}
+        done = [fold for fold in kept.folds if fold not in left]
+        if not left or not done or done[-1] in self.record.judged:
+            return
+        found = self._hopeless(done)
+        for name, why in found.items():
+            self.means.say(f"\n{name} is given up: {why.describe(self.plans.unit)}")
+        self._keep(given_up={**self.record.given_up, **found}, judged=(*self.record.judged, done[-1]))
+
+    def _hopeless(self, folds: Sequence[str]) -> dict[str, GivenUp]:
+        """Of the configurations that are left, by these folds."""
+        names = self.record.kept().configurations
+        folders: dict[str, list[Path]] = {
+            name: [fold_folder(self.request, self.plans, name, fold) for fold in folds] for name in names
+        }
+        models = {name: read_crossval(each[0].parent, [int(f) for f in folds]) for name, each in folders.items()}
+        return hopeless(models, {name: steps_of(each) for name, each in folders.items()})
+
+    def _keep(self, **changes: object) -> None:
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+        self.means.keep(self.record)
