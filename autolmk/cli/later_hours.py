@@ -1,4 +1,4 @@
-"""How long the steps beside training take: measured on one case and a few made-up ones before, by trained folds after."""
+"""How long the steps beside training take: by one case and a few made-up ones, and later by what trained folds took."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ def choosing_pace(plans: Plans, clock: Callable[[], float] = time.perf_counter) 
     plans = replace(plans, sometimes_absent=(), co_slice_groups=())
     begun = clock()
     choose({"a": models["a"]}, {"a": Size(1, 1)}, plans)
-    alone, begun = clock() - begun, clock()
+    between = clock()
     choose_combination(models, seed=0)
-    return ChoosingPace(alone, clock() - begun)
+    return ChoosingPace(between - begun, clock() - between)
 
 
 def _made_up(name: str, plans: Plans, seed: int) -> CrossValidation:

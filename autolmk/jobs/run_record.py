@@ -146,7 +146,7 @@ def decided(earlier: Record | None, wanted: Wanted, shares: Callable[[], Shares]
     shares: shares out the time of a new run that has a limit. begun: whether any training was. AutolmkError where it
     was, with arguments that do not suit those given now. Trainings that an earlier version began keep its one length.
     """
-    if earlier is None or (not begun and wanted != earlier.wanted):
+    if earlier is None or not begun:
         return Record(wanted, None if wanted.max_seconds is None else shares())
     differing = wanted.conflicts(earlier.wanted)
     if differing:
