@@ -109,7 +109,7 @@ def test_all_steps_in_order_and_nothing_twice(folder: Path, ran: Ran, capsys: py
     arguments = ("-f", "0", "1", "--max-time", "100s", "--seed", "3")
     assert run(folder, *arguments) == 0
     out = capsys.readouterr().out
-    assert "4 trainings, 2 at a time" in out and "31 s each at first, 82 s in all" in out
+    assert "4 trainings, 2 at a time" in out and "25 s each at first, 70 s in all" in out
     for place in ("report.html", "best", "predictions/imagesTs", "run/logs"):
         assert str(folder / "results" / DATASET / place) in out or place == "run/logs"
     trainings = [" ".join(job.command) for job in ran.jobs if job.command[0] == "train"]
