@@ -121,7 +121,8 @@ def test_all_steps_in_order_and_nothing_twice(folder: Path, ran: Ran, capsys: py
     assert run(folder, *arguments) == 0
     assert ran.names() == []
     said = capsys.readouterr()
-    assert said.err.count("done already") == 6 and "4 done" in said.out
+    assert said.err.count("done already") == 6 and "training: 4 of 4 done already" in said.err
+    assert "4 trainings, 4 done" in said.out
     kept = read_json(folder / "results" / DATASET / "run" / "run.json")["runs"]["autolmkPlans"]
     assert kept["shares"]["waves"] == 2 and set(kept["lengths"]) == {"0", "1"} and kept["judged"] == ["0"]
 

@@ -193,6 +193,8 @@ class _Running:
 
         jobs = trainings(self.request, plans, record)
         left = sum(not job.done for job in jobs)
+        if left < len(jobs):
+            logger.info("training: %d of %d done already", len(jobs) - left, len(jobs))
         if left:
             self.pace = self.pace or later_hours.measured_pace(self.request, plans, record.kept())
             record = self._kept(record, expected=run_hours.expected(self.args, self.request, plans, record))
@@ -254,16 +256,12 @@ class _Running:
         """slots: jobs at a time, between which the cores are shared, also where there are fewer jobs."""
         from autolmk.jobs.dispatch import run_jobs
 
-        left = [job for job in jobs if not job.done]
-        if len(left) < len(jobs):
-            logger.info("%s: %d of %d done already", label, len(jobs) - len(left), len(jobs))
-        if left:
-            results = run_jobs(
-                left,
-                places=run_hours.places(self.args, max(slots, len(left)), bytes_a_job),
-                label=label,
-                folder=self.request.record_file.parent,
-                scheduler=self.args.scheduler,
-                echo=lambda text: print(text, end="", flush=True),
-            )
-            self.some_failed |= any(result.code == SOME_FAILED for result in results)
+        results = run_jobs(
+            jobs,
+            places=run_hours.places(self.args, max(slots, len(jobs)), bytes_a_job),
+            label=label,
+            folder=self.request.record_file.parent,
+            scheduler=self.args.scheduler,
+            echo=lambda text: print(text, end="", flush=True),
+        )
+        self.some_failed |= any(result.code == SOME_FAILED for result in results)
