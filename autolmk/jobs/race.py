@@ -17,7 +17,7 @@ from autolmk.jobs.giving_up import hopeless, steps_of
 from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import BEYOND, GivenUp, Record
 from autolmk.jobs.time_shares import folds_at_once, length, waves, waves_to_come
-from autolmk.jobs.workflow import ALL, Request, fold_folder, training
+from autolmk.jobs.workflow import ALL, Request, finished_folds, fold_folder, training
 from autolmk.plans import Plans
 from autolmk.runlog import duration
 
@@ -144,9 +144,8 @@ class Race:
         """Once all configurations were trained on a fold, and another one is to come."""
         if not self.compares:
             return
-        kept, left = self.record.kept(), {fold for _, fold in self._left()}
-        done = [fold for fold in kept.folds if fold not in left]
-        if not left or not done or done[-1] in self.record.judged:
+        done = finished_folds(self.request, self.plans, self.record)
+        if not done or done[-1] in self.record.judged or not self._left():
             return
         found = self._hopeless(done)
         for name, why in found.items():

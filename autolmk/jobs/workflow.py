@@ -297,6 +297,16 @@ def training(request: Request, plans: Plans | None, record: Record, configuratio
     )  # fmt: skip
 
 
+def finished_folds(request: Request, plans: Plans, record: Record) -> list[str]:
+    """Those that every configuration which is left was trained on."""
+    kept = record.kept()
+    return [
+        fold
+        for fold in kept.folds
+        if all(training(request, plans, record, name, fold).done for name in kept.configurations)
+    ]
+
+
 def planned_seconds(plans: Plans, configuration: str) -> float | None:
     """Of one training, all stages, where the plans say it as a time."""
     each = [plans.configuration(stage).schedule.max_seconds for stage in plans.chain(configuration)]
