@@ -187,7 +187,7 @@ def _plans(folders: Folders, dataset: str, plans_name: str, configuration: str |
 
     plans = Plans.load(plans_file(folders, dataset, plans_name))
     if configuration is None:
-        configuration, *others = methods(plans.configurations)
+        configuration, *others = methods(plans.configurations) or ("",)
         if others:
             why = plans.why.get("order.1", "the first of these plans")
             logger.info("training %s (%s), not %s", configuration, why.removeprefix(f"{configuration}: "), some(others))
