@@ -95,7 +95,8 @@ def folder(tmp_path: Path) -> Path:
 def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
     result = Ran()
     monkeypatch.setattr(dispatch, "run_jobs", result)
-    monkeypatch.setattr(race.Race, "_hopeless", lambda self, folds: {})
+    monkeypatch.setattr(race.Race, "_judged", lambda self, folds: ({}, {}))
+    monkeypatch.setattr(race.Race, "_narrowed", lambda self, *found: ({}, ()))
     monkeypatch.setattr(run_clock, "time", SimpleNamespace(monotonic=lambda: 0.0))  # no step takes any time
     return result
 

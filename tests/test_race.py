@@ -20,6 +20,7 @@ from autolmk.jobs.run_record import BEYOND, Record, Shares, Wanted
 from autolmk.jobs.workflow import Request, trainings
 from autolmk.paths import folders
 from autolmk.plans import Plans
+from autolmk.serialization import write_json
 
 UNIT = example_plans(trainer="heatmap").configurations["example"]
 AFTER = 100.0  # s that later steps take
@@ -36,6 +37,8 @@ class World:
         self.plans: Plans = dataclasses.replace(example_plans(trainer="heatmap"), configurations=configurations)
         places = folders(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results", {})
         self.request = Request("Dataset001_A", places, "plans", max_seconds=limit, **more)
+        split = [{"train": [], "val": [f"c{f}{i}" for i in range(8)]} for f in range(folds)]
+        write_json(tmp_path / "preprocessed" / "Dataset001_A" / "splits_final.json", split)
         wanted = Wanted(tuple(names), tuple(map(str, range(folds))), limit)
         self.record = Record(wanted, None if limit is None else Shares(slots, 1, 1.0, {}))
         self.waves: list[list[str]] = []
@@ -139,6 +142,45 @@ def test_all_are_kept_on_demand(tmp_path: Path, judged: list[Any]) -> None:
     record = world.race()
     assert record.given_up == {} and judged == [] and sum(map(len, world.waves)) == 12
     assert 2890 < world.now <= 2900
+
+
+def test_in_a_short_time_the_best_is_trained_for_long_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All err alike, but a training needs 900 s to be of use, and fold 0 has 300: so one is left, on two folds, and
+    fold 0, trained for a third of the time, does not join it."""
+    for name in "bcd":
+        monkeypatch.setitem(ERRORS, name, 1.02)
+    monkeypatch.setattr(race, "steps_of", lambda folders: 333)
+    world = World(tmp_path, "abcd", 5, limit=2000.0, slots=2)
+    record = world.race()
+    assert world.waves == [["a0", "b0"], ["c0", "d0"], ["a1", "a2"]] and record.left_out == ("3", "4", "0")
+    assert {name: why.for_time for name, why in record.given_up.items()} == {"b": True, "c": True, "d": True}
+    assert record.kept().folds == ("1", "2") and 1895 < world.now <= 1900
+    assert world.lengths()["1"] > 3.5 * world.lengths()["0"]
+    assert any("fold 0: trained for too short a time" in word for word in world.said)
+
+
+def test_folds_that_were_asked_for_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "bcd":
+        monkeypatch.setitem(ERRORS, name, 1.02)
+    monkeypatch.setattr(race, "steps_of", lambda folders: 333)
+    world = World(tmp_path, "abcd", 3, limit=2000.0, slots=2)
+    world.request = dataclasses.replace(world.request, folds=("0", "1", "2"))
+    record = world.race()
+    assert record.left_out == () and record.kept().trainings() == [("a", "0"), ("a", "1"), ("a", "2")]
+
+
+def test_few_held_out_cases_keep_their_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 cases a fold: all folds together hold 10 out, so that none is left out, not even a short one."""
+    monkeypatch.setattr(race, "steps_of", lambda folders: 100)
+
+    def few(model: Path, folds: Sequence[int]) -> Any:
+        return held_out(model.name.rpartition("__")[2], [1.0 + 0.1 * i for i in range(2 * len(folds))], folds)
+
+    monkeypatch.setattr(race, "read_crossval", few)
+    world = World(tmp_path, "ab", 5, limit=2000.0, slots=2)
+    split = [{"train": [], "val": [f"c{f}{i}" for i in range(2)]} for f in range(5)]
+    write_json(tmp_path / "preprocessed" / "Dataset001_A" / "splits_final.json", split)
+    assert world.race().left_out == ()
 
 
 @pytest.mark.parametrize("slots", [1, 3])

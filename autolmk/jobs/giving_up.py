@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from autolmk.crossval import CrossValidation, common_cases
-from autolmk.evaluation.bootstrap import resample_cases
+from autolmk.evaluation.bootstrap import Estimate, resample_cases
 from autolmk.evaluation.comparison import N_RESAMPLES, relative_loss
 from autolmk.geometry import FloatArray
 from autolmk.jobs.run_record import GivenUp
@@ -25,9 +25,9 @@ TOLERATED = 0.10  # relative loss that trainings of the same length may show
 FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still halve as time doubles, so ranks may change
 
 
-def hopeless(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> dict[str, GivenUp]:
-    """Of configuration -> held-out cases of the same folds, those that are to be given up. steps: configuration ->
-    training steps of its shortest stage. Fewer than 5 cases tell nothing."""
+def judged(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> dict[str, GivenUp]:
+    """Of configuration -> held-out cases of the same folds: what would be said if each were given up; those that are to
+    be are `hopeless`. steps: configuration -> training steps of its shortest stage. Fewer than 5 cases tell nothing."""
     cases = common_cases(models)
     held_out = {name: model.restricted(cases) for name, model in models.items()}
     totals = {name: _totals(model) for name, model in held_out.items()}
@@ -36,13 +36,12 @@ def hopeless(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) ->
     folds = tuple(map(str, held_out[best].folds))
     result = {}
     for name, found in totals.items():
-        loss = relative_loss(found, totals[best], draws)
+        loss = relative_loss(found, totals[best], draws) if name != best else Estimate(0.0)
         few = min(steps[name], steps[best]) < FEW_STEPS
-        tolerated = TOLERATED_EARLY if few else TOLERATED
-        if name != best and loss.value is not None and loss.low is not None and loss.low > tolerated:
-            result[name] = GivenUp(
-                folds, len(cases), _mean(found), best, _mean(totals[best]), loss.value, loss.low, tolerated
-            )
+        result[name] = GivenUp(
+            folds, len(cases), _mean(found), best, _mean(totals[best]), loss.value or 0.0, loss.low,
+            TOLERATED_EARLY if few else TOLERATED,
+        )  # fmt: skip
     return result
 
 

@@ -7,19 +7,22 @@ What is decided is recorded before it is done, so that a run that was broken off
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autolmk import splits
 from autolmk.crossval import read_crossval
 from autolmk.errors import AutolmkError, counted
-from autolmk.jobs.giving_up import hopeless, steps_of
+from autolmk.jobs.giving_up import judged, steps_of
 from autolmk.jobs.job import Job
+from autolmk.jobs.narrowing import FEWEST_CASES, SHORT, fewest_folds, narrowed, ranked, useful_seconds
 from autolmk.jobs.run_record import BEYOND, GivenUp, Record
 from autolmk.jobs.time_shares import folds_at_once, length, waves, waves_to_come
 from autolmk.jobs.workflow import ALL, Request, finished_folds, fold_folder, training
 from autolmk.plans import Plans
 from autolmk.runlog import duration
+from autolmk.serialization import read_json
 
 LEAST_SECONDS = 2.0  # of a training: for less, folds are left out
 MOST_BEYOND = 60.0, 0.25  # s, or share of its length, that a training takes beyond it: more is of a kill, and not usual
@@ -94,6 +97,7 @@ class Race:
             self._leave_out(seconds)
             return False
         self._keep(lengths={**self.record.lengths, **dict.fromkeys(new, seconds)})
+        self._leave_out_short(seconds)
         return True
 
     def _length(self) -> float:
@@ -124,6 +128,22 @@ class Race:
         logger.warning("no time is left for fold %s: left out", ", ".join(unbegun))
         self._keep(left_out=(*self.record.left_out, *unbegun))
 
+    def _leave_out_short(self, seconds: float) -> None:
+        """Of the final predictor: folds that were trained for much less than those that begin now, where these hold
+        enough cases out."""
+        kept = self.record.kept()
+        if self.request.folds is not None or self.request.keep_all or not self.record.judged:
+            return
+        short = tuple(fold for fold in kept.folds if self.record.lengths.get(fold, seconds) < SHORT * seconds)
+        if short and self._cases(set(kept.folds) - set(short)) >= FEWEST_CASES:
+            self.means.say(f"\nfold {', '.join(short)}: trained for too short a time to join the final predictor")
+            self._keep(left_out=(*self.record.left_out, *short))
+
+    def _cases(self, folds: Collection[str]) -> int:
+        """That these folds hold out."""
+        found = read_json(self.request.preprocessed / splits.FILE_NAME, remedy=splits.REMEDY)
+        return sum(len(found[int(fold)]["val"]) for fold in folds)
+
     # -- training and comparing ---------------------------------------------------------------------------------------
 
     def _train(self, chosen: Sequence[tuple[str, str]]) -> None:
@@ -141,25 +161,51 @@ class Race:
                 self._keep(beyond=round(beyond if known == BEYOND else max(known, beyond), 1))
 
     def _compare(self) -> None:
-        """Once all configurations were trained on a fold, and another one is to come."""
-        if not self.compares:
-            return
-        done = finished_folds(self.request, self.plans, self.record)
+        """Once all configurations were trained on a fold, and another one is to come: give up what is hopeless, and
+        what there is no time for."""
+        done = finished_folds(self.request, self.plans, self.record) if self.compares else []
         if not done or done[-1] in self.record.judged or not self._left():
             return
-        found = self._hopeless(done)
-        for name, why in found.items():
+        found, steps = self._judged(done)
+        lost = {name: why for name, why in found.items() if why.hopeless}
+        self._keep(given_up={**self.record.given_up, **lost})
+        late, folds = self._narrowed({n: why for n, why in found.items() if n not in lost}, steps, done)
+        for name, why in {**lost, **late}.items():
             self.means.say(f"\n{name} is given up: {why.describe(self.plans.unit)}")
-        self._keep(given_up={**self.record.given_up, **found}, judged=(*self.record.judged, done[-1]))
+        if folds:
+            self.means.say(f"\nfold {', '.join(folds)}: left out, so that the others are trained for long enough")
+        self._keep(
+            given_up={**self.record.given_up, **late},
+            left_out=(*self.record.left_out, *folds),
+            judged=(*self.record.judged, done[-1]),
+        )
 
-    def _hopeless(self, folds: Sequence[str]) -> dict[str, GivenUp]:
-        """Of the configurations that are left, by these folds."""
+    def _judged(self, folds: Sequence[str]) -> tuple[dict[str, GivenUp], dict[str, int]]:
+        """(what is to be said of each configuration that is left, by these folds; its steps)."""
         names = self.record.kept().configurations
         folders: dict[str, list[Path]] = {
             name: [fold_folder(self.request, self.plans, name, fold) for fold in folds] for name in names
         }
         models = {name: read_crossval(each[0].parent, [int(f) for f in folds]) for name, each in folders.items()}
-        return hopeless(models, {name: steps_of(each) for name, each in folders.items()})
+        steps = {name: steps_of(each) for name, each in folders.items()}
+        return judged(models, steps), steps
+
+    def _narrowed(
+        self, found: Mapping[str, GivenUp], steps: Mapping[str, int], done: Sequence[str]
+    ) -> tuple[dict[str, GivenUp], tuple[str, ...]]:
+        """(configurations, folds) that there is no time for. Folds that the user asked for are kept."""
+        seconds = self.means.left(self.record)
+        if seconds is None:
+            return {}, ()
+        folds = [fold for fold in self.record.kept().folds if fold not in done and fold not in self.record.lengths]
+        fewest = len(folds)
+        if self.request.folds is None:
+            fewest = fewest_folds(fewest, next(iter(found.values())).cases / len(done))
+        names = ranked(found, steps, self.record.wanted.configurations)
+        so_far = min(self.record.lengths.get(fold, 0.0) for fold in done)
+        useful = [useful_seconds(so_far, steps[name]) for name in names]
+        n, n_folds = narrowed(useful, len(folds), fewest, self.means.slots, seconds, self.record.beyond)
+        return {name: replace(found[name], for_time=True) for name in names[n:]}, tuple(folds[n_folds:])
 
     def _keep(self, **changes: object) -> None:
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]

@@ -66,8 +66,9 @@ _OPTIONS = {
 @dataclass(frozen=True)
 class GivenUp:
     """Of a configuration that is not worth more training: the folds and the number of held-out cases that it was judged
-    by, its mean error on them and that of the best one; its relative loss, the lower end of that, and how much was
-    tolerated, see `giving_up`."""
+    by, its mean error on them and that of the best one; its relative loss, the lower end of that where there are cases
+    enough, and how much was tolerated, see `giving_up`. for_time: it may be as good, but the time does not suffice to
+    train all that are left for long enough, see `narrowing`."""
 
     folds: tuple[str, ...]
     cases: int
@@ -75,17 +76,25 @@ class GivenUp:
     best: str
     best_mre: float
     loss: float
-    surely: float
+    surely: float | None
     tolerated: float
+    for_time: bool = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it surely errs more than is tolerated."""
+        return self.surely is not None and self.surely > self.tolerated
 
     def describe(self, unit: str) -> str:
         """In words, of `unit` mm or px."""
         folds = f"fold{'s' * (len(self.folds) > 1)} {', '.join(self.folds)}"
-        return (
+        surely = "" if self.surely is None else f", and surely {self.surely:+.0%}"
+        said = (
             f"on {counted(self.cases, 'held-out case')} of {folds} it errs by {self.mre:.3g} {unit}, {self.best} by "
-            f"{self.best_mre:.3g}: {self.loss:.0%} more, and surely {self.surely:.0%} more (lower end of the 95 % "
-            f"interval, cases paired; {self.tolerated:.0%} would be tolerated)"
+            f"{self.best_mre:.3g}: {self.loss:+.0%}{surely} (lower end of the 95 % interval, cases paired; "
+            f"{self.tolerated:+.0%} would be tolerated)"
         )
+        return f"{said}; the time does not suffice to train all that are left for long enough" * self.for_time or said
 
 
 @dataclass(frozen=True)
