@@ -13,7 +13,7 @@ decide. Rules, the first one that tells two methods apart counts; documentation/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autolmk.plans import Configuration
@@ -40,6 +40,21 @@ def methods(configurations: Mapping[str, Configuration]) -> tuple[str, ...]:
     return tuple(name for name in configurations if name not in earlier)
 
 
+def repeated(configurations: Mapping[str, Configuration]) -> dict[str, str]:
+    """Methods that are planned just as an earlier one -> that one: training both would show nothing. As where one look
+    at the image is all that a method of several stages would see."""
+    found: dict[str, str] = {}
+    kept: list[str] = []
+    for name in methods(configurations):
+        bare = replace(configurations[name], why={})
+        twin = next((other for other in kept if replace(configurations[other], why={}) == bare), None)
+        if twin is None:
+            kept.append(name)
+        else:
+            found[name] = twin
+    return found
+
+
 def in_order(
     fingerprint: Fingerprint, configurations: Mapping[str, Configuration]
 ) -> tuple[dict[str, Configuration], dict[str, str]]:
@@ -51,7 +66,9 @@ def in_order(
     result = {stage: configurations[stage] for stage in listed}
     if len(order) < 2:
         return result, {}
-    return result, {f"order.{k}": f"{name}: {found[name].why}" for k, name in enumerate(order, start=1)}
+    twins = repeated(result)
+    why = {n: f"planned as {twins[n]} is, so one of them is enough" if n in twins else found[n].why for n in order}
+    return result, {f"order.{k}": f"{name}: {why[name]}" for k, name in enumerate(order, start=1)}
 
 
 def _chain(name: str, configurations: Mapping[str, Configuration]) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from fingerprints import a_fingerprint
 from autolmk.cli import plan_experiment
 from autolmk.conformance.examples import example_plans
 from autolmk.fingerprint import Fingerprint
-from autolmk.method_order import OWN_CASES, in_order, methods
+from autolmk.jobs.workflow import chosen_configurations
+from autolmk.method_order import OWN_CASES, in_order, methods, repeated
 from autolmk.plans import Configuration, Plans
 
 UNET = example_plans(trainer="heatmap").configurations["example"]
@@ -88,6 +89,18 @@ def test_stages_stay_before_the_method_and_each_has_a_reason() -> None:
     assert list(why) == ["order.1", "order.2", "order.3", "order.4"]
     assert why["order.1"].startswith("global_to_local: looks again") and "2.0 times as coarse" in why["order.3"]
     assert in_order(dataset(), {"heatmap": look(1.0)})[1] == {}
+
+
+def test_what_is_planned_as_another_method_is_not_trained_twice() -> None:
+    """As coarse_to_fine is, where one look at the image is all that it would see."""
+    alike = {"heatmap": look(1.0), "coarse_to_fine": look(1.0, shape_prior=True), "apga": look(1.0, trainer="apga")}
+    made, why = in_order(dataset(), alike)
+    assert repeated(made) == {"coarse_to_fine": "heatmap"} and repeated(plans_of(2.0)) == {}
+    assert why["order.2"] == "coarse_to_fine: planned as heatmap is, so one of them is enough"
+    plans = dataclasses.replace(example_plans(trainer="heatmap"), configurations=made, why=why)
+    assert chosen_configurations(plans, None) == ("heatmap", "apga")
+    assert chosen_configurations(plans, ["coarse_to_fine"]) == ("coarse_to_fine",)
+    assert chosen_configurations(dataclasses.replace(plans, why={}), None) == tuple(made)
 
 
 def test_plans_keep_their_order_and_print_it(tmp_path: Path) -> None:

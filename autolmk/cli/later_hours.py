@@ -59,7 +59,7 @@ def measured_pace(request: Request, plans: Plans, asked: Wanted) -> Pace:
     except (AutolmkError, IndexError) as error:
         logger.info("how long preparation takes is not known: %s", error)
         return Pace()
-    prepare = sum(each) * len(cases) / min(len(cases), processors())
+    prepare = START + sum(each) * len(cases) / min(len(cases), processors())
     looks = dict(map_cases(partial(seconds_of_case, dataset, case, plans), {n: n for n in names}, workers=1))
     known = {name: value for name, value in looks.items() if not isinstance(value, AutolmkError)}
     return Pace(prepare, known, len(cases), len(tests), choosing_pace(plans) if len(cases) > 1 else None)

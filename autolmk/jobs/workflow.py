@@ -12,7 +12,7 @@ from autolmk import splits
 from autolmk.errors import AutolmkError
 from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
-from autolmk.method_order import methods
+from autolmk.method_order import methods, repeated
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
 from autolmk.registry import has_checkpoints, is_foreign, label, require_asked
@@ -166,12 +166,14 @@ def with_trust(request: Request, plans: Plans) -> Request:
 
 
 def chosen_configurations(plans: Plans, given: Sequence[str] | None) -> tuple[str, ...]:
-    """By default every method, in the order of the plans: the configurations that no other one builds on."""
+    """By default every method, in the order of the plans: the configurations that no other one builds on, without those
+    that repeat another one (older plans: with them)."""
     if given is not None:
         for name in given:
             plans.configuration(name)
         return tuple(dict.fromkeys(given))
-    return methods(plans.configurations)
+    again = repeated(plans.configurations) if "order.1" in plans.why else {}
+    return tuple(name for name in methods(plans.configurations) if name not in again)
 
 
 def wanted(request: Request, plans: Plans, *, keep: bool = True) -> Wanted:
