@@ -143,8 +143,8 @@ def _looks(request: Request, plans: Plans, record: Record, pace: Pace) -> dict[s
     validated = {
         name: _validated([fold_folder(request, plans, name, fold) for fold in record.kept().folds]) for name in names
     }
-    single = [name for name in names if len(plans.chain(name)) == 1]
-    ratios = [validated[n] / pace.cases[n][1] for n in single if validated[n] and pace.cases[n][1] > 0]  # type: ignore[operator]
+    single = [(validated[name], pace.cases[name][1]) for name in names if len(plans.chain(name)) == 1]
+    ratios = [last / first for last, first in single if last is not None and first > 0]
     faster = max(1.0, statistics.median(ratios)) if ratios else 1.0
     result = {}
     for name in names:

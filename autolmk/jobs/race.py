@@ -96,8 +96,9 @@ class Race:
         if seconds < LEAST_SECONDS:
             self._leave_out(seconds)
             return False
+        if self._leave_out_short(seconds):
+            seconds = self._length()  # fewer networks predict faster
         self._keep(lengths={**self.record.lengths, **dict.fromkeys(new, seconds)})
-        self._leave_out_short(seconds)
         return True
 
     def _length(self) -> float:
@@ -128,16 +129,18 @@ class Race:
         logger.warning("no time is left for fold %s: left out", ", ".join(unbegun))
         self._keep(left_out=(*self.record.left_out, *unbegun))
 
-    def _leave_out_short(self, seconds: float) -> None:
+    def _leave_out_short(self, seconds: float) -> bool:
         """Of the final predictor: folds that were trained for much less than those that begin now, where these hold
-        enough cases out."""
+        enough cases out; whether there are such."""
         kept = self.record.kept()
         if self.request.folds is not None or self.request.keep_all or not self.record.judged:
-            return
+            return False
         short = tuple(fold for fold in kept.folds if self.record.lengths.get(fold, seconds) < SHORT * seconds)
-        if short and self._cases(set(kept.folds) - set(short)) >= FEWEST_CASES:
-            self.means.say(f"\nfold {', '.join(short)}: trained for too short a time to join the final predictor")
-            self._keep(left_out=(*self.record.left_out, *short))
+        if not short or self._cases(set(kept.folds) - set(short)) < FEWEST_CASES:
+            return False
+        self.means.say(f"\nfold {', '.join(short)}: trained for too short a time to join the final predictor")
+        self._keep(left_out=(*self.record.left_out, *short))
+        return True
 
     def _cases(self, folds: Collection[str]) -> int:
         """That these folds hold out."""
