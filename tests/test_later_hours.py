@@ -14,7 +14,7 @@ from autolmk.cli.later_hours import START, Pace
 from autolmk.cli.time_limit import Limit
 from autolmk.conformance.examples import example_plans
 from autolmk.jobs.choosing_time import ChoosingPace
-from autolmk.jobs.run_record import STEPS, Record, Wanted
+from autolmk.jobs.run_record import STEPS, GivenUp, Record, Wanted
 from autolmk.jobs.workflow import Request, fold_folder
 from autolmk.paths import folders
 from autolmk.phantom import write_phantom
@@ -94,6 +94,11 @@ def test_prediction_is_known_better_once_folds_are_trained(place: Path) -> None:
     validated(request, plans, "again", 4.0)
     now = later_hours.seconds_of_steps(request, plans, record, PACE)
     assert now["predict"] == START + 10 * ((1 + 3 * 0.5) + (2 + 3 * (0.5 + 2.0)))
+    lost = GivenUp(("0",), 7, 2.0, "again", 1.0, 1.0, 0.5, 0.1)
+    without = later_hours.seconds_of_steps(
+        request, plans, replace(record, given_up={"one": lost}, left_out=("0",)), PACE
+    )
+    assert without["predict"] == START + 10 * (2 + 2 * (0.5 + 2.0)), "what was given up still tells of the speed"
     only = later_hours.seconds_of_steps(request, plans, record, PACE, members=("one",))
     assert only["predict"] == START + 10 * (1 + 3 * 0.5)
 

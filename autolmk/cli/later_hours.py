@@ -139,9 +139,9 @@ def _looks(request: Request, plans: Plans, record: Record, pace: Pace) -> dict[s
     held out. Prediction has all processors: so it is as much faster as first looks are."""
     from autolmk.jobs.workflow import fold_folder
 
-    names = [name for name in record.kept().configurations if name in pace.cases]
+    names = [name for name in record.wanted.configurations if name in pace.cases]  # those given up tell too
     validated = {
-        name: _validated([fold_folder(request, plans, name, fold) for fold in record.kept().folds]) for name in names
+        name: _validated([fold_folder(request, plans, name, fold) for fold in record.wanted.folds]) for name in names
     }
     single = [(validated[name], pace.cases[name][1]) for name in names if len(plans.chain(name)) == 1]
     ratios = [last / first for last, first in single if last is not None and first > 0]
