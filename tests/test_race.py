@@ -14,9 +14,9 @@ from held_out import held_out
 from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
 from autolmk.jobs import race
-from autolmk.jobs.job import Job
+from autolmk.jobs.job import Job, Result
 from autolmk.jobs.race import Means, Race
-from autolmk.jobs.run_record import BEYOND, Record, Shares, Wanted
+from autolmk.jobs.run_record import Record, Shares, Wanted
 from autolmk.jobs.workflow import Request, trainings
 from autolmk.paths import folders
 from autolmk.plans import Plans
@@ -45,7 +45,7 @@ class World:
         self.cores: list[int] = []
         self.said: list[str] = []
 
-    def run(self, jobs: Sequence[Job], slots: int) -> None:
+    def run(self, jobs: Sequence[Job], slots: int) -> list[Result]:
         self.waves.append([job.name.replace(" fold ", "") for job in jobs])
         self.cores.append(slots)
         end = self.now + max(job.seconds or 0.0 for job in jobs) + self.beyond
@@ -57,6 +57,7 @@ class World:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
         self.now = end
+        return [Result(job, 0, (job.seconds or 0.0) + self.beyond) for job in jobs]
 
     def left(self, record: Record) -> float | None:
         return None if self.limit is None else self.limit - AFTER - self.now
@@ -65,7 +66,7 @@ class World:
         self.record = record
 
     def race(self) -> Record:
-        means = Means(self.run, self.slots, self.left, lambda: self.now, self.keep, self.said.append)
+        means = Means(self.run, self.slots, self.left, self.keep, self.said.append)
         return Race(self.request, self.plans, self.record, means).all()
 
     def lengths(self) -> dict[str, float]:
@@ -188,7 +189,7 @@ def test_without_a_limit_folds_take_as_long_as_planned(slots: int, tmp_path: Pat
     world = World(tmp_path, "abc", 3, limit=None, slots=slots)
     record = world.race()
     assert world.waves == [["a0", "b0", "c0"], ["a1", "b1"], ["a2", "b2"]]
-    assert record.lengths == {} and set(record.given_up) == {"c"} and record.beyond == BEYOND
+    assert record.lengths == {} and set(record.given_up) == {"c"} and record.beyond == {}
     assert all("--max-time" not in job.command for job in trainings(world.request, world.plans, record))
 
 
@@ -248,8 +249,8 @@ def test_time_that_is_gone(tmp_path: Path) -> None:
 def test_a_kill_teaches_nothing_about_what_a_training_takes_beyond_its_length(tmp_path: Path) -> None:
     world = World(tmp_path, "a", 4, limit=4000.0, slots=1)
     world.race()
-    assert world.record.beyond == world.beyond
+    assert world.record.beyond == {"a": world.beyond}
     slow = World(tmp_path / "slow", "a", 4, limit=4000.0, slots=1)
     slow.beyond = 900.0  # as of a training that was killed and trained again
     slow.race()
-    assert slow.record.beyond == BEYOND
+    assert slow.record.beyond == {}

@@ -156,7 +156,7 @@ def _looks(request: Request, plans: Plans, record: Record, pace: Pace) -> dict[s
 
 
 def _validated(folders: Sequence[Path]) -> float | None:
-    """s a case that the last stage took in the final validation, of the fold where it took longest."""
+    """s a case that the last stage took in the final validations; None before any."""
     from autolmk.runlog import read_log
 
     found = []
@@ -165,7 +165,7 @@ def _validated(folders: Sequence[Path]) -> float | None:
         last = [e for e in entries if e.get("kind") == "validation" and e.get("cases")]
         if last and entries[-1].get("kind") == "end":
             found.append(float(last[-1]["seconds"]) / last[-1]["cases"])
-    return max(found, default=None)
+    return statistics.mean(found) if found else None
 
 
 def complete(found: Mapping[str, float], applying: Sequence[str], max_seconds: float) -> dict[str, float]:

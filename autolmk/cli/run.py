@@ -19,7 +19,7 @@ from autolmk.jobs.run_record import STEPS, save_record
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.jobs.job import Job
+    from autolmk.jobs.job import Job, Result
     from autolmk.jobs.run_clock import RunClock
     from autolmk.jobs.run_record import Record, Shares, Wanted
     from autolmk.jobs.workflow import Request, Step
@@ -219,7 +219,6 @@ class _Running:
             run=lambda jobs, n: self._run(jobs, "training", size, n),
             slots=slots,
             left=lambda record: limit.left(record, self.clock.seconds()),
-            seconds=self.clock.seconds,
             keep=lambda record: save_record(self.request.record_file, self.request.plans_name, record),
             say=lambda text: print(text, flush=True),
         )
@@ -252,7 +251,7 @@ class _Running:
 
     def _run(
         self, jobs: Sequence[Job], label: str, bytes_a_job: int = run_hours.TRAINING_BYTES, slots: int = 1
-    ) -> None:
+    ) -> list[Result]:
         """slots: jobs at a time, between which the cores are shared, also where there are fewer jobs."""
         from autolmk.jobs.dispatch import run_jobs
 
@@ -265,3 +264,4 @@ class _Running:
             echo=lambda text: print(text, end="", flush=True),
         )
         self.some_failed |= any(result.code == SOME_FAILED for result in results)
+        return results

@@ -15,7 +15,7 @@ from autolmk import splits
 from autolmk.crossval import read_crossval
 from autolmk.errors import AutolmkError, counted
 from autolmk.jobs.giving_up import judged, steps_of
-from autolmk.jobs.job import Job
+from autolmk.jobs.job import Job, Result
 from autolmk.jobs.narrowing import FEWEST_CASES, SHORT, fewest_folds, narrowed, ranked, useful_seconds
 from autolmk.jobs.run_record import BEYOND, GivenUp, Record
 from autolmk.jobs.time_shares import folds_at_once, length, waves, waves_to_come
@@ -25,19 +25,18 @@ from autolmk.runlog import duration
 from autolmk.serialization import read_json
 
 LEAST_SECONDS = 2.0  # of a training: for less, folds are left out
-MOST_BEYOND = 60.0, 0.25  # s, or share of its length, that a training takes beyond it: more is of a kill, and not usual
+MOST_BEYOND = 180.0, 0.5  # s, or share of its length, that a training takes beyond it: more is of a kill, and not usual
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Means:
     """What a race uses. run: does jobs, on so many slots. slots: trainings at a time. left: s of the run's time that
-    are left for training, None without a limit. seconds: so far. keep: writes the record down. say: tells the user."""
+    are left for training, None without a limit. keep: writes the record down. say: tells the user."""
 
-    run: Callable[[Sequence[Job], int], None]
+    run: Callable[[Sequence[Job], int], Sequence[Result]]
     slots: int
     left: Callable[[Record], float | None]
-    seconds: Callable[[], float]
     keep: Callable[[Record], None]
     say: Callable[[str], None]
 
@@ -104,7 +103,7 @@ class Race:
     def _length(self) -> float:
         """Of each training of a fold that begins now."""
         record, slots, kept = self.record, self.means.slots, self.record.kept()
-        seconds, beyond = self.means.left(record), record.beyond
+        seconds, beyond = self.means.left(record), self._beyond()
         assert seconds is not None
         left = self._left()
         if not self.compares:
@@ -115,6 +114,10 @@ class Race:
         new = [fold for fold in kept.folds if fold not in record.lengths]
         n = waves_to_come(len(kept.configurations), len(new), slots, compared=True, first=not record.judged)
         return length(seconds, n, beyond)
+
+    def _beyond(self) -> float:
+        """s that a training takes beyond its length, of the configuration that takes most."""
+        return max(self.record.beyond.get(name, BEYOND) for name in self.record.kept().configurations)
 
     def _leave_out(self, seconds: float) -> None:
         """The folds that have not begun, if others are there. AutolmkError otherwise."""
@@ -151,17 +154,19 @@ class Race:
 
     def _train(self, chosen: Sequence[tuple[str, str]]) -> None:
         jobs = [self._job(*each) for each in chosen]
-        fresh = [job for job in jobs if job.folder is not None and not job.folder.exists()]
-        longest = max((job.seconds or 0.0 for job in jobs), default=0.0)
-        if self.record.shares is not None:
+        fresh = {job.name: name for job, (name, _) in zip(jobs, chosen, strict=True) if not _begun(job)}
+        limited = self.record.shares is not None
+        if limited:
             each = " or ".join(dict.fromkeys(duration(job.seconds or 0.0) for job in jobs))
             self.means.say(f"\ntraining {', '.join(job.name for job in jobs)}: {each} each")
-        begun = self.means.seconds()
-        self.means.run(jobs, self.means.slots if self.compares else len(jobs))
-        if self.record.shares is not None and len(fresh) == len(jobs):
-            beyond, known = self.means.seconds() - begun - longest, self.record.beyond
-            if 0 < beyond <= max(MOST_BEYOND[0], MOST_BEYOND[1] * longest):
-                self._keep(beyond=round(beyond if known == BEYOND else max(known, beyond), 1))
+        beyond = dict(self.record.beyond)
+        for result in self.means.run(jobs, self.means.slots if self.compares else len(jobs)):
+            planned, name = result.job.seconds or 0.0, fresh.get(result.job.name)
+            more = round(result.seconds - planned, 1)
+            if limited and name is not None and 0 < more <= max(MOST_BEYOND[0], MOST_BEYOND[1] * planned):
+                beyond[name] = max(more, beyond.get(name, 0.0))
+        if beyond != self.record.beyond:
+            self._keep(beyond=beyond)
 
     def _compare(self) -> None:
         """Once all configurations were trained on a fold, and another one is to come: give up what is hopeless, and
@@ -207,9 +212,13 @@ class Race:
         names = ranked(found, steps, self.record.wanted.configurations)
         so_far = min(self.record.lengths.get(fold, 0.0) for fold in done)
         useful = [useful_seconds(so_far, steps[name]) for name in names]
-        n, n_folds = narrowed(useful, len(folds), fewest, self.means.slots, seconds, self.record.beyond)
+        n, n_folds = narrowed(useful, len(folds), fewest, self.means.slots, seconds, self._beyond())
         return {name: replace(found[name], for_time=True) for name in names[n:]}, tuple(folds[n_folds:])
 
     def _keep(self, **changes: object) -> None:
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]
         self.means.keep(self.record)
+
+
+def _begun(job: Job) -> bool:
+    return job.folder is not None and job.folder.exists()

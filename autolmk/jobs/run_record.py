@@ -116,7 +116,7 @@ class Record:
 
     lengths: fold -> seconds of each training of it, decided when the first one began. given_up: configuration -> why
     its other folds are not trained. judged: folds after which configurations were compared. left_out: folds for which
-    no time was left. beyond: seconds that a training takes beyond its length, to start and to end.
+    no time was left. beyond: configuration -> seconds that a training takes beyond its length, to start and to end.
     """
 
     wanted: Wanted
@@ -128,7 +128,7 @@ class Record:
     given_up: dict[str, GivenUp] = field(default_factory=dict)
     judged: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    beyond: float = BEYOND
+    beyond: dict[str, float] = field(default_factory=dict)
 
     def kept(self) -> Wanted:
         """What is still wanted: without configurations that were given up, and folds for which no time was left."""
