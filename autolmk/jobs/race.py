@@ -176,7 +176,7 @@ class Race:
             return
         found, steps = self._judged(done)
         lost = {name: why for name, why in found.items() if why.hopeless}
-        self._keep(given_up={**self.record.given_up, **lost})
+        self.record = replace(self.record, given_up={**self.record.given_up, **lost})  # kept once all is decided
         late, folds = self._narrowed({n: why for n, why in found.items() if n not in lost}, steps, done)
         for name, why in {**lost, **late}.items():
             self.means.say(f"\n{name} is given up: {why.describe(self.plans.unit)}")
