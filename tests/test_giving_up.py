@@ -84,8 +84,10 @@ def test_only_the_same_folds_are_compared() -> None:
 
 
 def test_steps_are_those_of_the_shortest_stage(tmp_path: Path) -> None:
-    for place, last in ((tmp_path, 40), (tmp_path / "coarse", 25)):
-        place.mkdir(exist_ok=True)
+    """A first stage that was trained in two parts, to be measured between them, made the steps of both."""
+    for place, last in ((".", 40), ("middle", 50), ("middle/first", 15), ("middle/first/measuring", 20)):
+        (tmp_path / place).mkdir(exist_ok=True)
         lines = [f'{{"kind": "epoch", "iteration": {i}, "elapsed": 1.0}}\n' for i in (5, last)]
-        (place / "training_log.jsonl").write_text("".join(lines))
-    assert steps_of([tmp_path]) == 25 and steps_of([tmp_path / "none"]) == 0
+        (tmp_path / place / "training_log.jsonl").write_text("".join(lines))
+    assert steps_of(tmp_path, ("first", "middle", "last")) == 35
+    assert steps_of(tmp_path, ("last",)) == 40 and steps_of(tmp_path / "none", ("last",)) == 0

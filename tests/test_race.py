@@ -85,7 +85,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
         return held_out(name, [ERRORS[name] * factor for factor in noise], folds)
 
     monkeypatch.setattr(race, "read_crossval", read)
-    monkeypatch.setattr(race, "steps_of", lambda folders: 5000)
+    monkeypatch.setattr(race, "steps_of", lambda fold, stages: 5000)
     return calls
 
 
@@ -150,7 +150,7 @@ def test_in_a_short_time_the_best_is_trained_for_long_enough(tmp_path: Path, mon
     fold 0, trained for a third of the time, does not join it."""
     for name in "bcd":
         monkeypatch.setitem(ERRORS, name, 1.02)
-    monkeypatch.setattr(race, "steps_of", lambda folders: 333)
+    monkeypatch.setattr(race, "steps_of", lambda fold, stages: 333)
     world = World(tmp_path, "abcd", 5, limit=2000.0, slots=2)
     record = world.race()
     assert world.waves == [["a0", "b0"], ["c0", "d0"], ["a1", "a2"]] and record.left_out == ("3", "4", "0")
@@ -163,7 +163,7 @@ def test_in_a_short_time_the_best_is_trained_for_long_enough(tmp_path: Path, mon
 def test_folds_that_were_asked_for_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "bcd":
         monkeypatch.setitem(ERRORS, name, 1.02)
-    monkeypatch.setattr(race, "steps_of", lambda folders: 333)
+    monkeypatch.setattr(race, "steps_of", lambda fold, stages: 333)
     world = World(tmp_path, "abcd", 3, limit=2000.0, slots=2)
     world.request = dataclasses.replace(world.request, folds=("0", "1", "2"))
     record = world.race()
@@ -172,7 +172,7 @@ def test_folds_that_were_asked_for_are_kept(tmp_path: Path, monkeypatch: pytest.
 
 def test_few_held_out_cases_keep_their_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """2 cases a fold: all folds together hold 10 out, so that none is left out, not even a short one."""
-    monkeypatch.setattr(race, "steps_of", lambda folders: 100)
+    monkeypatch.setattr(race, "steps_of", lambda fold, stages: 100)
 
     def few(model: Path, folds: Sequence[int]) -> Any:
         return held_out(model.name.rpartition("__")[2], [1.0 + 0.1 * i for i in range(2 * len(folds))], folds)

@@ -19,10 +19,11 @@ from autolmk.evaluation.comparison import N_RESAMPLES, relative_loss
 from autolmk.geometry import FloatArray
 from autolmk.jobs.run_record import GivenUp
 from autolmk.recipe.model_selection import case_errors
-from autolmk.runlog import LOG_NAME, read_log
+from autolmk.runlog import read_log
 
 TOLERATED = 0.10  # relative loss that trainings of the same length may show
 FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still halve as time doubles, so ranks may change
+MEASURING = "measuring"  # in an earlier stage's folder: its training before its errors were measured
 
 
 def judged(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> dict[str, GivenUp]:
@@ -45,11 +46,18 @@ def judged(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> d
     return result
 
 
-def steps_of(folders: Sequence[Path]) -> int:
-    """Training steps of the shortest stage in these folds' folders; 0 where no log tells."""
-    logs = [log for folder in folders for log in folder.rglob(LOG_NAME)]
-    ends = [max((entry["iteration"] for entry in read_log(log.parent)), default=0) for log in logs]
-    return min(ends, default=0)
+def steps_of(fold: Path, stages: Sequence[str]) -> int:
+    """Training steps of the shortest of the stages, first to last, whose last one lies in a fold's folder and each other
+    one inside the next; 0 where no log tells. What an earlier stage was trained for to be measured counts too."""
+    found, place = [], fold
+    for before in (*reversed(stages[:-1]), None):
+        found.append(sum(_steps(part) for part in (place, place / MEASURING)))
+        place = place if before is None else place / before
+    return min(found)
+
+
+def _steps(folder: Path) -> int:
+    return max((entry["iteration"] for entry in read_log(folder)), default=0)
 
 
 def _totals(model: CrossValidation) -> FloatArray:

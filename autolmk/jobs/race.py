@@ -195,7 +195,8 @@ class Race:
             name: [fold_folder(self.request, self.plans, name, fold) for fold in folds] for name in names
         }
         models = {name: read_crossval(each[0].parent, [int(f) for f in folds]) for name, each in folders.items()}
-        steps = {name: steps_of(each) for name, each in folders.items()}
+        stages = {name: self.plans.chain(name) for name in names}
+        steps = {name: min(steps_of(fold, stages[name]) for fold in each) for name, each in folders.items()}
         return judged(models, steps), steps
 
     def _narrowed(
