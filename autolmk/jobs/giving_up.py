@@ -47,8 +47,9 @@ def judged(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> d
 
 
 def steps_of(fold: Path, stages: Sequence[str]) -> int:
-    """Training steps of the shortest of the stages, first to last, whose last one lies in a fold's folder and each other
-    one inside the next; 0 where no log tells. What an earlier stage was trained for to be measured counts too."""
+    """Training steps of the shortest of the stages, given first to last, of which a fold's folder holds the last and
+    each other one lies inside the next; 0 where no log tells. What a stage was trained for to be measured counts too.
+    """
     found, place = [], fold
     for before in (*reversed(stages[:-1]), None):
         found.append(sum(_steps(part) for part in (place, place / MEASURING)))
