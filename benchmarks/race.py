@@ -1,4 +1,4 @@
-"""autolmk_run with all methods in a given time: how much of it is used, what is given up, and how well the chosen one does.
+"""autolmk_run with all methods in a given time: how much of it is used, what is given up, how well the chosen one does.
 
     python benchmarks/race.py [--data FOLDER NAME] [--max-time 30m] [--seed 0] [--work benchmark_output/race]
 
