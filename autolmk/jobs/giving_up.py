@@ -22,7 +22,7 @@ from autolmk.recipe.model_selection import case_errors
 from autolmk.runlog import read_log
 
 TOLERATED = 0.10  # relative loss that trainings of the same length may show
-FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still halve as time doubles, so ranks may change
+FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still fall fast, so ranks may change
 MEASURING = "measuring"  # in an earlier stage's folder: its training before its errors were measured
 
 

@@ -13,7 +13,7 @@ from autolmk.jobs.giving_up import FEW_STEPS, TOLERATED
 from autolmk.jobs.run_record import GivenUp
 from autolmk.jobs.time_shares import length, waves
 
-USEFUL_STEPS = 1000  # of each stage: both datasets of documentation/benchmarks.md were nearly as good with as many
+USEFUL_STEPS = 1000  # of each stage: those of documentation/benchmarks.md made 500 to 6,000
 FEWEST_FOLDS, FEWEST_CASES = 2, 9  # held out, at least, where there are so many: fewer allow no error radius of 90 %
 SHORT = 0.5  # of another fold's length, below which a fold does not join the final predictor
 
