@@ -120,5 +120,5 @@ def test_what_is_kept_of_the_time(place: Path) -> None:
     assert unknown["find_best"] == 400.0 and unknown["predict"] == 800.0
     record = Record(ASKED, limit.shares(ASKED, 2, taken=100.0))
     left = limit.left(record, 4000.0)
-    assert left == pytest.approx(10_000 - 4000 - 1.15 * sum(known.values()) - 100)
+    assert left == pytest.approx(10_000 - 4000 - 1.15 * sum(known.values()) - 100 - 3)
     assert Limit(request, plans, PACE, STEPS).left(Record(Wanted(("one",), ("0",)), None), 0.0) is None

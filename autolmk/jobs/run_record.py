@@ -88,13 +88,17 @@ class GivenUp:
     def describe(self, unit: str) -> str:
         """In words, of `unit` mm or px."""
         folds = f"fold{'s' * (len(self.folds) > 1)} {', '.join(self.folds)}"
-        surely = "" if self.surely is None else f", and surely {self.surely:+.0%}"
         said = (
             f"on {counted(self.cases, 'held-out case')} of {folds} it errs by {self.mre:.3g} {unit}, {self.best} by "
-            f"{self.best_mre:.3g}: {self.loss:+.0%}{surely} (lower end of the 95 % interval, cases paired; "
+            f"{self.best_mre:.3g}"
+        )
+        if self.for_time:
+            return f"the time does not suffice to train all that are left for long enough; {said}"
+        surely = "" if self.surely is None else f", and surely {self.surely:+.0%}"
+        return (
+            f"{said}: {self.loss:+.0%}{surely} (lower end of the 95 % interval, cases paired; "
             f"{self.tolerated:+.0%} would be tolerated)"
         )
-        return f"{said}; the time does not suffice to train all that are left for long enough" * self.for_time or said
 
 
 @dataclass(frozen=True)

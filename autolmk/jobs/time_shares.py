@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from autolmk.jobs.run_record import BEYOND, RESERVED, Shares
 
 SURVIVE = 0.5  # share of the configurations that the first fold's length expects to be left after it
-MARGIN = 0.15  # of what the steps after training are expected to take, and
-MARGIN_OF_ALL = 0.01  # of the run's time, that is kept beside
+MARGIN = 0.15  # of what the steps after training are expected to take, that is kept beside, and
+MARGIN_OF_ALL, MARGIN_SECONDS = 0.01, 3.0  # of the run's time, and s: to start and to end itself
 
 
 def waves(methods: int, folds: int, slots: int, *, compared: bool) -> int:
@@ -48,7 +48,7 @@ def length(left: float, n_waves: int, beyond: float) -> float:
 
 def with_margin(reserved: Mapping[str, float], max_seconds: float) -> float:
     """s to keep for steps that are expected to take so long."""
-    return (1 + MARGIN) * sum(reserved.values()) + MARGIN_OF_ALL * max_seconds
+    return (1 + MARGIN) * sum(reserved.values()) + MARGIN_OF_ALL * max_seconds + MARGIN_SECONDS
 
 
 def unmeasured(max_seconds: float) -> dict[str, float]:
