@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolmk import rules
+from autolmk import context_rules, rules
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB, MemoryEstimate
 from autolmk.networks.topology import SMALLEST, Topology, topology, with_output_stride
@@ -92,7 +92,7 @@ class Search:
         prior, why_prior = rules.shape_prior(fingerprint)
         windows, why_windows = windows_for(fingerprint, design, kind)
         schedule, why_schedule = schedule_for(fingerprint, self.preset, design, windows, batch, augmentation)
-        return Configuration(
+        made = Configuration(
             trainer=self.trainer,
             data_identifier=rules.data_identifier(design.spacing, normalization),
             spacing=design.spacing,
@@ -117,6 +117,8 @@ class Search:
             },
             **self.fields,
         )
+        sees = context_rules.seen_of_extent(fingerprint, made)[1]
+        return dataclasses.replace(made, why={**made.why, "architecture.receptive_field": sees})
 
     # -- the choice ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolmk import window_rules
+from autolmk import method_order, window_rules
 from autolmk.errors import AutolmkError
 from autolmk.memory import GIB, MemoryEstimate, training_bytes
 from autolmk.plans import Configuration, Plans, SliceGroup
@@ -103,7 +103,8 @@ def plan_dataset(
     spacing: Sequence[float] | None = None,
     leave_out: bool = False,
 ) -> Plans:
-    """Plans with the configurations of all `planners` (name -> planner). Pure.
+    """Plans with the configurations of all `planners` (name -> planner), those of which most is expected first (see
+    `method_order`; `why` has the reasons). Pure.
 
     preset None: XS on a CPU, M on CUDA. memory_target_gb None: the preset's. leave_out: planners that cannot plan this
     dataset are left out, all but the first; `why` says so. AutolmkError for an unknown preset or device, for a spacing
@@ -130,12 +131,14 @@ def plan_dataset(
                 remedy="plan with one of them at a time, under different -overwrite_plans_name",
             )
         configurations |= {name: _with_co_slice(c, groups) for name, c in planned.items()}
+    configurations, why_order = method_order.in_order(fingerprint, configurations)
     default = {"cpu": "the default without CUDA", "cuda": "the default with CUDA"}[device]
     why = {
         "preset": default if preset is None else "as demanded",
         "memory_target_gb": "the preset's" if memory_target_gb is None else "as demanded",
         "sometimes_absent": "landmarks that some case states to be absent",
         "co_slice_groups": why_groups,
+        **why_order,
         **unsuited,
     }
     return draft_plans(

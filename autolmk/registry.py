@@ -39,7 +39,7 @@ TRAINERS = {
     "local_cells": "autolmk.trainers.global_to_local:LocalTrainer",
 }
 PLANNERS = {
-    "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",  # the first is what autolmk_train trains by default
+    "heatmap": "autolmk.planners.heatmap:HeatmapPlanner",  # plans order them by what they expect
     "apga": "autolmk.planners.apga:ApgaPlanner",
     "coarse_to_fine": "autolmk.planners.coarse_to_fine:CoarseToFinePlanner",
     "global_to_local": "autolmk.planners.global_to_local:GlobalToLocalPlanner",

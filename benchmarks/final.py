@@ -50,7 +50,7 @@ def main() -> int:
     choice = ("-c", *arguments.configurations, "-f", *arguments.folds, "--seed", arguments.seed)
     taken = work / "seconds.json"
     before = json.loads(taken.read_text()) if taken.is_file() else []
-    seconds = command("run", "1", *choice, "--preset", "XS", "--max-time", max_time)
+    seconds = command("run", "1", *choice, "--preset", "XS", "--max-time", max_time, "--keep-all")
     taken.write_text(json.dumps([*before, seconds]) + "\n")
     results = work / "results" / folder.name
     images = folder / "imagesTs"

@@ -13,8 +13,9 @@ import pytest
 
 from autolmk import checkpoint, registry
 from autolmk.checkpoint import checkpoint_file
-from autolmk.cli.train import _apply, main, seconds_of
+from autolmk.cli.train import _apply, _plans, main, seconds_of
 from autolmk.errors import AutolmkError
+from autolmk.paths import folders
 from autolmk.plans import Plans
 from autolmk.serialization import read_json, to_json, write_json
 
@@ -248,6 +249,20 @@ def test_the_trainers_of_all_stages_travel_with_the_model(
     file.write_text(MINE + "# edited\n")
     assert run(folder, "1", "fine", "0", "--trust-code") == 2
     assert "source changed" in complaint(capsys)
+
+
+def test_the_default_is_a_whole_method(folder: Path) -> None:
+    """Not the stage that it builds on, though that stands before it; the first of several methods."""
+    file = folder / "preprocessed" / DATASET / "autolmkPlans.json"
+    plans = Plans.load(file)
+    (one,) = plans.configurations.values()
+    last = dataclasses.replace(
+        one, previous_stage="first", windows=dataclasses.replace(one.windows, kind="landmark"), why={}
+    )
+    configurations = {"first": one, "last": last, "other": one}
+    dataclasses.replace(plans, configurations=configurations, why={"order.1": "last: it is finer"}).save(file)
+    found = folders(*(folder / name for name in ("raw", "preprocessed", "results")))
+    assert _plans(found, DATASET, "autolmkPlans", None)[1] == "last"
 
 
 def test_times() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,35 +11,55 @@ from typing import Any
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.jobs.run_record import RESERVED, Record, Wanted, decided, load_record, save_record, share_out, stamp
+from autolmk.jobs.run_record import (
+    GivenUp,
+    Record,
+    Shares,
+    Wanted,
+    decided,
+    load_record,
+    save_record,
+    stamp,
+)
+from autolmk.jobs.time_shares import share_out
 
 FILE = Path("run.json")
 SIX = Wanted(("a", "b"), ("0", "1", "2"), max_seconds=6600.0)
 
 
+def shares(wanted: Wanted, slots: int) -> Shares:
+    assert wanted.max_seconds is not None
+    methods, folds = len(wanted.configurations), len(wanted.folds)
+    return share_out(wanted.max_seconds, {"predict": 600.0}, methods=methods, folds=folds, slots=slots)
+
+
 def decide(earlier: Record | None, wanted: Wanted, slots: int = 2, *, begun: bool = True) -> Record:
-    return decided(earlier, wanted, lambda: slots, begun=begun, file=FILE)
+    return decided(earlier, wanted, lambda: shares(wanted, slots), begun=begun, file=FILE)
 
 
-@pytest.mark.parametrize(
-    ("trainings", "slots", "waves", "seconds"),
-    [(6, 2, 3, 1760), (5, 2, 3, 1760), (6, 4, 2, 2640), (1, 8, 1, 5280), (6, 1, 6, 880)],
-)
-def test_time_is_shared_by_waves(trainings: int, slots: int, waves: int, seconds: float) -> None:
-    shares = share_out(6600.0, trainings, slots)
-    assert (shares.waves, shares.training) == (waves, seconds)
-    assert sum(shares.reserved.values()) == pytest.approx(0.2 * 6600) and set(shares.reserved) == set(RESERVED)
-    assert shares.waves * shares.training + sum(shares.reserved.values()) <= 6600
-
-
-def test_a_rerun_keeps_the_shares_whatever_the_machine_allows_now(tmp_path: Path) -> None:
-    first = decide(None, SIX, slots=2, begun=False)
+def test_a_rerun_keeps_what_was_decided_whatever_the_machine_allows_now(tmp_path: Path) -> None:
+    lost = GivenUp(("0",), 7, 2.0, "a", 1.0, 1.0, 0.5, 0.1)
+    first = dataclasses.replace(
+        decide(None, SIX, slots=2, begun=False), lengths={"0": 900.0, "1": 800.0}, given_up={"b": lost}, judged=("0",)
+    )
     save_record(tmp_path / "run.json", "autolmkPlans", first)
     save_record(tmp_path / "run.json", "others", Record(Wanted(("c",), ("all",)), None))
     read = load_record(tmp_path / "run.json", "autolmkPlans")
     assert read == first and load_record(tmp_path / "run.json", "unknown") is None
-    assert decide(read, SIX, slots=1).shares == first.shares
+    assert decide(read, SIX, slots=1) == first
+    assert decide(read, SIX, slots=1).kept().trainings() == [("a", "0"), ("a", "1"), ("a", "2")]
+    assert decide(read, SIX, slots=1, begun=False).given_up == {}, "nothing is trained: all is decided anew"
     assert load_record(tmp_path / "missing.json", "autolmkPlans") is None
+
+
+def test_a_record_of_an_earlier_version_keeps_its_one_length(tmp_path: Path) -> None:
+    """Its trainings were all begun with 1760 s."""
+    old = {"slots": 2, "waves": 3, "training": 1760.0, "reserved": {"prepare": 396.0}}
+    wanted = {"configurations": ["a", "b"], "folds": ["0", "1", "2"], "max_seconds": 6600.0}
+    text = {"version": 1, "runs": {"p": {"wanted": wanted, "shares": old, "expected": {}, "done": {}, "begun": {}}}}
+    (tmp_path / "run.json").write_text(json.dumps(text))
+    read = load_record(tmp_path / "run.json", "p")
+    assert decide(read, SIX).lengths == {"0": 1760.0, "1": 1760.0, "2": 1760.0}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +85,7 @@ def test_more_folds_may_come_where_no_time_is_shared() -> None:
     first = decide(None, Wanted(("a",), ("0",)), begun=False)
     more = Wanted(("a", "b"), ("0", "1"))
     assert decide(first, more).wanted == more
-    assert more.trainings() == [("a", "0"), ("a", "1"), ("b", "0"), ("b", "1")]
+    assert more.trainings() == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")]
 
 
 def test_a_stamp_tells_of_every_change(tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from autolmk.cli import overview, run_hours
+from autolmk.cli import later_hours, overview, run_hours
 from autolmk.cli.common import OK, SOME_FAILED
+from autolmk.cli.time_limit import Limit
 from autolmk.errors import AutolmkError
 from autolmk.jobs.run_record import STEPS
 
 if TYPE_CHECKING:
     from autolmk.jobs.job import Job
-    from autolmk.jobs.run_record import Record
+    from autolmk.jobs.run_record import Record, Shares, Wanted
     from autolmk.jobs.workflow import Request, Step
     from autolmk.plans import Plans
 
@@ -59,37 +61,71 @@ def only_show(args: argparse.Namespace, request: Request, plans: Plans | None) -
     n = len(asked.trainings())
     slots = min(args.jobs or n, n) if args.print_jobs else run_hours.slots(args, plans, n)
     begun = plans is not None and anything_trained(request, plans)
+    pace = later_hours.Pace() if plans is None else later_hours.measured_pace(request, plans, asked)
+    to_prepare = before if plans is None or not before.done(earlier) else None
+    shares = partial(_shares, args, request, plans, asked, pace, slots, to_prepare is not None)
     try:
-        record = decided(earlier, asked, lambda: slots, begun=begun, file=request.record_file)
+        record = decided(earlier, asked, shares, begun=begun, file=request.record_file)
     except AutolmkError as error:
         if not args.dry_run:
             raise
         logger.warning("autolmk_run would refuse this: %s", error)
-        record = decided(None, asked, lambda: slots, begun=False, file=request.record_file)
+        record = decided(None, asked, shares, begun=False, file=request.record_file)
     if plans is not None:
         record = dataclasses.replace(record, expected=run_hours.expected(args, request, plans, record))
-    return _shown(args, request, plans, record, before if plans is None or not before.done(earlier) else None, slots)
+    return _shown(args, request, plans, record, to_prepare, slots, pace)
+
+
+def _shares(
+    args: argparse.Namespace,
+    request: Request,
+    plans: Plans | None,
+    asked: Wanted,
+    pace: later_hours.Pace,
+    slots: int,
+    unprepared: bool,
+) -> Shares:
+    """Of a new run with a limit. Jobs of a batch file know nothing of each other: there, nothing is given up."""
+    from autolmk.jobs.time_shares import share_out, unmeasured
+
+    assert asked.max_seconds is not None
+    if plans is None:
+        reserved = unmeasured(asked.max_seconds)
+        return share_out(
+            asked.max_seconds, reserved, methods=len(asked.configurations), folds=len(asked.folds), slots=slots
+        )
+    limit = Limit(request, plans, pace, STEPS[: STEPS.index(args.until) + 1])
+    taken = (pace.prepare or unmeasured(asked.max_seconds)["prepare"]) if unprepared else 0.0
+    return limit.shares(asked, slots, taken=taken, compared=not args.print_jobs)
 
 
 def _shown(
-    args: argparse.Namespace, request: Request, plans: Plans | None, record: Record, before: Step | None, slots: int
+    args: argparse.Namespace,
+    request: Request,
+    plans: Plans | None,
+    record: Record,
+    before: Step | None,
+    slots: int,
+    pace: later_hours.Pace,
 ) -> int:
     """before: preparation, None where it is done."""
     from autolmk.jobs.workflow import after_training, trainings
 
     last = STEPS.index(args.until)
     jobs = trainings(request, plans, record) if last else []
-    steps = after_training(request, plans, record.wanted)[: max(0, last - 1)]
+    steps = after_training(request, plans, record.kept())[: max(0, last - 1)]
     first = None if before is None else before.job
     left = [job for job in jobs if not job.done]
     rest = [step.job for step in steps if step.job is not None and not step.done(record)]
-    others = {} if plans is None else run_hours.seconds_of_others(request, plans, record)
+    others = {} if plans is None else later_hours.seconds_of_steps(request, plans, record, pace)
+    others |= {} if pace.prepare is None else {"prepare": pace.prepare}
     shown = overview.overview(request, record, jobs, steps, ready=before is None, slots=slots, others=others)
     if args.print_jobs:
         print(shown, file=sys.stderr)
         print(_batch_file(request, plans, first, left, rest), end="")
     else:
         print(shown)
+        print("" if plans is None else overview.order(plans, record.kept()), end="")
         print(f"\n{overview.commands([first, *left, *rest])}")
     return OK
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from autolmk.errors import counted
 from autolmk.jobs.job import Job
-from autolmk.jobs.run_record import RESERVED, STEPS, Record
+from autolmk.jobs.run_record import BEYOND, RESERVED, STEPS, Record, Wanted
 from autolmk.jobs.workflow import BEST, REPORT, Request, Step
+from autolmk.plans import Plans
 from autolmk.runlog import duration
 
 DOES = {
@@ -31,11 +32,10 @@ def outlook(request: Request) -> str:
 
 
 def _kept(request: Request, step: str, others: Mapping[str, float] | None = None) -> str:
-    if request.max_seconds is None:
-        about = (others or {}).get(step)
-        return "as planned" if step == "train" else "" if about is None else f"about {duration(about)}"
-    share = RESERVED.get(step, 1 - sum(RESERVED.values()))
-    return f"at most {duration(share * request.max_seconds)}"
+    about = (others or {}).get(step)
+    if about is None and request.max_seconds is not None:
+        about = RESERVED.get(step, 1 - sum(RESERVED.values())) * request.max_seconds
+    return "as planned" if step == "train" and about is None else "" if about is None else f"about {duration(about)}"
 
 
 def overview(
@@ -68,13 +68,13 @@ def _expected(request: Request, record: Record, jobs: Sequence[Job], slots: int)
         return ""
     if len(seconds) < len(left):
         return "\n  how long training takes cannot be measured on this machine; --max-time sets it"
+    if request.max_seconds is not None:
+        return f"\n  expected: {request.max_seconds / 3600:.2g} h in all, as --max-time says"
     hours = sum(seconds) / len(left) * -(-len(left) // slots) / 3600
     said = f"\n  expected: about {hours:.2g} h of training"
-    if request.max_seconds is not None:
-        return f"{said}, {request.max_seconds / 3600:.2g} h in all, as --max-time says"
     ways = ["--max-time such as 110m"]
-    if len(record.wanted.configurations) > 1:
-        ways.append(f"-c with fewer configurations than {len(record.wanted.configurations)}")
+    if len(record.kept().configurations) > 1:
+        ways.append(f"-c with fewer configurations than {len(record.kept().configurations)}")
     if len(record.wanted.folds) > 1:
         ways.append(f"-f with fewer folds than {len(record.wanted.folds)}")
     return f"{said} here, the longest step; shorter with {', '.join(ways)}, or a GPU"
@@ -82,19 +82,31 @@ def _expected(request: Request, record: Record, jobs: Sequence[Job], slots: int)
 
 def _training(request: Request, record: Record, jobs: Sequence[Job], slots: int) -> tuple[str, str]:
     """(what is trained, how long the rest takes)."""
-    asked, left = record.wanted, [job for job in jobs if not job.done]
+    asked, left = record.kept(), [job for job in jobs if not job.done]
     what = f"{', '.join(asked.configurations)}; fold {', '.join(asked.folds)}: {counted(len(jobs), 'training')}"
     if len(left) < len(jobs):
         what += f", {len(jobs) - len(left)} done"
+    what += "".join(f"; {name} is given up" for name in record.given_up)
     if not left:
         return what, "done"
     what += f", {min(slots, len(left))} at a time"
     seconds = [job.seconds for job in left if job.seconds is not None]
     if len(seconds) < len(left):
         return what, "as planned" if request.epochs is None else f"{request.epochs} epochs each"
-    waves = -(-len(left) // slots)
     each = " or ".join(dict.fromkeys(map(duration, seconds)))
-    return what, f"{each} each, {duration(sum(seconds) / len(left) * waves)} in all"
+    if record.shares is not None and not record.lengths:
+        return what, f"{each} each at first, {duration((record.shares.training + BEYOND) * record.shares.waves)} in all"
+    return what, f"{each} each, {duration(sum(seconds) / len(left) * -(-len(left) // slots))} in all"
+
+
+def order(plans: Plans, asked: Wanted) -> str:
+    """The methods that are trained, of which most is expected first, and why; nothing where the plans do not say."""
+    reasons = [why for key, why in plans.why.items() if key.startswith("order.")]
+    wanted = [why for why in reasons if why.partition(":")[0] in asked.configurations]
+    if len(wanted) < 2:
+        return ""
+    lines = [f"  {k}. {why}" for k, why in enumerate(wanted, start=1)]
+    return "\n".join(["\n  methods, of which most is expected first:", *lines, ""])
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> str:

@@ -144,6 +144,7 @@ def description(plans: Plans) -> str:
     ]
     if plans.unit == "px":
         lines.append("the images have no physical size: lengths and errors are in pixels")
+    lines += expected_order(plans)
     for name, c in plans.configurations.items():
         spacing, patch = " x ".join(f"{s:.4g}" for s in c.spacing), " x ".join(map(str, c.patch_size))
         features = ", ".join(map(str, c.architecture.features_per_stage))
@@ -154,12 +155,25 @@ def description(plans: Plans) -> str:
             f"{name}: trainer {c.trainer}",
             f"  spacing       {spacing} {plans.unit}: {c.why.get('spacing', '')}",
             f"  window        {patch} ({c.windows.kind}), batch {c.batch_size}: {c.why.get('patch_size', '')}",
-            f"  network       features {features}; output stride {stride}",
+            f"  network       features {features}; output stride {stride}{_sees(c)}",
             f"  heatmaps      {len(plans.landmarks)}, sigma {' x '.join(f'{s:.3g}' for s in c.sigma)} {plans.unit}",
             f"  augmentation  rotation {turned} degrees, scale {low:g} to {high:g}",
             f"  mirroring     {c.why.get('augmentation.mirror_axis', '')}",
         ]
     return "\n".join(lines)
+
+
+def _sees(configuration: Configuration) -> str:
+    said = configuration.why.get("architecture.receptive_field")
+    return "" if said is None else f"; {said}"
+
+
+def expected_order(plans: Plans) -> list[str]:
+    """Which method is expected to err least, and why, a line each; nothing where the plans do not say."""
+    found = [why for key, why in plans.why.items() if key.startswith("order.")]
+    if not found:
+        return []
+    return ["methods, of which most is expected first:", *(f"  {k}. {why}" for k, why in enumerate(found, start=1))]
 
 
 def expected_time(plans: Plans, configuration: Configuration) -> str:

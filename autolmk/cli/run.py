@@ -11,15 +11,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from autolmk.cli import overview, run_hours
+from autolmk.cli import later_hours, overview, run_hours
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.time_limit import Limit
 from autolmk.errors import AutolmkError
-from autolmk.jobs.run_record import STEPS
+from autolmk.jobs.run_record import STEPS, save_record
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.jobs.job import Job
-    from autolmk.jobs.run_record import Record
+    from autolmk.jobs.job import Job, Result
+    from autolmk.jobs.run_clock import RunClock
+    from autolmk.jobs.run_record import Record, Shares, Wanted
     from autolmk.jobs.workflow import Request, Step
     from autolmk.plans import Plans
 
@@ -48,6 +50,12 @@ def _parser() -> Parser:
     option(result, "--preset", help="size and length of training, as for planning")
     option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
     option(result, "--seed", type=int, help="of all trainings; default: 0")
+    option(
+        result,
+        "--keep-all",
+        action="store_true",
+        help="train every configuration to the end, also those that held-out errors show to be hopeless",
+    )
     option(result, "--jobs", type=int, metavar="N", help="at a time; default: one a GPU, or as cores and memory allow")
     option(result, "--scheduler", metavar="URL", help="tcp:// or tls://HOST:PORT of Dask, ray, or ray://HOST:PORT")
     option(result, "--until", choices=STEPS, default=STEPS[-1], help="the last step to do")
@@ -73,6 +81,8 @@ def _main(args: argparse.Namespace) -> int:
         from autolmk.cli.dry_run import only_show
 
         return only_show(args, request, plans)
+    from autolmk.jobs.run_clock import FILE_NAME as CLOCK
+    from autolmk.jobs.run_clock import RunClock
     from autolmk.locks import exclusive
     from autolmk.serialization import make_folder
 
@@ -83,8 +93,8 @@ def _main(args: argparse.Namespace) -> int:
     folder = request.record_file.parent
     make_folder(folder)
     signal.signal(signal.SIGTERM, _terminated)
-    with exclusive(folder):
-        return _Running(args, request).all(plans)
+    with exclusive(folder), RunClock(folder / CLOCK, request.plans_name) as clock:
+        return _Running(args, request, clock).all(plans)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -117,17 +127,18 @@ def _request(args: argparse.Namespace) -> Request:
         None if args.folds is None else tuple(args.folds),
         None if args.planner is None else tuple(map(absolute, args.planner)),
         args.preset, None if args.max_time is None else seconds_of(args.max_time), args.epochs, args.seed,
-        args.trust_code,
+        args.trust_code, args.keep_all,
     )  # fmt: skip
 
 
 class _Running:
     """One call of the command: the steps in order, with what is known of the run."""
 
-    def __init__(self, args: argparse.Namespace, request: Request) -> None:
-        self.args, self.request = args, request
+    def __init__(self, args: argparse.Namespace, request: Request, clock: RunClock) -> None:
+        self.args, self.request, self.clock = args, request, clock
         self.last = STEPS.index(args.until)
         self.some_failed = False
+        self.pace: later_hours.Pace | None = None
 
     def all(self, plans: Plans | None) -> int:
         """Every step up to the last one asked for; the exit code."""
@@ -158,30 +169,60 @@ class _Running:
         return made
 
     def _decide(self, plans: Plans, earlier: Record | None) -> Record:
-        """What is trained, and how time is shared out."""
+        """What is trained, and how time is shared out at first."""
         from autolmk.jobs.run_record import decided
         from autolmk.jobs.workflow import anything_trained, prepare, wanted
 
         asked, file = wanted(self.request, plans), self.request.record_file
-        n, begun = len(asked.trainings()), anything_trained(self.request, plans)
-        record = decided(earlier, asked, lambda: run_hours.slots(self.args, plans, n), begun=begun, file=file)
-        return self._kept(record, done={**record.done, "prepare": prepare(self.request, plans).stamp()})
+        begun = anything_trained(self.request, plans)
+        if not begun:
+            self.clock.restart()
+        record = decided(earlier, asked, lambda: self._shares(plans, asked), begun=begun, file=file)
+        given_up = {} if self.request.keep_all else record.given_up
+        done = {**record.done, "prepare": prepare(self.request, plans).stamp()}
+        return self._kept(record, done=done, given_up=given_up)
+
+    def _shares(self, plans: Plans, asked: Wanted) -> Shares:
+        self.pace = later_hours.measured_pace(self.request, plans, asked)
+        n = run_hours.slots(self.args, plans, len(asked.trainings()))
+        limit = Limit(self.request, plans, self.pace, STEPS[: self.last + 1])
+        return limit.shares(asked, n, taken=self.clock.seconds())
 
     def _train_and_choose(self, plans: Plans, record: Record) -> None:
         from autolmk.jobs.workflow import after_training, trainings
 
         jobs = trainings(self.request, plans, record)
         left = sum(not job.done for job in jobs)
+        if left < len(jobs):
+            logger.info("training: %d of %d done already", len(jobs) - left, len(jobs))
         if left:
+            self.pace = self.pace or later_hours.measured_pace(self.request, plans, record.kept())
             record = self._kept(record, expected=run_hours.expected(self.args, self.request, plans, record))
             jobs = trainings(self.request, plans, record)
-        steps = after_training(self.request, plans, record.wanted)[: self.last - 1]
         slots = run_hours.slots(self.args, plans, left) if left else 1
-        others = run_hours.seconds_of_others(self.request, plans, record) if left else {}
+        steps = after_training(self.request, plans, record.kept())[: self.last - 1]
+        others = {} if self.pace is None else later_hours.seconds_of_steps(self.request, plans, record, self.pace)
         print(overview.overview(self.request, record, jobs, steps, slots=slots, others=others), flush=True)
-        self._run(jobs, "training", run_hours.training_bytes(plans))
-        for step in steps:
+        if left:
+            print(overview.order(plans, record.kept()), end="", flush=True)
+            record = self._train(plans, record, slots)
+        for step in after_training(self.request, plans, record.kept())[: self.last - 1]:
             record = self._after(step, record)
+
+    def _train(self, plans: Plans, record: Record, slots: int) -> Record:
+        from autolmk.jobs.race import Means, Race
+
+        assert self.pace is not None
+        limit = Limit(self.request, plans, self.pace, STEPS[: self.last + 1])
+        size = run_hours.training_bytes(plans)
+        means = Means(
+            run=lambda jobs, n: self._run(jobs, "training", size, n),
+            slots=slots,
+            left=lambda record: limit.left(record, self.clock.seconds()),
+            keep=lambda record: save_record(self.request.record_file, self.request.plans_name, record),
+            say=lambda text: print(text, flush=True),
+        )
+        return Race(self.request, plans, record, means).all()
 
     def _after(self, step: Step, record: Record) -> Record:
         """A step after training, unless it is done or does not apply."""
@@ -199,8 +240,6 @@ class _Running:
         return self._kept(record, done={**record.done, step.name: stamp})
 
     def _kept(self, record: Record, **changes: Any) -> Record:
-        from autolmk.jobs.run_record import save_record
-
         changed = dataclasses.replace(record, **changes)
         save_record(self.request.record_file, self.request.plans_name, changed)
         return changed
@@ -210,19 +249,19 @@ class _Running:
         print(f"\n{step.name}: {overview.DOES[step.name]}", flush=True)
         self._run([dataclasses.replace(step.job, outputs=())], step.name)  # what is there is out of date
 
-    def _run(self, jobs: Sequence[Job], label: str, bytes_a_job: int = run_hours.TRAINING_BYTES) -> None:
+    def _run(
+        self, jobs: Sequence[Job], label: str, bytes_a_job: int = run_hours.TRAINING_BYTES, slots: int = 1
+    ) -> list[Result]:
+        """slots: jobs at a time, between which the cores are shared, also where there are fewer jobs."""
         from autolmk.jobs.dispatch import run_jobs
 
-        left = [job for job in jobs if not job.done]
-        if len(left) < len(jobs):
-            logger.info("%s: %d of %d done already", label, len(jobs) - len(left), len(jobs))
-        if left:
-            results = run_jobs(
-                left,
-                places=run_hours.places(self.args, len(left), bytes_a_job),
-                label=label,
-                folder=self.request.record_file.parent,
-                scheduler=self.args.scheduler,
-                echo=lambda text: print(text, end="", flush=True),
-            )
-            self.some_failed |= any(result.code == SOME_FAILED for result in results)
+        results = run_jobs(
+            jobs,
+            places=run_hours.places(self.args, max(slots, len(jobs)), bytes_a_job),
+            label=label,
+            folder=self.request.record_file.parent,
+            scheduler=self.args.scheduler,
+            echo=lambda text: print(text, end="", flush=True),
+        )
+        self.some_failed |= any(result.code == SOME_FAILED for result in results)
+        return results

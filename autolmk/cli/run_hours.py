@@ -5,23 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import time
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from autolmk.errors import AutolmkError
 
 if TYPE_CHECKING:
-    from autolmk.dataset import Case, Dataset
-    from autolmk.image import Image
     from autolmk.jobs.job import Place
     from autolmk.jobs.run_record import Record
     from autolmk.jobs.workflow import Request
-    from autolmk.plans import Configuration, Plans
+    from autolmk.plans import Plans
 
 TRAINING_BYTES = 2**30  # of a training on a CPU, beside what its plans say; 0.83 GB was measured, in 3D with preset XS
-LONG_LOOK = 10.0  # s: not worth a second one
 logger = logging.getLogger(__name__)
 
 
@@ -102,71 +97,6 @@ def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | 
             return None
         total += expected_seconds(configuration, pace)
     return total
-
-
-def seconds_of_others(request: Request, plans: Plans, record: Record) -> dict[str, float]:
-    """Step -> about how many seconds it takes here, of preparation and prediction, from one training case that is
-    prepared and looked at; without what cannot be measured now."""
-    from autolmk.dataset import Dataset
-    from autolmk.parallel import map_cases, processors
-
-    if record.shares is not None:
-        return {}
-    names = record.wanted.configurations
-    try:
-        dataset = Dataset.open(request.raw)
-        cases, tests = dataset.cases("Tr"), (request.raw / "imagesTs").is_dir() and dataset.cases("Ts")
-        case = cases[len(cases) // 2]
-        stages = {plans.configuration(name).data_identifier: name for name in plans.with_stages(names)}
-        each = [seconds_of_case(dataset, case, plans, name, looked_at=False)[0] for name in stages.values()]
-    except (AutolmkError, IndexError) as error:
-        logger.info("how long preparation takes is not known: %s", error)
-        return {}
-    found = {"prepare": sum(each) * len(cases) / min(len(cases), processors())}
-    if tests:
-        measured = map_cases(partial(seconds_of_case, dataset, case, plans), {name: name for name in names}, workers=1)
-        seconds = [value for _, value in measured if not isinstance(value, AutolmkError)]
-        if seconds:
-            found["predict"] = len(tests) * max(read + len(record.wanted.folds) * look for read, look in seconds)
-    return found
-
-
-def seconds_of_case(
-    dataset: Dataset, case: Case, plans: Plans, name: str, *, looked_at: bool = True
-) -> tuple[float, float]:
-    """To read and preprocess a case, and to look all over it with one network, all stages together."""
-    from autolmk.preprocessing import preprocess_image
-
-    read = look = 0.0
-    for stage in plans.chain(name) if looked_at else (name,):
-        configuration = plans.configuration(stage)
-        start = time.monotonic()
-        image, fill = preprocess_image(dataset.read_image(case), configuration)
-        read += time.monotonic() - start
-        if looked_at and configuration.previous_stage is None:
-            look += _seconds_of_look(image, fill, plans, configuration)
-    return read, look
-
-
-def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configuration: Configuration) -> float:
-    """Of a whole image with a network that has learnt nothing, on the device of the plans where it is there."""
-    import torch
-
-    from autolmk.prediction.inference import Member, evaluating, predict_image
-    from autolmk.registry import trainer_class
-    from autolmk.trainer import build
-
-    device = plans.device if plans.device != "cuda" or torch.cuda.is_available() else "cpu"
-    trainer = trainer_class(configuration.trainer)(plans, configuration)
-    network, codec = build(trainer)
-    member = Member(trainer.prediction_network(network).to(device), codec)
-    times: list[float] = []
-    while not times or (len(times) < 2 and times[0] < LONG_LOOK):  # the first one sets up much
-        start = time.monotonic()
-        with evaluating([member]), torch.inference_mode():
-            predict_image(image, fill, [member], plans, configuration, [], device=device)
-        times.append(time.monotonic() - start)
-    return min(times)
 
 
 def devices(given: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
 from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _parser() -> Parser:
     )
     result.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
     result.add_argument("where", nargs="+", metavar="[CONFIGURATION] FOLD", help="fold: 0, 1, ... or all")
-    option(result, "-c", "--configuration", metavar="NAME", help="of the plans; default: their first")
+    option(result, "-c", "--configuration", metavar="NAME", help="of the plans; default: their first method")
     option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
     option(result, "-tr", metavar="TRAINER", help="instead of the plan's: a name, file.py:Class or module:Class")
     option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
@@ -182,13 +182,15 @@ def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
 
 
 def _plans(folders: Folders, dataset: str, plans_name: str, configuration: str | None) -> tuple[Plans, str]:
+    from autolmk.method_order import methods
     from autolmk.plans import Plans
 
     plans = Plans.load(plans_file(folders, dataset, plans_name))
     if configuration is None:
-        configuration = next(iter(plans.configurations))
-        if len(plans.configurations) > 1:
-            logger.info("training configuration %s of %s", configuration, ", ".join(plans.configurations))
+        configuration, *others = methods(plans.configurations) or ("",)
+        if others:
+            why = plans.why.get("order.1", "the first of these plans")
+            logger.info("training %s (%s), not %s", configuration, why.removeprefix(f"{configuration}: "), some(others))
     plans.configuration(configuration)
     return plans, configuration
 

@@ -1,7 +1,7 @@
-"""What an autolmk_run decided: arguments, how time is shared out, what is done.
+"""What an autolmk_run decided: arguments, how time is shared out, what was given up, what is done.
 
-It stands in results/DATASET/run/run.json and lets the same command go on with the same shares, however often it is
-broken off.
+It stands in results/DATASET/run/run.json and lets the same command go on as it was decided, however often it is broken
+off.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.serialization import from_json, read_json, to_json, write_json
 
 FILE_NAME = "run.json"
 VERSION = 1
 STEPS = ("prepare", "train", "find_best", "predict", "evaluate", "report")
-RESERVED = {"prepare": 0.06, "find_best": 0.04, "predict": 0.08, "evaluate": 0.01, "report": 0.01}
+RESERVED = {"prepare": 0.06, "find_best": 0.04, "predict": 0.08, "evaluate": 0.01, "report": 0.01}  # where unmeasured
+BEYOND = 10.0  # s that a training is expected to take beyond its length, until it was measured
 REMEDY = "restore it, or remove it: trained folds are kept, and the time is shared out anew"
 
 
@@ -36,8 +37,8 @@ class Wanted:
     preset: str | None = None
 
     def trainings(self) -> list[tuple[str, str]]:
-        """(configuration, fold), all folds of a configuration before the next one."""
-        return [(configuration, fold) for configuration in self.configurations for fold in self.folds]
+        """(configuration, fold), a fold of all configurations before the next fold, so that they can be compared."""
+        return [(configuration, fold) for fold in self.folds for configuration in self.configurations]
 
     def conflicts(self, earlier: Wanted) -> list[str]:
         """In words, what differs from an earlier run so that its trainings and new ones would not belong together.
@@ -63,9 +64,48 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
+class GivenUp:
+    """Of a configuration that is not worth more training: the folds and the number of held-out cases that it was judged
+    by, its mean error on them and that of the best one; its relative loss, the lower end of that where there are cases
+    enough, and how much was tolerated, see `giving_up`. for_time: it may be as good, but the time does not suffice to
+    train all that are left for long enough, see `narrowing`."""
+
+    folds: tuple[str, ...]
+    cases: int
+    mre: float
+    best: str
+    best_mre: float
+    loss: float
+    surely: float | None
+    tolerated: float
+    for_time: bool = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it surely errs more than is tolerated."""
+        return self.surely is not None and self.surely > self.tolerated
+
+    def describe(self, unit: str) -> str:
+        """In words, of `unit` mm or px."""
+        folds = f"fold{'s' * (len(self.folds) > 1)} {', '.join(self.folds)}"
+        said = (
+            f"on {counted(self.cases, 'held-out case')} of {folds} it errs by {self.mre:.3g} {unit}, {self.best} by "
+            f"{self.best_mre:.3g}"
+        )
+        if self.for_time:
+            return f"the time does not suffice to train all that are left for long enough; {said}"
+        surely = "" if self.surely is None else f", and surely {self.surely:+.0%}"
+        return (
+            f"{said}: {self.loss:+.0%}{surely} (lower end of the 95 % interval, cases paired; "
+            f"{self.tolerated:+.0%} would be tolerated)"
+        )
+
+
+@dataclass(frozen=True)
 class Shares:
-    """Of the wall time of a run, s. slots: jobs at a time. waves: of trainings. training: each of them. reserved: by
-    step, for all that is no training."""
+    """Of the wall time of a run, s, as it was to be shared out at first. slots: jobs at a time. waves: of trainings.
+    training: each of them, as long as `Record.lengths` says nothing else. reserved: by step, for all that is no
+    training."""
 
     slots: int
     waves: int
@@ -76,22 +116,31 @@ class Shares:
 @dataclass(frozen=True)
 class Record:
     """Of one run with plans of one name. done: step -> digest of what it was made from. begun: the same, of a step that
-    may have been broken off. expected: configuration -> seconds of a training, where it had to be measured."""
+    may have been broken off. expected: configuration -> seconds of a training, where it had to be measured.
+
+    lengths: fold -> seconds of each training of it, decided when the first one began. given_up: configuration -> why
+    its other folds are not trained. judged: folds after which configurations were compared. left_out: folds for which
+    no time was left. beyond: configuration -> seconds that a training takes beyond its length, to start and to end.
+    """
 
     wanted: Wanted
     shares: Shares | None
     expected: dict[str, float | None] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
+    lengths: dict[str, float] = field(default_factory=dict)
+    given_up: dict[str, GivenUp] = field(default_factory=dict)
+    judged: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    beyond: dict[str, float] = field(default_factory=dict)
 
-
-def share_out(seconds: float, trainings: int, slots: int) -> Shares:
-    """A fifth of the time is kept for what is no training (RESERVED), the rest is shared by the waves of trainings: 6
-    trainings on 2 slots take 3 waves, and so does each third of the rest."""
-    waves = -(-trainings // max(1, slots))
-    reserved = {step: share * seconds for step, share in RESERVED.items()}
-    training = (seconds - sum(reserved.values())) / max(1, waves)
-    return Shares(slots, waves, float(max(1, int(training))), reserved)
+    def kept(self) -> Wanted:
+        """What is still wanted: without configurations that were given up, and folds for which no time was left."""
+        return replace(
+            self.wanted,
+            configurations=tuple(name for name in self.wanted.configurations if name not in self.given_up),
+            folds=tuple(fold for fold in self.wanted.folds if fold not in self.left_out),
+        )
 
 
 def load_record(file: Path, plans_name: str) -> Record | None:
@@ -104,17 +153,14 @@ def save_record(file: Path, plans_name: str, record: Record) -> None:
     write_json(file, {"version": VERSION, "runs": {**_records(file), plans_name: record}})
 
 
-def decided(earlier: Record | None, wanted: Wanted, slots: Callable[[], int], *, begun: bool, file: Path) -> Record:
+def decided(earlier: Record | None, wanted: Wanted, shares: Callable[[], Shares], *, begun: bool, file: Path) -> Record:
     """The record to go on with: the earlier one, or a new one where nothing was trained yet.
 
-    slots: tells how many trainings run at a time, by which time is shared out. begun: whether any training was.
-    AutolmkError where it was, with arguments that do not suit those given now.
+    shares: shares out the time of a new run that has a limit. begun: whether any training was. AutolmkError where it
+    was, with arguments that do not suit those given now. Trainings that an earlier version began keep its one length.
     """
-    if earlier is None or (not begun and wanted != earlier.wanted):
-        shares = None
-        if wanted.max_seconds is not None:
-            shares = share_out(wanted.max_seconds, len(wanted.trainings()), slots())
-        return Record(wanted, shares)
+    if earlier is None or not begun:
+        return Record(wanted, None if wanted.max_seconds is None else shares())
     differing = wanted.conflicts(earlier.wanted)
     if differing:
         raise AutolmkError(
@@ -125,6 +171,8 @@ def decided(earlier: Record | None, wanted: Wanted, slots: Callable[[], int], *,
             remedy="give the arguments as at first; or plan under another name (-p NAME) to begin another run; or "
             "remove the folders of what was trained",
         )
+    if begun and earlier.shares is not None and not earlier.lengths:
+        earlier = replace(earlier, lengths=dict.fromkeys(wanted.folds, earlier.shares.training))
     return replace(earlier, wanted=wanted)
 
 

@@ -12,6 +12,7 @@ from autolmk import splits
 from autolmk.errors import AutolmkError
 from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
+from autolmk.method_order import methods, repeated
 from autolmk.paths import Folders, model_folder
 from autolmk.plans import Plans
 from autolmk.registry import has_checkpoints, is_foreign, label, require_asked
@@ -30,7 +31,7 @@ RAW = ("dataset.json", "imagesTr", "landmarksTr", "labelsTr")
 @dataclass(frozen=True)
 class Request:
     """What the user asks for, None where it is left to autolmk. dataset: its full name. max_seconds: wall time of the
-    whole run. trust_code: trainers outside autolmk that the plans name may run."""
+    whole run. trust_code: trainers outside autolmk that the plans name may run. keep_all: none is given up."""
 
     dataset: str
     folders: Folders
@@ -45,6 +46,7 @@ class Request:
     epochs: int | None = None
     seed: int | None = None
     trust_code: bool = False
+    keep_all: bool = False
 
     @property
     def raw(self) -> Path:
@@ -164,13 +166,14 @@ def with_trust(request: Request, plans: Plans) -> Request:
 
 
 def chosen_configurations(plans: Plans, given: Sequence[str] | None) -> tuple[str, ...]:
-    """By default every method: the configurations that no other one builds on."""
+    """By default every method, in the order of the plans: the configurations that no other one builds on, without those
+    that repeat another one (older plans: with them)."""
     if given is not None:
         for name in given:
             plans.configuration(name)
         return tuple(dict.fromkeys(given))
-    earlier = {configuration.previous_stage for configuration in plans.configurations.values()}
-    return tuple(name for name in plans.configurations if name not in earlier)
+    again = repeated(plans.configurations) if "order.1" in plans.why else {}
+    return tuple(name for name in methods(plans.configurations) if name not in again)
 
 
 def wanted(request: Request, plans: Plans, *, keep: bool = True) -> Wanted:
@@ -273,24 +276,37 @@ def anything_trained(request: Request, plans: Plans) -> bool:
 
 
 def trainings(request: Request, plans: Plans | None, record: Record) -> list[Job]:
-    """One a configuration and fold. plans: None before planning, when nothing is trained."""
+    """One a configuration and fold, without those that were given up. plans: None before planning, when nothing is
+    trained."""
+    return [training(request, plans, record, *each) for each in record.kept().trainings()]
+
+
+def training(request: Request, plans: Plans | None, record: Record, configuration: str, fold: str) -> Job:
+    """Of one configuration and fold, as long as is decided, or else as was to be expected."""
+    folder = None if plans is None else fold_folder(request, plans, configuration, fold)
+    seconds = record.expected.get(configuration)
     length: list[str] = []
     if record.shares is not None:
-        length += ["--max-time", f"{record.shares.training:.0f}s"]
+        seconds = record.lengths.get(fold, record.shares.training)
+        length += ["--max-time", f"{seconds:.0f}s"]
     for name, value in (("--epochs", request.epochs), ("--seed", request.seed)):
         length += [] if value is None else [name, str(value)]
     length += ["--trust-code"] if request.trust_code else []
-    jobs = []
-    for configuration, fold in record.wanted.trainings():
-        folder = None if plans is None else fold_folder(request, plans, configuration, fold)
-        seconds = record.expected.get(configuration) if record.shares is None else record.shares.training
-        job = request.job(
-            f"{configuration} fold {fold}", "train", request.dataset, configuration, fold, "-p", request.plans_name,
-            *length, takes=("device", "threads"), folder=folder, seconds=seconds,
-            outputs=() if folder is None else (folder / FINISHED,),
-        )  # fmt: skip
-        jobs.append(job)
-    return jobs
+    return request.job(
+        f"{configuration} fold {fold}", "train", request.dataset, configuration, fold, "-p", request.plans_name,
+        *length, takes=("device", "threads"), folder=folder, seconds=seconds,
+        outputs=() if folder is None else (folder / FINISHED,),
+    )  # fmt: skip
+
+
+def finished_folds(request: Request, plans: Plans, record: Record) -> list[str]:
+    """Those that every configuration which is left was trained on."""
+    kept = record.kept()
+    return [
+        fold
+        for fold in kept.folds
+        if all(training(request, plans, record, name, fold).done for name in kept.configurations)
+    ]
 
 
 def planned_seconds(plans: Plans, configuration: str) -> float | None:

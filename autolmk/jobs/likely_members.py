@@ -1,0 +1,31 @@
+"""Which configurations the final predictor will unite, as far as the folds trained so far tell: prediction takes as
+long as all of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from autolmk.crossval import CrossValidation, common_cases
+from autolmk.evaluation.comparison import Candidate, compare, simplest
+from autolmk.recipe.ensembling import choose_combination
+from autolmk.recipe.model_selection import MOST_MEMBERS, case_errors
+
+
+def likely_members(models: Mapping[str, CrossValidation], stages: Mapping[str, int]) -> tuple[str, ...] | None:
+    """Of configuration -> held-out cases of the same folds, by the rule of `recipe.model_selection`. stages: of each.
+    None before two folds, without which no ensemble can be judged."""
+    cases = common_cases(models)
+    held_out = {name: model.restricted(cases) for name, model in models.items()}
+    if len(next(iter(held_out.values())).folds) < 2:
+        return None
+    candidates = {name: _candidate((name,), model, stages) for name, model in held_out.items()}
+    for n in range(2, min(MOST_MEMBERS, len(models)) + 1):
+        for names in itertools.combinations(held_out, n):
+            _, together, _ = choose_combination({name: held_out[name] for name in names}, seed=0)
+            candidates[together.name] = _candidate(names, together, stages)
+    return candidates[simplest(candidates, compare(candidates, seed=0))[0]].members
+
+
+def _candidate(members: tuple[str, ...], found: CrossValidation, stages: Mapping[str, int]) -> Candidate:
+    return Candidate(members, sum(stages[name] for name in members), 0, case_errors(found))
