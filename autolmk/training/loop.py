@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose for a run, see `fit`."""
+    """What a user may choose for a run, see `fit`. share: of the length that is chosen or planned."""
 
     device: str
     seed: int | None
@@ -56,6 +56,7 @@ class Settings:
     pretrained: Path | None
     compile: bool
     loggers: Callable[[Path], Sequence[Logger]] | None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Work:
-    """What fit works on. earlier: for a later stage."""
+    """What fit works on. earlier: for a later stage. refit_of: folder of a finished run on a part of these cases."""
 
     trainer: Trainer
     store: Store
@@ -78,6 +79,7 @@ class Work:
     folder: Path
     settings: Settings
     earlier: Earlier | None = None
+    refit_of: Path | None = None
 
 
 class Loop:
@@ -320,6 +322,8 @@ class Loop:
             self.measured, validation = choose_drawing(self.measured, validation, plans, configuration)
             self.measured, validation = calibrate(self.measured, validation, plans)
             write_results(work.folder / "validation", validation, plans, configuration)
+        elif work.refit_of is not None:
+            self.measured = self.measured.held_out_as(Measured.load(work.refit_of))
         else:
             self.measured = dataclasses.replace(self.measured, errors=adopted(work.folder, run.digest))
         self.measured.save(work.folder)
