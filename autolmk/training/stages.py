@@ -40,7 +40,7 @@ from autolmk.training.loop import Earlier
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
 MOST_LOST = 0.25  # of the training cases: where more are held out, the stage goes on with all of them after that
-MEASURING_SHARE = 0.4  # of such a stage's length, that it is trained for until it is measured
+MEASURING_SHARE = 0.5  # of such a stage's length, that it is trained for until it is measured
 logger = logging.getLogger(__name__)
 
 
