@@ -26,6 +26,7 @@ ROTATION_MARGIN, ROTATION_FLOOR = 1.25, 10.0  # factor; degrees
 FEWEST_POSES, UNKNOWN_ROTATION = 3, 30.0  # cases; degrees
 SCALE_MARGIN, SCALE_FLOOR = 0.05, 0.10
 FEW_CASES, MOST_WIDER = 20, 2.0  # cases, below which augmentation is wider than they show; times, at most
+STRETCH, MOST_STRETCH = 0.2, 0.1  # of what ranges are wider by; at most
 COVERED = 0.95  # share of the cases that the fingerprint's ranges of poses hold
 SIGMA_INPUT, SIGMA_OUTPUT = 1.5, 1.0  # typical width: the larger of so many input voxels and so many output voxels
 SIGMA_LEAST = 0.75  # output voxels: the least that decoding inverts
@@ -137,12 +138,14 @@ def augmentation(
     translation, why_translation = translation_range(fingerprint, spacing, window, wider)
     mirror_axis, why_mirror = mirror_axis_of(fingerprint, rotation)
     intensity, why_intensity = intensity_strength(fingerprint)
-    return Augmentation(rotation, scale, translation, mirror_axis, intensity), {
+    stretch, why_stretch = stretch_range(fingerprint)
+    return Augmentation(rotation, scale, translation, mirror_axis, intensity, stretch), {
         "augmentation.rotation": why_rotation + why_wider * (fingerprint.pose.n_cases >= FEWEST_POSES),
         "augmentation.scale": why_scale + why_wider,
         "augmentation.translation": why_translation + why_wider,
         "augmentation.mirror_axis": why_mirror,
         "augmentation.intensity": why_intensity,
+        "augmentation.stretch": why_stretch,
     }
 
 
@@ -158,6 +161,16 @@ def widening(n_cases: int) -> Because[float]:
     t, normal = (float(stdtrit(freedom, upper)) for freedom in (n - 1, math.inf))
     wider = round(min(MOST_WIDER, t * math.sqrt(1 + 1 / n) / normal), 3)
     return wider, f"; what was seen counts {wider:.2f} times, as {n_cases} cases tell it poorly (a t quantile)"
+
+
+def stretch_range(fingerprint: Fingerprint) -> Because[float]:
+    """How much longer or shorter each axis of a window shows the anatomy, by itself: a fifth of what ranges of poses
+    are wider by for few cases, see `widening`, at most 0.1; so 0 from 20 cases on, which show how shapes differ."""
+    cases = fingerprint.n_cases
+    if cases >= FEW_CASES:
+        return 0.0, f"{cases} cases show how shapes differ"
+    stretch = round(min(MOST_STRETCH, STRETCH * (widening(cases)[0] - 1)), 3)
+    return stretch, f"{cases} cases show few shapes: the fewer, the more, at most {MOST_STRETCH:g}"
 
 
 def rotation_range(fingerprint: Fingerprint, wider: float = 1.0) -> Because[tuple[float, ...]]:

@@ -112,6 +112,7 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "augmentation.translation": (None, posed(translation=(9.0, 9.0, 12.0))),
     "augmentation.mirror_axis": (None, symmetric()),
     "augmentation.intensity": (None, CT),
+    "augmentation.stretch": (None, dataclasses.replace(BASE, n_cases=5)),
     "schedule.epochs": (None, {"preset": "S", "device": "cuda"}),
     "schedule.iterations_per_epoch": (None, dataclasses.replace(BASE, n_cases=400)),
     "schedule.max_seconds": (None, {"preset": "S", "device": "cuda"}),
@@ -342,6 +343,11 @@ def test_augmentation_is_as_much_wider_where_cases_are_few_as_a_t_quantile_says(
         why = why_few[f"augmentation.{key}"]
         assert why.startswith(why_many[f"augmentation.{key}"]) and "1.55 times, as 5 cases" in why
     assert [rules.widening(n)[0] for n in (2, 3, 4, 10, 19, 20)] == [2.0, 2.0, 1.815, 1.211, 1.1, 1.0]
+
+
+def test_shapes_are_stretched_where_cases_are_few() -> None:
+    found = [rules.stretch_range(dataclasses.replace(BASE, n_cases=n))[0] for n in (2, 5, 10, 19, 20, 400)]
+    assert found == [0.1, 0.1, 0.042, 0.02, 0.0, 0.0]
 
 
 def test_windows_of_few_cases_cover_what_they_show() -> None:
