@@ -128,6 +128,26 @@ def test_a_first_stage_of_few_cases_goes_on_with_all_of_them(store: Store, train
     assert placement is not None and placement.spread == errors[earlier / MEASURING] != errors[earlier]
 
 
+def test_each_stage_of_a_longer_chain_ends_with_all_cases(store: Store, tmp_path: Path) -> None:
+    """Of three stages, the first is trained for each part of the second, which is measured on what neither has seen."""
+    plans = staged_plans()
+    last = dataclasses.replace(plans.configuration("fine"), previous_stage="fine")
+    plans = dataclasses.replace(plans, configurations={**plans.configurations, "finer": last})
+    stages = [
+        StageWork(name, kind(plans, plans.configuration(name)), store)
+        for name, kind in (("heatmap", HeatmapTrainer), ("fine", FineTrainer), ("finer", FineTrainer))
+    ]
+    subjects = {case: case for case in TRAIN}
+    assert train_stages(stages, TRAIN, VAL, tmp_path, subjects=subjects, device="cpu")
+    inner, held_out = hold_out(TRAIN, subjects)
+    ends = {"": TRAIN, "fine": TRAIN, "fine/heatmap": TRAIN}
+    parts = {f"fine/{MEASURING}": inner, f"fine/{MEASURING}/heatmap": inner}
+    for place, cases in (ends | parts).items():
+        assert read_json(tmp_path / place / "config.json", remedy="")["train_cases"] == cases, place
+    for file in (tmp_path / "fine" / MEASURING).rglob("config.json"):
+        assert not set(read_json(file, remedy="")["train_cases"]) & set(held_out)
+
+
 @pytest.mark.parametrize(
     ("sizes", "refitted"),
     [([1] * n, n < 16) for n in (2, 4, 5, 10, 12, 15, 16, 20, 40)] + [([10] * 3, True), ([3] * 20, False)],
