@@ -103,8 +103,8 @@ def carry_out(run: Run, arguments: argparse.Namespace, work: Path) -> None:
     given: list[str] = []
     if run.weights is not None:
         source = Run(run.weights, ALL, run.method, run.seed)
-        given = ["-pretrained_weights", str(train(source, arguments, work, []) / "checkpoint_final.safetensors")]
-    fold = train(run, arguments, work, given)
+        given = ["-pretrained_weights", str(train(source, arguments, work, []))]
+    fold = train(run, arguments, work, given).parent
     plans, folder = f"{run.label}Plans", run.folder(work)
     found = {"run": run.__dict__, "budget": arguments.max_time}
     staged = json.loads((fold / "config.json").read_text())["configuration"]["previous_stage"]
@@ -122,12 +122,12 @@ def carry_out(run: Run, arguments: argparse.Namespace, work: Path) -> None:
 
 
 def train(run: Run, arguments: argparse.Namespace, work: Path, given: Sequence[str]) -> Path:
-    """Plan and train; the fold's folder. What is finished is not repeated."""
+    """Plan and train; the fold's checkpoint. What is finished is not repeated."""
     folder, plans = run.folder(work), f"{run.label}Plans"
     raw = raw_folder(run, arguments, folder)
     set_folders(folder, "results")
-    fold = folder / "results" / raw.name / f"{run.method}__{plans}__{run.method}" / "fold_all"
-    if not (fold / "checkpoint_final.safetensors").is_file():
+    trained = f"results/{raw.name}/*__{plans}__{run.method}/fold_all/checkpoint_final.safetensors"
+    if not list(folder.glob(trained)):
         command(
             "plan_and_preprocess", "-d", "1", "--preset", "XS", "-pl", run.method, "-overwrite_plans_name", plans,
         )  # fmt: skip
@@ -136,7 +136,8 @@ def train(run: Run, arguments: argparse.Namespace, work: Path, given: Sequence[s
             "train", "1", run.method, "all", "-p", plans, "--max-time", arguments.max_time, "--seed", run.seed,
             *threads, *given,
         )  # fmt: skip
-    return fold
+    (checkpoint,) = folder.glob(trained)
+    return checkpoint
 
 
 def raw_folder(run: Run, arguments: argparse.Namespace, folder: Path) -> Path:
