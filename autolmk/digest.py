@@ -24,6 +24,7 @@ LATER = {
     "drawn": "measured",
     "search": True,
     "rate": "polynomial",
+    "stretch": 0.0,
 }
 
 

@@ -107,6 +107,11 @@ class Measured:
         """Write measured.json atomically."""
         write_json(fold_folder / FILE_NAME, self)
 
+    def held_out_as(self, other: Measured) -> Measured:
+        """With all that held-out cases told a run on fewer cases: presence, decoding, the size of errors."""
+        taken = ("presence_slope", "presence_intercept", "presence_cases", "decoding", "errors")
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in taken})
+
     def with_presence(self, *, slope: float, intercept: float, cases: int) -> Measured:
         """With presence calibrated on `cases` held-out cases."""
         return dataclasses.replace(self, presence_slope=slope, presence_intercept=intercept, presence_cases=cases)

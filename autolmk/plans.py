@@ -170,6 +170,7 @@ class Augmentation:
     rotation: half range in degrees about each physical axis x, y, z (2D: one number); 180 is any angle.
     scale: (low, high) factors. translation: half range in mm an axis.
     mirror_axis: axis of canonical grids (0 = x) along which images may be mirrored, pairs swapped; None forbids it.
+    stretch: 0.1 lets the anatomy appear 1/1.1 to 1.1 times as long along each axis of a window, by itself.
     """
 
     rotation: tuple[float, ...]
@@ -177,12 +178,13 @@ class Augmentation:
     translation: tuple[float, ...]
     mirror_axis: int | None = None
     intensity: float = 1.0  # strength of the intensity augmentation, 0 switches it off
+    stretch: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two factors above 0, the lower one first, got {list(self.scale)}")
-        if not all(value >= 0 for value in (*self.rotation, *self.translation, self.intensity)):
-            raise ValueError("rotation, translation and intensity must be 0 or more")
+        if not all(value >= 0 for value in (*self.rotation, *self.translation, self.intensity, self.stretch)):
+            raise ValueError("rotation, translation, intensity and stretch must be 0 or more")
 
 
 @dataclass(frozen=True)

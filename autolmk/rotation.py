@@ -18,7 +18,8 @@ FREE_TURN = 150.0  # half range in degrees from which windows turn freely about 
 def draw_transform(
     rng: np.random.Generator, geometry: Geometry, augmentation: Augmentation, *, unturned: float = UNTURNED
 ) -> FloatArray:
-    """(P, P): a random rotation times the size of a window's voxels; `scale` is how large the anatomy appears.
+    """(P, P): a random rotation times the size of a window's voxels; `scale` is how large the anatomy appears, which
+    `stretch` changes along each axis of the window by itself.
 
     Single slices of a volume (D = 2, P = 3) turn within their plane. unturned: share that keeps the image's direction.
     """
@@ -30,7 +31,11 @@ def draw_transform(
         else:
             rotation = _turn_in_plane(geometry, np.radians(rng.uniform(-1, 1) * max(augmentation.rotation)))
     low, high = augmentation.scale
-    return np.asarray(rotation / np.exp(rng.uniform(np.log(low), np.log(high))))
+    transform = rotation / np.exp(rng.uniform(np.log(low), np.log(high)))
+    if augmentation.stretch > 0:
+        frame, most = geometry.frame(), np.log1p(augmentation.stretch)
+        transform = transform @ frame @ np.diag(np.exp(rng.uniform(-most, most, len(frame)))) @ frame.T
+    return np.asarray(transform)
 
 
 def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> FloatArray:

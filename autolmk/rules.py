@@ -25,6 +25,9 @@ TRAIN_ANY_ANGLE = 120.0  # degrees, margin included, from which every angle is t
 ROTATION_MARGIN, ROTATION_FLOOR = 1.25, 10.0  # factor; degrees
 FEWEST_POSES, UNKNOWN_ROTATION = 3, 30.0  # cases; degrees
 SCALE_MARGIN, SCALE_FLOOR = 0.05, 0.10
+FEW_CASES, MOST_WIDER = 20, 2.0  # cases, below which augmentation is wider than they show; times, at most
+STRETCH, MOST_STRETCH = 0.2, 0.1  # of what ranges are wider by; at most
+COVERED = 0.95  # share of the cases that the fingerprint's ranges of poses hold
 SIGMA_INPUT, SIGMA_OUTPUT = 1.5, 1.0  # typical width: the larger of so many input voxels and so many output voxels
 SIGMA_LEAST = 0.75  # output voxels: the least that decoding inverts
 SIGMA_APART = 0.75  # of the distance between nearest landmarks, at most
@@ -129,27 +132,54 @@ def augmentation(
     fingerprint: Fingerprint, spacing: Sequence[float], window: Sequence[float]
 ) -> tuple[Augmentation, dict[str, str]]:
     """Ranges from the measured pose spread. spacing (D,) mm; window: its sides (D,) mm."""
-    rotation, why_rotation = rotation_range(fingerprint)
-    scale, why_scale = scale_range(fingerprint)
-    translation, why_translation = translation_range(fingerprint, spacing, window)
+    wider, why_wider = widening(fingerprint.pose.n_cases)
+    rotation, why_rotation = rotation_range(fingerprint, wider)
+    scale, why_scale = scale_range(fingerprint, wider)
+    translation, why_translation = translation_range(fingerprint, spacing, window, wider)
     mirror_axis, why_mirror = mirror_axis_of(fingerprint, rotation)
     intensity, why_intensity = intensity_strength(fingerprint)
-    return Augmentation(rotation, scale, translation, mirror_axis, intensity), {
-        "augmentation.rotation": why_rotation,
-        "augmentation.scale": why_scale,
-        "augmentation.translation": why_translation,
+    stretch, why_stretch = stretch_range(fingerprint)
+    return Augmentation(rotation, scale, translation, mirror_axis, intensity, stretch), {
+        "augmentation.rotation": why_rotation + why_wider * (fingerprint.pose.n_cases >= FEWEST_POSES),
+        "augmentation.scale": why_scale + why_wider,
+        "augmentation.translation": why_translation + why_wider,
         "augmentation.mirror_axis": why_mirror,
         "augmentation.intensity": why_intensity,
+        "augmentation.stretch": why_stretch,
     }
 
 
-def rotation_range(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
+def widening(n_cases: int) -> Because[float]:
+    """How many times as wide as what 95 % of n cases show a range must be to hold a new case as surely: of a normal
+    spread, the half width of the prediction interval, t_(n-1) sqrt(1 + 1/n), over that of many cases (Hahn and Meeker,
+    Statistical Intervals, 1991); at most 2, and 1 from 20 cases on."""
+    if n_cases >= FEW_CASES:
+        return 1.0, ""
+    from scipy.special import stdtrit
+
+    n, upper = max(2, n_cases), (1 + COVERED) / 2
+    t, normal = (float(stdtrit(freedom, upper)) for freedom in (n - 1, math.inf))
+    wider = round(min(MOST_WIDER, t * math.sqrt(1 + 1 / n) / normal), 3)
+    return wider, f"; what was seen counts {wider:.2f} times, as {n_cases} cases tell it poorly (a t quantile)"
+
+
+def stretch_range(fingerprint: Fingerprint) -> Because[float]:
+    """How much longer or shorter each axis of a window shows the anatomy, by itself: a fifth of what ranges of poses
+    are wider by for few cases, see `widening`, at most 0.1; so 0 from 20 cases on, which show how shapes differ."""
+    cases = fingerprint.n_cases
+    if cases >= FEW_CASES:
+        return 0.0, f"{cases} cases show how shapes differ"
+    stretch = round(min(MOST_STRETCH, STRETCH * (widening(cases)[0] - 1)), 3)
+    return stretch, f"{cases} cases show few shapes: the fewer, the more, at most {MOST_STRETCH:g}"
+
+
+def rotation_range(fingerprint: Fingerprint, wider: float = 1.0) -> Because[tuple[float, ...]]:
     """Degrees about each physical axis: 1.25 times what 95 % of cases show, at least 10; from 120 on every angle, 180.
-    Where too few cases show their pose, 30."""
+    Where too few cases show their pose, 30. wider: times, see `widening`."""
     measured = fingerprint.pose.rotation
     if fingerprint.pose.n_cases < FEWEST_POSES:
         return (UNKNOWN_ROTATION,) * len(measured), f"fewer than {FEWEST_POSES} cases show their pose"
-    ranges = [max(ROTATION_FLOOR, ROTATION_MARGIN * r) for r in measured]
+    ranges = [max(ROTATION_FLOOR, ROTATION_MARGIN * wider * r) for r in measured]
     shown = ", ".join(f"{r:.0f}" for r in measured)
     return (
         tuple(180.0 if r >= TRAIN_ANY_ANGLE else round(r, 1) for r in ranges),
@@ -157,27 +187,28 @@ def rotation_range(fingerprint: Fingerprint) -> Because[tuple[float, ...]]:
     )
 
 
-def scale_range(fingerprint: Fingerprint) -> Because[tuple[float, float]]:
-    """Factors: what 95 % of cases show, 5 % wider on each side, at least 0.9 to 1.1."""
+def scale_range(fingerprint: Fingerprint, wider: float = 1.0) -> Because[tuple[float, float]]:
+    """Factors: what 95 % of cases show, 5 % wider on each side, at least 0.9 to 1.1. wider: times, see `widening`."""
     low, high = fingerprint.pose.scale
     return (
         (
-            round(min(1 - SCALE_FLOOR, low * (1 - SCALE_MARGIN)), 4),
-            round(max(1 + SCALE_FLOOR, high * (1 + SCALE_MARGIN)), 4),
+            round(min(1 - SCALE_FLOOR, low**wider * (1 - SCALE_MARGIN)), 4),
+            round(max(1 + SCALE_FLOOR, high**wider * (1 + SCALE_MARGIN)), 4),
         ),
         f"the landmarks of 95 % of cases are {low:.2f} to {high:.2f} times the mean's size; 5 % wider, at least 10 %",
     )
 
 
 def translation_range(
-    fingerprint: Fingerprint, spacing: Sequence[float], window: Sequence[float]
+    fingerprint: Fingerprint, spacing: Sequence[float], window: Sequence[float], wider: float = 1.0
 ) -> Because[tuple[float, ...]]:
     """mm an axis (physical): half of how far 95 % of the configurations lie off the image centre, at least 2 voxels, at
-    most an eighth of the window."""
+    most an eighth of the window. wider: times, see `widening`."""
     measured = fingerprint.pose.translation
     steps, sides = physical(spacing, len(measured)), physical(window, len(measured))
     ranges = [
-        max(TRANSLATION_FLOOR * s, min(t / 2, side / 8)) for t, s, side in zip(measured, steps, sides, strict=True)
+        max(TRANSLATION_FLOOR * s, min(wider * t / 2, side / 8))
+        for t, s, side in zip(measured, steps, sides, strict=True)
     ]
     shown = ", ".join(f"{t:.3g}" for t in measured)
     return (

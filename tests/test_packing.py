@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from autolmk.cli.find_best_configuration import _size
 from autolmk.errors import AutolmkError
+from autolmk.paths import MEASURING
 from autolmk.postprocessing import Postprocessing
 from autolmk.recipe import Member, Recipe
 from autolmk.recipe.ensembling import single
@@ -29,6 +31,9 @@ def files_of(folder: Path) -> set[str]:
 def test_weights_and_records_are_copied_and_nothing_else(tmp_path: Path) -> None:
     model = MODEL(tmp_path, folds=("0", "1"))
     shutil.copytree(model / "fold_0", model / "fold_0" / "coarse")  # an earlier stage
+    size = _size(model, [0])
+    shutil.copytree(model / "fold_0" / "coarse", model / "fold_0" / "coarse" / MEASURING)  # its first part
+    assert size == _size(model, [0]) and size.n_stages == 2
     for name in ("checkpoint_best.safetensors", "training_log.jsonl", "validation/summary.json"):
         (model / "fold_0" / name).parent.mkdir(exist_ok=True)
         (model / "fold_0" / name).write_text("not for prediction")
@@ -38,7 +43,8 @@ def test_weights_and_records_are_copied_and_nothing_else(tmp_path: Path) -> None
     expected = {f"{model.name}/fold_0/{part}{name}" for part in ("", "coarse/") for name in weights}
     kept = files_of(target)
     assert expected <= kept and {"recipe.json", "note.txt", f"{model.name}/plans.json"} <= kept
-    assert not [file for file in kept if "fold_1" in file or "best.safetensors" in file or "summary" in file]
+    others = ("fold_1", "best.safetensors", "summary", MEASURING)
+    assert not [file for file in kept if any(other in file for other in others)]
     assert Recipe.load(target) == a_recipe(model.name, "0")
 
 

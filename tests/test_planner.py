@@ -112,6 +112,7 @@ CAUSES: dict[str, tuple[Any, Any]] = {  # number -> (fingerprint or arguments be
     "augmentation.translation": (None, posed(translation=(9.0, 9.0, 12.0))),
     "augmentation.mirror_axis": (None, symmetric()),
     "augmentation.intensity": (None, CT),
+    "augmentation.stretch": (None, dataclasses.replace(BASE, n_cases=5)),
     "schedule.epochs": (None, {"preset": "S", "device": "cuda"}),
     "schedule.iterations_per_epoch": (None, dataclasses.replace(BASE, n_cases=400)),
     "schedule.max_seconds": (None, {"preset": "S", "device": "cuda"}),
@@ -325,6 +326,35 @@ def test_rotation_has_a_margin_a_floor_and_any_angle() -> None:
 def test_translation_is_in_physical_order_and_bounded_by_the_window() -> None:
     ranges, _ = rules.translation_range(posed(translation=(1.0, 8.0, 100.0)), (3.0, 1.0, 1.0), (96.0, 64.0, 64.0))
     assert ranges == (2.0, 4.0, 12.0)  # x: 2 voxels; y: half; z: an eighth of 96
+
+
+def test_augmentation_is_as_much_wider_where_cases_are_few_as_a_t_quantile_says() -> None:
+    """Of a spread of 1 the next of 5 cases lies within 2.776 sqrt(1.2) = 3.04, that of many within 1.96; from 20 cases
+    on plans are as if they were many."""
+    seen = {"rotation": (4.0, 20.0, 100.0), "scale": (0.8, 1.3), "translation": (0.1, 8.0, 100.0)}
+    grid = ((1.0, 1.0, 1.0), (64.0, 64.0, 64.0))
+    many, why_many = rules.augmentation(posed(n_cases=20, **seen), *grid)
+    assert (many, why_many) == rules.augmentation(posed(n_cases=400, **seen), *grid)
+    few, why_few = rules.augmentation(posed(n_cases=5, **seen), *grid)
+    assert few.rotation == (10.0, round(25 * 1.552, 1), 180.0)
+    assert few.scale == (round(0.8**1.552 * 0.95, 4), round(1.3**1.552 * 1.05, 4))
+    assert few.translation == (2.0, round(4 * 1.552, 4), 8.0)
+    for key in ("rotation", "scale", "translation"):
+        why = why_few[f"augmentation.{key}"]
+        assert why.startswith(why_many[f"augmentation.{key}"]) and "1.55 times, as 5 cases" in why
+    assert [rules.widening(n)[0] for n in (2, 3, 4, 10, 19, 20)] == [2.0, 2.0, 1.815, 1.211, 1.1, 1.0]
+
+
+def test_shapes_are_stretched_where_cases_are_few() -> None:
+    found = [rules.stretch_range(dataclasses.replace(BASE, n_cases=n))[0] for n in (2, 5, 10, 19, 20, 400)]
+    assert found == [0.1, 0.1, 0.042, 0.02, 0.0, 0.0]
+
+
+def test_windows_of_few_cases_cover_what_they_show() -> None:
+    """Not what augmentation adds, so that voxels are not coarser because cases are few."""
+    few, many = (posed(n_cases=n, rotation=(30.0, 30.0, 30.0)) for n in (5, 40))
+    assert heatmap(few).augmentation.rotation[0] > rules.ANY_POSE > heatmap(many).augmentation.rotation[0]
+    assert (heatmap(few).patch_size, heatmap(few).spacing) == (heatmap(many).patch_size, heatmap(many).spacing)
 
 
 def test_mirroring_needs_a_complete_plane_near_an_image_axis() -> None:

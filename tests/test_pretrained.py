@@ -70,7 +70,7 @@ def test_the_same_landmarks_are_taken_whole(tmp_path: Path) -> None:
     file, given = source(trainer(("a", "b", "c")), tmp_path)
     _, found, taken = after(trainer(("a", "b", "c")), file)
     assert all(torch.equal(found[name], tensor) for name, tensor in given.items())
-    assert not taken.by_name and not taken.new and not taken.unused
+    assert not taken.by_name and not taken.new and not taken.unused and taken.share == 1.0
 
 
 def test_landmarks_go_by_name_not_by_place(tmp_path: Path) -> None:
@@ -106,6 +106,33 @@ def test_more_landmarks_and_channels(tmp_path: Path) -> None:
     assert torch.allclose(found[first][:, 0], given[first].mean(1))
     assert taken.new_channels == ("MR",) and taken.new_landmarks == ("c",)
     assert not taken.new
+
+
+@pytest.mark.parametrize("channels", [("X-ray",), ("R", "G", "B")])
+def test_another_dataset_gives_all_but_what_tells_landmarks_apart(channels: tuple[str, ...], tmp_path: Path) -> None:
+    """Other landmarks of another number, and other channels: the input layer is adapted, outputs start fresh."""
+    file, given = source(trainer(("a", "b")), tmp_path)
+    fresh, found, taken = after(trainer(("x", "y", "z"), channels), file)
+    own = {n for n in found if n.startswith(("network.head", "codec"))}
+    assert set(taken.new) == own and all(torch.equal(found[n], fresh[n]) for n in own)
+    (first,) = (n for n, t in found.items() if t.ndim == 4 and t.shape[1] == len(channels) and n in taken.by_name)
+    assert all(torch.equal(found[first][:, i], given[first][:, 0]) for i in range(len(channels)))
+    assert all(torch.equal(found[n], given[n]) for n in set(found) - own - {first})
+    own_weights, weights = (sum(found[n].numel() for n in names) for names in (own, found))
+    assert taken.share == pytest.approx(1 - own_weights / weights)
+    assert f"{100 * taken.share:.0f} % of this network" in taken.sentence()
+    assert "no landmark of the same name" in taken.sentence() and f"names: {', '.join(channels)}" in taken.sentence()
+
+
+def test_weights_of_volumes_do_not_fit_images(tmp_path: Path) -> None:
+    """Though biases would."""
+    file = tmp_path / "x.safetensors"
+    of = trainer(("a",))
+    tensors = checkpoint.module_tensors(built(of, 0)[0], "network")
+    tensors = {name: tensor.unsqueeze(-1) if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+    checkpoint.save(file, tensors, {"landmarks": ["a"], "channels": ["CT"]})
+    with pytest.raises(AutolmkError, match=r"(?s)nothing of the pretrained.*\(4, 8, 3, 3, 1\).*as many axes"):
+        load_pretrained(file, of, *built(of, 1))
 
 
 def test_another_width_takes_nothing_of_those_tensors(tmp_path: Path) -> None:

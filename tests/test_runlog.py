@@ -111,6 +111,8 @@ def test_limits_follow_what_the_user_gives() -> None:
     assert Limits.of(SCHEDULE, epochs=3) == Limits(300, None)
     assert Limits.of(SCHEDULE, max_seconds=7.0) == Limits(1000, 7.0)
     assert Limits.of(SCHEDULE, epochs=3, max_seconds=7.0) == Limits(300, 7.0)
+    assert Limits.of(SCHEDULE, share=0.4) == Limits(400, 20.0)
+    assert Limits.of(SCHEDULE, epochs=1, share=0.4) == Limits(100, None)  # an epoch at least
 
 
 def test_progress_is_the_share_that_is_further_on() -> None:

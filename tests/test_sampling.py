@@ -246,6 +246,23 @@ def test_a_share_of_windows_is_not_turned() -> None:
     assert 0.11 < straight / 1000 < 0.19
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_stretched_windows_show_each_axis_as_long_as_drawn(ndim: int) -> None:
+    """By up to 1.1 times, either way and each axis by itself, and stay grids of right angles."""
+    geometry = Geometry((40,) * ndim, np.diag([1.0] * (ndim + 1)))
+    still = Augmentation((20.0,) * (1 if ndim == 2 else 3), (1.0, 1.0), (0.0,) * ndim)
+    stretched = dataclasses.replace(still, stretch=0.1)
+    rng = np.random.default_rng(0)
+    windows = [
+        geometry.window(geometry.centre, (9,) * ndim, draw_transform(rng, geometry, stretched)) for _ in range(500)
+    ]
+    spacing = np.array([window.spacing for window in windows])
+    assert 1 / 1.1 <= spacing.min() < 0.915 and 1.095 < spacing.max() <= 1.1
+    assert abs(np.corrcoef(spacing[:, 0], spacing[:, 1])[0, 1]) < 0.1
+    for window in windows[:20]:
+        assert np.allclose(window.direction.T @ window.direction, np.eye(ndim))
+
+
 def test_scale_is_how_large_the_anatomy_appears() -> None:
     rng, geometry = np.random.default_rng(4), Geometry.from_parts((20, 20), (1.0, 1.0))
     points = np.array([[5.0, 5.0], [15.0, 10.0]])

@@ -17,9 +17,11 @@ from predictions import a_prediction
 from test_training import NAMES, TRAIN, VAL, tiny_plans, weights, write_store
 
 from autolmk.annotations import read_table
+from autolmk.checkpoint import checkpoint_file
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Landmarks, Status
 from autolmk.measured import Measured
+from autolmk.paths import MEASURING
 from autolmk.plans import Plans, Windows
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.model import Model
@@ -38,10 +40,13 @@ from autolmk.training.stages import (
     _measure,
     hold_out,
     load_chain,
+    predictor_of,
+    set_aside,
     shares,
     stage_folder,
     train_stages,
     validate_stages,
+    weights_before,
 )
 
 
@@ -93,13 +98,117 @@ def test_stages_are_trained_in_order_each_on_its_own_cases(store: Store, trained
     earlier = stage_folder(trained, "heatmap")
     assert is_finished(earlier) and is_finished(trained)
     inner, held_out = hold_out(TRAIN, {case: case for case in TRAIN})
-    before, last = read_json(earlier / "config.json", remedy=""), read_json(trained / "config.json", remedy="")
-    assert (before["train_cases"], before["val_cases"]) == (inner, held_out)
-    assert (last["train_cases"], last["val_cases"]) == (TRAIN, VAL)
+    places = (earlier / MEASURING, earlier, trained)
+    configs = [read_json(place / "config.json", remedy="") for place in places]
+    cases = [(config["train_cases"], config["val_cases"]) for config in configs]
+    assert cases == [(inner, held_out), (TRAIN, []), (TRAIN, VAL)]
+    last = configs[-1]
     measured = Measured.load(trained)
     assert measured.placement is not None and measured.placement.cases == tuple(held_out)
     assert last["configuration"]["patch_size"] == list(measured.placement.side)
     assert Measured.load(earlier).placement is None
+
+
+def test_a_first_stage_of_few_cases_goes_on_with_all_of_them(store: Store, trained: Path) -> None:
+    """Its weights go on from those that were measured, and what held-out cases told then is kept; windows lie as those
+    errors say, and not as what the network has seen by now does."""
+    earlier = stage_folder(trained, "heatmap")
+    start = checkpoint_file(earlier / MEASURING, "final")
+    taken = read_json(earlier / "config.json", remedy="")["pretrained"]
+    assert taken["file"] == str(start) and not taken["new"] and not taken["unused"]
+    before, after = Measured.load(earlier / MEASURING), Measured.load(earlier)
+    assert after.errors == before.errors is not None and after.presence_cases == before.presence_cases > 0
+    assert after.shape_cases == len(TRAIN) > before.shape_cases
+    _, held_out = hold_out(TRAIN, {case: case for case in TRAIN})
+    errors = {}
+    for place in (earlier / MEASURING, earlier):
+        predict = predictor_of(works(store)[:1], place, torch.device("cpu"))
+        errors[place] = _measure(works(store)[1], TRAIN, held_out, predict).spread
+    placement = Measured.load(trained).placement
+    assert placement is not None and placement.spread == errors[earlier / MEASURING] != errors[earlier]
+
+
+def test_each_stage_of_a_longer_chain_ends_with_all_cases(store: Store, tmp_path: Path) -> None:
+    """Of three stages, the first is trained for each part of the second, which is measured on what neither has seen."""
+    plans = staged_plans()
+    last = dataclasses.replace(plans.configuration("fine"), previous_stage="fine")
+    plans = dataclasses.replace(plans, configurations={**plans.configurations, "finer": last})
+    stages = [
+        StageWork(name, kind(plans, plans.configuration(name)), store)
+        for name, kind in (("heatmap", HeatmapTrainer), ("fine", FineTrainer), ("finer", FineTrainer))
+    ]
+    subjects = {case: case for case in TRAIN}
+    assert train_stages(stages, TRAIN, VAL, tmp_path, subjects=subjects, device="cpu")
+    inner, held_out = hold_out(TRAIN, subjects)
+    ends = {"": TRAIN, "fine": TRAIN, "fine/heatmap": TRAIN}
+    parts = {f"fine/{MEASURING}": inner, f"fine/{MEASURING}/heatmap": inner}
+    for place, cases in (ends | parts).items():
+        assert read_json(tmp_path / place / "config.json", remedy="")["train_cases"] == cases, place
+    for file in (tmp_path / "fine" / MEASURING).rglob("config.json"):
+        assert not set(read_json(file, remedy="")["train_cases"]) & set(held_out)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refitted"),
+    [([1] * n, n < 16) for n in (2, 4, 5, 10, 12, 15, 16, 20, 40)] + [([10] * 3, True), ([3] * 20, False)],
+)
+def test_first_stages_are_refitted_where_holding_out_costs_more_than_a_quarter(
+    sizes: list[int], refitted: bool, tmp_path: Path
+) -> None:
+    subjects = {f"s{i:02d}_{j}": f"s{i:02d}" for i, n in enumerate(sizes) for j in range(n)}
+    aside = set_aside(list(subjects), subjects, tmp_path)
+    assert aside.refitted == refitted == (len(aside.held_out) > 0.25 * len(subjects))
+
+
+def test_a_fold_that_was_begun_without_refitting_goes_on_so(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As folds of earlier versions were, of any number of cases."""
+    with monkeypatch.context() as patch:
+        patch.setattr("autolmk.training.stages.MOST_LOST", 1.0)
+        stopped_in(store, tmp_path, "heatmap", monkeypatch)
+    assert train(store, tmp_path)
+    inner, _ = hold_out(TRAIN, {case: case for case in TRAIN})
+    assert read_json(tmp_path / "heatmap" / "config.json", remedy="")["train_cases"] == inner
+    assert not (tmp_path / "heatmap" / MEASURING).exists()
+    assert train(store, tmp_path)  # finished, too
+    assert not (tmp_path / "heatmap" / MEASURING).exists()
+
+
+@pytest.mark.parametrize("where", ["autolmk.training.fit.load_pretrained", "autolmk.training.stages._measure"])
+def test_a_kill_between_stages_changes_nothing(
+    where: str, store: Store, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first stage was measured, and after it was refitted; the seed is that of the beginning."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(store, tmp_path, seed=0)
+    assert is_finished(tmp_path / "heatmap" / MEASURING)
+    assert is_finished(tmp_path / "heatmap") == where.endswith("_measure")
+    assert train(store, tmp_path)
+    for stage in ("heatmap", ""):
+        ours, theirs = weights(tmp_path / stage), weights(trained / stage)
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_each_stage_starts_from_its_own_of_the_given_weights(
+    store: Store, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = checkpoint_file(trained, "final")
+    assert train(store, tmp_path / "fold_0", pretrained=given)
+    starts = {"": given, "heatmap": tmp_path / "fold_0" / "heatmap" / MEASURING / given.name}
+    starts[f"heatmap/{MEASURING}"] = trained / "heatmap" / given.name
+    for place, file in starts.items():
+        assert read_json(tmp_path / "fold_0" / place / "config.json", remedy="")["pretrained"]["file"] == str(file)
+    alone = shutil.copy(given, tmp_path / "alone.safetensors")
+    with caplog.at_level(logging.INFO):
+        assert weights_before(Path(alone), "heatmap") is None
+    assert "stage heatmap starts from fresh weights" in caplog.text
 
 
 def test_windows_hold_what_a_poor_first_stage_misses_within_the_image(
@@ -212,8 +321,9 @@ class Remembering:
 def test_each_stage_has_loggers_of_its_own(store: Store, tmp_path: Path) -> None:
     said: list[tuple[Path, str, int]] = []
     assert train(store, tmp_path, loggers=lambda folder: [Remembering(folder, said)])
-    assert list(dict.fromkeys(folder for folder, _, _ in said)) == [tmp_path / "heatmap", tmp_path]
-    for folder in (tmp_path / "heatmap", tmp_path):
+    folders = [tmp_path / "heatmap" / MEASURING, tmp_path / "heatmap", tmp_path]
+    assert list(dict.fromkeys(folder for folder, _, _ in said)) == folders
+    for folder in folders:
         kinds = [(kind, iteration) for place, kind, iteration in said if place == folder]
         assert kinds[0] == ("begin", 0) and kinds[-1] == ("end", 0) and kinds[1:-1] == sorted(kinds[1:-1]) != []
 
@@ -248,11 +358,11 @@ def test_a_stage_without_the_one_before_it_is_not_trained_on(store: Store, train
     assert not stage_folder(copy, "heatmap").exists()
 
 
-@pytest.mark.parametrize("place", ["heatmap", ""])
+@pytest.mark.parametrize("place", ["heatmap/measuring", "heatmap", ""])
 def test_a_stopped_stage_goes_on(
     store: Store, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Stopped within the first stage, or within the last one, it ends as an unbroken run does."""
+    """Stopped within the first stage, in either part, or within the last one, it ends as an unbroken run does."""
     folder, step, steps = tmp_path / "fold_0", Loop._time_a_case, [0]
     stopping = folder / place
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.cli.held_out import add_models, held_out_models
 from autolmk.errors import AutolmkError, some
-from autolmk.paths import BEST, Folders
+from autolmk.paths import BEST, MEASURING, Folders
 
 if TYPE_CHECKING:
     from autolmk.crossval import CrossValidation
@@ -98,7 +98,8 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
     from autolmk.recipe.model_selection import Size
 
     folder = model / f"fold_{folds[0]}"
-    files = [checkpoint_file(place.parent, "final") for place in sorted(folder.rglob("config.json"))]
+    places = [file.parent for file in sorted(folder.rglob("config.json"))]
+    files = [checkpoint_file(p, "final") for p in places if MEASURING not in p.relative_to(folder).parts]
     weights = sum(tensor.numel() for file in files for tensor in load(file).tensors.values())
     return Size(len(files), weights)
 

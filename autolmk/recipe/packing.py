@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autolmk.atomic import refuse_link
 from autolmk.errors import AutolmkError, some
-from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD
+from autolmk.paths import MEASURING, SOURCE_FOLDER, SOURCE_RECORD
 from autolmk.recipe.recipe import RECIPE, Member, Recipe
 from autolmk.serialization import make_folder, read_json, write_json
 
@@ -110,7 +110,11 @@ def copy_model(source: Path, target: Path, member: Member) -> None:
         shutil.copytree(source / SOURCE_FOLDER, target / SOURCE_FOLDER)
     for fold in member.folds:
         folder = source / f"fold_{fold}"
-        files = [file for file in folder.rglob("*") if file.name in OF_FOLD]
+        files = [
+            file
+            for file in folder.rglob("*")
+            if file.name in OF_FOLD and MEASURING not in file.relative_to(folder).parts
+        ]
         _require(folder, [file.name for file in files if file.parent == folder])
         for file in files:
             place = target / file.relative_to(source)

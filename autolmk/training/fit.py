@@ -61,20 +61,24 @@ def fit(
     loggers: Callable[[Path], Sequence[Logger]] | None = None,
     earlier: Earlier | None = None,
     outer: Sequence[Path] = (),
+    share: float = 1.0,
+    refit_of: Path | None = None,
 ) -> bool:
     """Train one fold into `folder`, going on from where an earlier run of it was broken off.
 
     seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
     processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes those
     of a stage from its folder. earlier: what a later stage builds on, see `stages`. outer: of the stages after it,
-    where `stop` and `finish` may lie too.
+    where `stop` and `finish` may lie too. share: of the length that is asked for or planned, which this run takes.
+    refit_of: folder of a finished run of the same plans on a part of these cases; its weights are the start, and what
+    its held-out cases told is kept, where this run holds none out.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
     than those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is
     not finite, memory that does not suffice.
     """
-    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers)
-    work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier)
+    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers, share)
+    work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier, refit_of)
     make_folder(work.folder)
     try:
         with exclusive(work.folder):
@@ -149,8 +153,8 @@ def _recorded_limits(config: Mapping[str, Any], file: Path) -> Limits:
 
 
 def _limits(work: Work) -> Limits:
-    schedule = work.trainer.configuration.schedule
-    return Limits.of(schedule, epochs=work.settings.epochs, max_seconds=work.settings.max_seconds)
+    schedule, asked = work.trainer.configuration.schedule, work.settings
+    return Limits.of(schedule, epochs=asked.epochs, max_seconds=asked.max_seconds, share=asked.share)
 
 
 def _fit(work: Work, signals: Signals) -> bool:
@@ -198,14 +202,19 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     if resumed is not None:
         run.restore(resumed)
         _compare_with_config(work, run)
-    elif settings.pretrained is not None:
-        taken = load_pretrained(settings.pretrained, trainer, run.network, run.codec)
+    elif (start := _start(work)) is not None:
+        taken = load_pretrained(start, trainer, run.network, run.codec)
         run.averaged.copy()
         logger.info(taken.sentence())
     if resumed is None:
         measured.save(work.folder)
         _write_config(work, run, None if taken is None else to_json(taken))
     return run, measured
+
+
+def _start(work: Work) -> Path | None:
+    """The checkpoint whose weights a fresh run begins with."""
+    return work.settings.pretrained if work.refit_of is None else checkpoint_file(work.refit_of, "final")
 
 
 def _compare_with_config(work: Work, run: Run) -> None:

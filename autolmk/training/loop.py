@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose for a run, see `fit`."""
+    """What a user may choose for a run, see `fit`. share: of the length that is chosen or planned."""
 
     device: str
     seed: int | None
@@ -57,6 +57,7 @@ class Settings:
     pretrained: Path | None
     compile: bool
     loggers: Callable[[Path], Sequence[Logger]] | None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Work:
-    """What fit works on. earlier: for a later stage."""
+    """What fit works on. earlier: for a later stage. refit_of: folder of a finished run on a part of these cases."""
 
     trainer: Trainer
     store: Store
@@ -79,6 +80,7 @@ class Work:
     folder: Path
     settings: Settings
     earlier: Earlier | None = None
+    refit_of: Path | None = None
 
 
 class Loop:
@@ -323,6 +325,8 @@ class Loop:
             self.measured, validation = choose_drawing(self.measured, validation, plans, configuration)
             self.measured, validation = calibrate(self.measured, validation, plans)
             write_results(work.folder / "validation", validation, plans, configuration)
+        elif work.refit_of is not None:
+            self.measured = self.measured.held_out_as(Measured.load(work.refit_of))
         else:
             rows = adopted_rows(work.folder, run.digest, training) if configuration.previous_stage is None else None
             self.measured = dataclasses.replace(self.measured, errors=adopted(work.folder, run.digest), rows=rows)

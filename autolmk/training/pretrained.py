@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,12 @@ LISTED = 8  # names that a message lists
 
 @dataclass(frozen=True)
 class Taken:
-    """What was loaded. whole: tensors copied as they are. by_name: tensors copied landmark by landmark or channel by
-    channel. new: tensors that keep their fresh start. unused: tensors of the file that had no place."""
+    """What was loaded. share: of all weights, those in tensors that were taken. whole: tensors copied as they are.
+    by_name: tensors copied landmark by landmark or channel by channel. new: tensors that keep their fresh start.
+    unused: tensors of the file that had no place."""
 
     file: str
+    share: float
     landmarks: tuple[str, ...]
     new_landmarks: tuple[str, ...]
     new_channels: tuple[str, ...]
@@ -34,11 +36,14 @@ class Taken:
 
     def sentence(self) -> str:
         """For the console."""
-        parts = [f"{len(self.whole)} tensors as they are, {len(self.by_name)} by landmark or channel"]
+        taken = f"{len(self.whole)} tensors as they are, {len(self.by_name)} by landmark or channel"
+        parts = [f"{100 * self.share:.0f} % of this network ({taken})"]
+        if not self.landmarks:
+            parts.append("no landmark of the same name, so that what tells landmarks apart starts fresh")
         for what, names in (
             ("landmarks taken", self.landmarks),
             ("new landmarks", self.new_landmarks),
-            ("new channels", self.new_channels),
+            ("channels that start from those of other names", self.new_channels),
             ("tensors that start fresh", self.new),
             ("tensors of the file without a place", self.unused),
         ):
@@ -54,7 +59,9 @@ def load_pretrained(file: Path, trainer: Trainer, network: nn.Module, codec: nn.
 
     A tensor whose first axis counts landmarks (found by building the method again, with one landmark and one channel
     more) is copied landmark by landmark; the first convolution channel by channel, where new channels start at the
-    mean of the old ones. AutolmkError where the file is no checkpoint of autolmk or nothing of it fits.
+    mean of the old ones (of equal number: at the one in their place). So weights of another dataset, with other
+    landmarks and channels, give all but what tells landmarks apart. AutolmkError where the file is no checkpoint of
+    autolmk or nothing of it fits.
     """
     source = checkpoint.load(file)
     plans = trainer.plans
@@ -76,16 +83,19 @@ def load_pretrained(file: Path, trainer: Trainer, network: nn.Module, codec: nn.
             by_name.append(name)
     used = {*whole, *by_name}
     unused = tuple(sorted(n for n in source.tensors if n.startswith(("network.", "codec.")) and n not in used))
-    if not used:
+    if not any(targets[name].ndim > 1 for name in used):  # vectors alone, such as biases, mean nothing
         raise AutolmkError(
             "nothing of the pretrained weights fits this network",
             file=file,
-            found=f"tensors such as {', '.join(unused[:3])}",
-            expected=f"tensors such as {', '.join(sorted(targets)[:3])}",
-            remedy="take weights of the same method and of an architecture that shares stages with this one",
+            found=f"tensors such as {_shapes(source.tensors)}",
+            expected=f"tensors such as {_shapes(targets)}",
+            remedy="take weights of the same method, of images of as many axes, and of an architecture that shares "
+            "stages with this one (the same preset)",
         )
+    sizes = {name: tensor.numel() for name, tensor in targets.items()}
     return Taken(
         file=str(file),
+        share=sum(sizes[name] for name in used) / sum(sizes.values()),
         landmarks=tuple(n for n in plans.landmarks if n in landmarks),
         new_landmarks=tuple(n for n in plans.landmarks if n not in landmarks),
         new_channels=tuple(n for n in plans.channel_names if n not in channels),
@@ -94,6 +104,12 @@ def load_pretrained(file: Path, trainer: Trainer, network: nn.Module, codec: nn.
         new=tuple(n for n in targets if n not in used),
         unused=unused,
     )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
+    """The first few kernels, or whatever there is."""
+    names = sorted(tensors, key=lambda name: (tensors[name].ndim < 2, name))
+    return ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in names[:3])
 
 
 def _tensors(network: nn.Module, codec: nn.Module) -> dict[str, Tensor]:

@@ -26,11 +26,16 @@ class Limits:
     max_seconds: float | None
 
     @classmethod
-    def of(cls, schedule: Schedule, *, epochs: int | None = None, max_seconds: float | None = None) -> Limits:
+    def of(
+        cls, schedule: Schedule, *, epochs: int | None = None, max_seconds: float | None = None, share: float = 1.0
+    ) -> Limits:
         """The plan's limits, or what the user gives instead: `epochs` alone leaves no time limit, so that the run is a
-        function of its seed; `max_seconds` leaves the plan's epochs as the other limit."""
-        time_limit = max_seconds if max_seconds is not None or epochs is not None else schedule.max_seconds
-        return cls((schedule.epochs if epochs is None else epochs) * schedule.iterations_per_epoch, time_limit)
+        function of its seed; `max_seconds` leaves the plan's epochs as the other limit. share: of either that this run
+        is to take, at least one epoch."""
+        seconds = max_seconds if max_seconds is not None or epochs is not None else schedule.max_seconds
+        whole = schedule.epochs if epochs is None else epochs
+        part = max(min(1, whole), round(share * whole))
+        return cls(part * schedule.iterations_per_epoch, None if seconds is None else share * seconds)
 
     def describe(self) -> str:
         """Such as `at most 25 min or 50000 iterations`."""

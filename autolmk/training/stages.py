@@ -1,9 +1,10 @@
 """Training of a method's stages, in order, each resumable by itself.
 
 A stage before another one trains on most of the fold's training cases and is held against the rest of them: its errors
-there, which are those of a network that has not seen the cases, say where the next stage's windows must lie. The fold's
-own held-out cases take no part in it. A fold's folder holds the last stage; the one before it lies in a folder of its
-name inside, and so on.
+there, which are those of a network that has not seen the cases, say where the next stage's windows must lie. Where
+cases are few, it then goes on with all of them, so that none is lost; the errors stay those from before, which are
+larger. The fold's own held-out cases take no part in it. A fold's folder holds the last stage; the one before it lies
+in a folder of its name inside, and so on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from autolmk.errors import AutolmkError
 from autolmk.loading import check_stored
 from autolmk.measured import FILE_NAME, Measured, measure
 from autolmk.networks.unet import cumulative_strides
+from autolmk.paths import MEASURING
 from autolmk.placement import FEWEST, Placement, measure_placement
 from autolmk.plans import Configuration
 from autolmk.precision import choose_device
@@ -37,6 +39,8 @@ from autolmk.training.loop import Earlier
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
+MOST_LOST = 0.25  # of the training cases: where more are held out, the stage goes on with all of them after that
+MEASURING_SHARE = 0.5  # of such a stage's length, that it is trained for until it is measured
 logger = logging.getLogger(__name__)
 
 
@@ -60,54 +64,107 @@ def train_stages(
     pretrained: Path | None = None,
     device: str = "auto",
     outer: Sequence[Path] = (),
+    share: float = 1.0,
+    refit_of: Path | None = None,
     **settings: Any,
 ) -> bool:
     """Train `stages`, first to last, into a fold's folder; arguments and result as of `fit`.
 
     subjects: case -> whom it shows; the cases of one subject stay on one side. max_seconds: of all stages together,
-    shared as their plans say. pretrained: for the last stage. A finished stage keeps the length that it was trained
-    with, and a later one that begins without a seed takes its.
+    shared as their plans say. pretrained: for the last stage; those before it take what lies beside, see
+    `weights_before`. A finished stage keeps the length that it was trained with, and a later one that begins without a
+    seed takes its. refit_of: for the last stage.
     """
     *before, last = stages
     seconds = shares([s.trainer.configuration for s in stages], max_seconds)
     if not before:
         return fit(
-            last.trainer, last.store, train_cases, val_cases, folder,
-            device=device, max_seconds=max_seconds, pretrained=pretrained, outer=outer, **settings,
+            last.trainer, last.store, train_cases, val_cases, folder, device=device, max_seconds=max_seconds,
+            pretrained=pretrained, outer=outer, share=share, refit_of=refit_of, **settings,
         )  # fmt: skip
-    inner, held_out = hold_out(train_cases, subjects)
     place = stage_folder(folder, before[-1].name)
+    _require_before(folder, place)
+    aside = set_aside(train_cases, subjects, place)
+    if not _train_before(
+        before, train_cases, aside, place, subjects=subjects, device=device, outer=(folder, *outer), share=share,
+        max_seconds=None if max_seconds is None else sum(seconds[:-1]),
+        pretrained=weights_before(pretrained, place.name), **settings,
+    ):  # fmt: skip
+        return False
+    measured_in = place / MEASURING if aside.refitted else place
+    earlier, trainer = prepare(stages, train_cases, aside.held_out, folder, choose_device(device), measured_in)
+    return fit(
+        trainer, last.store, train_cases, val_cases, folder,
+        device=device, max_seconds=None if max_seconds is None else seconds[-1], pretrained=pretrained,
+        earlier=earlier, outer=outer, share=share, refit_of=refit_of, **_seeded(settings, folder, place),
+    )  # fmt: skip
+
+
+def _train_before(
+    stages: Sequence[StageWork],
+    train_cases: Sequence[str],
+    aside: SetAside,
+    place: Path,
+    *,
+    outer: Sequence[Path],
+    share: float,
+    **settings: Any,
+) -> bool:
+    """Train the stages before the last one into `place`, and into a folder inside where they are refitted; arguments
+    and result as of `train_stages`."""
+    said = f"stage {stages[-1].name}: trained on {len(aside.inner)} of the {len(train_cases)} training cases"
+    if not aside.refitted:
+        logger.info("%s, measured on the others", said)
+        settings = _as_trained(settings, place)
+        return train_stages(stages, aside.inner, aside.held_out, place, outer=outer, share=share, **settings)
+    logger.info("%s, measured on the others, and then trained on all, so that none is lost", said)
+    measuring = place / MEASURING
+    if not (is_finished(place) and (place.parent / FILE_NAME).is_file()):  # else nothing is measured any more
+        begun = {**_as_trained(settings, measuring), "share": MEASURING_SHARE * share, "outer": (place, *outer)}
+        if not train_stages(stages, aside.inner, aside.held_out, measuring, **begun):
+            return False
+        settings = _seeded(settings, place, measuring)
+    settings = {**_as_trained(settings, place), "share": (1 - MEASURING_SHARE) * share}
+    return train_stages(stages, train_cases, (), place, outer=outer, refit_of=measuring, **settings)
+
+
+def _require_before(folder: Path, place: Path) -> None:
+    """AutolmkError where the stage in `folder` was begun behind one in `place` that is not there."""
     if (folder / FILE_NAME).is_file() and not is_finished(place):
         raise AutolmkError(
             "a stage was trained behind another one that is gone",
             file=folder / FILE_NAME,
-            found=f"windows as {before[-1].name} placed them, and no finished {place}",
+            found=f"windows as {place.name} placed them, and no finished {place}",
             expected="the stage that they were measured of",
             remedy=f"remove {folder} to train all stages anew",
         )
-    logger.info(
-        "stage %s: trained on %d of the %d training cases, measured on the others",
-        before[-1].name,
-        len(inner),
-        len(train_cases),
+
+
+def _as_trained(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Without a length where the stage in `folder` is finished: it keeps the one that it was trained with."""
+    return {**settings, "epochs": None, "max_seconds": None} if is_finished(folder) else settings
+
+
+def _seeded(settings: dict[str, Any], folder: Path, before: Path) -> dict[str, Any]:
+    """With the seed of the finished run in `before`, where none is given and the one in `folder` is still to begin."""
+    if settings.get("seed") is not None or checkpoint_file(folder, "latest").is_file() or is_finished(folder):
+        return settings
+    config = read_json(
+        before / "config.json", remedy="restore it, or remove the fold's folder to train all stages anew"
     )
-    earlier_seconds = None if max_seconds is None else sum(seconds[:-1])
-    earlier_settings = settings
-    if is_finished(place):
-        earlier_seconds, earlier_settings = None, {**settings, "epochs": None}
-    if not train_stages(
-        before, inner, held_out, place,
-        subjects=subjects, max_seconds=earlier_seconds, device=device, outer=(folder, *outer), **earlier_settings,
-    ):  # fmt: skip
-        return False
-    earlier, trainer = prepare(stages, train_cases, held_out, folder, choose_device(device))
-    if settings.get("seed") is None and not checkpoint_file(folder, "latest").is_file() and not is_finished(folder):
-        settings["seed"] = read_json(place / "config.json", remedy=f"remove {folder} to train all stages anew")["seed"]
-    return fit(
-        trainer, last.store, train_cases, val_cases, folder,
-        device=device, max_seconds=None if max_seconds is None else seconds[-1], pretrained=pretrained,
-        earlier=earlier, outer=outer, **settings,
-    )  # fmt: skip
+    return {**settings, "seed": config["seed"]}
+
+
+def weights_before(pretrained: Path | None, stage: str) -> Path | None:
+    """The checkpoint that an earlier stage starts from: of that name, beside `pretrained`, the last stage's. None where
+    there is none, which is said."""
+    if pretrained is None:
+        return None
+    file = checkpoint_file(stage_folder(pretrained.parent, stage), "final")
+    if file.is_file():
+        return file
+    logger.info("stage %s starts from fresh weights: there is no %s beside the given ones", stage, file)
+    return None
 
 
 def stage_folder(folder: Path, name: str) -> Path:
@@ -124,6 +181,27 @@ def shares(configurations: Sequence[Configuration], max_seconds: float | None) -
     else:
         weights = np.array([s.epochs * s.iterations_per_epoch for s in schedules], dtype=np.float64)
     return [float(s) for s in (max_seconds or 0.0) * weights / weights.sum()]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """inner: training cases that an earlier stage is trained on, held_out: by which it is then measured. refitted:
+    whether it goes on with all of them after that."""
+
+    inner: list[str]
+    held_out: list[str]
+    refitted: bool
+
+
+def set_aside(train_cases: Sequence[str], subjects: Mapping[str, str], place: Path) -> SetAside:
+    """For an earlier stage in the folder `place`; see `hold_out`. It is refitted where more than a quarter of the cases
+    are held out (fewer than 16, each of another subject), but not where a run without that was begun in `place`."""
+    inner, held_out = hold_out(train_cases, subjects)
+    many = len(held_out) > MOST_LOST * (len(inner) + len(held_out))
+    config = place / "config.json"
+    known = read_json(config, remedy="remove the fold's folder to start over") if many and config.is_file() else None
+    begun = isinstance(known, dict) and known.get("train_cases") == inner
+    return SetAside(inner, held_out, many and not begun)
 
 
 def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -152,16 +230,26 @@ def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[st
 
 
 def prepare(
-    stages: Sequence[StageWork], train_cases: Sequence[str], held_out: Sequence[str], folder: Path, device: torch.device
+    stages: Sequence[StageWork],
+    train_cases: Sequence[str],
+    held_out: Sequence[str],
+    folder: Path,
+    device: torch.device,
+    measured_in: Path | None = None,
 ) -> tuple[Earlier, Trainer]:
-    """(what the last stage's training knows of those before it, its trainer with windows as measured)."""
+    """(what the last stage's training knows of those before it, its trainer with windows as measured). measured_in:
+    folder of the stages before it that have not seen the held-out cases."""
     *before, last = stages
     predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
     file = folder / FILE_NAME
     known = Measured.load(folder).placement if file.is_file() else None
     if known is not None:
         _require_same_plan(known, last.trainer.configuration, file)
-    placement = known or _measure(last, train_cases, held_out, predict)
+    placement = known
+    if placement is None:
+        place = stage_folder(folder, before[-1].name)
+        unseen = predict if measured_in is None or measured_in == place else predictor_of(before, measured_in, device)
+        placement = _measure(last, train_cases, held_out, unseen)
     return Earlier(placement, predict), with_placement(last.trainer, placement)
 
 
