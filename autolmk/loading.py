@@ -113,8 +113,7 @@ class BatchSource:
                 result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
                 return result
             share = self.configuration.windows.elsewhere * min(1.0, index / LEARNT)
-            where = (case.geometry, marks.points, marks.status)
-            window = draw_window(rng, *where, self.configuration, elsewhere=share)
+            window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration, elsewhere=share)
             result = sample(case, window, self.partners, self.configuration.label_maps, self.configuration.windows)
             result["data"] = self.augmentation(rng, result["data"])
             return result

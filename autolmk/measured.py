@@ -108,8 +108,8 @@ class Measured:
         write_json(fold_folder / FILE_NAME, self)
 
     def held_out_as(self, other: Measured) -> Measured:
-        """With all that held-out cases told a run on fewer cases: presence, decoding, the size of errors."""
-        taken = ("presence_slope", "presence_intercept", "presence_cases", "decoding", "errors")
+        """With all that held-out cases told a run on fewer cases: presence, decoding, errors, rows."""
+        taken = ("presence_slope", "presence_intercept", "presence_cases", "decoding", "errors", "rows")
         return dataclasses.replace(self, **{name: getattr(other, name) for name in taken})
 
     def with_presence(self, *, slope: float, intercept: float, cases: int) -> Measured:

@@ -23,7 +23,7 @@ DEFAULT_PLANS_NAME = "autolmkPlans"
 SOURCE_FOLDER = "trainer_source"  # in a model folder: copies of the trainers' own files
 SOURCE_RECORD = "trainer_source.json"  # what they are copies of
 BEST = "best"  # in results/DATASET: the packed model that autolmk_find_best_configuration writes
-MEASURING = "measuring"  # in an earlier stage's folder: its training without the cases that tell how far it errs
+MEASURING = "measuring"  # in the folder of a stage or fold: its training without the cases that tell how far it errs
 LONGEST_NAME = 200  # bytes of a plain name; file systems allow 255, and endings are added to it
 RESERVED = re.compile(
     r"(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE

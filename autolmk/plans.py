@@ -385,7 +385,8 @@ def _contradiction(plans: Plans) -> str | None:
 
 def _numbers_an_axis(c: Configuration) -> dict[str, Sequence[float]]:
     """Where a configuration holds one number an axis, beside those that it compares itself."""
-    a, found = c.architecture, {"augmentation.translation": c.augmentation.translation}
+    a = c.architecture
+    found: dict[str, Sequence[float]] = {"augmentation.translation": c.augmentation.translation}
     for field_name, stages in (("kernel_sizes", a.kernel_sizes), ("strides", a.strides)):
         found |= {f"architecture.{field_name}[{k}]": stage for k, stage in enumerate(stages)}
     found |= {"architecture.output_stride": a.output_stride} if a.output_stride else {}

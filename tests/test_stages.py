@@ -383,6 +383,40 @@ def test_a_stopped_stage_goes_on(
     assert Measured.load(folder).placement == Measured.load(trained).placement
 
 
+def train_all(store: Store, folder: Path, epochs: int, cases: list[str]) -> bool:
+    subjects = {case: case for case in cases}
+    return train_stages(
+        works(store)[:1], cases, [], folder, subjects=subjects, device="cpu", seed=3, epochs=epochs, share=1.0
+    )
+
+
+def test_a_fold_without_held_out_cases_is_measured_first(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a part of its cases, and then goes on with all of them; what those that it had not seen told is kept. Not
+    where numbered folds of the same plans tell, nor where a run without that was begun, nor of fewer cases."""
+    cases = [*TRAIN, *VAL]
+    assert train_all(store, tmp_path / "few" / "fold_all", 2, cases)
+    assert not (tmp_path / "few" / "fold_all" / MEASURING).exists()
+    monkeypatch.setattr("autolmk.training.stages.MEASURABLE", len(cases))
+    assert train_all(store, tmp_path / "few" / "fold_all", 2, cases)
+    assert not (tmp_path / "few" / "fold_all" / MEASURING).exists()
+    fold = tmp_path / "model" / "fold_all"
+    assert train_all(store, fold, 2, cases)
+    config, inner = (read_json(place / "config.json", remedy="") for place in (fold, fold / MEASURING))
+    assert sorted(config["train_cases"]) == sorted(cases) and not config["val_cases"]
+    assert inner["val_cases"] and set(inner["train_cases"]) | set(inner["val_cases"]) == set(cases)
+    told, kept = Measured.load(fold / MEASURING), Measured.load(fold)
+    assert kept.presence_cases == told.presence_cases == len(inner["val_cases"]) and kept.errors == told.errors
+    assert kept.rows == told.rows and kept.rows is not None
+    before = weights(fold)
+    assert train_all(store, fold, 2, cases) and weights(fold) == before
+    shutil.copytree(fold / MEASURING, tmp_path / "told" / "fold_0")
+    assert train_all(store, tmp_path / "told" / "fold_all", 2, cases)
+    assert not (tmp_path / "told" / "fold_all" / MEASURING).exists()
+    assert Measured.load(tmp_path / "told" / "fold_all").errors is not None
+
+
 def test_annotations_of_held_out_cases_move_no_training_window(trained: Path, tmp_path: Path) -> None:
     """Whatever stands in them, both stages' weights, and where the windows lie, are the same to the last bit."""
     altered = write_store(tmp_path / "store", staged_plans())

@@ -18,12 +18,12 @@ from autolmk.evaluation.bootstrap import Estimate, resample_cases
 from autolmk.evaluation.comparison import N_RESAMPLES, relative_loss
 from autolmk.geometry import FloatArray
 from autolmk.jobs.run_record import GivenUp
+from autolmk.paths import MEASURING
 from autolmk.recipe.model_selection import case_errors
 from autolmk.runlog import read_log
 
 TOLERATED = 0.10  # relative loss that trainings of the same length may show
 FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still fall fast, so ranks may change
-MEASURING = "measuring"  # in an earlier stage's folder: its training before its errors were measured
 
 
 def judged(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> dict[str, GivenUp]:

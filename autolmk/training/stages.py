@@ -5,6 +5,9 @@ there, which are those of a network that has not seen the cases, say where the n
 cases are few, it then goes on with all of them, so that none is lost; the errors stay those from before, which are
 larger. The fold's own held-out cases take no part in it. A fold's folder holds the last stage; the one before it lies
 in a folder of its name inside, and so on.
+
+A fold that holds out no case (`all`), of a method of one stage, does so too: presence, errors, the shape prior and rows
+need cases that a network has not seen, unless numbered folds have told them already.
 """
 
 from __future__ import annotations
@@ -34,12 +37,15 @@ from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stage
 from autolmk.serialization import read_json
 from autolmk.store import Store
 from autolmk.trainer import Trainer
+from autolmk.training.drawing import finished_folds
 from autolmk.training.fit import fit, is_finished, validate_checkpoint
 from autolmk.training.loop import Earlier
+from autolmk.training.run import run_digest
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
 MOST_LOST = 0.25  # of the training cases: where more are held out, the stage goes on with all of them after that
+MEASURABLE, TELLING = 16, 5  # cases from which a fold that holds none out is measured too, and on how many at least
 MEASURING_SHARE = 0.5  # of such a stage's length, that it is trained for until it is measured
 logger = logging.getLogger(__name__)
 
@@ -77,6 +83,12 @@ def train_stages(
     """
     *before, last = stages
     seconds = shares([s.trainer.configuration for s in stages], max_seconds)
+    measured = None if before or val_cases or refit_of is not None else to_measure(last, train_cases, subjects, folder)
+    if measured is not None:
+        return _train_before(
+            stages, train_cases, measured, folder, subjects=subjects, device=device, outer=outer, share=share,
+            max_seconds=max_seconds, pretrained=pretrained, **settings,
+        )  # fmt: skip
     if not before:
         return fit(
             last.trainer, last.store, train_cases, val_cases, folder, device=device, max_seconds=max_seconds,
@@ -110,8 +122,8 @@ def _train_before(
     share: float,
     **settings: Any,
 ) -> bool:
-    """Train the stages before the last one into `place`, and into a folder inside where they are refitted; arguments
-    and result as of `train_stages`."""
+    """Train the stages before the last one (or a fold that holds out no case) into `place`, and into a folder inside
+    where they are refitted; arguments and result as of `train_stages`."""
     said = f"stage {stages[-1].name}: trained on {len(aside.inner)} of the {len(train_cases)} training cases"
     if not aside.refitted:
         logger.info("%s, measured on the others", said)
@@ -204,10 +216,23 @@ def set_aside(train_cases: Sequence[str], subjects: Mapping[str, str], place: Pa
     return SetAside(inner, held_out, many and not begun)
 
 
-def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """(cases to train an earlier stage on, cases to measure it on): a fifth of them, at least 4 where that leaves more
-    than it takes, by whole subjects, always the same ones; where subjects have many cases, at most twice as many, or
-    the smallest subject. AutolmkError with a single subject."""
+def to_measure(stage: StageWork, cases: Sequence[str], subjects: Mapping[str, str], folder: Path) -> SetAside | None:
+    """For a fold of one stage that holds out no case: what to set aside until it is measured. None where numbered folds
+    of the same plans tell, where fewer than `MEASURABLE` cases or 2 subjects are there, or where a run without that was
+    begun in `folder`."""
+    if not (folder / MEASURING).is_dir():
+        begun = (folder / "config.json").is_file() or is_finished(folder)
+        if begun or len(set(cases)) < MEASURABLE or len({subjects[case] for case in cases}) < 2:
+            return None
+        if finished_folds(folder, run_digest(stage.trainer)):
+            return None
+    return SetAside(*hold_out(cases, subjects, least=TELLING), refitted=True)
+
+
+def hold_out(cases: Sequence[str], subjects: Mapping[str, str], least: int = FEWEST) -> tuple[list[str], list[str]]:
+    """(cases to train an earlier stage on, cases to measure it on): a fifth of them, at least `least` where that leaves
+    more than it takes, by whole subjects, always the same ones; where subjects have many cases, at most twice as many,
+    or the smallest subject. AutolmkError with a single subject."""
     names = sorted(set(cases))
     people = sorted({subjects[case] for case in names})
     if len(people) < 2:
@@ -219,7 +244,7 @@ def hold_out(cases: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[st
         )
     size = Counter(subjects[case] for case in names)
     order = [people[i] for i in np.random.default_rng([0, len(people)]).permutation(len(people))]
-    wanted = max(HELD_OUT * len(names), min(FEWEST, len(names) / 3), 1)
+    wanted = max(HELD_OUT * len(names), min(least, len(names) / 3), 1)
     most = max(MOST_HELD_OUT * wanted, min(size.values()))  # a subject of many cases would leave none to train on
     held: set[str] = set()
     for person in order:
