@@ -125,7 +125,7 @@ class Rows:
 
     @property
     def trust(self) -> float:
-        """Factor on probabilities: right choices over those expected on held-out cases, as if twenty more cases had been
+        """Factor on probabilities: right choices over those expected on held-out cases, as if twenty more had been as
         expected, and half a one wrong."""
         return (min(self.right, self.expected) + BELIEVED) / (self.expected + BELIEVED + 0.5)
 
