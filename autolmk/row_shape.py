@@ -164,7 +164,7 @@ def expected_places(points: FloatArray, offsets: FloatArray) -> FloatArray:
     return np.asarray(points[nearest] + offsets - offsets[nearest])
 
 
-def places_beside(shape: FloatArray, points: FloatArray, which: FloatArray) -> FloatArray:
+def places_beside(shape: FloatArray, points: FloatArray, which: npt.NDArray[np.int_]) -> FloatArray:
     """(M, P) where the mean shape (L, P), fitted to points (L, P), NaN where not to count, puts the landmarks `which`
     (M); NaN where the points are too few, or on a line."""
     both = np.isfinite(shape).all(axis=1) & np.isfinite(points).all(axis=1)

@@ -163,7 +163,7 @@ def _position(
         off = places - geometry.centre - np.array(row.middle) - np.array(row.offsets)[:, None]
         cost += t_cost(np.einsum("mnp,pq,mnq->mn", off, precision, off), p)
     if row.stray and shape is not None:
-        others = np.isfinite(best).all(axis=1)
+        others = np.asarray(np.isfinite(best).all(axis=1))
         others[which] = False
         threshold = min(0.0, float(np.median(odds[others]))) if others.any() else 0.0
         sure = others & (odds >= threshold)
