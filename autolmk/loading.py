@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 Augmentation = Callable[[np.random.Generator, FloatImage], FloatImage]
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # a forked worker starts at once and knows plug-ins
+LEARNT = 1000  # batches after which windows elsewhere have their full share: a network learns first what landmarks are
 LOSSES = 3  # workers that may be killed before training is stopped
 
 
@@ -111,7 +112,9 @@ class BatchSource:
                 result = sample_landmarks(rng, case, self.configuration, *where)
                 result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
                 return result
-            window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration)
+            share = self.configuration.windows.elsewhere * min(1.0, index / LEARNT)
+            where = (case.geometry, marks.points, marks.status)
+            window = draw_window(rng, *where, self.configuration, elsewhere=share)
             result = sample(case, window, self.partners, self.configuration.label_maps, self.configuration.windows)
             result["data"] = self.augmentation(rng, result["data"])
             return result

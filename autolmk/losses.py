@@ -18,6 +18,7 @@ from autolmk.landmarks import Status
 
 RADIUS = 4.0  # sigmas to each side of a point that its sampled Gaussian reaches
 SMOOTH = 1.0  # cells that Dice counts as found: a region that a window does not show costs little
+HEAVIER = 2.0  # times as much as the other kind, that windows of a rare kind weigh at most: single ones upset training
 CHUNK = 2**18  # logits handled at a time on the CPU, so that the passes over them stay in its cache
 
 
@@ -59,14 +60,16 @@ def balanced(holding: Tensor, status: Tensor, share: Tensor | None) -> tuple[Ten
     hold their landmark are averaged over the batch, and so are those that lack it, without an offset.
     An offset alone, the logarithm of the odds share / (1 - share) (logit adjustment; Menon et al., ICLR 2021), leaves a
     frequent kind of windows without a gradient; a weight alone, 1 / share, lets single windows of a rare kind decide a
-    step. So each does half of it, the weight by the root of the odds. Weights average 1 over a landmark's windows,
-    before they are divided by the number of known rows; they are 1 at a share of 1/2, where the offset is 0.
+    step. So each does half of it, the weight by the root of the odds, `HEAVIER` at most. Weights average 1 over a
+    landmark's windows, before they are divided by the number of known rows; they are 1 at a share of 1/2, where the
+    offset is 0.
     """
     known = status != Status.UNKNOWN
     if share is None:
         return _mean(holding & known) + _mean(known & ~holding), torch.zeros_like(known, dtype=torch.float64)
-    root = (share * (1 - share)).sqrt()
-    return _mean(known) / (torch.where(holding, share, 1 - share) + root), torch.logit(share) / 2
+    heavier = (share / (1 - share)).sqrt().clamp(1 / HEAVIER, HEAVIER)  # a window that lacks it than one that holds it
+    weight = torch.where(holding, torch.ones_like(share), heavier) / (share + (1 - share) * heavier)
+    return _mean(known) * weight, torch.logit(share) - heavier.log()
 
 
 def weighted(values: Tensor, weight: Tensor) -> Tensor:

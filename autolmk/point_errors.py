@@ -20,6 +20,8 @@ from autolmk.geometry import FloatArray
 
 FLOOR = 1e-4  # of the median squared error, below which an error is not smaller: two exact points are no certainty
 OUTLYING = (-4.0, 2.5)  # of a logarithm of squared errors: what lies beyond counts as these in the power of widths
+TAILS = (1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0)  # degrees of freedom that are tried
+CLEARLY = 3.0  # natural logarithm of the likelihood ratio that heavy tails need
 STEEPNESS = 10.0  # standard deviation of the power before any case is seen. A peak is as wide as its heatmap at least,
 STEEPEST = 30.0  # and hardly wider by the error: a little wider a peak means a much larger error
 
@@ -30,8 +32,11 @@ class PointErrors:
     that no held-out case shows. width: landmark -> mm, the median width of its peaks. steepness: the power of a width
     over the usual one with which variances go. widths: the smallest and the largest such ratio on held-out cases; none
     beyond is believed. certain: 0 to 1, factor on variances that two thirds of these images and more lie above, of what
-    widths do not tell. cases: that it was measured on.
+    widths do not tell. tails: degrees of freedom of the Student t that errors follow, 0 for a Gaussian. cases: that all
+    this was measured on.
     drawn: whether points are drawn toward the mean shape, because that lowers the errors of held-out cases; why.
+    fully: whether they are drawn as if all their misfit were error, which may cost unusual anatomy its place: only of
+    a stage whose points merely say where a later one looks.
     ValueError where a number is out of its range.
     """
 
@@ -41,12 +46,14 @@ class PointErrors:
     steepness: float = 0.0
     widths: tuple[float, float] = (1.0, 1.0)
     certain: float = 1.0
+    tails: float = 0.0
     cases: int = 0
     drawn: bool = False
+    fully: bool = False
     why: str = ""
 
     def __post_init__(self) -> None:
-        if min(self.usual, self.steepness, self.cases, *self.noise.values(), *self.width.values()) < 0:
+        if min(self.usual, self.steepness, self.tails, self.cases, *self.noise.values(), *self.width.values()) < 0:
             raise ValueError("errors, widths and numbers of cases must be 0 or more")
         if not 0 < self.widths[0] <= self.widths[1] or not 0 < self.certain <= 1:
             raise ValueError(f"widths must be two factors above 0, certain up to 1: {self.widths}, {self.certain}")
@@ -62,7 +69,8 @@ class PointErrors:
     @classmethod
     def pooled(cls, folds: Sequence[PointErrors]) -> PointErrors:
         """Of several folds, for the mean of what they find: means of variances and of the logarithms of widths; drawn
-        where the folds that found it better held out more than half of all cases. ValueError without folds."""
+        where the folds that found it better held out more than half of all cases, fully where more than half of those
+        cases are of folds that do so. ValueError without folds."""
         if not folds:
             raise ValueError("the errors of no fold cannot be pooled")
         if len(folds) == 1:
@@ -82,8 +90,10 @@ class PointErrors:
             steepness=float(np.mean([f.steepness for f in folds])),
             widths=(min(f.widths[0] for f in folds), max(f.widths[1] for f in folds)),
             certain=float(np.exp(np.mean([np.log(f.certain) for f in folds]))),
+            tails=_mean_tails(folds),
             cases=cases,
             drawn=2 * drawing > cases,
+            fully=2 * sum(f.cases for f in folds if f.drawn and f.fully) > drawing,
             why=f"folds with {drawing} of {cases} held-out cases found it better",
         )
 
@@ -117,6 +127,7 @@ def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, n
         steepness=slope,
         widths=(float(np.exp(ratio[seen].min())), float(np.exp(ratio[seen].max()))),
         certain=_certain(left - slope * ratio, scatter),
+        tails=_tails(log_square[:, known] - level - slope * ratio, p, middle),
         cases=len(found),
     )
 
@@ -142,6 +153,32 @@ def _certain(left: FloatArray, scatter: float) -> float:
     means = np.array([float(np.nanmean(left[i])) for i in rows])
     between = float(np.var(means, ddof=1) - np.mean(scatter / count[rows]))
     return float(np.exp(-np.sqrt(max(between, 0.0))))
+
+
+def _tails(log_square: FloatArray, p: int, middle: float) -> float:
+    """Degrees of freedom of errors on p axes, from logarithms of their mean squares (N, L) of which each image's median
+    is taken out, as that of chi-square over p is `middle`: those of the highest likelihood; 0 where a Gaussian is no
+    less likely by `CLEARLY`. So images that differ do not count as points that do."""
+    rows = [row[np.isfinite(row)] for row in log_square]
+    square = np.exp(np.concatenate([row - np.median(row) + middle for row in rows if len(row)]))
+    likelihood = {0.0: float(stats.chi2(p).logpdf(p * square).sum() + len(square) * np.log(p))}
+    for tails in TAILS:
+        scale = t_scale(tails, p)
+        likelihood[tails] = float(stats.f(p, tails).logpdf(square / scale).sum() - len(square) * np.log(scale))
+    best = max(likelihood, key=likelihood.__getitem__)
+    return best if likelihood[best] > likelihood[0.0] + CLEARLY else 0.0
+
+
+def t_scale(tails: float, p: int) -> float:
+    """Factor on a variance that leaves the median of squares what a Gaussian's is, where errors on p axes follow a
+    Student t of so many degrees of freedom."""
+    return float(stats.chi2.median(p) / p / stats.f.median(p, tails))
+
+
+def _mean_tails(folds: Sequence[PointErrors]) -> float:
+    """Of several folds, weighted by cases: the mean of the inverse, which is 0 for a Gaussian."""
+    inverse = sum(f.cases / f.tails for f in folds if f.tails > 0) / max(sum(f.cases for f in folds), 1)
+    return 1 / inverse if inverse > 0 else 0.0
 
 
 def _column_medians(values: FloatArray) -> FloatArray:

@@ -21,10 +21,10 @@ from autolmk.label_maps import Labels, draw_label_maps
 from autolmk.landmarks import Status
 from autolmk.placement import Frame, Placement, Shape, centres, frame_of, mirror_normal, simulate
 from autolmk.plans import Augmentation, Configuration, LabelMap, Windows
+from autolmk.rotation import UNTURNED, draw_rotation, draw_transform, quarter_turns
 from autolmk.store import StoredCase
 
-UNROTATED = 0.15  # share of windows that keep the image's own direction, as in prediction
-FREE_TURN = 150.0  # half range in degrees from which windows turn freely about an axis
+ALIKE = 0.01  # relative difference of spacings up to which a window may exchange their axes
 CENTRAL = 0.8  # share of a window, an axis, in which the landmark that it is placed by lies
 REACH = 4.0  # standard deviations that the low-pass filter of `image.resample` looks beyond a window
 SPLINE_REACH = 6  # voxels beyond a window that splines of order 2 and more are felt from
@@ -64,32 +64,37 @@ def draw_window(
     points: FloatArray,
     status: npt.NDArray[np.int8],
     configuration: Configuration,
+    *,
+    elsewhere: float | None = None,
 ) -> Window:
     """A random window of `configuration.patch_size` on an image of `geometry`, a function of the arguments alone.
 
     points: (L, P) mm. status: (L,). Windows of kind `whole` lie on the middle of the image, shifted within the
     augmentation's translation. Of kind `random`, the share `holding` is placed so that a random present landmark lies
     anywhere in its central 80 %, the others lie uniformly in the image. The share `elsewhere` of both kinds lies across
-    the image's border, and a fifth of these is blank. The share `exact` is neither turned nor scaled, and moved to the
-    nearest whole voxel.
+    the image's border (or the share given here), and a fifth of these is blank. The share `exact` is not scaled, turned
+    by quarters at most, and moved to the nearest whole voxel.
     """
     augmentation, windows = configuration.augmentation, configuration.windows
     exact = windows.exact > 0 and rng.random() < windows.exact
-    elsewhere = windows.elsewhere > 0 and rng.random() < windows.elsewhere
-    transform = np.eye(geometry.physical_ndim) if exact else draw_transform(rng, geometry, augmentation)
+    share = windows.elsewhere if elsewhere is None else elsewhere
+    across = share > 0 and rng.random() < share
+    transform = np.eye(geometry.physical_ndim)
+    if not exact:
+        transform = draw_transform(rng, geometry, augmentation, unturned=0.0 if windows.exact > 0 else UNTURNED)
     centre = (
         _across_the_border(rng, geometry, configuration.patch_size)
-        if elsewhere
+        if across
         else _draw_centre(rng, geometry, points, status, configuration, transform)
     )
     window = geometry.window(centre, configuration.patch_size, transform)
     if exact:
-        window = geometry.crop(np.round(geometry.to_voxels(window.origin)).tolist(), configuration.patch_size)
+        window = _on_voxels(rng, geometry, window, augmentation)
     axis = None if augmentation.mirror_axis is None else geometry.array_axis(augmentation.mirror_axis)
     mirrored = axis is not None and rng.random() < 0.5
     if axis is not None and mirrored:
         window = window.mirrored(axis)
-    if not elsewhere:
+    if not across:
         return Window(window, mirrored)
     return Window(window, mirrored, int(rng.integers(2**32)), bool(rng.random() < BLANK))
 
@@ -128,48 +133,22 @@ def _across_the_border(rng: np.random.Generator, geometry: Geometry, patch_size:
     return geometry.to_physical((shape - 1) / 2 + moved)
 
 
-def draw_transform(rng: np.random.Generator, geometry: Geometry, augmentation: Augmentation) -> FloatArray:
-    """(P, P): a random rotation times the size of a window's voxels; `scale` is how large the anatomy appears.
-
-    Single slices of a volume (D = 2, P = 3) turn within their plane.
-    """
-    rotation = np.eye(geometry.physical_ndim)
-    if rng.random() >= UNROTATED:
-        if geometry.ndim == 3:
-            frame = geometry.frame()
-            rotation = frame @ draw_rotation(rng, augmentation.rotation) @ frame.T
-        else:
-            rotation = _turn_in_plane(geometry, np.radians(rng.uniform(-1, 1) * max(augmentation.rotation)))
-    low, high = augmentation.scale
-    return np.asarray(rotation / np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> FloatArray:
-    """(3, 3) rotation; half_ranges: degrees about the axes x, y, z, which are the grid's own, see `Geometry.frame`.
-
-    All at least 150: uniform over all rotations (a random unit quaternion; Shoemake, Graphics Gems III, 1992). Exactly
-    one at least 150: a full turn about that axis, then a tilt by the others. Otherwise the components of the rotation
-    vector are uniform within the ranges.
-    """
-    from scipy.spatial.transform import Rotation
-
-    ranges = np.asarray(half_ranges, dtype=np.float64)
-    free = ranges >= FREE_TURN
-    if free.all():
-        return np.asarray(Rotation.from_quat(rng.normal(size=4)).as_matrix())
-    vector = np.radians(rng.uniform(-ranges, ranges))
-    if free.sum() != 1:
-        return np.asarray(Rotation.from_rotvec(vector).as_matrix())
-    turn = Rotation.from_rotvec(np.where(free, rng.uniform(-np.pi, np.pi), 0.0))
-    tilt = Rotation.from_rotvec(np.where(free, 0.0, vector))
-    return np.asarray((tilt * turn).as_matrix())
-
-
-def _turn_in_plane(geometry: Geometry, angle: float) -> FloatArray:
-    """(P, P) rotation by `angle` (radians) within the plane of a 2D grid, identity across it."""
-    plane = np.linalg.qr(geometry.direction)[0]
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return np.asarray(np.eye(geometry.physical_ndim) + plane @ (turn - np.eye(2)) @ plane.T)
+def _on_voxels(rng: np.random.Generator, geometry: Geometry, window: Geometry, augmentation: Augmentation) -> Geometry:
+    """A window whose voxels are the image's own: near to `window`, turned by one of the quarter turns that augmentation
+    allows, of axes along which voxels are alike."""
+    step = np.array(geometry.spacing)
+    turns = [
+        (axes, flips)
+        for axes, flips in quarter_turns(geometry.ndim, augmentation.rotation)
+        if np.allclose(step[list(axes)], step, rtol=ALIKE)
+    ]
+    axes, flips = turns[int(rng.integers(len(turns)))]
+    shape = np.array(window.shape)[np.argsort(axes)]
+    start = np.round(geometry.to_voxels(window.centre) - (shape - 1) / 2)
+    turned = geometry.crop(start.tolist(), shape.tolist()).permuted(axes)
+    for axis in flips:
+        turned = turned.mirrored(axis)
+    return turned
 
 
 class Readable(Protocol):

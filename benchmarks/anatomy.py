@@ -221,7 +221,7 @@ def drawn(world: World, found: Detections, errors: PointErrors, *, before: bool 
     if before:
         points = shrink_by_misfit(best, odds, world.prior)
     else:
-        points = shrink(best, odds, errors.variance(found.names, found.spread), world.prior)
+        points = shrink(best, odds, errors.variance(found.names, found.spread), world.prior, tails=errors.tails)
     moved = np.zeros_like(best) if before else points - best
     return replace(found, candidates=points[:, None], moved=moved)
 

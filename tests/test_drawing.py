@@ -81,6 +81,31 @@ def test_too_little_to_tell_leaves_points_where_they_are(n: int, prior: ShapePri
         measure_errors({}, {}, prior, "mm")
 
 
+def test_points_that_place_windows_are_drawn_in_the_way_that_is_nearest() -> None:
+    """Fully where errors are large, however few cases tell; not at all where there is nothing to gain."""
+    for n, noise, systematic, expected in (
+        (1, 2.0, 0.0, (True, True)),
+        (8, 2.0, 0.0, (True, True)),
+        (8, 0.01, 0.6, (False, False)),
+    ):
+        found, truth = held_out(n, noise, systematic)
+        errors = measure_errors(found, truth, prior_of(), "mm", looks_follow=True)
+        assert (errors.drawn, errors.fully) == expected and f"{n} held-out cases" in errors.why
+    full = measure_errors(*held_out(8, 2.0), prior_of(), "mm", looks_follow=True)
+    assert PointErrors.pooled([full, full]).fully
+    assert not PointErrors.pooled([full, measure_errors(*held_out(9, 0.5), prior_of(), "mm")]).fully
+    found, truth = held_out(8, 2.0)
+    before, fully, as_others = (
+        np.mean([np.linalg.norm(side.best - truth[c].points, axis=1).mean() for c, side in each.items()])
+        for each in (
+            found,
+            {c: drawn(one, prior_of(), full) for c, one in found.items()},
+            {c: drawn(one, prior_of(), measure_errors(found, truth, prior_of(), "mm")) for c, one in found.items()},
+        )
+    )
+    assert fully < as_others < before and fully < 0.5 * before
+
+
 def fold(folder: Path, name: str, errors: PointErrors | None, digest: str = "d", *, finished: bool = True) -> None:
     place = folder / name
     place.mkdir()

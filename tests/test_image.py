@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FWHM_TO_SIGMA, low_pass_sigma, resample
-from autolmk.sampling import draw_rotation
+from autolmk.rotation import draw_rotation
 
 
 def slices(ratio: float, shape: tuple[int, ...] = (24, 48, 48)) -> Geometry:

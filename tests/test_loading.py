@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autolmk import loading
 from autolmk.augmentation import IntensityAugmentation
 from autolmk.digest import preprocessing_digest
 from autolmk.errors import AutolmkError
@@ -32,6 +33,7 @@ from autolmk.plans import (
     Windows,
     replace_configuration,
 )
+from autolmk.sampling import draw_window
 from autolmk.store import Store, StoredCase
 
 NAMES = ("left", "right", "middle")
@@ -171,10 +173,21 @@ def test_a_function_of_seed_and_iteration(data: tuple[Store, Plans]) -> None:
 def test_windows_elsewhere_are_a_function_of_seed_and_iteration_too(data: tuple[Store, Plans]) -> None:
     windows = Windows("whole", 1.0, elsewhere=0.5, exact=0.5, order=2, low_pass="crossed")
     other = data[0], replace_configuration(data[1], "c", windows=windows)
-    expected = batches(other)
-    assert_equal(batches(other, workers=2, first_iteration=4, iterations=5), expected[4:])
+    expected = batches(other, first_iteration=1000, iterations=18)
+    assert_equal(batches(other, workers=2, first_iteration=1013, iterations=5), expected[13:])
     assert {int(s) for b in expected for s in b["status"].ravel()} == {Status.PRESENT, Status.ABSENT}
     assert any((b["status"] == Status.ABSENT).all(axis=1).any() for b in expected)  # windows that show no image
+
+
+def test_windows_elsewhere_come_more_and_more_often(data: tuple[Store, Plans], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the planned share after 1,000 batches."""
+    shares = []
+    monkeypatch.setattr(loading, "draw_window", lambda *args, elsewhere: shares.append(elsewhere) or draw_window(*args))
+    other = data[0], replace_configuration(data[1], "c", windows=Windows("whole", 1.0, elsewhere=0.2))
+    for first in (0, 500, 1000, 10_000):
+        batches(other, first_iteration=first, iterations=1)
+    size = len(shares) // 4
+    assert shares[::size] == pytest.approx([0.0, 0.1, 0.2, 0.2])
 
 
 def test_spawned_workers_do_the_same(data: tuple[Store, Plans], monkeypatch: pytest.MonkeyPatch) -> None:

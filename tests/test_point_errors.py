@@ -49,6 +49,18 @@ def test_wide_peaks_tell_large_errors_and_no_further_than_was_seen() -> None:
     np.testing.assert_allclose(errors.variance(NAMES, np.full(40, 50.0)), errors.variance(NAMES, widest))
 
 
+@pytest.mark.parametrize("p", [2, 3])
+@pytest.mark.parametrize(("tails", "low", "high"), [(2.0, 1.5, 3.0), (4.0, 3.0, 6.0), (0.0, 0.0, 0.0)])
+def test_heavy_tails_of_errors_are_measured(p: int, tails: float, low: float, high: float) -> None:
+    """A Student t of so many degrees of freedom, on 7 cases; and a Gaussian, of images that differ threefold too."""
+    rng = np.random.default_rng(4)
+    factor = np.sqrt(tails / rng.chisquare(tails, (7, 40))) if tails else np.ones((7, 40))
+    for images in (np.ones((7, 1)), np.geomspace(0.5, 1.5, 7)[:, None]):
+        found, truth = looks(0.2 * factor * images, p)
+        errors = fit_point_errors(found, truth, np.full((7, 40), np.nan), NAMES)
+        assert low <= errors.tails <= high
+
+
 def test_widths_that_tell_nothing_count_for_nothing() -> None:
     rng = np.random.default_rng(2)
     found, truth = looks(np.full((7, 40), 0.2))

@@ -16,7 +16,8 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import resample
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Normalization, Schedule, Windows
-from autolmk.sampling import Window, cut, draw_rotation, draw_transform, draw_window, sample
+from autolmk.rotation import draw_rotation, draw_transform
+from autolmk.sampling import Window, cut, draw_window, sample
 from autolmk.serialization import from_json, to_json
 from autolmk.store import StoredCase
 
@@ -341,7 +342,8 @@ def test_exact_windows_lie_on_the_voxels_of_the_image() -> None:
     noise = rng.normal(size=(1, *geometry.shape)).astype(np.float32)
     case = dataclasses.replace(make_case(geometry, geometry.centre[None]), array=noise)
     windows = Windows("random", 0.5, exact=0.4, low_pass="crossed")
-    configuration = make_configuration((10, 16, 16), (3.0, 1.0, 1.0), windows, mirror_axis=0)
+    still = {"rotation": (20.0, 20.0, 20.0), "mirror_axis": 0}
+    configuration = make_configuration((10, 16, 16), (3.0, 1.0, 1.0), windows, **still)
     whole = 0
     for _ in range(200):
         window = draw_window(rng, geometry, case.landmarks.points, case.landmarks.status, configuration)
@@ -355,6 +357,41 @@ def test_exact_windows_lie_on_the_voxels_of_the_image() -> None:
         if all((place >= 0).all() and (place < n).all() for place, n in zip(places, geometry.shape, strict=True)):
             np.testing.assert_array_equal(shown, noise[0][np.ix_(*places)])
     assert abs(whole / 200 - 0.4) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("spacing", "rotation", "n"),
+    [((1.0, 1.0, 1.0), (180.0, 180.0, 180.0), 24), ((1.0, 1.0, 1.004), (10.0, 10.0, 180.0), 4),
+     ((3.0, 1.0, 1.0), (180.0, 180.0, 180.0), 8), ((3.0, 1.0, 1.0), (20.0, 20.0, 20.0), 1),
+     ((1.0, 1.0, 1.0), (95.0, 95.0, 95.0), 15), ((1.0, 1.0), (100.0,), 3), ((1.0, 2.0), (180.0,), 2)],
+)  # fmt: skip
+def test_exact_windows_turn_by_quarters(spacing: tuple[float, ...], rotation: tuple[float, ...], n: int) -> None:
+    """By all rotations, never a mirror image, that augmentation allows and that exchange only axes of alike voxels; the
+    image's values and points turn along."""
+    rng, ndim = np.random.default_rng(14), len(spacing)
+    patch = (10, 12, 17)[:ndim]
+    geometry = Geometry.from_parts((30, 31, 32)[:ndim], spacing)
+    noise = rng.normal(size=(1, *geometry.shape)).astype(np.float32)
+    places = np.argwhere(np.ones(geometry.shape, dtype=bool))[::7]
+    case = dataclasses.replace(make_case(geometry, geometry.to_physical(places)), array=noise)
+    windows = Windows("random", 0.0, exact=1.0, low_pass="crossed")
+    still = {"rotation": rotation, "scale": (0.5, 2.0), "translation": (0.0,) * ndim}
+    configuration = make_configuration(patch, spacing, windows, **still)
+    seen = set()
+    for _ in range(60 * n):
+        window = draw_window(rng, geometry, case.landmarks.points, case.landmarks.status, configuration)
+        matrix, offset = window.geometry.map_to(geometry)
+        assert window.geometry.shape == patch and np.abs(offset - np.round(offset)).max() < 1e-6
+        assert np.linalg.det(np.round(matrix)) == pytest.approx(1.0)
+        assert np.abs(matrix - np.round(matrix)).max() < 1e-9
+        if matrix.round().tobytes() not in seen:
+            seen.add(matrix.round().tobytes())
+            shown = sample(case, window, range(len(places)), (), windows)
+            inside = window.geometry.contains(shown["voxels"], -0.4)
+            assert inside.sum() > 3
+            values = [shown["data"][0][tuple(v)] for v in np.round(shown["voxels"][inside]).astype(int)]
+            np.testing.assert_array_equal(values, noise[0][tuple(places[inside].T)])
+    assert len(seen) == n
 
 
 @pytest.mark.parametrize(("shape", "spacing", "p", "patch"), GRIDS)

@@ -85,6 +85,22 @@ def test_one_sure_landmark_far_off_stays_there(away: float, noise: float) -> Non
     assert np.mean(after) <= 1.05 * np.mean(before)
 
 
+def test_gross_errors_are_drawn_further_where_held_out_cases_show_such() -> None:
+    """Where errors are larger than anatomy's spread and have heavy tails, a point that is far off is rather one of
+    them: here half of its error goes, without such tails a tenth."""
+    prior, rng = prior_of(3), np.random.default_rng(6)
+    before, gaussian, heavy = [], [], []
+    for i in range(30):
+        truth, found = case_of(prior, rng, 2.0)
+        found[i % L] += 8 * 2.0 / np.sqrt(3)
+        before.append(np.linalg.norm(found - truth, axis=1)[i % L])
+        for side, tails in ((gaussian, 0.0), (heavy, 2.0)):
+            drawn = shrink(found, SURE, np.full(L, 4.0), prior, tails=tails)
+            side.append(np.linalg.norm(drawn - truth, axis=1)[i % L])
+    assert np.mean(gaussian) > 0.85 * np.mean(before)
+    assert np.mean(heavy) < 0.6 * np.mean(before)
+
+
 @pytest.mark.parametrize("p", [2, 3])
 def test_lengths_of_a_stretched_case_are_unbiased(p: int) -> None:
     """A fifth longer along one axis: nothing of it is lost, where points are uncertain too."""

@@ -136,9 +136,10 @@ def cell_losses(
 
     output: (B, L, 1 + D, *O). An absent landmark is in no cell and has no displacement; an unknown one is masked.
     `near`: a cell r cells off counts (1 + r)^-D, so that every doubling of the distance counts alike and votes are
-    sharp where they are needed; classes are one choice among all cells and "elsewhere", whose logit is 0; times
-    class_weight. `published`, as Noothout et al.: mean |t_hat - t| + alpha * binary cross-entropy, both means over all
-    cells; alpha None: `landmarks_a_network`. In both, windows that hold a landmark and others weigh as `balanced` says,
+    sharp where they are needed, and windows that do not hold a landmark tell no displacement to it; classes are one
+    choice among all cells and "elsewhere", whose logit is 0; times class_weight. `published`, as Noothout et al.: mean
+    |t_hat - t| + alpha * binary cross-entropy, both means over all cells; alpha None: `landmarks_a_network`. In both,
+    the classes of windows that hold a landmark and of others weigh as `balanced` says,
     which changes nothing where one kind alone occurs.
     """
     assert isinstance(target, CellTarget)
@@ -160,7 +161,7 @@ def cell_losses(
     else:
         alpha = landmarks_a_network if options.alpha is None else options.alpha
         classes = alpha * weighted((F.softplus(logits).sum(2) - own) / logits.shape[2], weights)
-    return {"displacement": mean_of(apart, status == Status.PRESENT), "class": classes}
+    return {"displacement": mean_of(apart, held if near else status == Status.PRESENT), "class": classes}
 
 
 def mean_of(values: Tensor, which: Tensor) -> Tensor:

@@ -151,7 +151,9 @@ class _Looks:
             points = np.where(here[:, None], candidates[:, 0], np.where(np.isfinite(points), points, frame.expected))
             frame = self._frame(points, log_odds[:, 0])
         assert seen is not None
-        return self._search(points, middles, seen, frame) if search and self.windows.search else seen
+        if not search or not self.windows.search:
+            return seen
+        return self._search((points, frame.expected, before.detections.as_found().best), middles, seen, frame)
 
     def _surer(self, seen: Seen, wider: Seen | None) -> Seen:
         """What a look saw, or where it calls a landmark elsewhere that a look at wider voxels saw, that look's."""
@@ -257,9 +259,9 @@ class _Looks:
         blocks = coarser(_Padded(self.image, self.fill), spacing, self.configuration.spacing)
         return cut(blocks, window, low_pass=self.windows.low_pass)
 
-    def _search(self, points: FloatArray, middles: FloatArray, seen: Seen, frame: Frame) -> Seen:
-        """For landmarks that their windows, at `middles`, call elsewhere: the windows around their points and expected
-        places too."""
+    def _search(self, starts: Sequence[FloatArray], middles: FloatArray, seen: Seen, frame: Frame) -> Seen:
+        """For landmarks that their windows, at `middles`, call elsewhere: the windows around `starts`, too: their
+        points (L, P), expected places, and where far from both, their peaks before they were drawn to the shape."""
         candidates, log_odds, spread = (a.copy() for a in seen)
         lost = ~(log_odds[:, 0] > 0)
         if self.row is not None:  # the first window held all that is in reach
@@ -267,11 +269,12 @@ class _Looks:
         geometry, groups, names = self.image.geometry, self.windows.groups, self.plans.landmarks
         half = NEIGHBOUR * frame.scale * np.multiply(self.side, self.spacings[0])
         looks = []
-        for places in (points, frame.expected):
+        far = np.all([np.linalg.norm(starts[-1] - other, axis=1) > half.min() for other in starts[:-1]], axis=0)
+        for places, which in zip(starts, (lost, lost, lost & far), strict=True):
             start = centres(places, frame, geometry, groups, names)
             for step in itertools.product((-1, 0, 1), repeat=len(self.side)):
-                moved = start + self._moves(lost, frame.direction @ (half * step))
-                looks.append(self._windows(moved, lost & self._holds(moved), frame, self.spacings[0]))
+                moved = start + self._moves(which, frame.direction @ (half * step))
+                looks.append(self._windows(moved, which & self._holds(moved), frame, self.spacings[0]))
         count = np.bincount([i for look in looks for i, _, counts in look if counts], minlength=len(names))
         if not count.any():
             return seen

@@ -8,9 +8,9 @@ of which nothing is known before (1 or more), and each landmark by a factor of i
 half a degree of freedom, so that a point that is sure and far off stays where it is (global and local scales: Carvalho,
 Polson and Scott, Biometrika 2010). Where points suffice the mean shape is fitted by an affine map, so that a head that
 is longer or flatter than all others stays so. What lies further from the fit than its error explains counts as anatomy,
-never as error.
+unless held-out errors have heavy tails.
 
-Shapes: L landmarks, P physical axes, G factors of the image, K of a landmark, N points. Everything in mm.
+Shapes: L landmarks, P physical axes, N points; G factors of the image, K of a landmark, E of an error. All in mm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from autolmk.geometry import FloatArray
 from autolmk.measured import Measured
-from autolmk.point_errors import PointErrors
+from autolmk.point_errors import PointErrors, t_scale
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
 
@@ -32,6 +32,7 @@ TAILS = 0.5  # degrees of freedom of a landmark's deviation
 AFFINE = 3  # points, times P + 1, from which on the fit is affine: enough of what they tell is left for the errors
 OF_IMAGE = np.geomspace(1.0, 16.0, 13)  # (G,) times as far as training cases, all equally likely
 OF_LANDMARK = np.geomspace(0.05, 400.0, 41)  # (K,) times the variance
+OF_ERROR = np.geomspace(0.05, 400.0, 31)  # (E,) times the variance
 GROSS = 6.0  # of `shrink_by_misfit`: standard deviations beyond which a point's own error must be larger
 CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
 
@@ -50,9 +51,11 @@ def draw(
     all of them is that of models trained before there were such measurements, whose points are drawn as they were then.
     """
     pooled = _pooled(errors)
-    if pooled is None:
+    if pooled is None or (pooled.drawn and pooled.fully):
         return shrink_by_misfit(points, log_odds, prior)
-    return shrink(points, log_odds, pooled.variance(names, spread), prior) if pooled.drawn else points
+    return (
+        shrink(points, log_odds, pooled.variance(names, spread), prior, tails=pooled.tails) if pooled.drawn else points
+    )
 
 
 def draw_best(
@@ -84,11 +87,14 @@ def _pooled(errors: Sequence[PointErrors | None]) -> PointErrors | None:
     return PointErrors.pooled(known) if known else None
 
 
-def shrink(points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior: ShapePrior) -> FloatArray:
+def shrink(
+    points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior: ShapePrior, *, tails: float = 0.0
+) -> FloatArray:
     """Points (L, P) moved toward the fit of the mean shape; NaN rows stay NaN.
 
-    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance: (L,) mm^2 an axis
-    of their errors. Unchanged where fewer than 8 points or 10 training shapes can support it.
+    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance, tails: (L,) mm^2
+    an axis of their errors, and how heavy these' tails are, see `PointErrors`. Unchanged where fewer than 8 points or
+    10 training shapes can support it.
     """
     usable, confident = _supporting(points, log_odds, prior)
     if len(confident) < FEWEST_POINTS or prior.n_cases < FEWEST_SHAPES:
@@ -103,7 +109,7 @@ def shrink(points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior
     anatomy = np.maximum((prior.strays * fit.scale) ** 2 / p, 1e-12)
     error = variance.copy()
     error[confident] *= 1 - leverage(columns, p)  # the rest of it is in the fit
-    weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p)
+    weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p, tails)
     likely = evidence[:, np.isin(usable, confident)].sum(axis=1)
     share = np.exp(likely - likely.max())
     own = (share @ weight / share.sum())[:, None]
@@ -123,21 +129,32 @@ def _fit(points: FloatArray, prior: ShapePrior, confident: Indices) -> Similarit
     return fit_similarity(prior.points[confident], points[confident], scale_bounds=prior.scale_bounds).similarity
 
 
-def _weights(square: FloatArray, anatomy: FloatArray, error: FloatArray, p: int) -> tuple[FloatArray, FloatArray]:
+def _weights(
+    square: FloatArray, anatomy: FloatArray, error: FloatArray, p: int, tails: float
+) -> tuple[FloatArray, FloatArray]:
     """(share of its distance from the fit that each point keeps (G, L), log likelihood of that distance (G, L)) for
-    each factor of the image; a landmark's factor is averaged out, by its likelihood and an inverse gamma density.
+    each factor of the image; a landmark's factor, and one of its error where errors have heavy tails, are averaged out,
+    by their likelihood and inverse gamma densities.
 
     square: (L,) mm^2 from the fit. anatomy, error: (L,) variances an axis.
     """
-    density = -TAILS / 2 * (np.log(OF_LANDMARK) + 1 / OF_LANDMARK)  # of the factor's logarithm
-    density -= np.log(np.exp(density).sum())
-    strays = OF_IMAGE[:, None, None] ** 2 * OF_LANDMARK[:, None] * anatomy  # (G, K, L)
+    strays = OF_IMAGE[:, None, None, None] ** 2 * OF_LANDMARK[:, None, None] * anatomy  # (G, K, 1, L)
+    log_density = _log_density(OF_LANDMARK, TAILS)[:, None, None]
+    if tails > 0:  # (E, L)
+        error = t_scale(tails, p) * OF_ERROR[:, None] * error
+        log_density = log_density + _log_density(OF_ERROR, tails)[:, None]
     total = strays + error
-    log = density[:, None] - p / 2 * np.log(total) - square / (2 * total)
+    log = (log_density - p / 2 * np.log(total) - square / (2 * total)).reshape(len(OF_IMAGE), -1, len(square))
     top = log.max(axis=1, keepdims=True)
     share = np.exp(log - top)
     sum_ = share.sum(axis=1)
-    return (strays / total * share).sum(axis=1) / sum_, top[:, 0] + np.log(sum_)
+    return ((strays / total).reshape(log.shape) * share).sum(axis=1) / sum_, top[:, 0] + np.log(sum_)
+
+
+def _log_density(factors: FloatArray, tails: float) -> FloatArray:
+    """Of each factor on a variance, of a Student t of so many degrees of freedom: inverse gamma, in its logarithm."""
+    density = -tails / 2 * (np.log(factors) + 1 / factors)
+    return np.asarray(density - np.log(np.exp(density).sum()))
 
 
 def leverage(columns: FloatArray, p: int) -> FloatArray:
@@ -165,12 +182,12 @@ def _affine_columns(points: FloatArray) -> FloatArray:
     return np.kron(np.column_stack([points - points.mean(axis=0), np.ones(len(points))]), np.eye(points.shape[1]))
 
 
-# -- of models without measured errors --------------------------------------------------------------------------------
+# -- of points that place windows, and of models without measured errors ----------------------------------------------
 
 
 def shrink_by_misfit(points: FloatArray, log_odds: FloatArray, prior: ShapePrior) -> FloatArray:
     """Points (L, P) moved toward the fit of the mean shape, all misfit counting as the network's error; arguments of
-    `shrink`. Models whose folds measured no errors predict so."""
+    `shrink`. Models whose folds measured no errors predict so, and stages whose points say where a later one looks."""
     usable, confident = _supporting(points, log_odds, prior)
     if len(confident) < FEWEST_POINTS or prior.n_cases < FEWEST_SHAPES:
         return points

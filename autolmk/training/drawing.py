@@ -3,6 +3,9 @@
 The points' errors are fitted on all of them but a few, and these are predicted with and without drawing, in turn. It is
 kept as any step of postprocessing is (`postprocessing.evidence`): where mean errors fall beyond chance and no gross
 ones are added. Then the errors are fitted on all. Fold `all` holds no case out: it takes what numbered folds found.
+
+The points of a stage that is followed by another one only say where this looks. They are drawn in the way of the
+lowest mean error, and fully where that is the lowest (`PointErrors.fully`): anatomy that they lose is found again.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from autolmk.landmarks import Landmarks
 from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
 from autolmk.point_errors import PointErrors, fit_point_errors
+from autolmk.postprocessing.context import errors_of
 from autolmk.postprocessing.evidence import localisation, verdict
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.prediction.inference import conclude, pooled_prior
-from autolmk.prediction.shrinkage import shrink
+from autolmk.prediction.shrinkage import shrink, shrink_by_misfit
 from autolmk.serialization import read_json
 from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
 from autolmk.training.validation import CaseResult, Validation
@@ -45,8 +49,10 @@ def choose_drawing(
     truth = {case: result.truth for case, result in validation.results.items()}
     unknown = np.isin(plans.landmarks, measured.untrained)
     prior = pooled_prior([measured], plans, unknown)
-    errors = measure_errors(found, truth, prior, plans.unit)
-    logger.info("points are %s toward the mean shape: %s", "drawn" if errors.drawn else "not drawn", errors.why)
+    before = [plans.configurations.get(c.previous_stage or "") for c in plans.configurations.values()]
+    errors = measure_errors(found, truth, prior, plans.unit, looks_follow=configuration in before)
+    said = ("fully drawn" if errors.fully else "drawn") if errors.drawn else "not drawn"
+    logger.info("points are %s toward the mean shape: %s", said, errors.why)
     measured = dataclasses.replace(measured, errors=errors)
     if prior is None or not errors.drawn:
         return measured, validation
@@ -63,11 +69,17 @@ def choose_drawing(
 
 
 def measure_errors(
-    found: Mapping[str, Detections], truth: Mapping[str, Landmarks], prior: ShapePrior | None, unit: str
+    found: Mapping[str, Detections],
+    truth: Mapping[str, Landmarks],
+    prior: ShapePrior | None,
+    unit: str,
+    *,
+    looks_follow: bool = False,
 ) -> PointErrors:
     """Of held-out cases: how large errors are, and whether points drawn toward the mean shape `prior` lie nearer.
 
-    found: of points as a model found them. unit: mm or px. ValueError without cases.
+    found: of points as a model found them. unit: mm or px. looks_follow: whether a later stage looks around these
+    points. ValueError without cases.
     """
     if not found:
         raise ValueError("errors are measured on one held-out case or more")
@@ -80,6 +92,10 @@ def measure_errors(
     for part in parts if len(parts) > 1 else []:
         others = _errors_of([case for case in cases if case not in part], found, truth)
         tried |= {case: drawn(found[case], prior, others) for case in part}
+    if looks_follow:
+        full = dataclasses.replace(errors, fully=True)
+        fully = {case: drawn(one, prior, full) for case, one in found.items()}
+        return _nearest(errors, {"not drawn": found, "drawn": tried, "fully drawn": fully}, truth, unit)
     if not tried:
         return dataclasses.replace(errors, why="a single held-out case does not tell whether it helps")
     before, after = ([side[case] for case in cases] for side in (found, tried))
@@ -87,11 +103,29 @@ def measure_errors(
     return dataclasses.replace(errors, drawn=kept, why=why)
 
 
+def _nearest(
+    errors: PointErrors, ways: Mapping[str, Mapping[str, Detections]], truth: Mapping[str, Landmarks], unit: str
+) -> PointErrors:
+    """With the way of drawing of the lowest mean error. ways: the held-out cases in each, none where it is unknown."""
+    apart = {way: np.array([errors_of(side[case], truth[case]) for case in side]) for way, side in ways.items() if side}
+    if not np.isfinite(apart["not drawn"]).any():
+        return dataclasses.replace(errors, why="no point of the held-out cases is known")
+    mean = {way: float(np.nanmean(each)) for way, each in apart.items()}
+    best = min(mean, key=mean.__getitem__)
+    said = ", ".join(f"{value:.3f} {unit} {way}" for way, value in mean.items())
+    why = f"mean error on {len(ways['not drawn'])} held-out cases {said}; a later stage looks around the points"
+    return dataclasses.replace(errors, drawn=best != "not drawn", fully=best == "fully drawn", why=why)
+
+
 def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detections:
-    """A case's detections, the best points drawn toward the mean shape."""
-    variance = errors.variance(found.names, found.spread)
+    """A case's detections, the best points drawn toward the mean shape, fully where `errors` say so."""
     candidates = found.candidates.copy()
-    candidates[:, 0] = shrink(candidates[:, 0], found.log_odds[:, 0], variance, prior)
+    points, log_odds = candidates[:, 0].copy(), found.log_odds[:, 0]
+    if errors.fully:
+        candidates[:, 0] = shrink_by_misfit(points, log_odds, prior)
+    else:
+        variance = errors.variance(found.names, found.spread)
+        candidates[:, 0] = shrink(points, log_odds, variance, prior, tails=errors.tails)
     return dataclasses.replace(found, candidates=candidates, moved=candidates[:, 0] - found.best)
 
 
