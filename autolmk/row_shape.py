@@ -25,7 +25,7 @@ VARIES = 0.15  # of a distance: standard deviation before any case is seen
 MISSING = (1.0, 6.0)  # cost of a member that is missing though the image shows its place: least, most
 SAME_PLACE = 0.3  # of the distance to the neighbour, within which two candidates are one place
 BORDER = 0.5  # of the distance to the neighbour: what lies nearer to the image's end may as well be outside
-BELIEVED = 4.0  # cases whose probabilities are taken to be as right as they say
+BELIEVED = 20.0  # cases whose probabilities are taken to be as right as they say
 USUAL_TEMPERATURE, USUAL_LEVEL = 4.0, -2.0  # without held-out cases
 
 
@@ -125,8 +125,8 @@ class Rows:
 
     @property
     def trust(self) -> float:
-        """Factor on probabilities: right choices over those expected on held-out cases, as if four more cases had been
-        as expected, and half a one wrong; so nothing is sure before any case is seen."""
+        """Factor on probabilities: right choices over those expected on held-out cases, as if twenty more had been as
+        expected, and half a one wrong."""
         return (min(self.right, self.expected) + BELIEVED) / (self.expected + BELIEVED + 0.5)
 
     @classmethod
@@ -164,7 +164,7 @@ def expected_places(points: FloatArray, offsets: FloatArray) -> FloatArray:
     return np.asarray(points[nearest] + offsets - offsets[nearest])
 
 
-def places_beside(shape: FloatArray, points: FloatArray, which: FloatArray) -> FloatArray:
+def places_beside(shape: FloatArray, points: FloatArray, which: npt.NDArray[np.int_]) -> FloatArray:
     """(M, P) where the mean shape (L, P), fitted to points (L, P), NaN where not to count, puts the landmarks `which`
     (M); NaN where the points are too few, or on a line."""
     both = np.isfinite(shape).all(axis=1) & np.isfinite(points).all(axis=1)

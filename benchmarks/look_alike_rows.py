@@ -1,6 +1,6 @@
 """How often is a row of look-alikes told right by a single model, and is its probability calibrated?
 
-Called by look_alikes.py --row. A phantom of columns (`autolmk.phantom.rows`), two folds of 12 cases of each other; each
+Called by look_alikes.py --row. A phantom of columns (`autolmk.phantom.rows`), two folds of 20 cases each; each
 fold alone and both together predict the test cases, once member by member and once as a whole row. The plans are those
 of `heatmap`, preset XS, but for windows of 48 x 64 px that show four bodies, a network of three stages that suits them,
 and the length of training. A point is a gross error where it is further off than half the way to its neighbour; it is
@@ -39,7 +39,7 @@ from autolmk.prediction.rows import Chosen
 
 NAME, METHOD = "Dataset001_Rows", "heatmap"
 MODEL = f"{METHOD}__autolmkPlans__{METHOD}"
-N_TRAIN, FOLDS = 24, (0, 1)
+N_TRAIN, FOLDS = 40, (0, 1)
 WINDOW, STAGES, BATCH = (48, 64), 3, 12
 MOST_GROSS, MOST_UNFLAGGED, MOST_MISCALIBRATED = 0.02, 0.05, 0.05
 BINS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)

@@ -118,7 +118,7 @@ def _alike(problem: Problem, choice: Choice) -> npt.NDArray[np.bool_]:
     """(B, M) whether rows have a member where the first one has it."""
     apart = np.linalg.norm(problem.places[choice] - problem.places[choice[0]], axis=2)
     there = (choice >= 0) & (choice[0] >= 0)
-    return np.where(there, apart <= BORDER * np.array(problem.row.neighbour), choice == choice[0])
+    return np.asarray(np.where(there, apart <= BORDER * np.array(problem.row.neighbour), choice == choice[0]))
 
 
 # -- costs ------------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class _Beam:
     def extend(self, i: int) -> None:
         """By member i: at each place that is free, or missing."""
         n = self.evidence.shape[1]
-        begun = (self.choice >= 0).any(axis=1)
+        begun = np.asarray((self.choice >= 0).any(axis=1))
         last = _last(self.choice) if i else np.zeros(len(self.choice), dtype=int)
         at = self.choice[np.arange(len(last)), last] if i else last
         gap = np.where(begun, self.future.gap[last, max(i - 1, 0), at], 0.0)

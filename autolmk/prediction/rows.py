@@ -30,7 +30,8 @@ MORE_PLACES = 16  # than twice the members, at most
 BELOW_BEST = 4.0  # log-odds of a place that a channel does not show, under its best; or its lowest,
 NEXT = 1.0  # and this under its lowest where it shows as many as are kept
 REACH = 0.5  # of the distance to the neighbour: how far later stages may go from the row's place
-UNSEEN = 0.5  # factor on the probability of a place that no channel shows, made up from the neighbours'
+MADE_UP = 0.85  # factor on the probability of a place that no channel shows, made up from the neighbours'
+LEFT_OVER = 0.5  # probability of what is left of the candidates of a member that belongs outside the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +163,7 @@ def _position(
         off = places - geometry.centre - np.array(row.middle) - np.array(row.offsets)[:, None]
         cost += t_cost(np.einsum("mnp,pq,mnq->mn", off, precision, off), p)
     if row.stray and shape is not None:
-        others = np.isfinite(best).all(axis=1)
+        others = np.asarray(np.isfinite(best).all(axis=1))
         others[which] = False
         threshold = min(0.0, float(np.median(odds[others]))) if others.any() else 0.0
         sure = others & (odds >= threshold)
@@ -191,7 +192,7 @@ def _with_row(before: Chosen, problem: Problem, found: Found, rows: Rows) -> Cho
             candidates[i], log_odds[i] = _first(place, float(problem.shown[choice[j]]), old[rest], odds[rest])
         else:
             made = found.inside[j] and np.isfinite(found.expected[j]).all()
-            probability[i] = UNSEEN * marginal[j] if made else 0.0
+            probability[i] = MADE_UP * marginal[j] if made else LEFT_OVER
             reach[i] *= bool(made)
             candidates[i], log_odds[i] = _not_found(
                 problem, choice, j, old, odds, rows.level, found.expected[j] if made else None

@@ -42,7 +42,7 @@ def groups_of(cases: Cases, partner: Sequence[int]) -> list[list[int]]:
         apart = np.linalg.norm(points[:, None] - points, axis=2)
         apart[np.arange(n), np.arange(n)] = apart[np.arange(n), np.array(partner)] = np.nan
         credible = found.log_odds >= found.log_odds[:, :1] - (CREDIBLE_OF_FEW if few else CREDIBLE)
-        credible &= np.isfinite(found.log_odds) & np.isfinite(points).all(axis=1)[:, None]
+        credible &= np.isfinite(found.log_odds) & np.isfinite(points).all(axis=1, keepdims=True)
         there = _at_others(found.candidates, points, apart) & credible[..., None]
         far = apart > APART * np.maximum(typical[:, None], typical)
         count += there.any(axis=1) & far

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
@@ -23,6 +24,7 @@ SCALED = 0.1  # standard deviation of the logarithm of rows' sizes, from which o
 SCALES = (0.05, 0.275, 0.5, 0.725, 0.95)  # these quantiles of sizes
 ENOUGH = 10  # training cases that tell where in images, and beside the other landmarks, a row lies
 INFLATION = 1.25  # of deviations from a mean shape that these cases made themselves
+Indices = npt.NDArray[np.int_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,7 @@ def _range(moves: FloatArray, noise: float) -> tuple[float, float, float, float]
 
 
 def _placed(
-    row: Row, points: FloatArray, scale: FloatArray, which: FloatArray, training: TrainingRows, noise: float
+    row: Row, points: FloatArray, scale: FloatArray, which: Indices, training: TrainingRows, noise: float
 ) -> Row:
     """With displacements, the place in the image and beside the other landmarks, as far as cases tell them. points:
     (N, M, P) over the scale (N,) of the row in each case."""
@@ -161,7 +163,7 @@ def _is_straight(row: Row, points: FloatArray) -> bool:
 def _offsets(points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """((M, P) mean places from the row's middle, (N, P) the cases' middles, NaN of those without a member): the least
     squares solution for cases that do not show all members."""
-    seen = np.isfinite(points).all(axis=2)
+    seen = np.asarray(np.isfinite(points).all(axis=2))
     count = np.maximum(seen.sum(axis=1), 1)
     values = np.where(seen[..., None], points, 0.0)
     centred = np.where(seen[..., None], values - (values.sum(axis=1) / count[:, None])[:, None], 0.0)
@@ -201,12 +203,12 @@ def _middle(
     }
 
 
-def _stray(points: FloatArray, which: FloatArray, training: TrainingRows) -> float | None:
+def _stray(points: FloatArray, which: Indices, training: TrainingRows) -> float | None:
     """mm an axis, root mean square of members from where the mean shape, fitted to the other landmarks, puts them."""
     if training.shape is None:
         return None
     shape, square = training.shape, []
-    others = np.isfinite(shape).all(axis=1)
+    others = np.asarray(np.isfinite(shape).all(axis=1))
     others[which] = False
     for case, row in zip(training.points, points, strict=True):
         expected = places_beside(shape, np.where(others[:, None], case, np.nan), which)
@@ -221,7 +223,7 @@ def _missing(
     neighbour: Sequence[float],
     offsets: FloatArray,
     scale: FloatArray,
-    which: FloatArray,
+    which: Indices,
     training: TrainingRows,
 ) -> float:
     """Cost of a member that is missing though the image shows its place, not near its border: minus the logarithm of

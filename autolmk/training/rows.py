@@ -35,7 +35,7 @@ from autolmk.training.validation import CaseResult, Validation
 Bools = npt.NDArray[np.bool_]
 
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.5, 16.0, 11))
-PRIOR = (math.log(2.5), 0.7)  # mean and standard deviation of a temperature's logarithm
+PRIOR = (math.log(1.5), 1.0)  # mean and standard deviation of a temperature's logarithm
 FITTED_ON, FEWEST_FITTED, MOST_FITTED = 600, 6, 24  # members, and cases, at least and at most, spread evenly
 LEVELS = (0.02, 0.1, 0.25)  # quantiles of right places' log-odds; the first where no member is ever missing
 DOUBT = 0.02  # share of cases in which the truth may be anything
