@@ -142,7 +142,7 @@ class Race:
         if not short or self._cases(set(kept.folds) - set(short)) < FEWEST_CASES:
             return False
         self.means.say(f"\nfold {', '.join(short)}: trained for too short a time to join the final predictor")
-        self._keep(left_out=(*self.record.left_out, *short))
+        self.record = replace(self.record, left_out=(*self.record.left_out, *short))  # kept with the new lengths
         return True
 
     def _cases(self, folds: Collection[str]) -> int:
