@@ -243,6 +243,7 @@ def test_a_run_that_is_too_short_to_compare_begins_with_what_is_expected_most_of
     assert any("b, c, d, fold 3, fold 4: left out at once" in word for word in world.said)
     named = World(tmp_path / "named", "ab", 2, limit=200.0, slots=1)
     named.request = dataclasses.replace(named.request, configurations=("a", "b"), folds=("0", "1"))
+    named.beyond = 5.0
     named.race()
     assert sum(map(len, named.waves)) == 4 and named.record.given_up == {}
 
