@@ -234,10 +234,24 @@ def test_a_kill_between_the_last_training_of_a_fold_and_its_judgement(tmp_path: 
     assert set(world.race().given_up) == {"c", "d"}
 
 
+def test_a_run_that_is_too_short_to_compare_begins_with_what_is_expected_most_of(tmp_path: Path) -> None:
+    """150 s for 20 trainings on one slot: one method on the 3 folds that 40 s each allow, and nothing is an error."""
+    world = World(tmp_path, "abcd", 5, limit=250.0, slots=1)
+    record = world.race()
+    assert world.waves == [["a0"], ["a1"], ["a2"]] and record.left_out == ("3", "4")
+    assert set(record.given_up) == {"b", "c", "d"} and all(not lost.folds for lost in record.given_up.values())
+    assert any("b, c, d, fold 3, fold 4: left out at once" in word for word in world.said)
+    named = World(tmp_path / "named", "ab", 2, limit=200.0, slots=1)
+    named.request = dataclasses.replace(named.request, configurations=("a", "b"), folds=("0", "1"))
+    named.beyond = 5.0
+    named.race()
+    assert sum(map(len, named.waves)) == 4 and named.record.given_up == {}
+
+
 def test_time_that_is_gone(tmp_path: Path) -> None:
     """Before the first fold it is an error; later, folds are left out, and what there is, is used."""
     with pytest.raises(AutolmkError, match="no time is left for training") as error:
-        World(tmp_path / "none", "ab", 3, limit=115.0, slots=2).race()
+        World(tmp_path / "none", "ab", 3, limit=105.0, slots=2).race()
     assert "--max-time" in str(error.value)
     world = World(tmp_path / "late", "ab", 3, limit=1000.0, slots=2)
     world.beyond = 500.0  # much longer than anybody could know

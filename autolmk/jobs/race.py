@@ -25,6 +25,7 @@ from autolmk.runlog import duration
 from autolmk.serialization import read_json
 
 LEAST_SECONDS = 2.0  # of a training: for less, folds are left out
+FIRST_SECONDS = 30.0  # of a first training: for less, configurations are not even compared
 MOST_BEYOND = 180.0, 0.5  # s, or share of its length, that a training takes beyond it: more is of a kill, and not usual
 logger = logging.getLogger(__name__)
 
@@ -92,12 +93,37 @@ class Race:
         if not new:
             return True
         seconds = self._length()
+        if seconds < FIRST_SECONDS and not self.record.lengths and self._begin_with_fewer():
+            return False
         if seconds < LEAST_SECONDS:
             self._leave_out(seconds)
             return False
         if self._leave_out_short(seconds):
             seconds = self._length()  # fewer networks predict faster
         self._keep(lengths={**self.record.lengths, **dict.fromkeys(new, seconds)})
+        return True
+
+    def _begin_with_fewer(self) -> bool:
+        """Leave out folds, and configurations of which least is expected, where the first trainings would be too short
+        to tell anything; not those that the user named. Whether any was left out."""
+        record, kept = self.record, self.record.kept()
+        seconds, names, folds = self.means.left(record), kept.configurations, kept.folds
+        if seconds is None or self.request.keep_all or ALL in folds:
+            return False
+        fewest = len(folds)
+        if self.request.folds is None:
+            fewest = fewest_folds(fewest, self._cases(folds) / len(folds))
+        useful = [FIRST_SECONDS] * len(names)
+        n, n_folds = narrowed(useful, len(folds), fewest, self.means.slots, seconds, self._beyond())
+        lost = names[n:] if self.request.configurations is None else ()
+        if not lost and n_folds == len(folds):
+            return False
+        said = ", ".join([*lost, *(f"fold {fold}" for fold in folds[n_folds:])])
+        self.means.say(f"\n{said}: left out at once, as the time does not suffice to train all for {FIRST_SECONDS:g} s")
+        unseen = GivenUp((), 0, 0.0, names[0], 0.0, 0.0, None, 0.0, for_time=True)
+        self._keep(
+            given_up={**record.given_up, **dict.fromkeys(lost, unseen)}, left_out=(*record.left_out, *folds[n_folds:])
+        )
         return True
 
     def _length(self) -> float:
@@ -142,7 +168,7 @@ class Race:
         if not short or self._cases(set(kept.folds) - set(short)) < FEWEST_CASES:
             return False
         self.means.say(f"\nfold {', '.join(short)}: trained for too short a time to join the final predictor")
-        self._keep(left_out=(*self.record.left_out, *short))
+        self.record = replace(self.record, left_out=(*self.record.left_out, *short))  # kept with the new lengths
         return True
 
     def _cases(self, folds: Collection[str]) -> int:

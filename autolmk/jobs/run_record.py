@@ -68,7 +68,7 @@ class GivenUp:
     """Of a configuration that is not worth more training: the folds and the number of held-out cases that it was judged
     by, its mean error on them and that of the best one; its relative loss, the lower end of that where there are cases
     enough, and how much was tolerated, see `giving_up`. for_time: it may be as good, but the time does not suffice to
-    train all that are left for long enough, see `narrowing`."""
+    train all that are left for long enough, see `narrowing`; without any fold, it was not trained at all."""
 
     folds: tuple[str, ...]
     cases: int
