@@ -256,7 +256,7 @@ def test_time_that_is_gone(tmp_path: Path) -> None:
     world = World(tmp_path / "late", "ab", 3, limit=1000.0, slots=2)
     world.beyond = 500.0  # much longer than anybody could know
     record = world.race()
-    assert record.left_out == ("1", "2") or record.left_out == ("2",)
+    assert record.left_out in (("2",), ("2", "1"))
     assert record.kept().folds == tuple(fold for fold in "012" if fold not in record.left_out)
 
 

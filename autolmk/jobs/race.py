@@ -146,8 +146,8 @@ class Race:
         return max(self.record.beyond.get(name, BEYOND) for name in self.record.kept().configurations)
 
     def _leave_out(self, seconds: float) -> None:
-        """The folds that have not begun, if others are there. AutolmkError otherwise."""
-        unbegun = tuple(fold for fold in self.record.kept().folds if fold not in self.record.lengths)
+        """The last fold that has not begun, if others are there. AutolmkError otherwise."""
+        *_, last = [fold for fold in self.record.kept().folds if fold not in self.record.lengths]
         if not self.record.lengths:
             raise AutolmkError(
                 "no time is left for training",
@@ -155,8 +155,8 @@ class Race:
                 expected=f"{LEAST_SECONDS:g} s or more, and minutes for good points",
                 remedy="give --max-time more time, or choose fewer configurations (-c) or folds (-f)",
             )
-        logger.warning("no time is left for fold %s: left out", ", ".join(unbegun))
-        self._keep(left_out=(*self.record.left_out, *unbegun))
+        logger.warning("no time is left for fold %s: left out", last)
+        self._keep(left_out=(*self.record.left_out, last))
 
     def _leave_out_short(self, seconds: float) -> bool:
         """Of the final predictor: folds that were trained for much less than those that begin now, where these hold
