@@ -15,6 +15,7 @@ import pytest
 from autolmk import annotations
 from autolmk.dataset import Dataset
 from autolmk.landmarks import Landmarks
+from autolmk.paths import MEASURING
 from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
 
@@ -80,7 +81,7 @@ def test_every_method_stops_goes_on_and_predicts(
     assert "the same command goes on from here" in command(*train)
     assert not list(fold.rglob("checkpoint_final.safetensors"))
     if before is not None:
-        (fold / "finish").touch()  # the first stage, after its next step
+        (fold / "finish").touch()  # what measures the first stage, after its next step
         waiting = threading.Thread(target=stop_behind, args=(fold / before, fold))
         waiting.start()
         assert "the same command goes on from here" in command(*train)
@@ -97,11 +98,12 @@ def test_every_method_stops_goes_on_and_predicts(
 
 
 def stop_behind(earlier: Path, fold: Path) -> None:
-    """Ask the fold to stop as soon as its earlier stage is finished."""
-    until = time.monotonic() + 3600
-    while not (earlier / "checkpoint_final.safetensors").is_file() and time.monotonic() < until:
-        time.sleep(0.01)
-    (fold / "stop").touch()
+    """Ask the earlier stage to finish as soon as it is measured, and the fold to stop as soon as it is finished."""
+    for place, request in ((earlier / MEASURING, "finish"), (earlier, "stop")):
+        until = time.monotonic() + 600
+        while not (place / "checkpoint_final.safetensors").is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        (fold / request).touch()
 
 
 def error_of_the_mean_position(raw: Path) -> float:
