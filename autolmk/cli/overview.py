@@ -101,12 +101,10 @@ def _training(request: Request, record: Record, jobs: Sequence[Job], slots: int)
 
 def order(plans: Plans, asked: Wanted) -> str:
     """The methods that are trained, of which most is expected first, and why; nothing where the plans do not say."""
-    reasons = [why for key, why in plans.why.items() if key.startswith("order.")]
-    wanted = [why for why in reasons if why.partition(":")[0] in asked.configurations]
-    if len(wanted) < 2:
-        return ""
-    lines = [f"  {k}. {why}" for k, why in enumerate(wanted, start=1)]
-    return "\n".join(["\n  methods, of which most is expected first:", *lines, ""])
+    from autolmk.cli.plan_experiment import expected_order
+
+    lines = expected_order(plans, asked.configurations)
+    return "\n".join(["", *(f"  {line}" for line in lines), ""]) if lines else ""
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> str:

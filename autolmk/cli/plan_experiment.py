@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run, setting
@@ -168,10 +168,12 @@ def _sees(configuration: Configuration) -> str:
     return "" if said is None else f"; {said}"
 
 
-def expected_order(plans: Plans) -> list[str]:
-    """Which method is expected to err least, and why, a line each; nothing where the plans do not say."""
-    found = [why for key, why in plans.why.items() if key.startswith("order.")]
-    if not found:
+def expected_order(plans: Plans, names: Collection[str] | None = None) -> list[str]:
+    """Which of the methods `names` (None: of all) is expected to err least, and why, a line each; nothing where the plans
+    do not say, or of a single one."""
+    reasons = [why for key, why in plans.why.items() if key.startswith("order.")]
+    found = [why for why in reasons if names is None or why.partition(":")[0] in names]
+    if len(found) < 2:
         return []
     return ["methods, of which most is expected first:", *(f"  {k}. {why}" for k, why in enumerate(found, start=1))]
 
