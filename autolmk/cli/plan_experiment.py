@@ -169,8 +169,8 @@ def _sees(configuration: Configuration) -> str:
 
 
 def expected_order(plans: Plans, names: Collection[str] | None = None) -> list[str]:
-    """Which of the methods `names` (None: of all) is expected to err least, and why, a line each; nothing where the plans
-    do not say, or of a single one."""
+    """Which of the methods `names` (None: of all) is expected to err least, and why, a line each; nothing where the
+    plans do not say, or of a single one."""
     reasons = [why for key, why in plans.why.items() if key.startswith("order.")]
     found = [why for why in reasons if names is None or why.partition(":")[0] in names]
     if len(found) < 2:
