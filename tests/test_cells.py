@@ -342,6 +342,23 @@ def dense_losses(
     return float(torch.stack(displacements).mean()), weight * float(torch.stack(entropies).mean())
 
 
+def test_windows_that_do_not_hold_a_landmark_tell_no_displacement_to_it() -> None:
+    """Of `near` losses; as published, they do."""
+    codec = CellCodec((16, 16), (4, 4))
+    status = torch.full((1, 2), Status.PRESENT, dtype=torch.int8)
+    inside = torch.tensor([[[3.0, 5.0], [3.0, 5.0]]], dtype=torch.float64)
+    outside = torch.tensor([[[3.0, 5.0], [30.0, 5.0]]], dtype=torch.float64)
+    output = torch.zeros(1, 2, 3, 4, 4)
+    of = {
+        losses: [
+            float(cell_losses(output, codec.encode(voxels, status), status, CellOptions(losses=losses))["displacement"])
+            for voxels in (inside, outside)
+        ]
+        for losses in ("near", "published")
+    }
+    assert of["near"][0] == pytest.approx(of["near"][1]) and of["published"][1] > 1.1 * of["published"][0]
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_losses_are_their_formulas(ndim: int) -> None:
     generator = torch.Generator().manual_seed(0)

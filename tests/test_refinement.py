@@ -218,6 +218,19 @@ def test_a_landmark_far_off_is_found_where_the_shape_expects_it() -> None:
     np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.06)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_landmark_that_was_drawn_off_its_peak_is_looked_for_there(kept: bool) -> None:
+    """Anatomy that lies where neither the shape nor the drawn point says: the peak before it was drawn tells."""
+    geometry, plans = grid(2), staged_plans(2, Windows("landmark"))
+    points = anatomy(geometry)
+    points[0] = geometry.to_physical((40.0, 3.0))
+    drawn = anatomy(geometry)
+    before = first(drawn, plans)
+    before = before.moved_by(drawn - points) if kept else before
+    found = look(scene(geometry, points), before, plans, shape=ANATOMY[:, :2])
+    assert (np.linalg.norm(found.candidates[0, 0] - points[0]) < 0.1) == kept
+
+
 @pytest.mark.parametrize(("longest", "moved"), [(0.0, True), (2.0, False), (25.0, True)])
 def test_a_look_alike_outside_must_outweigh_how_well_the_stage_before_does(longest: float, moved: bool) -> None:
     """The window of L2 is just unsure of its place; a place 13 voxels off is surer. longest: of that stage's errors on
