@@ -262,7 +262,27 @@ def test_the_default_is_a_whole_method(folder: Path) -> None:
     configurations = {"first": one, "last": last, "other": one}
     dataclasses.replace(plans, configurations=configurations, why={"order.1": "last: it is finer"}).save(file)
     found = folders(*(folder / name for name in ("raw", "preprocessed", "results")))
-    assert _plans(found, DATASET, "autolmkPlans", None)[1] == "last"
+    assert _plans(found, DATASET, "autolmkPlans", None, None)[1] == "last"
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"), [("heatmap:HeatmapTrainer", "other"), ("coarse_to_fine:FineTrainer", "last"), (None, "other")]
+)
+def test_a_trainer_of_ones_own_gets_the_method_that_it_extends(folder: Path, base: str | None, expected: str) -> None:
+    """And one that extends none, a method of one look, whatever is expected to be best."""
+    file = folder / "preprocessed" / DATASET / "autolmkPlans.json"
+    plans = Plans.load(file)
+    (one,) = plans.configurations.values()
+    windows = dataclasses.replace(one.windows, kind="landmark")
+    last = dataclasses.replace(one, trainer="fine", previous_stage="first", windows=windows)
+    dataclasses.replace(plans, configurations={"first": one, "last": last, "other": one}).save(file)
+    module, _, name = (base or ":Trainer").partition(":")
+    place = f"autolmk.trainers.{module}" if module else "autolmk.trainer"
+    body = "pass" if module else "build_codec = build_network = loss = None"
+    mine = folder / "mine.py"
+    mine.write_text(f"from {place} import {name}\n\n\nclass Mine({name}):\n    {body}\n")
+    found = folders(*(folder / part for part in ("raw", "preprocessed", "results")))
+    assert _plans(found, DATASET, "autolmkPlans", None, f"{mine}:Mine")[1] == expected
 
 
 def test_times() -> None:

@@ -71,7 +71,7 @@ def _main(args: argparse.Namespace) -> int:
     folders, (configuration_name, fold) = folders_from(args), _where(args)
     max_seconds = None if args.max_time is None else seconds_of(args.max_time)
     dataset = dataset_name(args.dataset, folders)
-    plans, name = _plans(folders, dataset, args.p, configuration_name)
+    plans, name = _plans(folders, dataset, args.p, configuration_name, args.tr)
     _require_asked(plans, name, args, folders.preprocessed / dataset / f"{args.p}.json")
     workers = _set_up_threads(args.workers, args.threads)
     trainer = _trainer(plans, name, args.tr, args.set or [])
@@ -181,18 +181,37 @@ def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
     return (configuration[0] if configuration else args.configuration), fold if fold == "all" else int(fold)
 
 
-def _plans(folders: Folders, dataset: str, plans_name: str, configuration: str | None) -> tuple[Plans, str]:
+def _plans(
+    folders: Folders, dataset: str, plans_name: str, configuration: str | None, trainer: str | None
+) -> tuple[Plans, str]:
     from autolmk.method_order import methods
     from autolmk.plans import Plans
 
     plans = Plans.load(plans_file(folders, dataset, plans_name))
     if configuration is None:
-        configuration, *others = methods(plans.configurations) or ("",)
-        if others:
+        known = methods(plans.configurations) or ("",)
+        configuration = known[0] if trainer is None else _made_for(plans, known, trainer)
+        others = [name for name in known if name != configuration]
+        if trainer is not None and others:
+            logger.info("training %s by %s, not %s, which -c names", configuration, trainer, some(others))
+        elif others:
             why = plans.why.get("order.1", "the first of these plans")
             logger.info("training %s (%s), not %s", configuration, why.removeprefix(f"{configuration}: "), some(others))
     plans.configuration(configuration)
     return plans, configuration
+
+
+def _made_for(plans: Plans, known: Sequence[str], specification: str) -> str:
+    """Of the methods `known`, which the user's trainer is for: the first one whose planned trainer, a shipped one, it
+    extends; else the first one of one stage, or the first."""
+    from autolmk import registry
+
+    given = registry.trainer_class(registry.absolute(specification))
+    for name in known:
+        planned = plans.configuration(name).trainer
+        if not registry.is_foreign(planned) and issubclass(given, registry.trainer_class(planned)):
+            return name
+    return next((name for name in known if len(plans.chain(name)) == 1), known[0])
 
 
 def _require_asked(plans: Plans, name: str, args: argparse.Namespace, file: Path) -> None:
