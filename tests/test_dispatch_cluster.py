@@ -116,6 +116,9 @@ def test_tls(tmp_path: Path, wait_until: Wait) -> None:
         assert address.startswith("tls://")
         with pytest.raises(AutolmkError, match="DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
             cluster_slots(address, gpu=False)
+        lost = {"distributed.comm.tls.ca-file": cert, "distributed.comm.tls.client.cert": str(tmp_path / "lost.pem")}
+        with dask.config.set(lost), pytest.raises(AutolmkError, match="No such file"):
+            cluster_slots(address, gpu=False)
         with dask.config.set({f"distributed.comm.tls.{name}": file for name, file in configuration.items()}):
             (found,) = run_jobs(jobs(tmp_path, 1), places=CPU, label="w", folder=tmp_path, scheduler=address)
     assert found.code == 0

@@ -256,16 +256,10 @@ def _client(address: str) -> Iterator[Any]:
     distributed = _needed("distributed", "dask")
     if not address.startswith(ENCRYPTED):
         logger.warning("whoever reaches %s can run code as you: keep the port closed to others, or use tls://", address)
+    if address.startswith(ENCRYPTED):
+        _require_certificates(distributed, address)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (TypeError, RuntimeError) as error:  # Dask has no certificates
-        raise AutolmkError(
-            "the Dask scheduler cannot be spoken to",
-            found=f"{address}: {error}",
-            expected="for tls://, certificates in Dask's configuration",
-            remedy="set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
-            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to the files",
-        ) from None
     except (OSError, TimeoutError) as error:
         raise AutolmkError(
             "the Dask scheduler cannot be reached",
@@ -274,6 +268,24 @@ def _client(address: str) -> Iterator[Any]:
         ) from None
     with client:
         yield client
+
+
+def _require_certificates(distributed: Any, address: str) -> None:
+    """AutolmkError where Dask's configuration names no certificates, or none that can be read. Asked before a client is
+    made: one that fails leaves its event loop behind, and may block the next one for ever when it is collected."""
+    problem = "Dask's configuration names no certificates"
+    try:
+        if distributed.Security().get_connection_args("client")["ssl_context"] is not None:
+            return
+    except OSError as error:  # ssl.SSLError is one
+        problem = str(error)
+    raise AutolmkError(
+        "the Dask scheduler cannot be spoken to",
+        found=f"{address}: {problem}",
+        expected="for tls://, certificates in Dask's configuration",
+        remedy="set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to the files",
+    )
 
 
 @contextmanager

@@ -333,9 +333,9 @@ class Loop:
         self.measured.save(work.folder)
         self._end(took)
         self.log.draw()
+        self.signals.finished()  # before the weights: what is asked for after them is for what comes next
         run.save_weights("final")
         checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
-        self.signals.finished()
         logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
         return True
 
