@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, write_json
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.serialization import read_json, write_json
 
 FOLDER = "detections"
 REMEDY = "predict this case again with --save_detections"

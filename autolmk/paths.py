@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autolmk.errors import AutolmkError
 from autolmk.escaping import visible
-from autolmk.serialization import near
+from autolmk.files.serialization import near
 
 DEFAULT = Path("~/autolmk")
 DEFAULT_PLANS_NAME = "autolmkPlans"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from autolmk.digest import digest
 from autolmk.errors import AutolmkError
+from autolmk.files.digest import digest
+from autolmk.files.serialization import from_json, near, read_json, to_json, write_json
 from autolmk.paths import plain_name
-from autolmk.serialization import from_json, near, read_json, to_json, write_json
 
 VERSION = 1
 MOST_STAGES, MOST_FEATURES, MOST_PER_STAGE = 32, 2**15, 128  # of a network; beyond them, a file is damaged
@@ -29,7 +29,7 @@ Rate = Literal["polynomial", "constant", "restarts", "apga"]
 class Normalization:
     """Of one channel. scheme `foreground`: mean and std of the case's foreground, without padding, background and
     outliers such as metal; `robust`: the same of all but padding and outliers; `robust_rescale`: the foreground's
-    percentiles `low` and `high` to [0, 1]; see `autolmk.foreground`. In the first two, `low` and `high` are the
+    percentiles `low` and `high` to [0, 1]; see `autolmk.data.foreground`. In the first two, `low` and `high` are the
     percentiles that tell outliers. What lies far beyond is drawn in, see `preprocessing.bounded`.
 
     `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset; `rgb`: 0 to 255 to [0, 1];

@@ -32,16 +32,16 @@ import numpy as np
 from assignment import read_points, shape_of
 
 from autolmk.detections import Detections
+from autolmk.fold.point_errors import PointErrors
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom.phantom import SIDE, _random_shape
-from autolmk.point_errors import PointErrors
 from autolmk.postprocessing.flags import SHAPE, shape_judgement
 from autolmk.postprocessing.shape_prior import noise_of
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.prediction.shrinkage import shrink, shrink_by_misfit
-from autolmk.shape import fit_similarity
-from autolmk.shape_model import ShapeModel, fit_shape_model
+from autolmk.shapes.point_distribution import ShapeModel, fit_shape_model
+from autolmk.shapes.pose import fit_similarity
 from autolmk.training.drawing import measure_errors
 
 REPEATS, OF_ONE, HELD_OUT, SIZES = 3, 6, 7, (10, 20, 36)  # times each test case is found; with one landmark off

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from autolmk.fingerprint.symmetry import mirror
+from autolmk.fold.measurements import measure_shape
 from autolmk.geometry import FloatArray
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import measure_shape
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.shrinkage import shrink
 

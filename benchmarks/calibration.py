@@ -28,18 +28,18 @@ import numpy as np
 from real_data import command
 from tqdm import tqdm
 
-from autolmk.crossval import CrossValidation
 from autolmk.dataset import Dataset
 from autolmk.detections import Detections, file_of
 from autolmk.evaluation import penalties, point_errors
 from autolmk.evaluation.bootstrap import means, resample_cases
 from autolmk.evaluation.comparison import paired_test
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
-from autolmk.recipe.ensembling import choose_combination, combine
-from autolmk.recipe.error_radius import fit_error_radius
-from autolmk.shape import fit_similarity, mean_shape
+from autolmk.selection.ensembling import choose_combination, combine
+from autolmk.selection.error_radius import fit_error_radius
+from autolmk.shapes.pose import fit_similarity, mean_shape
 
 NAME = "Dataset001_Phantom"
 N_TRAIN, N_TEST, N_CALIBRATION, N_FEW = 20, 140, 40, 8

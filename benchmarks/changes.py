@@ -14,9 +14,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from autolmk.data.preprocessing import border_median
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.preprocessing import border_median
 
 CROP, THICK = 0.8, 3.0  # share of each side that is kept; factor of the thickest spacing
 METAL, BRIGHT, PIECES = 0.001, 10.0, 3  # share of voxels, value in ranges of grey values above the brightest, blobs

@@ -29,8 +29,8 @@ from pathlib import Path
 
 import psutil
 
-from autolmk import checkpoint
-from autolmk.locks import is_locked
+from autolmk.files.locks import is_locked
+from autolmk.fold import checkpoint
 from autolmk.phantom import write_phantom
 
 NAME = "Dataset001_Phantom"

@@ -36,11 +36,11 @@ from real_data import command
 from tqdm import tqdm
 
 from autolmk import Predictor
-from autolmk.crossval import read_crossval
 from autolmk.dataset import Dataset
 from autolmk.detections import Detections, saved_cases
+from autolmk.fold.held_out import read_crossval
+from autolmk.fold.measurements import Measured
 from autolmk.landmarks import Landmarks
-from autolmk.measured import Measured
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans, replace_configuration
 from autolmk.postprocessing import Context, choose_steps

@@ -18,8 +18,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from autolmk.fingerprint import Fingerprint
-from autolmk.planner import PRESETS
 from autolmk.planners.heatmap import HeatmapPlanner
+from autolmk.planning.planner import PRESETS
 from autolmk.plans import Configuration
 
 

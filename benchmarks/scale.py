@@ -50,7 +50,7 @@ def write(folder: Path, n: int) -> None:
 def work(stage: str, folder: Path, n: int) -> None:
     """Do a stage in this process."""
     from autolmk.cli import check, evaluate, extract_fingerprint
-    from autolmk.splits import make_splits
+    from autolmk.data.splits import make_splits
 
     places = [part for name in ("raw", "preprocessed", "results") for part in (f"--{name}", str(folder / name))]
     code = 0

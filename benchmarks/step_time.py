@@ -26,15 +26,14 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from autolmk.augmentation import IntensityAugmentation
-from autolmk.digest import preprocessing_digest
+from autolmk.data.augmentation import IntensityAugmentation
+from autolmk.data.loading import TrainingLoader
+from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
-from autolmk.loading import TrainingLoader
-from autolmk.planner import PRESETS
+from autolmk.methods.trainer import trainer_class
+from autolmk.planning.planner import PRESETS
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.registry import trainer_class
-from autolmk.store import Store, StoredCase
 from autolmk.training.run import Run
 from autolmk.training.schedule import Limits
 

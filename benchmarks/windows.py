@@ -31,17 +31,16 @@ from fingerprints import a_fingerprint
 from real_data import build_raw
 
 from autolmk.check import check_dataset
+from autolmk.data.stage_windows import COVERED, MARGIN, Placement, in_cubes, measure_placement
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json
 from autolmk.fingerprint import Fingerprint
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.memory import GIB
 from autolmk.networks.unet import cumulative_strides
 from autolmk.phantom import make_phantom
-from autolmk.placement import COVERED, MARGIN, Placement, in_cubes, measure_placement
-from autolmk.planner import memory_of, plan_dataset, usable_bytes
+from autolmk.planning.memory import GIB
+from autolmk.planning.planner import memory_of, plan_dataset, planner_class, usable_bytes
 from autolmk.plans import Configuration, Plans
-from autolmk.registry import planner_class
-from autolmk.serialization import from_json
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
 STAGED = METHODS[2:]

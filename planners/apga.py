@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from autolmk import rules
-from autolmk.design import Search
 from autolmk.networks.apga import published_architecture
 from autolmk.networks.topology import Topology
-from autolmk.planner import PRESETS, Planner, Preset, usable_bytes
 from autolmk.planners.published import require_memory, unchanged
+from autolmk.planning import rules
+from autolmk.planning.planner import PRESETS, Planner, Preset, usable_bytes
+from autolmk.planning.window_search import Search
 from autolmk.plans import Architecture, Configuration, LabelMap, Normalization, Schedule, Windows
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from autolmk import rules, window_rules
-from autolmk.design import LEAST_SIDE, Search, cases_a_step, of_the_time
+from autolmk.data.stage_windows import in_cubes
 from autolmk.errors import AutolmkError
-from autolmk.memory import GIB
 from autolmk.networks.topology import topology, with_output_stride
 from autolmk.networks.unet import cumulative_strides
-from autolmk.placement import in_cubes
-from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.planners.coarse_to_fine_published import PublishedPlanner as PublishedPlanner
+from autolmk.planning import rules, window_rules
+from autolmk.planning.memory import GIB
+from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planning.window_search import LEAST_SIDE, Search, cases_a_step, of_the_time
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:

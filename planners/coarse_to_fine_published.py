@@ -8,12 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autolmk import rules, window_rules
-from autolmk.design import Design, cases_a_step, of_the_time, schedule_for
 from autolmk.networks.resnet import resnet34
 from autolmk.networks.topology import topology
-from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.planners.published import require_memory
+from autolmk.planning import rules, window_rules
+from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planning.window_search import Design, cases_a_step, of_the_time, schedule_for
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autolmk import rules, window_rules
-from autolmk.design import FINE_STEP, Design, Search, cases_a_step, first_true, of_the_time
+from autolmk.data.stage_windows import MARGIN, in_cubes
 from autolmk.errors import AutolmkError
-from autolmk.memory import GIB
 from autolmk.networks.topology import SMALLEST, Topology, topology
-from autolmk.placement import MARGIN, in_cubes
-from autolmk.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
 from autolmk.planners.global_to_local_published import PublishedPlanner as PublishedPlanner
+from autolmk.planning import rules, window_rules
+from autolmk.planning.memory import GIB
+from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planning.window_search import FINE_STEP, Design, Search, cases_a_step, first_true, of_the_time
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:

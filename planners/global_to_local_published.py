@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autolmk import rules
-from autolmk.planner import Planner
 from autolmk.planners.published import require_memory, unchanged
+from autolmk.planning import rules
+from autolmk.planning.planner import Planner
 from autolmk.plans import Architecture, Configuration, Normalization, Schedule, Windows
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autolmk.design import Search
-from autolmk.planner import PRESETS, Planner, usable_bytes
+from autolmk.planning.planner import PRESETS, Planner, usable_bytes
+from autolmk.planning.window_search import Search
 from autolmk.plans import Configuration
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autolmk.errors import AutolmkError
-from autolmk.memory import GIB
-from autolmk.planner import memory_of, usable_bytes
+from autolmk.planning.memory import GIB
+from autolmk.planning.planner import memory_of, usable_bytes
 from autolmk.plans import Augmentation, Configuration
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from autolmk import annotations, imageio
+from autolmk.files.serialization import read_json, write_json
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks
+from autolmk.methods.sources import keep_sources
 from autolmk.phantom import write_phantom
-from autolmk.registry import keep_sources
-from autolmk.serialization import read_json, write_json
 
 PHANTOM, VOLUMES = "Dataset001_Phantom", "Dataset002_Volumes"
 GRID = (1.0, 1.5, 1.0)  # mm, array order, of the volumes
@@ -40,7 +40,7 @@ DEFAULTS = {  # of each command, before a case's own arguments, which win
 }
 TRAINER = "from autolmk.trainers.heatmap import HeatmapTrainer\n\n\nclass Mine(HeatmapTrainer):\n    pass\n"
 UNFINISHED = """
-from autolmk.trainer import Trainer
+from autolmk.methods.trainer import Trainer
 
 
 class Mine(Trainer):
@@ -267,7 +267,7 @@ def tensors(path: str, change: Callable[[dict[str, Any]], None]) -> Damage:
     """A whole checkpoint with other tensors in it."""
 
     def damage(place: Place) -> None:
-        from autolmk import checkpoint
+        from autolmk.fold import checkpoint
 
         file = at(place, path)
         loaded = checkpoint.load(file)

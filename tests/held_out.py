@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 

@@ -18,13 +18,13 @@ from autolmk.cli.plan_and_preprocess import main as plan
 from autolmk.dataset import Dataset
 from autolmk.evaluation import Evaluation, evaluate
 from autolmk.evaluation.measurements import write_measurements
+from autolmk.files.serialization import read_json, write_json
 from autolmk.geometry import Geometry
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.paths import Folders, folders
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans
-from autolmk.serialization import read_json, write_json
 
 COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
 MEASUREMENTS = {

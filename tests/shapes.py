@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
 

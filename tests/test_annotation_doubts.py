@@ -10,9 +10,9 @@ import pytest
 from crossvals import GEOMETRY, annotated_elsewhere, annotated_off, detections_at, simulated
 
 from autolmk.annotations import read
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
+from autolmk.fold.held_out import CrossValidation
 from autolmk.landmarks import Landmarks, Status
 from autolmk.report.annotation_doubts import doubts, write_doubts
 

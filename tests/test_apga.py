@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from autolmk.codecs.heatmap import HeightCodec
 from autolmk.conformance.examples import example_plans
+from autolmk.data.label_maps import UNKNOWN
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import to_json
 from autolmk.fingerprint import CoSliceGroup, Fingerprint
-from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Status
-from autolmk.losses import soft_dice, squared_error
-from autolmk.memory import random_batch
+from autolmk.methods.losses import soft_dice, squared_error
 from autolmk.networks.apga import APGA, LandmarkPath, build_apga, heads_of, published_architecture
 from autolmk.networks.unet import Head
-from autolmk.planner import PRESETS, draft_plans, memory_of, plan_dataset, usable_bytes
 from autolmk.planners.apga import ApgaPlanner, label_groups, label_maps
+from autolmk.planning.memory import random_batch
+from autolmk.planning.planner import PRESETS, draft_plans, memory_of, plan_dataset, usable_bytes
 from autolmk.plans import Configuration, LabelMap, Plans, replace_configuration
-from autolmk.serialization import to_json
 from autolmk.testing import check_trainer
 from autolmk.trainers.apga import ApgaTrainer
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.geometry import FloatArray
 from autolmk.prediction.assignment import ShapePrior, assign
-from autolmk.shape import Similarity
+from autolmk.shapes.pose import Similarity
 
 K = 5
 N_PAIRS, N_MIDLINE = 8, 5

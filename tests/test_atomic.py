@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.atomic import refuse_link, remove_leftovers, replacing
 from autolmk.errors import AutolmkError
+from autolmk.files.atomic import refuse_link, remove_leftovers, replacing
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from autolmk.augmentation import IntensityAugmentation
+from autolmk.data.augmentation import IntensityAugmentation
 
 MOST_COST = 1.5  # a window's augmentation over a Gaussian filter of it
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from autolmk.backdrop import SOFTEST, depth_in, paint
 from autolmk.conformance.examples import example_plans
+from autolmk.data.backdrop import SOFTEST, depth_in, paint
+from autolmk.data.sampling import draw_window, sample
+from autolmk.data.store import StoredCase
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Normalization, Plans, Windows, replace_configuration
 from autolmk.prediction.inference import Member, predict_image
-from autolmk.sampling import draw_window, sample
-from autolmk.store import StoredCase
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 FILL = (-7.0, 9.0)

@@ -16,7 +16,7 @@ from autolmk.codecs.balance import Shares, counts, restore_counts
 from autolmk.codecs.heatmap import HeightCodec
 from autolmk.conformance.examples import example_plans
 from autolmk.landmarks import Status
-from autolmk.losses import balanced, sampled_gaussian, spatial_cross_entropy, squared_error, weighted
+from autolmk.methods.losses import balanced, sampled_gaussian, spatial_cross_entropy, squared_error, weighted
 from autolmk.trainers.apga import HEIGHT
 from autolmk.trainers.coarse_to_fine import CoordinateTrainer
 from autolmk.trainers.global_to_local import CellOptions, cell_losses

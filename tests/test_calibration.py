@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from autolmk.calibration import PresenceCalibration, fit_presence
+from autolmk.evaluation.presence_calibration import PresenceCalibration, fit_presence
 
 
 def test_recovers_a_known_logistic_curve() -> None:

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.fingerprint.case_pose import CasePose, case_pose, mean_pose, usual_of, voxel_side
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.shape import mean_shape
+from autolmk.shapes.pose import mean_shape
 
 POINTS = np.random.default_rng(0).normal(0, 15, (9, 3))
 

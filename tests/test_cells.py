@@ -18,9 +18,9 @@ from autolmk.codecs.cells import RULES, UNMEASURED, Voting, displacement, log_di
 from autolmk.conformance import example_plans
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
+from autolmk.methods.trainer import Trainer
 from autolmk.networks.cells import GlobalCells, LocalCells
 from autolmk.plans import Architecture, Windows
-from autolmk.trainer import Trainer
 from autolmk.trainers.global_to_local import CellOptions, GlobalTrainer, LocalTrainer, cell_losses
 
 

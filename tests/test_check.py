@@ -19,11 +19,11 @@ from autolmk.check import Fault, Report, check_dataset
 from autolmk.cli.check import main
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import write_json
 from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import write_json
 
 HEAD = np.array(
     [

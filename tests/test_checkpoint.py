@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from autolmk import checkpoint
 from autolmk.errors import AutolmkError
+from autolmk.fold import checkpoint
 
 CPU = torch.device("cpu")
 

@@ -17,11 +17,11 @@ import pytest
 
 from autolmk.cli import run as command
 from autolmk.cli import train
+from autolmk.files.serialization import read_json
 from autolmk.jobs import dispatch, race, run_clock
 from autolmk.jobs.job import Job, Place, Result
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans
-from autolmk.serialization import read_json
 
 DATASET = "Dataset001_Tiny"
 MODEL = "heatmap__autolmkPlans__heatmap"

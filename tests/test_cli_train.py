@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from autolmk import checkpoint, registry
-from autolmk.checkpoint import checkpoint_file
 from autolmk.cli.train import _apply, _plans, main, seconds_of
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, to_json, write_json
+from autolmk.fold import checkpoint
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.methods import sources
 from autolmk.paths import folders
 from autolmk.plans import Plans
-from autolmk.serialization import read_json, to_json, write_json
 
 DATASET = "Dataset001_Tiny"
 MINE = "from autolmk.trainers.heatmap import HeatmapTrainer\n\n\nclass Mine(HeatmapTrainer):\n    pass\n"
@@ -237,7 +238,7 @@ def test_the_trainers_of_all_stages_travel_with_the_model(
     assert all(word in said for word in ("not run unasked", f"class Mine of {file}", "--trust-code"))
     assert run(folder, "1", "fine", "0", "--trust-code") == 0
     found = folder / "results" / DATASET / "fine__autolmkPlans__fine"
-    assert list(registry.kept_sources(found)) == [f"{file}:Mine"]
+    assert list(sources.kept_sources(found)) == [f"{file}:Mine"]
     assert (found / "trainer_source" / "mine.py").read_text() == MINE
     begun = found / "fold_0" / "heatmap" / "checkpoint_latest.safetensors"
     begun.parent.mkdir(parents=True)
@@ -277,7 +278,7 @@ def test_a_trainer_of_ones_own_gets_the_method_that_it_extends(folder: Path, bas
     last = dataclasses.replace(one, trainer="fine", previous_stage="first", windows=windows)
     dataclasses.replace(plans, configurations={"first": one, "last": last, "other": one}).save(file)
     module, _, name = (base or ":Trainer").partition(":")
-    place = f"autolmk.trainers.{module}" if module else "autolmk.trainer"
+    place = f"autolmk.trainers.{module}" if module else "autolmk.methods.trainer"
     body = "pass" if module else "build_codec = build_network = loss = None"
     mine = folder / "mine.py"
     mine.write_text(f"from {place} import {name}\n\n\nclass Mine({name}):\n    {body}\n")

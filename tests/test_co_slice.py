@@ -11,13 +11,13 @@ from test_inference import FAR, PEAK, member, names_of, oblique, plans_for, pred
 from test_refinement import first, mean_shape
 from test_refinement import member as window_member
 
-from autolmk.co_slice import LESS_LIKELY, on_one_slice
+from autolmk.data.stage_windows import Placement
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.measured import Measured
-from autolmk.placement import Placement
 from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration
 from autolmk.prediction.refinement import look_again
+from autolmk.shapes.shared_slice import LESS_LIKELY, on_one_slice
 
 NAMES = ("a", "b", "c", "d")
 RADIUS = 4.0

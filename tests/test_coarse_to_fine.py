@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from autolmk.codecs import HeatmapCodec
 from autolmk.codecs.slices import Group, SliceCodec
 from autolmk.conformance import check_trainer, example_plans
+from autolmk.data.stage_windows import Placement
 from autolmk.errors import AutolmkError
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.losses import spatial_cross_entropy
-from autolmk.measured import Measured
-from autolmk.memory import training_bytes
+from autolmk.methods.losses import spatial_cross_entropy
+from autolmk.methods.trainer import build
 from autolmk.networks.grouped import GroupedUNet
 from autolmk.networks.slices import AxisAttention, KeySlice
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, across
-from autolmk.placement import Placement
+from autolmk.planning.memory import training_bytes
 from autolmk.plans import Architecture, Plans, SliceGroup, Windows
 from autolmk.prediction.inference import Member
 from autolmk.prediction.refinement import look_again
-from autolmk.trainer import build
 from autolmk.trainers.coarse_to_fine import FineTrainer
 
 SOLID = Architecture(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.landmarks import Status
-from autolmk.losses import sampled_gaussian, spatial_cross_entropy
+from autolmk.methods.losses import sampled_gaussian, spatial_cross_entropy
 
 
 def perfect_output(codec: HeatmapCodec, voxels: Tensor, height: float = 20.0) -> Tensor:

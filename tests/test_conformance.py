@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from autolmk.codecs import Candidates, HeatmapCodec
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
-from autolmk.losses import spatial_cross_entropy
-from autolmk.planner import Planner
+from autolmk.methods.losses import spatial_cross_entropy
+from autolmk.methods.registry import PLANNERS, TRAINERS
+from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.planners.heatmap import HeatmapPlanner
+from autolmk.planning.planner import Planner, planner_class
 from autolmk.plans import Configuration
-from autolmk.registry import PLANNERS, TRAINERS, planner_class, trainer_class
 from autolmk.testing import check_planner, check_trainer
-from autolmk.trainer import Trainer
 from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 

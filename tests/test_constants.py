@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from autolmk import evaluation, fingerprint, planner
+from autolmk import evaluation, fingerprint
 from autolmk.cli import evaluate, plan_experiment, predict, train
+from autolmk.planning import planner
 from autolmk.prediction import model
 
 

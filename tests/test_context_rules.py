@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from fingerprints import a_fingerprint
 
-from autolmk.context_rules import (
+from autolmk.fingerprint import Fingerprint
+from autolmk.planners.coarse_to_fine import CoarseToFinePlanner
+from autolmk.planners.global_to_local import GlobalToLocalPlanner
+from autolmk.planning.context_rules import (
     ROW_LEAST,
     even_row,
     landmarks_extent,
@@ -17,9 +20,6 @@ from autolmk.context_rules import (
     receptive_field,
     seen_of_extent,
 )
-from autolmk.fingerprint import Fingerprint
-from autolmk.planners.coarse_to_fine import CoarseToFinePlanner
-from autolmk.planners.global_to_local import GlobalToLocalPlanner
 
 
 def with_shape(points: np.ndarray, base: Fingerprint | None = None) -> Fingerprint:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from autolmk.annotations.csv import write_table
-from autolmk.crossval import TRUTH, VALIDATION, common_cases, read_crossval
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
+from autolmk.fold.held_out import TRUTH, VALIDATION, common_cases, read_crossval
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.recipe.results import Result, write_held_out
+from autolmk.selection.results import Result, write_held_out
 
 NAMES = ("a", "b", "c")
 

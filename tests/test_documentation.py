@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.planner import PRESETS, Preset
+from autolmk.planning.planner import PRESETS, Preset
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "documentation").rglob("*.md")])

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autolmk.checkpoint import checkpoint_file
 from autolmk.detections import Detections
+from autolmk.files.serialization import write_json
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.measurements import Measured
+from autolmk.fold.point_errors import PointErrors
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured
-from autolmk.point_errors import PointErrors
 from autolmk.postprocessing.flags import shape_judgement
 from autolmk.prediction.assignment import ShapePrior
-from autolmk.recipe.ensembling import combine, equal_combination
-from autolmk.serialization import write_json
-from autolmk.shape_model import fit_shape_model
+from autolmk.selection.ensembling import combine, equal_combination
+from autolmk.shapes.point_distribution import fit_shape_model
 from autolmk.training.drawing import adopted, drawn, measure_errors
 
 L, ANATOMY = 20, 0.3

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import write_json
 from autolmk.prediction.output import PredictionFolder
-from autolmk.serialization import write_json
 
 STRANGERS = (
     ".x.tmp",

@@ -8,12 +8,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from autolmk.calibration import PresenceCalibration
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
+from autolmk.evaluation.presence_calibration import PresenceCalibration
+from autolmk.files.serialization import from_json, to_json
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.recipe.ensembling import (
+from autolmk.selection.ensembling import (
     Combination,
     Rule,
     choose_combination,
@@ -23,7 +24,6 @@ from autolmk.recipe.ensembling import (
     fit_combination,
     single,
 )
-from autolmk.serialization import from_json, to_json
 
 N_LANDMARKS = 12
 NAMES = tuple(f"l{i}" for i in range(N_LANDMARKS))

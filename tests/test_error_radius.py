@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autolmk.files.serialization import from_json, to_json
 from autolmk.geometry import FloatArray
-from autolmk.recipe.error_radius import ErrorRadius, fit_error_radius
-from autolmk.serialization import from_json, to_json
+from autolmk.selection.error_radius import ErrorRadius, fit_error_radius
 
 L = 12
 NAMES = tuple(f"l{i}" for i in range(L))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autolmk import annotations
+from autolmk.methods.trainer import trainer_class
 from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
-from autolmk.registry import trainer_class
 from autolmk.testing import check_trainer
 
 PAGE = Path(__file__).resolve().parent.parent / "documentation" / "write_a_planner.md"

@@ -19,13 +19,13 @@ from autolmk.cli import (
     find_best_configuration,
     predict,
 )
-from autolmk.crossval import VALIDATION
 from autolmk.detections import Detections
+from autolmk.fold.held_out import VALIDATION
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.recipe import Recipe
-from autolmk.recipe.packing import pack
-from autolmk.recipe.results import Result, write_held_out
+from autolmk.selection import Recipe
+from autolmk.selection.packing import pack
+from autolmk.selection.results import Result, write_held_out
 
 BLOBS = runpy.run_path(str(Path(__file__).with_name("test_cli_predict.py")))
 make_model, make_images = BLOBS["make_model"], BLOBS["make_images"]

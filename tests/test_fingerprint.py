@@ -17,16 +17,16 @@ from autolmk.cli.extract_fingerprint import main
 from autolmk.dataset import Dataset
 from autolmk.dataset.description import DeclaredSlice
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, write_json
 from autolmk.fingerprint import Fingerprint, extract_fingerprint, fingerprint_of
 from autolmk.fingerprint.landmark_statistics import CoSliceGroup, co_slice_groups
 from autolmk.fingerprint.summary import CaseSummary, summarise
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.rules import mirror_axis_of, rotation_range
-from autolmk.serialization import read_json, write_json
-from autolmk.shape import mean_shape
-from autolmk.window_rules import slice_groups
+from autolmk.planning.rules import mirror_axis_of, rotation_range
+from autolmk.planning.window_rules import slice_groups
+from autolmk.shapes.pose import mean_shape
 
 NAMES = ("Eye_L", "Eye_R", "Ear_L", "Ear_R", "Nose", "Inion", "Crown")
 HEAD = np.array([[9, -8, 2], [-9, -8, 2], [11, 2, -6], [-11, 2, -6], [0, -12, -3], [0, 11, 1], [0, -2, 11]], float)

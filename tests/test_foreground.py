@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from autolmk.foreground import find_foreground, foreground_quantiles, without_padding
+from autolmk.data.foreground import find_foreground, foreground_quantiles, without_padding
+from autolmk.data.preprocessing import normalize
 from autolmk.image import FloatImage
 from autolmk.plans import Normalization
-from autolmk.preprocessing import normalize
 
 FOREGROUND = Normalization("foreground", low=10.0, high=90.0)
 ROBUST = Normalization("robust", low=10.0, high=90.0)

@@ -12,12 +12,12 @@ import blosc2
 import numpy as np
 import pytest
 
+from autolmk.data.blosc2_frame import check_frame
+from autolmk.data.store import Store, StoredCase
 from autolmk.errors import AutolmkError
-from autolmk.frame import check_frame
+from autolmk.files.serialization import read_json, write_json
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import read_json, write_json
-from autolmk.store import Store, StoredCase
 
 SHAPE = (1, 20, 30)
 GROK = 37  # number of a codec that is a package of its own

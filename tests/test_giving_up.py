@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from held_out import held_out
 
-from autolmk.crossval import CrossValidation
 from autolmk.errors import AutolmkError
+from autolmk.fold.held_out import CrossValidation
 from autolmk.jobs import giving_up
 from autolmk.jobs.giving_up import FEW_STEPS, TOLERATED, steps_of
 from autolmk.jobs.run_record import GivenUp

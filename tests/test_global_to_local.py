@@ -16,19 +16,19 @@ from test_training import NAMES, TRAIN, VAL, tiny_plans, write_store
 
 from autolmk.codecs import CellCodec, Codec
 from autolmk.codecs.cells import RULES
+from autolmk.data.stage_windows import MARGIN
+from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, LandmarkStatistics
+from autolmk.fold.measurements import Measured
 from autolmk.landmarks import Status
-from autolmk.measured import Measured
-from autolmk.placement import MARGIN
-from autolmk.planner import PRESETS, memory_of, plan_dataset, usable_bytes
+from autolmk.methods.trainer import trainer_class
 from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner
+from autolmk.planning.planner import PRESETS, memory_of, plan_dataset, planner_class, usable_bytes
 from autolmk.plans import Configuration, Plans, Windows
 from autolmk.prediction.crops import heatmap_crops
 from autolmk.prediction.inference import Look, Member, predict_image
 from autolmk.prediction.stages import Prepared, load_stage, predict_stages
-from autolmk.registry import planner_class, trainer_class
-from autolmk.store import Store
 from autolmk.trainers.global_to_local import GlobalTrainer, LocalTrainer
 from autolmk.training.schedule import Limits, ValidationBudget
 from autolmk.training.stages import StageWork, load_chain, train_stages

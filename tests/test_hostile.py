@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from autolmk import checkpoint
 from autolmk.conformance.examples import example_plans
+from autolmk.data.splits import check_splits
 from autolmk.errors import AutolmkError
-from autolmk.measured import Measured
+from autolmk.files.serialization import from_json, to_json, write_json
+from autolmk.fold import checkpoint
+from autolmk.fold.measurements import Measured
+from autolmk.methods.trainer import build
 from autolmk.plans import Plans
 from autolmk.prediction.model import Model
-from autolmk.recipe.recipe import Member
-from autolmk.serialization import from_json, to_json, write_json
-from autolmk.splits import check_splits
-from autolmk.trainer import build
+from autolmk.selection.recipe import Member
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 ELSEWHERE = ["../../victim", "/etc", "..", ".", "", "a/b", "a\\b", "~root", "C:x", "a\nb", "nul", "x."]

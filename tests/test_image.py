@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from autolmk.data.rotation import draw_rotation
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FWHM_TO_SIGMA, low_pass_sigma, resample
-from autolmk.rotation import draw_rotation
 
 
 def slices(ratio: float, shape: tuple[int, ...] = (24, 48, 48)) -> Geometry:

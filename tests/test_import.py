@@ -13,12 +13,12 @@ from autolmk.cli.import_ import main
 from autolmk.dataset import Dataset
 from autolmk.dataset.nnlandmark import import_dataset
 from autolmk.errors import AutolmkError
+from autolmk.files.locks import exclusive
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.imageio import read_geometry, write_image
 from autolmk.importing.run import MARK
 from autolmk.landmarks import Status
-from autolmk.locks import exclusive
 
 GRID = Geometry.from_parts((12, 14, 16), (2, 1, 0.5), (5, 6, 7))
 LABELS = {"landmark_1": 1, "landmark_2": 2, "landmark_3": 300}

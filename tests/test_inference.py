@@ -23,10 +23,10 @@ from torch.utils._pytree import tree_iter
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured
 from autolmk.networks.unet import build_unet
 from autolmk.plans import (
     Architecture,
@@ -41,7 +41,7 @@ from autolmk.plans import (
 from autolmk.prediction.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
 from autolmk.prediction.crops import heatmap_crops
 from autolmk.prediction.inference import Look, Member, likelihoods, predict_image
-from autolmk.row_shape import Rows
+from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
 
 PATCH = (24, 24, 24)

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from autolmk.errors import AutolmkError
+from autolmk.files.locks import exclusive
 from autolmk.jobs import dispatch
 from autolmk.jobs import job as job_module
 from autolmk.jobs.dispatch import Pulse, check_scheduler, local_places, run_jobs
 from autolmk.jobs.job import Job, Place, command_line, run_job, tail
 from autolmk.jobs.watching import Watch
-from autolmk.locks import exclusive
 from autolmk.parallel import processors
 
 CPU = [Place("cpu", 1), Place("cpu", 1)]
@@ -28,7 +28,7 @@ HELD = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from autolmk.locks import exclusive
+from autolmk.files.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -180,7 +180,7 @@ def test_a_job_waits_until_the_fold_is_free(python: None, tmp_path: Path, monkey
 def test_a_lock_is_seen_from_another_process_alone(tmp_path: Path) -> None:
     assert not job_module.is_locked(tmp_path)
     with exclusive(tmp_path):
-        code = "import sys, pathlib\nfrom autolmk.locks import is_locked\n"
+        code = "import sys, pathlib\nfrom autolmk.files.locks import is_locked\n"
         code += "sys.exit(int(is_locked(pathlib.Path(sys.argv[1]))))"
         assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == (sys.platform != "win32")
 

@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 import pytest
 
-from autolmk import checkpoint
 from autolmk.cli import extract_fingerprint, plan_experiment
+from autolmk.fold import checkpoint
 from autolmk.phantom import write_phantom
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sessions, SIGKILL")

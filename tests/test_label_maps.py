@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from autolmk.conformance.examples import example_plans
+from autolmk.data.label_maps import UNKNOWN, draw_label_maps
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import to_json
 from autolmk.geometry import FloatArray
-from autolmk.label_maps import UNKNOWN, draw_label_maps
 from autolmk.landmarks import Status
 from autolmk.plans import LabelMap, Plans
-from autolmk.serialization import to_json
 
 NAMES = ("A", "B", "C", "D", "E")
 SHAPE, SPACING = (20, 24, 28), (1.5, 1.0, 0.8)

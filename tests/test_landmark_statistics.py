@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.fingerprint.landmark_statistics import Pose, pose_spread
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.shape import mean_shape
+from autolmk.shapes.pose import mean_shape
 
 ANATOMY = np.array([[9.0, -8, 2], [-9, -8, 2], [11, 2, -6], [-11, 2, -6], [0, -12, -3], [0, 11, 1], [0, -2, 11]])
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from held_out import held_out
 
-from autolmk.crossval import CrossValidation
+from autolmk.fold.held_out import CrossValidation
 from autolmk.jobs.likely_members import likely_members
 
 STAGES = {"a": 1, "b": 2}

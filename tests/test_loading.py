@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autolmk import loading
-from autolmk.augmentation import IntensityAugmentation
-from autolmk.digest import preprocessing_digest
+from autolmk.data import loading
+from autolmk.data.augmentation import IntensityAugmentation
+from autolmk.data.loading import Batch, TrainingLoader
+from autolmk.data.sampling import draw_window
+from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.loading import Batch, TrainingLoader
 from autolmk.plans import (
     Architecture,
     Augmentation,
@@ -33,8 +34,6 @@ from autolmk.plans import (
     Windows,
     replace_configuration,
 )
-from autolmk.sampling import draw_window
-from autolmk.store import Store, StoredCase
 
 NAMES = ("left", "right", "middle")
 CASES = ("one", "two", "three")
@@ -42,10 +41,10 @@ CASES = ("one", "two", "three")
 PROGRAM = """
 import logging, sys, time
 from pathlib import Path
-from autolmk.augmentation import IntensityAugmentation
-from autolmk.loading import TrainingLoader
+from autolmk.data.augmentation import IntensityAugmentation
+from autolmk.data.loading import TrainingLoader
 from autolmk.plans import Plans
-from autolmk.store import Store
+from autolmk.data.store import Store
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -191,7 +190,7 @@ def test_windows_elsewhere_come_more_and_more_often(data: tuple[Store, Plans], m
 
 
 def test_spawned_workers_do_the_same(data: tuple[Store, Plans], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autolmk.loading.START_METHOD", "spawn")
+    monkeypatch.setattr("autolmk.data.loading.START_METHOD", "spawn")
     assert_equal(batches(data, workers=1, iterations=3), batches(data, iterations=3))
 
 

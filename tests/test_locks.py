@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.locks import LOCK_FILE, exclusive, is_locked
+from autolmk.files.locks import LOCK_FILE, exclusive, is_locked
 
 HOLD = """
 import sys, pathlib
-from autolmk.locks import exclusive
+from autolmk.files.locks import exclusive
 with exclusive(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -58,7 +58,7 @@ def test_a_process_does_not_let_itself_in_twice(tmp_path: Path) -> None:
             pass
         assert not is_locked(tmp_path)
         code = (
-            "import sys, pathlib\nfrom autolmk.locks import is_locked\nsys.exit(is_locked(pathlib.Path(sys.argv[1])))"
+            "import sys, pathlib\nfrom autolmk.files import locks\nsys.exit(locks.is_locked(pathlib.Path(sys.argv[1])))"
         )
         assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 1
     with exclusive(tmp_path):

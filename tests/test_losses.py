@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.landmarks import Status
-from autolmk.losses import RADIUS, spatial_cross_entropy
+from autolmk.methods.losses import RADIUS, spatial_cross_entropy
 
 PRESENT, ABSENT, UNKNOWN = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
 
@@ -168,7 +168,7 @@ def test_many_chunks_equal_one(monkeypatch: pytest.MonkeyPatch) -> None:
     codec, logits, voxels, status = scene(3)
     losses = []
     for chunk in (1, 10**9):
-        monkeypatch.setattr("autolmk.losses.CHUNK", chunk)
+        monkeypatch.setattr("autolmk.methods.losses.CHUNK", chunk)
         losses.append(spatial_cross_entropy(logits, codec.encode(voxels, status), status))
     torch.testing.assert_close(*losses)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from autolmk.errors import AutolmkError
+from autolmk.fold.measurements import Measured, measure, measure_shape
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured, measure, measure_shape
-from autolmk.shape import fit_similarity
+from autolmk.shapes.pose import fit_similarity
 
 NAMES = ("a", "b", "c", "d", "e")
 SHAPE = np.array([[0.0, 0, 0], [40, 0, 0], [0, 30, 0], [0, 0, 20], [25, 20, 10]])

@@ -14,10 +14,10 @@ from autolmk.annotations import write_table
 from autolmk.cli.evaluate import main
 from autolmk.dataset import Dataset
 from autolmk.evaluation.measurements import measure, write_measurements
+from autolmk.files.serialization import read_json, write_json
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom import write_phantom
-from autolmk.serialization import read_json, write_json
 
 MEASUREMENTS = {
     "eyes": {"distance": ["Eye_L", "Eye_R"]},

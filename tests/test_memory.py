@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.codecs import Codec, HeatmapCodec, Target
-from autolmk.losses import spatial_cross_entropy
-from autolmk.memory import MemoryEstimate, saved_bytes, training_bytes
+from autolmk.methods.losses import spatial_cross_entropy
+from autolmk.methods.trainer import Trainer
 from autolmk.networks.topology import topology
 from autolmk.networks.unet import build_unet
+from autolmk.planning.memory import MemoryEstimate, saved_bytes, training_bytes
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.trainer import Trainer
 from autolmk.training.run import Run
 from autolmk.training.schedule import Limits
 

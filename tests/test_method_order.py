@@ -13,7 +13,7 @@ from autolmk.cli import plan_experiment
 from autolmk.conformance.examples import example_plans
 from autolmk.fingerprint import Fingerprint
 from autolmk.jobs.workflow import chosen_configurations
-from autolmk.method_order import OWN_CASES, in_order, methods, repeated
+from autolmk.planning.method_order import OWN_CASES, in_order, methods, repeated
 from autolmk.plans import Configuration, Plans
 
 UNET = example_plans(trainer="heatmap").configurations["example"]

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from test_preprocessing import blob_image, make_plans, random_geometry
 
-from autolmk.augmentation import IntensityAugmentation
 from autolmk.check import check_dataset
+from autolmk.data.augmentation import IntensityAugmentation
+from autolmk.data.label_maps import UNKNOWN
+from autolmk.data.loading import TrainingLoader
+from autolmk.data.preprocessing import preprocess_dataset
+from autolmk.data.store import Store
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import extract_fingerprint
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.label_maps import UNKNOWN
-from autolmk.loading import TrainingLoader
 from autolmk.plans import LabelMap, replace_configuration
-from autolmk.preprocessing import preprocess_dataset
-from autolmk.store import Store
 
 GRIDS = [
     pytest.param((24, 34, 36), (2.0, 0.9, 1.0), (1.5, 1.0, 1.0), id="3D"),

@@ -147,9 +147,11 @@ def test_wheel_holds_the_files_that_are_no_code(installed: Path) -> None:
 
 def test_registry_loads_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = """
-from autolmk import registry
-for name in registry.TRAINERS: print(registry.trainer_class(name).__name__)
-for name in registry.PLANNERS: print(registry.planner_class(name).__name__)
+from autolmk.methods import registry
+from autolmk.methods.trainer import trainer_class
+from autolmk.planning.planner import planner_class
+for name in registry.TRAINERS: print(trainer_class(name).__name__)
+for name in registry.PLANNERS: print(planner_class(name).__name__)
 from autolmk import Predictor, Geometry, Landmarks, Image, __version__
 """
     assert "HeatmapTrainer" in run_elsewhere(code, installed, tmp_path)

@@ -12,9 +12,9 @@ from autolmk.cli.find_best_configuration import _size
 from autolmk.errors import AutolmkError
 from autolmk.paths import MEASURING
 from autolmk.postprocessing import Postprocessing
-from autolmk.recipe import Member, Recipe
-from autolmk.recipe.ensembling import single
-from autolmk.recipe.packing import pack
+from autolmk.selection import Member, Recipe
+from autolmk.selection.ensembling import single
+from autolmk.selection.packing import pack
 
 MODEL = runpy.run_path(str(Path(__file__).with_name("test_predictor.py")))["make_model"]
 

@@ -14,7 +14,7 @@ from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
 from autolmk.phantom import SPACING, make_phantom, make_row_phantom, write_phantom, write_row_phantom
 from autolmk.phantom.anatomy import CO_SLICE, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT
-from autolmk.window_rules import slice_groups
+from autolmk.planning.window_rules import slice_groups
 
 
 def test_same_seed_same_case() -> None:

@@ -12,9 +12,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 from test_sampling import blob_centre, make_case, make_configuration
 
-from autolmk.geometry import FloatArray, Geometry
-from autolmk.landmarks import Landmarks, Status
-from autolmk.placement import (
+from autolmk.data.sampling import Blocks, coarser, cut, draw_landmarks, sample_landmarks
+from autolmk.data.stage_windows import (
     BLUR,
     FEWEST,
     MARGIN,
@@ -28,10 +27,11 @@ from autolmk.placement import (
     measure_placement,
     simulate,
 )
+from autolmk.files.serialization import from_json, to_json
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Configuration, SliceGroup, Windows
-from autolmk.sampling import Blocks, coarser, cut, draw_landmarks, sample_landmarks
-from autolmk.serialization import from_json, to_json
-from autolmk.shape import Similarity
+from autolmk.shapes.pose import Similarity
 
 NAMES = tuple(f"p{i}" for i in range(9))
 SHAPE = np.random.default_rng(0).uniform(-15, 15, (9, 3))

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from fingerprints import a_fingerprint, at, mean_shape
 
-from autolmk import window_rules
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import to_json
 from autolmk.fingerprint import Fingerprint, MirrorPlane, Pose
 from autolmk.fingerprint.landmark_statistics import CoSliceGroup
 from autolmk.networks.unet import cumulative_strides
-from autolmk.planner import memory_of, plan_dataset, usable_bytes
 from autolmk.planners.coarse_to_fine import COARSE, LEAST, NAME, WINDOWS, CoarseToFinePlanner, _fitting
 from autolmk.planners.heatmap import HeatmapPlanner
+from autolmk.planning import window_rules
+from autolmk.planning.planner import memory_of, plan_dataset, usable_bytes
 from autolmk.plans import Configuration, Plans
-from autolmk.serialization import to_json
 from autolmk.testing import check_planner
 
 

@@ -10,10 +10,11 @@ from fingerprints import a_fingerprint, mean_shape
 from autolmk.cli.plan_experiment import planners
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import CoSliceGroup, Fingerprint
-from autolmk.planner import PRESETS, Planner, memory_of, plan_dataset, usable_bytes
+from autolmk.methods.registry import PLANNERS
+from autolmk.methods.trainer import trainer_class
 from autolmk.planners.coarse_to_fine import COARSE, NAME, CoarseToFinePlanner
+from autolmk.planning.planner import PRESETS, Planner, memory_of, plan_dataset, usable_bytes
 from autolmk.plans import Plans
-from autolmk.registry import PLANNERS, trainer_class
 from autolmk.trainers.coarse_to_fine import CoordinateTrainer, FineTrainer
 
 COARSE_KINDS: tuple[Literal["heatmap", "coordinates"], ...] = ("heatmap", "coordinates")

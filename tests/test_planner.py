@@ -17,18 +17,17 @@ import pytest
 from fingerprints import a_fingerprint, at, statistics
 from scipy.spatial.transform import Rotation
 
-from autolmk import rules, window_rules
 from autolmk.cli import plan_experiment
-from autolmk.design import Search, first_true
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, to_json
 from autolmk.fingerprint import CaseGeometry, Fingerprint, MirrorPlane, Pose
 from autolmk.fingerprint.landmark_statistics import CoSliceGroup
 from autolmk.geometry import Geometry
-from autolmk.planner import PRESETS, expected_seconds, memory_of, plan_dataset, usable_bytes
 from autolmk.planners.heatmap import HeatmapPlanner
+from autolmk.planning import rules, window_rules
+from autolmk.planning.planner import PRESETS, expected_seconds, memory_of, plan_dataset, planner_class, usable_bytes
+from autolmk.planning.window_search import Search, first_true
 from autolmk.plans import Configuration, Normalization, Plans, SliceGroup
-from autolmk.registry import planner_class
-from autolmk.serialization import from_json, to_json
 from autolmk.testing import check_planner
 
 BASE = a_fingerprint()
@@ -457,7 +456,7 @@ def test_what_is_found_by_halving_is_what_trying_all_finds(
         assert first_true(count, holds) == (held.index(True) if any(held) else None)
         return first_true(count, holds)
 
-    monkeypatch.setattr("autolmk.design.first_true", exhaustive)
+    monkeypatch.setattr("autolmk.planning.window_search.first_true", exhaustive)
     budget = usable_bytes(device, PRESETS[preset].memory_gb)
     Search("heatmap", fingerprint, PRESETS[preset], device, budget).best(None)
     assert max(searched) > 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autolmk.fold.point_errors import PointErrors, fit_point_errors
 from autolmk.geometry import FloatArray
-from autolmk.point_errors import PointErrors, fit_point_errors
 
 NAMES = tuple(f"p{i:02d}" for i in range(40))
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from shapes import GEOMETRY, NAMES, ROW, STEP, configuration, cross_validation, detections
 
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, to_json
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import SliceGroup
@@ -29,7 +30,6 @@ from autolmk.postprocessing import (
 )
 from autolmk.postprocessing.context import errors_of
 from autolmk.postprocessing.evidence import flip_test, held_out, localisation, verdict
-from autolmk.serialization import from_json, to_json
 
 CONTEXT = Context(NAMES)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
-from autolmk.precision import MixedPrecision, Precision, choose_device, compiled, computes_in_bfloat16
+from autolmk.networks.precision import MixedPrecision, Precision, choose_device, compiled, computes_in_bfloat16
 from autolmk.training.averaging import Averaged
 
 CPU = torch.device("cpu")

@@ -13,13 +13,13 @@ from autolmk.cli import apply_postprocessing, ensemble
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
+from autolmk.files.serialization import read_json, to_json, write_json
 from autolmk.geometry import Geometry
 from autolmk.postprocessing import Decision, Postprocessing
 from autolmk.prediction.output import PredictionFolder
-from autolmk.recipe import Member, Recipe
-from autolmk.recipe.ensembling import single
-from autolmk.recipe.results import REVIEW
-from autolmk.serialization import read_json, to_json, write_json
+from autolmk.selection import Member, Recipe
+from autolmk.selection.ensembling import single
+from autolmk.selection.results import REVIEW
 
 NAMES, MODEL = ("a", 'b, "c"; <script>'), "T__P__C"
 

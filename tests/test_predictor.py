@@ -15,24 +15,25 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import autolmk
-from autolmk import checkpoint
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import write_json
+from autolmk.fold import checkpoint
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.measured import Measured
+from autolmk.methods.sources import keep_sources
+from autolmk.methods.trainer import trainer_class
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 from autolmk.prediction.model import Model, trained_folds
 from autolmk.prediction.predictor import Predictor
-from autolmk.registry import keep_sources, trainer_class
-from autolmk.serialization import write_json
 
 PLUGIN = """
 import time
 
 import torch
 from autolmk.codecs import HeatmapCodec
-from autolmk.trainer import Trainer
+from autolmk.methods.trainer import Trainer
 
 
 class Extremes(torch.nn.Module):

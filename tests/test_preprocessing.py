@@ -17,16 +17,25 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from autolmk.augmentation import IntensityAugmentation
 from autolmk.cli.preprocess import main
+from autolmk.data.augmentation import IntensityAugmentation
+from autolmk.data.loading import TrainingLoader
+from autolmk.data.preprocessing import (
+    FAILURES,
+    border_median,
+    bounded,
+    case_digest,
+    normalize,
+    preprocess_dataset,
+    preprocess_image,
+)
+from autolmk.data.store import Store, preprocessing_digest
 from autolmk.dataset import Dataset
-from autolmk.digest import preprocessing_digest
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import extract_fingerprint
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.loading import TrainingLoader
 from autolmk.plans import (
     Architecture,
     Augmentation,
@@ -37,16 +46,6 @@ from autolmk.plans import (
     Windows,
     replace_configuration,
 )
-from autolmk.preprocessing import (
-    FAILURES,
-    border_median,
-    bounded,
-    case_digest,
-    normalize,
-    preprocess_dataset,
-    preprocess_image,
-)
-from autolmk.store import Store
 
 NAMES: tuple[str, str] = ("left", "right")
 
@@ -216,7 +215,7 @@ def test_the_version_of_the_foreground_counts_only_where_it_is_used(
     new = replace_configuration(old, "c", normalization=(Normalization("foreground", low=10.0, high=90.0),))
     case = dataset.cases("Tr")[0]
     before = [case_digest(dataset, case, plans, plans.configuration("c")) for plans in (old, new)]
-    monkeypatch.setattr("autolmk.preprocessing.FOREGROUND_VERSION", 1000)
+    monkeypatch.setattr("autolmk.data.preprocessing.FOREGROUND_VERSION", 1000)
     after = [case_digest(dataset, case, plans, plans.configuration("c")) for plans in (old, new)]
     assert before[0] == after[0] and before[1] != after[1] and before[0] != before[1]
 
@@ -401,7 +400,7 @@ import sys
 from pathlib import Path
 from autolmk.dataset import Dataset
 from autolmk.plans import Plans
-from autolmk.preprocessing import preprocess_dataset
+from autolmk.data.preprocessing import preprocess_dataset
 
 if __name__ == "__main__":
     raw, plans, folder = map(Path, sys.argv[1:4])

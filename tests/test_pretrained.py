@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from autolmk import checkpoint
 from autolmk.errors import AutolmkError
+from autolmk.fold import checkpoint
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.pretrained import Taken, load_pretrained

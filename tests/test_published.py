@@ -18,25 +18,24 @@ from fingerprints import a_fingerprint, statistics
 from torch import Tensor, nn
 
 from autolmk import annotations
-from autolmk.checkpoint import checkpoint_file
 from autolmk.cli import plan_and_preprocess, predict, preprocess, train
 from autolmk.codecs.heatmap import HeightCodec
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import to_json
 from autolmk.fingerprint import CoSliceGroup, Fingerprint
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.measurements import Measured
 from autolmk.landmarks import Status
-from autolmk.losses import soft_dice, squared_error
-from autolmk.measured import Measured
-from autolmk.memory import random_batch
+from autolmk.methods.losses import soft_dice, squared_error
+from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.networks.cells import GlobalCells, LocalCells
 from autolmk.paths import MEASURING
 from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
-from autolmk.planner import Planner, draft_plans, plan_dataset
+from autolmk.planning.memory import random_batch
+from autolmk.planning.planner import Planner, draft_plans, plan_dataset, planner_class
 from autolmk.plans import Configuration, Plans, Windows
-from autolmk.registry import planner_class, trainer_class
-from autolmk.serialization import to_json
 from autolmk.testing import check_trainer
-from autolmk.trainer import Trainer
 
 METHODS = ("apga", "coarse_to_fine", "global_to_local")
 NAME = "Dataset001_Phantom"

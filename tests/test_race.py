@@ -13,6 +13,7 @@ from held_out import held_out
 
 from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import write_json
 from autolmk.jobs import race
 from autolmk.jobs.job import Job, Result
 from autolmk.jobs.race import Means, Race
@@ -20,7 +21,6 @@ from autolmk.jobs.run_record import Record, Shares, Wanted
 from autolmk.jobs.workflow import Request, trainings
 from autolmk.paths import folders
 from autolmk.plans import Plans
-from autolmk.serialization import write_json
 
 UNIT = example_plans(trainer="heatmap").configurations["example"]
 AFTER = 100.0  # s that later steps take

@@ -15,17 +15,17 @@ from test_inference import FAR, PEAK, SIGMA, names_of, plans_for, scene
 from torch import Tensor, nn
 
 from autolmk.codecs import HeatmapCodec
+from autolmk.data.sampling import coarser, cut
+from autolmk.data.stage_windows import Placement
+from autolmk.data.store import StoredCase
 from autolmk.errors import AutolmkError
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured
-from autolmk.placement import Placement
 from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration
 from autolmk.prediction.inference import Member, Prediction
 from autolmk.prediction.refinement import fuse, look_again
-from autolmk.sampling import coarser, cut
-from autolmk.store import StoredCase
 
 SIDE = 16
 FEW = 6  # landmarks: fewer than shrinking toward the mean shape takes

@@ -13,9 +13,9 @@ from report_data import ReportData, write_report_data
 
 from autolmk.annotations import read
 from autolmk.cli.report import main
+from autolmk.files.serialization import read_json, write_json
 from autolmk.report.charts import Axis, Row, Series, axis, lines, whiskers
 from autolmk.report.pictures import png
-from autolmk.serialization import read_json, write_json
 
 TITLES = (
     "What was chosen, and why",

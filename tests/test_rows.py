@@ -14,14 +14,14 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import to_json
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured
 from autolmk.postprocessing.flags import ROW, Limits, judge, row_flags
 from autolmk.prediction.rows import choose_rows
-from autolmk.recipe.results import write_review
-from autolmk.row_shape import Row, Rows
-from autolmk.serialization import to_json
+from autolmk.selection.results import write_review
+from autolmk.shapes.row import Row, Rows
 from autolmk.training.row_groups import groups_of
 from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.rows import measure_rows

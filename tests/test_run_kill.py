@@ -21,9 +21,9 @@ import pytest
 from test_kill import processes_of
 
 from autolmk.cli import extract_fingerprint, plan_experiment, preprocess
+from autolmk.fold.log import read_log
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans
-from autolmk.runlog import read_log
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sessions, SIGKILL")
 

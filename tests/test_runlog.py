@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from autolmk.errors import AutolmkError
+from autolmk.fold.log import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, check_loggers, duration, read_log, time_left
 from autolmk.plans import Schedule
-from autolmk.runlog import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, check_loggers, duration, read_log, time_left
 from autolmk.training.schedule import Limits, StepRate, ValidationBudget, learning_rate_factor
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}

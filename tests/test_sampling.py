@@ -11,15 +11,15 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from autolmk.data.rotation import draw_rotation, draw_transform
+from autolmk.data.sampling import Window, cut, draw_window, sample
+from autolmk.data.store import StoredCase
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, to_json
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import resample
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Configuration, LabelMap, Normalization, Schedule, Windows
-from autolmk.rotation import draw_rotation, draw_transform
-from autolmk.sampling import Window, cut, draw_window, sample
-from autolmk.serialization import from_json, to_json
-from autolmk.store import StoredCase
 
 
 def make_configuration(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from autolmk import rules
 from autolmk.codecs import HeatmapCodec
+from autolmk.planning import rules
 from autolmk.plans import Schedule
 from autolmk.training.averaging import Averaged
 from autolmk.training.schedule import Limits, average_decay

@@ -12,7 +12,7 @@ from scipy import stats
 
 from autolmk.evaluation.comparison import Candidate, compare, holm, paired_test, simplest
 from autolmk.geometry import FloatArray
-from autolmk.recipe.model_selection import count_swaps
+from autolmk.selection.model_selection import count_swaps
 
 
 def errors(factor: float, seed: int, n: int = 40) -> tuple[FloatArray, ...]:

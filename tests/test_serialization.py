@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.serialization import from_json
+from autolmk.files.serialization import from_json
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.fingerprint.symmetry import mirror, pairs_from_names
 from autolmk.geometry import FloatArray
-from autolmk.shape import (
+from autolmk.shapes.pose import (
     Similarity,
     fit_affine,
     fit_similarity,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from shapes import NAMES, ROW, STEP, configuration
 
+from autolmk.files.serialization import from_json, to_json
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import from_json, to_json
-from autolmk.shape_model import ShapeModel, fit_shape_model, why_no_shape
+from autolmk.shapes.point_distribution import ShapeModel, fit_shape_model, why_no_shape
 
 N = len(NAMES)
 

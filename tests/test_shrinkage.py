@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from autolmk.fold.point_errors import PointErrors
 from autolmk.geometry import FloatArray
-from autolmk.point_errors import PointErrors
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.prediction.shrinkage import draw, error_variance, leverage, shrink, shrink_by_misfit
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autolmk.data.splits import fold, load_or_make_splits, make_splits
 from autolmk.errors import AutolmkError
-from autolmk.serialization import read_json, write_json
-from autolmk.splits import fold, load_or_make_splits, make_splits
+from autolmk.files.serialization import read_json, write_json
 
 
 def dataset(n: int = 43, seed: int = 0) -> tuple[dict[str, str], dict[str, set[str]]]:

@@ -17,20 +17,20 @@ from predictions import a_prediction
 from test_training import NAMES, TRAIN, VAL, tiny_plans, weights, write_store
 
 from autolmk.annotations import read_table
-from autolmk.checkpoint import checkpoint_file
+from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, write_json
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.log import read_log
+from autolmk.fold.measurements import Measured
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured
+from autolmk.methods.sources import keep_sources
 from autolmk.paths import MEASURING
 from autolmk.plans import Plans, Windows
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.model import Model
 from autolmk.prediction.refinement import Seen, _Looks
 from autolmk.prediction.stages import Prepared, predict_stages
-from autolmk.registry import keep_sources
-from autolmk.runlog import read_log
-from autolmk.serialization import read_json, write_json
-from autolmk.store import Store
 from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.fit import is_finished

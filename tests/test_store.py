@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autolmk.data.store import Store, StoredCase
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, write_json
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import read_json, write_json
-from autolmk.store import Store, StoredCase
 
 
 def make_case(shape: tuple[int, ...] = (20, 70, 33), channels: int = 2, seed: int = 0) -> StoredCase:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolmk.errors import AutolmkError
-from autolmk.serialization import near, read_json, read_text
-from autolmk.strict_json import DEEPEST, parse
+from autolmk.files.serialization import near, read_json, read_text
+from autolmk.files.strict_json import DEEPEST, parse
 
 VALUES = st.recursive(
     st.none()

@@ -17,17 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from autolmk import checkpoint
-from autolmk.checkpoint import checkpoint_file
-from autolmk.digest import preprocessing_digest
+from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, write_json
+from autolmk.fold import checkpoint
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.log import read_log
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.measured import Measured
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.runlog import read_log
-from autolmk.serialization import read_json, write_json
-from autolmk.store import Store, StoredCase
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training import schedule as schedule_module
 from autolmk.training.fit import fit, is_finished

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from test_appearance import blob
 
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json, write_json
 from autolmk.fingerprint import FILE_NAME, Fingerprint, TrainingRange, fingerprint_of
 from autolmk.fingerprint.appearance import appearance
 from autolmk.fingerprint.summary import CaseSummary, ChannelSummary
@@ -20,7 +21,6 @@ from autolmk.fingerprint.training_range import bounds
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage
 from autolmk.landmarks import Landmarks
-from autolmk.serialization import read_json, write_json
 
 NAMES = tuple(f"L{i}" for i in range(10))
 SHAPE, SPACING = (24, 48, 48), (2.0, 1.0, 1.0)

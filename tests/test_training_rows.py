@@ -11,14 +11,14 @@ import numpy as np
 from test_inference import plans_for
 from test_rows import case, gross, look, marks, names_of
 
-from autolmk.checkpoint import checkpoint_file
+from autolmk.files.serialization import write_json
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
-from autolmk.measured import Measured
 from autolmk.plans import Plans
 from autolmk.prediction.inference import conclude, in_order_of_rows
-from autolmk.row_shape import Rows
-from autolmk.serialization import write_json
+from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.rows import adopted_rows, tell_rows
 from autolmk.training.validation import CaseResult, Validation

@@ -12,8 +12,8 @@ import pytest
 from predictions import a_prediction
 
 from autolmk import annotations
-from autolmk.crossval import TRUTH
 from autolmk.detections import Detections, saved_cases
+from autolmk.fold.held_out import TRUTH
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import SliceGroup
 from autolmk.training.validation import CaseResult, Validation, write_results

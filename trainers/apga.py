@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from autolmk.codecs import MIN_SIGMA, Codec, HeatmapCodec, HeatmapTarget, Target
 from autolmk.codecs.heatmap import HeightCodec
-from autolmk.losses import soft_dice, spatial_cross_entropy, squared_error
+from autolmk.methods.losses import soft_dice, spatial_cross_entropy, squared_error
+from autolmk.methods.trainer import Trainer
 from autolmk.networks.apga import APGA, LandmarkPath, build_apga
 from autolmk.networks.unet import check_sides
-from autolmk.trainer import Trainer
 
 HEIGHT = 255.0  # of published heatmaps
 HALVED = 0.5  # weight of each coarser supervision over the one before, as nnU-Net's; published: all 1

@@ -17,11 +17,11 @@ from autolmk.codecs import Codec, HeatmapCodec, HeatmapTarget, Target
 from autolmk.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from autolmk.codecs.slices import Group, SliceCodec, SliceTarget
 from autolmk.landmarks import Status
-from autolmk.losses import balanced, spatial_cross_entropy, weighted
+from autolmk.methods.losses import balanced, spatial_cross_entropy, weighted
+from autolmk.methods.trainer import Trainer
 from autolmk.networks.resnet import Norm, PublishedResNet, ResNet
 from autolmk.networks.unet import check_sides
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, SharedUNet
-from autolmk.trainer import Trainer
 
 
 class CoordinateTrainer(Trainer):

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from autolmk.codecs import CellCodec, CellTarget, Target
 from autolmk.codecs.cells import Voting, displacement
 from autolmk.landmarks import Status
-from autolmk.losses import balanced, weighted
+from autolmk.methods.losses import balanced, weighted
+from autolmk.methods.trainer import Trainer
 from autolmk.networks.cells import GlobalCells, LocalCells, Norm
 from autolmk.networks.unet import cumulative_strides
 from autolmk.plans import Configuration
-from autolmk.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from autolmk.codecs import HeatmapCodec, HeatmapTarget, Target
-from autolmk.losses import spatial_cross_entropy
+from autolmk.methods.losses import spatial_cross_entropy
+from autolmk.methods.trainer import Trainer
 from autolmk.networks.unet import build_unet, check_sides
-from autolmk.trainer import Trainer
 
 
 class HeatmapTrainer(Trainer):

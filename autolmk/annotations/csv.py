@@ -24,9 +24,9 @@ from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of
 from autolmk.annotations.text import read_number, read_text
 from autolmk.errors import AutolmkError, some
 from autolmk.escaping import cell, uncell
+from autolmk.files.serialization import near, write_bytes
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status, normal
-from autolmk.serialization import near, write_bytes
 
 STATUS = {
     "present": Status.PRESENT,

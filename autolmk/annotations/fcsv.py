@@ -20,8 +20,8 @@ import numpy as np
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of, remark_on_names
 from autolmk.annotations.text import read_number, read_text, unquotable
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import write_bytes
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import write_bytes
 
 COLUMNS = ["id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID"]
 FRAME_CODES: dict[str, Frame] = {"LPS": "LPS", "1": "LPS", "RAS": "RAS", "0": "RAS"}

@@ -15,10 +15,10 @@ import numpy as np
 
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of, remark_on_names
 from autolmk.errors import AutolmkError, counted
+from autolmk.files.serialization import near, read_json, write_json
 from autolmk.geometry import FloatArray
 from autolmk.imageio import notice
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import near, read_json, write_json
 
 SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/"

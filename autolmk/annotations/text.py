@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from autolmk import serialization
 from autolmk.errors import AutolmkError
+from autolmk.files import serialization
 
 
 def read_text(file: Path) -> str:

@@ -17,10 +17,10 @@ from autolmk.check.report import SEVERITIES, Fault, Report, Severity
 from autolmk.check.slices import slice_faults
 from autolmk.dataset import Case, Dataset, lists_landmarks, missing_description
 from autolmk.errors import AutolmkError, counted, some
+from autolmk.files.serialization import near
 from autolmk.fingerprint import largest_case_bytes
 from autolmk.landmarks import Status
 from autolmk.parallel import default_workers, map_cases
-from autolmk.serialization import near
 
 WHOLE_DATASET = 0.5  # of the cases in the same wrong frame, from which the dataset is at fault
 

@@ -11,7 +11,7 @@ from autolmk.annotations.formats import suggestion
 from autolmk.check.report import Fault, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.serialization import near
+from autolmk.files.serialization import near
 
 
 def list_files(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Case]]]:

@@ -19,7 +19,7 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from autolmk.geometry import FloatArray
-from autolmk.shape import MeanShape
+from autolmk.shapes.pose import MeanShape
 
 IntArray = npt.NDArray[np.int_]
 BoolArray = npt.NDArray[np.bool_]

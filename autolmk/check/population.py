@@ -15,7 +15,7 @@ from autolmk.check.report import Fault
 from autolmk.errors import some
 from autolmk.fingerprint.symmetry import mirror
 from autolmk.geometry import FloatArray
-from autolmk.shape import MeanShape, fit_similarity, mean_shape
+from autolmk.shapes.pose import MeanShape, fit_similarity, mean_shape
 
 FEWEST_CASES = 5  # below which nothing is typical
 UNLIKE = 4.0  # standard deviations (robust) over the cases that this gain is beyond theirs

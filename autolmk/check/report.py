@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError, counted
+from autolmk.files.serialization import to_json
 from autolmk.fingerprint import Fingerprint, fingerprint_of
 from autolmk.fingerprint.summary import CaseSummary
 from autolmk.imageio import Notice
-from autolmk.serialization import to_json
 
 Severity = Literal["dataset", "case", "warning"]
 Split = Literal["Tr", "Ts"]

@@ -12,8 +12,8 @@ from autolmk.cli.held_out import add_models, held_out_models
 from autolmk.errors import AutolmkError, some
 
 if TYPE_CHECKING:
-    from autolmk.crossval import CrossValidation
     from autolmk.evaluation import Evaluation
+    from autolmk.fold.held_out import CrossValidation
     from autolmk.plans import Plans
 
 
@@ -56,9 +56,9 @@ def _accumulate(args: argparse.Namespace) -> int:
 def accumulate(model: Path, folder: Path, held_out: CrossValidation, plans: Plans) -> Evaluation:
     """Write what the folds of a model say of their held-out cases, as each validated it, and what `evaluation` says."""
     from autolmk.annotations import read_table
-    from autolmk.crossval import REMEDY, VALIDATION
+    from autolmk.fold.held_out import REMEDY, VALIDATION
     from autolmk.landmarks import Landmarks
-    from autolmk.recipe.results import TABLE, Result, write_held_out
+    from autolmk.selection.results import TABLE, Result, write_held_out
 
     results = {}
     for fold in held_out.folds:

@@ -30,10 +30,10 @@ def _apply(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from autolmk.cli.prediction_folders import begin, load_detections, outside_of, read_predicted
-    from autolmk.digest import digest
-    from autolmk.recipe import Recipe
-    from autolmk.recipe.results import Result
-    from autolmk.serialization import to_json
+    from autolmk.files.digest import digest
+    from autolmk.files.serialization import to_json
+    from autolmk.selection import Recipe
+    from autolmk.selection.results import Result
 
     predicted, recipe = read_predicted(args.input.expanduser()), Recipe.load(args.recipe.expanduser())
     members = {member.model for member in recipe.members}

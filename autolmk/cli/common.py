@@ -17,9 +17,9 @@ from typing import Any, TextIO
 
 from autolmk.errors import AutolmkError
 from autolmk.escaping import lines, visible
+from autolmk.files.serialization import near
+from autolmk.methods.registry import place_in_plugin
 from autolmk.paths import Folders, folders
-from autolmk.registry import place_in_plugin
-from autolmk.serialization import near
 
 OK, INTERNAL, USER, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 LARGEST = 2**31  # whole numbers of arguments are smaller

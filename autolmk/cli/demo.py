@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autolmk.cli.common import INTERNAL, OK, option, parser, run
+from autolmk.files.serialization import read_json
 from autolmk.phantom import write_phantom
-from autolmk.serialization import read_json
 
 NAME = "Dataset001_Phantom"
 MRE, SDR_4, PRESENCE = 1.5, 0.95, 0.95  # mm, shares: what the demo must reach on the test cases

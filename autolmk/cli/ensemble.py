@@ -13,7 +13,7 @@ from autolmk.errors import AutolmkError, counted
 
 if TYPE_CHECKING:
     from autolmk.cli.prediction_folders import Predicted
-    from autolmk.recipe.ensembling import Combination
+    from autolmk.selection.ensembling import Combination
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,11 +35,11 @@ def _ensemble(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from autolmk.cli.prediction_folders import begin, common_cases, load_detections, outside_of, read_predicted
-    from autolmk.digest import digest
+    from autolmk.files.digest import digest
+    from autolmk.files.serialization import to_json
     from autolmk.landmarks import decided
-    from autolmk.recipe.ensembling import combine
-    from autolmk.recipe.results import Result
-    from autolmk.serialization import to_json
+    from autolmk.selection.ensembling import combine
+    from autolmk.selection.results import Result
 
     if len(args.input) < 2:
         raise AutolmkError(
@@ -67,8 +67,8 @@ def _ensemble(args: argparse.Namespace) -> int:
 
 def _combination(runs: Sequence[Predicted], recipe: Path | None) -> tuple[list[Predicted], Combination]:
     """(runs in the order of the combination's members, the combination)."""
-    from autolmk.recipe import Recipe
-    from autolmk.recipe.ensembling import equal_combination
+    from autolmk.selection import Recipe
+    from autolmk.selection.ensembling import equal_combination
 
     if recipe is None:
         return list(runs), equal_combination([run_.folder.name for run_ in runs])

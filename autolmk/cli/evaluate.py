@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from autolmk.annotations.csv import write_rows
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
-from autolmk.serialization import read_json, write_json
+from autolmk.files.serialization import read_json, write_json
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation
@@ -159,7 +159,7 @@ def _read_points(place: Path) -> dict[str, Annotation]:
     """Case -> points, from a table of all cases, a folder that holds landmarks.csv, or one landmark file a case."""
     from autolmk import annotations
     from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
-    from autolmk.recipe.results import REVIEW, TABLE
+    from autolmk.selection.results import REVIEW, TABLE
 
     file = place / TABLE if place.is_dir() else place
     if file.is_file():

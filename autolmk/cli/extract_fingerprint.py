@@ -66,8 +66,8 @@ def checked(name: str, folders: Folders, *, workers: int | None, progress: bool)
 def write_fingerprint(report: Report, folders: Folders) -> str:
     """dataset_fingerprint.json and dataset.json, as completed by what the files say, in the preprocessed folder; the
     fingerprint's place, for a message."""
+    from autolmk.files.serialization import write_json
     from autolmk.fingerprint import FILE_NAME
-    from autolmk.serialization import write_json
 
     fingerprint = report.fingerprint()
     assert report.dataset is not None

@@ -14,11 +14,11 @@ from autolmk.errors import AutolmkError, some
 from autolmk.paths import BEST, MEASURING, Folders
 
 if TYPE_CHECKING:
-    from autolmk.crossval import CrossValidation
     from autolmk.dataset import Measurement
+    from autolmk.fold.held_out import CrossValidation
     from autolmk.plans import Plans
-    from autolmk.recipe import Recipe
-    from autolmk.recipe.model_selection import Choice
+    from autolmk.selection import Recipe
+    from autolmk.selection.model_selection import Choice
 
 SAME = ("landmarks", "sometimes_absent", "pairs", "unit", "ndim", "channel_names", "co_slice_groups")
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _find(args: argparse.Namespace) -> int:
-    from autolmk.locks import exclusive
+    from autolmk.files.locks import exclusive
 
     if not 0 < args.level < 1:
         raise AutolmkError("--level must be a share between 0 and 1", found=args.level, remedy="such as --level 0.9")
@@ -50,8 +50,8 @@ def _find(args: argparse.Namespace) -> int:
 
 def _choose_and_pack(args: argparse.Namespace, folders: Folders, models: Mapping[Path, CrossValidation]) -> int:
     """What the command does once nobody else can; the exit code."""
-    from autolmk.recipe.model_selection import MOST_MEMBERS, choose
-    from autolmk.recipe.packing import pack
+    from autolmk.selection.model_selection import MOST_MEMBERS, choose
+    from autolmk.selection.packing import pack
 
     plans = _same_plans(models)
     choice = choose(
@@ -94,8 +94,8 @@ def _same_plans(models: Mapping[Path, CrossValidation]) -> Plans:
 
 def _size(model: Path, folds: Sequence[int]) -> Any:
     """Stages and weights of one fold."""
-    from autolmk.checkpoint import checkpoint_file, load
-    from autolmk.recipe.model_selection import Size
+    from autolmk.fold.checkpoint import checkpoint_file, load
+    from autolmk.selection.model_selection import Size
 
     folder = model / f"fold_{folds[0]}"
     places = [file.parent for file in sorted(folder.rglob("config.json"))]
@@ -127,8 +127,8 @@ def _measurements(places: Sequence[Path], plans: Plans) -> dict[str, Measurement
 def _recipe(
     choice: Choice, plans: Plans, measurements: dict[str, Measurement], held_out: CrossValidation, level: float
 ) -> Recipe:
-    from autolmk.recipe import Member, Recipe
-    from autolmk.recipe.model_selection import calibrate_measurements
+    from autolmk.selection import Member, Recipe
+    from autolmk.selection.model_selection import calibrate_measurements
 
     return Recipe(
         dataset_name=plans.dataset_name,
@@ -148,9 +148,9 @@ def _write(
     folder: Path, target: Path, choice: Choice, plans: Plans, held_out: CrossValidation, args: argparse.Namespace
 ) -> None:
     """What stands beside the recipe: evidence, how to predict, and the held-out cases through the whole pipeline."""
+    from autolmk.files.serialization import write_bytes, write_json
     from autolmk.paths import SOURCE_RECORD
-    from autolmk.recipe.results import Result, write_held_out
-    from autolmk.serialization import write_bytes, write_json
+    from autolmk.selection.results import Result, write_held_out
 
     results = {case: Result.of_conclusion(conclusion) for case, conclusion in choice.conclusions.items()}
     evaluation = write_held_out(

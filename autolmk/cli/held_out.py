@@ -11,7 +11,7 @@ from autolmk.errors import AutolmkError
 from autolmk.paths import Folders, dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.crossval import CrossValidation
+    from autolmk.fold.held_out import CrossValidation
 
 
 KINDS = ("trainer", "plans", "configuration")  # parts of a model folder's name
@@ -31,9 +31,9 @@ def add_models(arguments: Parser) -> None:
 
 def held_out_models(args: argparse.Namespace, folders: Folders) -> dict[Path, CrossValidation]:
     """Model folder -> its held-out predictions, all of the same folds. AutolmkError where none fits."""
-    from autolmk.crossval import read_crossval
+    from autolmk.fold.held_out import read_crossval
+    from autolmk.methods.registry import label
     from autolmk.prediction.model import trained_folds
-    from autolmk.registry import label
 
     dataset = dataset_name(args.dataset, folders)
     place = folders.results / dataset

@@ -69,7 +69,7 @@ def seconds_of_case(
     dataset: Dataset, case: Case, plans: Plans, name: str, *, looked_at: bool = True
 ) -> tuple[float, float]:
     """To read and preprocess a case, all stages together, and to look all over it with one network, the first stage."""
-    from autolmk.preprocessing import preprocess_image
+    from autolmk.data.preprocessing import preprocess_image
 
     read = look = 0.0
     for stage in plans.chain(name) if looked_at else (name,):
@@ -86,9 +86,8 @@ def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configur
     """Of a whole image with a network that has learnt nothing, on the device of the plans where it is there."""
     import torch
 
+    from autolmk.methods.trainer import build, trainer_class
     from autolmk.prediction.inference import Member, evaluating, predict_image
-    from autolmk.registry import trainer_class
-    from autolmk.trainer import build
 
     device = plans.device if plans.device != "cuda" or torch.cuda.is_available() else "cpu"
     trainer = trainer_class(configuration.trainer)(plans, configuration)
@@ -127,8 +126,8 @@ def seconds_of_steps(
 
 
 def _folds_of_split(request: Request) -> int:
-    from autolmk import splits
-    from autolmk.serialization import read_json
+    from autolmk.data import splits
+    from autolmk.files.serialization import read_json
 
     file = request.preprocessed / splits.FILE_NAME
     return len(read_json(file, remedy=splits.REMEDY)) if file.is_file() else splits.N_FOLDS
@@ -157,7 +156,7 @@ def _looks(request: Request, plans: Plans, record: Record, pace: Pace) -> dict[s
 
 def _validated(folders: Sequence[Path]) -> float | None:
     """s a case that the last stage took in the final validations; None before any."""
-    from autolmk.runlog import read_log
+    from autolmk.fold.log import read_log
 
     found = []
     for folder in folders:

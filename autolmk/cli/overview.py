@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from autolmk.errors import counted
+from autolmk.fold.log import duration
 from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import BEYOND, RESERVED, STEPS, Record, Wanted
 from autolmk.jobs.workflow import BEST, REPORT, Request, Step
 from autolmk.plans import Plans
-from autolmk.runlog import duration
 
 DOES = {
     "prepare": "check, fingerprint, plan, preprocess",

@@ -40,8 +40,8 @@ def _main(args: argparse.Namespace) -> int:
 
 def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
     """One dataset; the exit code."""
-    from autolmk.locks import exclusive
-    from autolmk.serialization import make_folder
+    from autolmk.files.locks import exclusive
+    from autolmk.files.serialization import make_folder
 
     report = checked(name, folders, workers=args.num_processes, progress=True)
     if report.exit_code == USER:
@@ -63,7 +63,7 @@ def _prepare(name: str, args: argparse.Namespace, folders: Folders) -> int:
 
 def _preprocess(dataset: Dataset, good: set[str], plans: Plans, args: argparse.Namespace, folders: Folders) -> set[str]:
     """The good cases, for every configuration asked for; returns those that failed."""
-    from autolmk.preprocessing import preprocess_dataset
+    from autolmk.data.preprocessing import preprocess_dataset
 
     cases = [case for case in dataset.cases("Tr") if case.identifier in good]
     failed: set[str] = set()

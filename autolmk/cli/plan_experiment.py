@@ -12,9 +12,9 @@ from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, pa
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.planner import Planner
+    from autolmk.methods.trainer import Trainer
+    from autolmk.planning.planner import Planner
     from autolmk.plans import Configuration, Plans
-    from autolmk.trainer import Trainer
 
 PRESETS = ("XS", "S", "M", "L", "XL")
 LONG_STEP = 3.0  # seconds, from which one step is measure enough
@@ -70,8 +70,8 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
     """Plan one dataset whose fingerprint is in the preprocessed folder; write and print the plans."""
     from autolmk.errors import AutolmkError
     from autolmk.fingerprint import FILE_NAME, Fingerprint
-    from autolmk.planner import plan_dataset
-    from autolmk.registry import PLANNERS
+    from autolmk.methods.registry import PLANNERS
+    from autolmk.planning.planner import plan_dataset
 
     folder = folders.preprocessed / name
     if not (folder / FILE_NAME).is_file():
@@ -106,8 +106,9 @@ def planners(names: Sequence[str], settings: Sequence[str]) -> dict[str, Planner
     import dataclasses
 
     from autolmk.errors import AutolmkError
-    from autolmk.registry import label, planner_class
-    from autolmk.serialization import near
+    from autolmk.files.serialization import near
+    from autolmk.methods.registry import label
+    from autolmk.planning.planner import planner_class
 
     alike = Counter(map(label, dict.fromkeys(names)))  # classes of several modules may share a name
     classes = {label(name) if alike[label(name)] == 1 else name: planner_class(name) for name in names}
@@ -180,8 +181,8 @@ def expected_order(plans: Plans, names: Collection[str] | None = None) -> list[s
 
 def expected_time(plans: Plans, configuration: Configuration) -> str:
     """How long a fold will take, by steps measured here where the device is at hand."""
-    from autolmk.planner import expected_seconds
-    from autolmk.runlog import duration
+    from autolmk.fold.log import duration
+    from autolmk.planning.planner import expected_seconds
 
     schedule = configuration.schedule
     steps = f"{schedule.epochs} epochs of {schedule.iterations_per_epoch} steps"
@@ -200,8 +201,8 @@ def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None
     import psutil
     import torch
 
-    from autolmk.memory import GIB
-    from autolmk.registry import trainer_class
+    from autolmk.methods.trainer import trainer_class
+    from autolmk.planning.memory import GIB
 
     if plans.device == "cuda" and not torch.cuda.is_available():
         return None
@@ -222,7 +223,7 @@ def _measured(trainer: Trainer) -> float:
 
     import torch
 
-    from autolmk.memory import random_batch
+    from autolmk.planning.memory import random_batch
     from autolmk.training.run import Run
     from autolmk.training.schedule import Limits
 

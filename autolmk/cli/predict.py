@@ -146,7 +146,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _identity(predictor: Predictor, *, detections: bool) -> dict[str, Any]:
     """What two runs must share for one to go on with the other's predictions."""
-    from autolmk.digest import digest
+    from autolmk.files.digest import digest
 
     return {
         "checkpoints": predictor.digests,
@@ -197,8 +197,8 @@ def _say_uncalibrated(predictor: Model) -> None:
 def find_model(args: argparse.Namespace) -> Path:
     """The model folder that -m names; else of dataset -d the packed one, where there is one and no part of it is asked
     for, or the only trained one that fits -c, -p and -tr."""
-    from autolmk.recipe import RECIPE
-    from autolmk.registry import label
+    from autolmk.methods.registry import label
+    from autolmk.selection import RECIPE
 
     if (args.m is None) == (args.d is None):
         raise AutolmkError(

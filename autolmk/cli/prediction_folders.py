@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.serialization import from_json, read_json
+from autolmk.files.serialization import from_json, read_json
 
 if TYPE_CHECKING:
     from autolmk.detections import Detections
     from autolmk.prediction.output import PredictionFolder
-    from autolmk.recipe import Recipe
+    from autolmk.selection import Recipe
 
 FAILURES = "failures.json"
 AGAIN = "predict again with autolmk_predict --save_detections"
@@ -145,9 +145,9 @@ def begin(
     """The folder to write, locked and cleaned of an earlier run. AutolmkError where it is one of those that are
     read."""
     from autolmk.detections import file_of
-    from autolmk.locks import exclusive
+    from autolmk.files.locks import exclusive
+    from autolmk.files.serialization import make_folder
     from autolmk.prediction.output import PredictionFolder, fingerprints
-    from autolmk.serialization import make_folder
 
     if output.resolve() in [run.folder.resolve() for run in runs]:
         raise AutolmkError(

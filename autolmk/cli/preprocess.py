@@ -33,7 +33,7 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from autolmk.locks import exclusive
+    from autolmk.files.locks import exclusive
     from autolmk.plans import Plans
 
     folders = folders_from(args)
@@ -45,8 +45,8 @@ def _main(args: argparse.Namespace) -> int:
 
 def _preprocess(args: argparse.Namespace, folders: Folders, name: str, plans: Plans) -> int:
     """Preprocess the cases for each configuration; the exit code."""
+    from autolmk.data.preprocessing import FAILURES, preprocess_dataset
     from autolmk.dataset import Dataset
-    from autolmk.preprocessing import FAILURES, preprocess_dataset
 
     folder = folders.preprocessed / name
     dataset = Dataset.open(folders.raw / name)

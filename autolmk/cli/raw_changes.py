@@ -9,8 +9,8 @@ from autolmk.errors import AutolmkError
 from autolmk.paths import Folders
 
 if TYPE_CHECKING:
+    from autolmk.data.store import Store
     from autolmk.dataset import Case, Dataset
-    from autolmk.store import Store
 
 logger = logging.getLogger(__name__)
 

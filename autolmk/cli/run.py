@@ -81,10 +81,10 @@ def _main(args: argparse.Namespace) -> int:
         from autolmk.cli.dry_run import only_show
 
         return only_show(args, request, plans)
+    from autolmk.files.locks import exclusive
+    from autolmk.files.serialization import make_folder
     from autolmk.jobs.run_clock import FILE_NAME as CLOCK
     from autolmk.jobs.run_clock import RunClock
-    from autolmk.locks import exclusive
-    from autolmk.serialization import make_folder
 
     if args.scheduler is not None:
         from autolmk.jobs.dispatch import check_scheduler
@@ -104,7 +104,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def _request(args: argparse.Namespace) -> Request:
     from autolmk.cli.train import seconds_of
     from autolmk.jobs.workflow import ALL, Request
-    from autolmk.registry import absolute
+    from autolmk.methods.registry import absolute
 
     for name, least in (("jobs", 1), ("epochs", 1)):
         value = getattr(args, name)

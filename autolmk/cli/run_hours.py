@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 def hours_to_come(args: argparse.Namespace, request: Request) -> str:
     """Of training before planning: by the preset, where it says a time."""
-    from autolmk.planner import PRESETS
-    from autolmk.registry import PLANNERS
-    from autolmk.splits import N_FOLDS
+    from autolmk.data.splits import N_FOLDS
+    from autolmk.methods.registry import PLANNERS
+    from autolmk.planning.planner import PRESETS
 
     name = request.preset or ("XS" if args.scheduler is None and not devices(request.device) else "")
     each = PRESETS[name].max_seconds if name in PRESETS else None
@@ -84,7 +84,7 @@ def expected(args: argparse.Namespace, request: Request, plans: Plans, record: R
 def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | None:
     """Of a configuration with all its stages, from measured steps; None where the device cannot run them now."""
     from autolmk.cli.plan_experiment import seconds_per_step
-    from autolmk.planner import expected_seconds
+    from autolmk.planning.planner import expected_seconds
 
     total = 0.0
     for stage in plans.chain(name):

@@ -51,7 +51,7 @@ class Limit:
 
     def _likely(self, record: Record) -> tuple[str, ...] | None:
         """None while nothing tells. Found once for the same folds and configurations."""
-        from autolmk.crossval import read_crossval
+        from autolmk.fold.held_out import read_crossval
         from autolmk.jobs.likely_members import likely_members
         from autolmk.jobs.workflow import ALL, finished_folds, fold_folder
 

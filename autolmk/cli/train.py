@@ -18,9 +18,9 @@ from autolmk.errors import AutolmkError, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
 
 if TYPE_CHECKING:
+    from autolmk.data.store import Store
+    from autolmk.methods.trainer import Trainer
     from autolmk.plans import Plans
-    from autolmk.store import Store
-    from autolmk.trainer import Trainer
     from autolmk.training.stages import StageWork
 
 MAX_WORKERS = 12
@@ -77,7 +77,7 @@ def _main(args: argparse.Namespace) -> int:
     trainer = _trainer(plans, name, args.tr, args.set or [])
     trainers = {stage: _trainer(plans, stage, None, []) for stage in plans.chain(name)[:-1]} | {name: trainer}
     stages, subjects, train_cases, val_cases = _cases(folders, dataset, trainers, fold)
-    from autolmk import registry
+    from autolmk.methods import registry
     from autolmk.training.stages import hold_out
 
     specification = trainer.configuration.trainer
@@ -91,7 +91,7 @@ def _main(args: argparse.Namespace) -> int:
     _begin_model_folder(
         model, folders.preprocessed / dataset, args.p, plans, [t.configuration.trainer for t in trainers.values()]
     )
-    from autolmk.runlog import build_loggers
+    from autolmk.fold.log import build_loggers
     from autolmk.training.stages import train_stages
 
     finished = train_stages(
@@ -132,10 +132,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) -> None:
     """What can be refused is refused before anything is written."""
-    from autolmk import checkpoint
-    from autolmk.precision import choose_device
-    from autolmk.runlog import check_loggers
-    from autolmk.trainer import build
+    from autolmk.fold import checkpoint
+    from autolmk.fold.log import check_loggers
+    from autolmk.methods.trainer import build
+    from autolmk.networks.precision import choose_device
 
     choose_device(args.device)
     check_loggers(args.logger or [])
@@ -184,7 +184,7 @@ def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
 def _plans(
     folders: Folders, dataset: str, plans_name: str, configuration: str | None, trainer: str | None
 ) -> tuple[Plans, str]:
-    from autolmk.method_order import methods
+    from autolmk.planning.method_order import methods
     from autolmk.plans import Plans
 
     plans = Plans.load(plans_file(folders, dataset, plans_name))
@@ -204,19 +204,20 @@ def _plans(
 def _made_for(plans: Plans, known: Sequence[str], specification: str) -> str:
     """Of the methods `known`, which the user's trainer is for: the first one whose planned trainer, a shipped one, it
     extends; else the first one of one stage, or the first."""
-    from autolmk import registry
+    from autolmk.methods import registry
+    from autolmk.methods.trainer import trainer_class
 
-    given = registry.trainer_class(registry.absolute(specification))
+    given = trainer_class(registry.absolute(specification))
     for name in known:
         planned = plans.configuration(name).trainer
-        if not registry.is_foreign(planned) and issubclass(given, registry.trainer_class(planned)):
+        if not registry.is_foreign(planned) and issubclass(given, trainer_class(planned)):
             return name
     return next((name for name in known if len(plans.chain(name)) == 1), known[0])
 
 
 def _require_asked(plans: Plans, name: str, args: argparse.Namespace, file: Path) -> None:
     """AutolmkError where the plans name code that the user neither named with -tr nor trusts."""
-    from autolmk.registry import require_asked
+    from autolmk.methods.registry import require_asked
 
     *earlier, last = [plans.configuration(stage).trainer for stage in plans.chain(name)]
     given = [] if args.tr is None else [args.tr]
@@ -238,9 +239,10 @@ def _set_up_threads(workers: int | None, threads: int | None) -> int:
 
 def _trainer(plans: Plans, name: str, specification: str | None, settings: Sequence[str]) -> Trainer:
     """The trainer of a configuration, with -tr and --set applied."""
-    from autolmk import registry
+    from autolmk.files.serialization import from_json, to_json
+    from autolmk.methods import registry
+    from autolmk.methods.trainer import trainer_class
     from autolmk.plans import Configuration
-    from autolmk.serialization import from_json, to_json
 
     value = to_json(plans.configuration(name))
     for setting in settings:
@@ -248,12 +250,12 @@ def _trainer(plans: Plans, name: str, specification: str | None, settings: Seque
     if specification is not None:
         value["trainer"] = registry.absolute(specification)
     configuration = from_json(Configuration, value, path="--set")
-    return registry.trainer_class(configuration.trainer)(plans, configuration)
+    return trainer_class(configuration.trainer)(plans, configuration)
 
 
 def _apply(configuration: dict[str, Any], setting: str) -> None:
     """KEY=VALUE: KEY is a path into the configuration, or, where it has no such key, an option of the trainer."""
-    from autolmk.serialization import near
+    from autolmk.files.serialization import near
 
     key, value = parsed_setting(setting)
     *path, last = key.split(".")
@@ -281,8 +283,8 @@ def _cases(
     folders: Folders, dataset: str, trainers: Mapping[str, Trainer], fold: int | str
 ) -> tuple[list[StageWork], dict[str, str], list[str], list[str]]:
     """(stages with their preprocessed cases, subject of each case, training cases, held-out cases)."""
-    from autolmk import splits
-    from autolmk.store import Store
+    from autolmk.data import splits
+    from autolmk.data.store import Store
     from autolmk.training.stages import StageWork
 
     folder = folders.preprocessed / dataset
@@ -311,7 +313,7 @@ def _verified(
     """(subject, landmarks that are present) of each preprocessed case, all of them whole and of these plans."""
     from tqdm import tqdm
 
-    from autolmk.loading import check_stored
+    from autolmk.data.loading import check_stored
 
     names = store.cases()
     if not names:
@@ -350,18 +352,18 @@ def _begin_model_folder(
     model: Path, preprocessed: Path, plans_name: str, plans: Plans, specifications: Iterable[str]
 ) -> None:
     """Verbatim dataset.json, fingerprint and plans, which all folds share, and the sources of a user's trainers."""
-    from autolmk import registry
+    from autolmk.methods import sources
     from autolmk.plans import Plans
 
     kept = model / "plans.json"
-    if kept.is_file() and registry.has_checkpoints(model) and Plans.load(kept).digest() != plans.digest():
+    if kept.is_file() and sources.has_checkpoints(model) and Plans.load(kept).digest() != plans.digest():
         raise AutolmkError(
             "the plans changed since this model folder was begun; its folds would not belong together",
             file=kept,
             expected=f"the same plans as {preprocessed / plans_name}.json",
             remedy="give new plans a name of their own when planning (and -p here), or remove the model folder",
         )
-    registry.keep_sources(specifications, model)
+    sources.keep_sources(specifications, model)
     for name in COPIED:
         if (preprocessed / name).is_file():
             _copy(preprocessed / name, model / name)
@@ -371,7 +373,7 @@ def _begin_model_folder(
 def _copy(source: Path, target: Path) -> None:
     """What is the same already stays untouched: other folds of the model may be in training. AutolmkError where it is
     damaged."""
-    from autolmk.serialization import read_json, write_bytes
+    from autolmk.files.serialization import read_json, write_bytes
 
     read_json(source, remedy="run autolmk_plan_and_preprocess again")
     content = source.read_bytes()

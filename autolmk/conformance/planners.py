@@ -13,15 +13,15 @@ import numpy as np
 
 from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, to_json
 from autolmk.fingerprint import Fingerprint, fingerprint_of
 from autolmk.fingerprint.summary import CaseSummary, ChannelSummary
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.memory import GIB, training_bytes
-from autolmk.planner import PRESETS, Planner, draft_plans
+from autolmk.methods.trainer import trainer_class
+from autolmk.planning.memory import GIB, training_bytes
+from autolmk.planning.planner import PRESETS, Planner, draft_plans
 from autolmk.plans import Configuration, Plans
-from autolmk.registry import trainer_class
-from autolmk.serialization import from_json, to_json
 
 PRESET, DEVICE = "XS", "cpu"
 FACE = {
@@ -66,7 +66,7 @@ def check_planner(planner: type[Planner], *, ndims: Sequence[int] = (2, 3)) -> N
     """
     breach = Breach(getattr(planner, "__name__", str(planner)), "planner")
     if not isinstance(planner, type) or not issubclass(planner, Planner):
-        raise breach("it is no planner", type(planner).__name__, "a class derived from autolmk.planner.Planner")
+        raise breach("it is no planner", type(planner).__name__, "a class that derives from Planner")
     if inspect.isabstract(planner):
         raise breach("required methods are missing", ", ".join(sorted(planner.__abstractmethods__)), "plan", "write it")
     for ndim in ndims:

@@ -19,9 +19,9 @@ from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
-from autolmk.memory import random_batch, training_bytes
+from autolmk.methods.trainer import Trainer
+from autolmk.planning.memory import random_batch, training_bytes
 from autolmk.plans import Plans, Windows
-from autolmk.trainer import Trainer
 
 STEPS = 25  # in which the loss must fall
 LEAST_GRADIENT = 1e-6  # of a parameter, as a share of the network's largest
@@ -37,7 +37,7 @@ def check_trainer(
     """
     breach = Breach(getattr(trainer, "__name__", str(trainer)), "trainer")
     if not isinstance(trainer, type) or not issubclass(trainer, Trainer):
-        raise breach("it is no trainer", type(trainer).__name__, "a class derived from autolmk.trainer.Trainer")
+        raise breach("it is no trainer", type(trainer).__name__, "a class derived from autolmk.methods.trainer.Trainer")
     if inspect.isabstract(trainer):
         missing = ", ".join(sorted(trainer.__abstractmethods__))
         raise breach("required methods are missing", missing, "build_network, build_codec and loss", "write them")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autolmk.dataset.raw import Case, Dataset
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.serialization import from_json, read_json, to_json, write_json
+from autolmk.files.serialization import from_json, read_json, to_json, write_json
 
 RECORD = "raw/files.json"
 REMEDY = "run autolmk_preprocess again, which writes it anew"

@@ -13,9 +13,9 @@ import regex
 
 from autolmk.annotations import Annotation, Frame, NamesFrom
 from autolmk.errors import AutolmkError, counted
+from autolmk.files.serialization import from_json, near, read_json, to_json
 from autolmk.landmarks import Status
 from autolmk.nifti_header import Form
-from autolmk.serialization import from_json, near, read_json, to_json
 
 LONGEST_GROUPS = 300  # characters
 GROUPS_SECONDS = 0.2  # of computing, for one case; an ordinary expression takes microseconds

@@ -21,10 +21,10 @@ from autolmk.annotations import Annotation, label_map, write_table
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription
 from autolmk.dataset.raw import TABLE, Split
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, near, read_json, write_json
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Status
-from autolmk.serialization import from_json, near, read_json, write_json
 
 POINTS, LABELS, SPACINGS = "all_landmarks_voxel.json", "name_to_label.json", "spacing.json"
 CUBE = 1.5  # voxels by which a point may differ from its cube: rounding, and half of a cube that the border cuts off

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.foreground import find_foreground
+from autolmk.data.foreground import find_foreground
 from autolmk.image import Image, border
 
 ROBUST_STD = 1.4826  # times the median absolute deviation: the standard deviation of a Gaussian

@@ -9,7 +9,7 @@ import numpy as np
 
 from autolmk.fingerprint.landmark_statistics import mean_rotation, rotation_vector, told
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.shape import MeanShape, Similarity, fit_similarity
+from autolmk.shapes.pose import MeanShape, Similarity, fit_similarity
 
 LEAST_EXCESS = 2  # landmarks beyond those that a similarity needs, for a fit that can be judged
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, read_json, write_json
 from autolmk.fingerprint.appearance import Appearance
 from autolmk.fingerprint.case_pose import CasePose, case_pose, mean_pose, usual_of, voxel_side
 from autolmk.fingerprint.landmark_statistics import (
@@ -34,8 +35,7 @@ from autolmk.fingerprint.summary import CaseSummary, ChannelSummary, label_value
 from autolmk.fingerprint.symmetry import mirror, pairs_from_names
 from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
-from autolmk.serialization import from_json, read_json, write_json
-from autolmk.shape import MeanShape, mean_shape, shape_deviations
+from autolmk.shapes.pose import MeanShape, mean_shape, shape_deviations
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
@@ -59,7 +59,7 @@ class CaseGeometry:
 
 @dataclass(frozen=True)
 class Intensity:
-    """Of one channel: over the foreground of all cases (see `autolmk.foreground`), and at the landmarks; None where no
+    """Of one channel: over the foreground of all cases (see `data.foreground`), and at the landmarks; None where no
     landmark lies in its image.
 
     case_percentile_05, _50, _95: the (lowest, highest) over the cases of that percentile of a case's own foreground, in

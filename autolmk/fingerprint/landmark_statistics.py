@@ -18,7 +18,7 @@ from autolmk.errors import AutolmkError
 from autolmk.fingerprint.slice_equality import equal_slices
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.shape import MeanShape
+from autolmk.shapes.pose import MeanShape
 
 if TYPE_CHECKING:
     from autolmk.dataset.description import DeclaredSlice

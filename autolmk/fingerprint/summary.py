@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.data.foreground import QUANTILES, Foreground, find_foreground
+from autolmk.data.label_maps import UNKNOWN
 from autolmk.fingerprint.appearance import Appearance, appearances
-from autolmk.foreground import QUANTILES, Foreground, find_foreground
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.label_maps import UNKNOWN
 from autolmk.landmarks import Landmarks
 
 SAMPLES = 10_000  # foreground voxels a channel that a case contributes
@@ -20,7 +20,7 @@ SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 
 @dataclass(frozen=True, eq=False)
 class ChannelSummary:
-    """samples: up to 10,000 foreground voxels, see `autolmk.foreground`. low, high: over the whole foreground.
+    """samples: up to 10,000 foreground voxels, see `autolmk.data.foreground`. low, high: over the whole foreground.
     quantiles: (3,) its 5th, 50th and 95th percentile. told_apart: background or padding was found around it. scales:
     mean and standard deviation by which the schemes `foreground` and `robust` would normalise the channel.
     at_landmarks: (L,), NaN where none.

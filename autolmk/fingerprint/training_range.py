@@ -16,12 +16,12 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from autolmk.errors import AutolmkError, counted
+from autolmk.files.serialization import read_json
 from autolmk.fingerprint.appearance import Appearance
 from autolmk.fingerprint.case_pose import Usual, case_pose, usual_of, voxel_side
 from autolmk.fingerprint.fingerprint import FILE_NAME, VERSION, Fingerprint
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
-from autolmk.serialization import read_json
 
 ALARMS = 0.001  # share of images of the training images' distribution that one number may call outside
 FACTOR = 1.2  # of fields of view and spacings, beyond the largest or smallest of training

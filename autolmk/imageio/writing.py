@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autolmk.atomic import replacing
 from autolmk.errors import AutolmkError
+from autolmk.files.atomic import replacing
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.imageio.files import ending_of

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from autolmk.dataset import Case, Dataset
+from autolmk.files.serialization import write_bytes
 from autolmk.geometry import FloatArray
 from autolmk.image import Image
-from autolmk.serialization import write_bytes
 
 MOST_NAMED = 60  # points whose names are written beside them
 RANGE = (1.0, 99.0)  # percentiles shown as black and white

@@ -15,7 +15,7 @@ from autolmk.annotations.formats.source import DETACHED
 from autolmk.dataset import TABLE, Dataset, DatasetDescription
 from autolmk.dataset.inferring import complete
 from autolmk.errors import AutolmkError, some
-from autolmk.serialization import write_json
+from autolmk.files.serialization import write_json
 
 SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}  # other spellings of an ending
 Spacing = tuple[float, ...] | dict[str, tuple[float, ...]]

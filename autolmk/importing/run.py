@@ -13,10 +13,10 @@ from autolmk.check import Fault, Report, check_dataset
 from autolmk.dataset import Dataset, DatasetDescription
 from autolmk.dataset.nnlandmark import import_dataset
 from autolmk.errors import AutolmkError
+from autolmk.files.locks import LOCK_FILE, exclusive
+from autolmk.files.serialization import make_folder
 from autolmk.importing.preview import write_preview
 from autolmk.importing.raw_dataset import write_dataset
-from autolmk.locks import LOCK_FILE, exclusive
-from autolmk.serialization import make_folder
 
 PREVIEW = "import_preview.png"  # beside dataset.json, where no command looks
 MARK = "made_by_autolmk_import"  # a file in the folder where an import is prepared: what lies there is ours

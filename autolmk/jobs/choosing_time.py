@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Plans
 from autolmk.postprocessing.choose import PARTS
-from autolmk.recipe.ensembling import choose_combination
-from autolmk.recipe.model_selection import BEST_MODELS, MOST_MEMBERS, Size, choose
+from autolmk.selection.ensembling import choose_combination
+from autolmk.selection.model_selection import BEST_MODELS, MOST_MEMBERS, Size, choose
 
 CASES, FOLDS, CANDIDATES = 8, 2, 3  # that are made up
 SIZE, OFF = 100.0, 1.0  # mm: of the image, and standard deviation of points

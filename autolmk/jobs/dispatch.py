@@ -22,10 +22,10 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import write_bytes
 from autolmk.jobs.job import GRACE_SECONDS, Job, Place, Result, failure, run_job
 from autolmk.jobs.watching import Watch
 from autolmk.parallel import default_workers, processors
-from autolmk.serialization import write_bytes
 
 DASK_PREFIXES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 ENCRYPTED = ("tls://", "wss://")

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from autolmk.crossval import CrossValidation, common_cases
 from autolmk.evaluation.bootstrap import Estimate, resample_cases
 from autolmk.evaluation.comparison import N_RESAMPLES, relative_loss
+from autolmk.fold.held_out import CrossValidation, common_cases
+from autolmk.fold.log import read_log
 from autolmk.geometry import FloatArray
 from autolmk.jobs.run_record import GivenUp
 from autolmk.paths import MEASURING
-from autolmk.recipe.model_selection import case_errors
-from autolmk.runlog import read_log
+from autolmk.selection.model_selection import case_errors
 
 TOLERATED = 0.10  # relative loss that trainings of the same length may show
 FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still fall fast, so ranks may change

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from autolmk.errors import AutolmkError
-from autolmk.locks import LOCK_FILE, is_locked
-from autolmk.runlog import LOG_NAME, read_log
+from autolmk.files.locks import LOCK_FILE, is_locked
+from autolmk.fold.log import LOG_NAME, read_log
 
 MAX_LOADERS = 12  # processes that load for one training
 POLL_SECONDS = 0.5

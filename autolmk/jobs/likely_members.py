@@ -6,10 +6,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from autolmk.crossval import CrossValidation, common_cases
 from autolmk.evaluation.comparison import Candidate, compare, simplest
-from autolmk.recipe.ensembling import choose_combination
-from autolmk.recipe.model_selection import MOST_MEMBERS, case_errors
+from autolmk.fold.held_out import CrossValidation, common_cases
+from autolmk.selection.ensembling import choose_combination
+from autolmk.selection.model_selection import MOST_MEMBERS, case_errors
 
 
 def likely_members(models: Mapping[str, CrossValidation], stages: Mapping[str, int]) -> tuple[str, ...] | None:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autolmk import splits
-from autolmk.crossval import read_crossval
+from autolmk.data import splits
 from autolmk.errors import AutolmkError, counted
+from autolmk.files.serialization import read_json
+from autolmk.fold.held_out import read_crossval
+from autolmk.fold.log import duration
 from autolmk.jobs.giving_up import judged, steps_of
 from autolmk.jobs.job import Job, Result
 from autolmk.jobs.narrowing import FEWEST_CASES, SHORT, fewest_folds, narrowed, ranked, useful_seconds
@@ -21,8 +23,6 @@ from autolmk.jobs.run_record import BEYOND, GivenUp, Record
 from autolmk.jobs.time_shares import folds_at_once, length, waves, waves_to_come
 from autolmk.jobs.workflow import ALL, Request, finished_folds, fold_folder, training
 from autolmk.plans import Plans
-from autolmk.runlog import duration
-from autolmk.serialization import read_json
 
 LEAST_SECONDS = 2.0  # of a training: for less, folds are left out
 FIRST_SECONDS = 30.0  # of a first training: for less, configurations are not even compared

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from autolmk.errors import AutolmkError
-from autolmk.serialization import read_json, write_json
+from autolmk.files.serialization import read_json, write_json
 
 FILE_NAME = "seconds.json"
 KEPT_EVERY = 10.0  # s: as much is forgotten at a kill, at most

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autolmk.errors import AutolmkError, counted
-from autolmk.serialization import from_json, read_json, to_json, write_json
+from autolmk.files.serialization import from_json, read_json, to_json, write_json
 
 FILE_NAME = "run.json"
 VERSION = 1

@@ -12,8 +12,8 @@ from types import TracebackType
 from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
+from autolmk.fold.log import duration
 from autolmk.jobs.job import Job, Result
-from autolmk.runlog import duration
 
 LOOK_SECONDS = 2.0
 SPOKEN_EVERY = 120.0  # s: where stderr is no terminal, lines about the progress come no closer

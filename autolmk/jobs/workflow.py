@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from autolmk import splits
+from autolmk.data import splits
+from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json
 from autolmk.jobs.job import Job
 from autolmk.jobs.run_record import FILE_NAME, Record, Wanted, stamp
-from autolmk.method_order import methods, repeated
+from autolmk.methods.registry import is_foreign, label, require_asked
+from autolmk.methods.sources import has_checkpoints
 from autolmk.paths import Folders, model_folder
+from autolmk.planning.method_order import methods, repeated
 from autolmk.plans import Plans
-from autolmk.registry import has_checkpoints, is_foreign, label, require_asked
-from autolmk.serialization import read_json
-from autolmk.store import Store
 
 ALL: Final = "all"  # the fold that holds nothing out
 LEFT_OUT = 3  # exit code where single cases failed

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from autolmk.files.serialization import write_json
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom.anatomy import Structure
 from autolmk.phantom.phantom import NOISE, Phantom, _paint, _rotation, _Shape
-from autolmk.serialization import write_json
 
 STEP = 10.0  # px of the model between neighbours
 WIDTH, ENDS = 64, 30.0  # px: of images; of the model above the first body and below the last one

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
+from autolmk.files.serialization import to_json
+from autolmk.fold.held_out import CrossValidation
 from autolmk.postprocessing import presence, shape_prior
 from autolmk.postprocessing.context import Context, Step
 from autolmk.postprocessing.evidence import held_out, localisation, verdict
 from autolmk.postprocessing.evidence import presence as presence_evidence
 from autolmk.postprocessing.flags import Judgement, Limits, judge, measure_limits
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
-from autolmk.serialization import to_json
-from autolmk.shape_model import ShapeModel, fit_shape_model
+from autolmk.shapes.point_distribution import ShapeModel, fit_shape_model
 
 PARTS = 4  # at most, that the cases of one fold are divided into
 

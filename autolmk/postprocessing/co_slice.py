@@ -1,4 +1,4 @@
-"""Landmarks that annotators place on one slice are put on one slice, see `autolmk.co_slice`.
+"""Landmarks that annotators place on one slice are put on one slice, see `autolmk.shapes.shared_slice`.
 
 Detections are what a model says before that step, so that it can be judged, and done, here.
 """
@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from autolmk.co_slice import on_one_slice
 from autolmk.detections import Detections
 from autolmk.plans import SliceGroup
 from autolmk.postprocessing.context import Context, HeldOut, errors_of
+from autolmk.shapes.shared_slice import on_one_slice
 
 RADII = (2.0, 4.0, 8.0)  # voxels across the slice, of which the best one is taken
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolmk.crossval import CrossValidation
 from autolmk.detections import Detections
 from autolmk.evaluation import penalties, point_errors
+from autolmk.fold.held_out import CrossValidation
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 

@@ -19,7 +19,7 @@ from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.postprocessing.context import errors_of
 from autolmk.postprocessing.evidence import GROSS
-from autolmk.shape_model import ShapeModel
+from autolmk.shapes.point_distribution import ShapeModel
 
 SHAPE, UNSURE, UNLIKELY, DISAGREEING = 0.015, 0.01, 0.005, 0.005  # shares of good points that a flag may raise
 BAND = 0.3  # of likelihood around 0.5, at most, in which presence is unsure

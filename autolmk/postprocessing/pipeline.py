@@ -9,12 +9,12 @@ from typing import Any
 
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import from_json, near, to_json
 from autolmk.postprocessing import co_slice, outside, presence, shape_prior
 from autolmk.postprocessing.context import Step
 from autolmk.postprocessing.evidence import Evidence
 from autolmk.postprocessing.flags import Judgement, Limits, judge
-from autolmk.serialization import from_json, near, to_json
-from autolmk.shape_model import ShapeModel
+from autolmk.shapes.point_distribution import ShapeModel
 
 STEPS: dict[str, tuple[type[Any], Callable[..., Any]]] = {  # in this order; each with its fit
     outside.Outside.name: (outside.Outside, outside.fit),

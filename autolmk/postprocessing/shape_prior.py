@@ -23,8 +23,8 @@ from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.postprocessing.context import Context, HeldOut
-from autolmk.shape import Similarity, fit_similarity
-from autolmk.shape_model import Expectation, ShapeModel, fit_shape_model, why_no_shape
+from autolmk.shapes.point_distribution import Expectation, ShapeModel, fit_shape_model, why_no_shape
+from autolmk.shapes.pose import Similarity, fit_similarity
 
 Choice = npt.NDArray[np.int_]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import FloatArray
-from autolmk.shape import Similarity, fit_similarity
+from autolmk.shapes.pose import Similarity, fit_similarity
 
 MAX_ITERATIONS = 10
 TAILS = 8.0  # degrees of freedom of the t distribution of fit distances: anatomy may differ from the mean shape

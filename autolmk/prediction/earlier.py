@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autolmk.atomic import refuse_link, remove_leftovers
 from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.detections import file_of
 from autolmk.errors import AutolmkError, some
 from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
-from autolmk.recipe.results import REVIEW, TABLE
-from autolmk.serialization import read_json
+from autolmk.files.atomic import refuse_link, remove_leftovers
+from autolmk.files.serialization import read_json
+from autolmk.selection.results import REVIEW, TABLE
 
 RUN, FAILURES, CROPS, OVERLAYS = "run.json", "failures.json", "heatmap_crops", "overlays"
 START_OVER = "choose another folder; or remove what the run wrote, with its run.json, and predict anew"

@@ -18,25 +18,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from autolmk.calibration import PresenceCalibration
-from autolmk.co_slice import on_one_slice
 from autolmk.codecs import Codec
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
+from autolmk.evaluation.presence_calibration import PresenceCalibration
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, decided
-from autolmk.measured import Measured
+from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.plans import Configuration, Plans
 from autolmk.postprocessing.flags import row_flags
-from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, cover, tile_starts
 from autolmk.prediction.rows import Chosen, choose_rows
 from autolmk.prediction.shrinkage import draw_best
-from autolmk.recipe import Conclusion
-from autolmk.recipe.results import FLAGS, Result
-from autolmk.row_shape import Rows
+from autolmk.selection import Conclusion
+from autolmk.selection.results import FLAGS, Result
+from autolmk.shapes.row import Rows
+from autolmk.shapes.shared_slice import on_one_slice
 
 BORDER = 0.25  # centrality under which a landmark is looked at again in a centred window
 ROUNDS = 2  # of second looks

@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
-from autolmk.checkpoint import checkpoint_file
+from autolmk.data.preprocessing import preprocess_image
 from autolmk.dataset import DatasetDescription
-from autolmk.digest import digest
 from autolmk.errors import AutolmkError
+from autolmk.files.digest import digest
+from autolmk.files.serialization import from_json, near, read_json
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.measurements import Measured
 from autolmk.image import Image
 from autolmk.imageio import squeeze
-from autolmk.measured import Measured
+from autolmk.methods.sources import model_trainer_class
+from autolmk.networks.precision import choose_device
 from autolmk.plans import Configuration, Plans
-from autolmk.precision import choose_device
 from autolmk.prediction.inference import Look, Prediction
 from autolmk.prediction.shrinkage import is_drawn
 from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
-from autolmk.preprocessing import preprocess_image
-from autolmk.registry import model_trainer_class
-from autolmk.serialization import from_json, near, read_json
 
 CHECKPOINTS = ("final", "best", "latest")
 NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction

@@ -21,15 +21,16 @@ from typing import Any
 import autolmk
 from autolmk.annotations import write
 from autolmk.annotations.csv import read_rows, write_rows
+from autolmk.data.preprocessing import Failure
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.measurements import TABLE as MEASUREMENTS
 from autolmk.evaluation.measurements import write_measurements
+from autolmk.files.serialization import make_folder, write_json
 from autolmk.image import Image
 from autolmk.imageio import files_of, write_image
 from autolmk.prediction.earlier import CROPS, FAILURES, OVERLAYS, RUN, Earlier, not_ours, refuse_others
-from autolmk.preprocessing import Failure
-from autolmk.recipe import Recipe
-from autolmk.recipe.results import (
+from autolmk.selection import Recipe
+from autolmk.selection.results import (
     COLUMNS,
     FLAGS,
     OUTSIDE,
@@ -41,7 +42,6 @@ from autolmk.recipe.results import (
     read_results,
     write_review,
 )
-from autolmk.serialization import make_folder, write_json
 
 TABLE_SHARE = 20  # the table is written again once this many times its last writing time has passed
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "dynamic-network-architectures", "acvl-utils", "blosc2")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.atomic import replacing
 from autolmk.errors import AutolmkError
+from autolmk.files.atomic import replacing
 from autolmk.geometry import FloatArray
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status

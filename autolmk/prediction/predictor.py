@@ -29,7 +29,7 @@ from autolmk.plans import Plans
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.model import Model
 from autolmk.prediction.stages import Prepared
-from autolmk.recipe import RECIPE, Recipe
+from autolmk.selection import RECIPE, Recipe
 
 ABSOLUTE = ("ct", "rgb", "none")  # normalisations that leave grey values their own scale
 

@@ -26,13 +26,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autolmk.data.sampling import coarser, cut
+from autolmk.data.stage_windows import Frame, centres, frame_of
 from autolmk.errors import AutolmkError
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.measured import Measured
-from autolmk.placement import Frame, centres, frame_of
+from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.plans import Configuration, Plans
-from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.inference import (
     Member,
     Prediction,
@@ -43,7 +44,6 @@ from autolmk.prediction.inference import (
     voxel_side,
 )
 from autolmk.prediction.shrinkage import draw_best
-from autolmk.sampling import coarser, cut
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.row_shape import BORDER, VARIES, Row, expected_places, well_inside
+from autolmk.shapes.row import BORDER, VARIES, Row, expected_places, well_inside
 
 Choice = npt.NDArray[np.int_]
 

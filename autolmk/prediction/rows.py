@@ -24,7 +24,7 @@ import numpy as np
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.prediction.row_search import Choice, Found, Problem, search, t_cost
-from autolmk.row_shape import Row, Rows, physical_extent, places_beside
+from autolmk.shapes.row import Row, Rows, physical_extent, places_beside
 
 MORE_PLACES = 16  # than twice the members, at most
 BELOW_BEST = 4.0  # log-odds of a place that a channel does not show, under its best; or its lowest,

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from autolmk.data.preprocessing import Failure
 from autolmk.errors import AutolmkError
+from autolmk.files.locks import exclusive
+from autolmk.files.serialization import make_folder
 from autolmk.image import Image
 from autolmk.imageio import Notice, check_channels, noticed
-from autolmk.locks import exclusive
 from autolmk.prediction.crops import heatmap_crops
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared
-from autolmk.preprocessing import Failure
-from autolmk.serialization import make_folder
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.fold.measurements import Measured
+from autolmk.fold.point_errors import PointErrors, t_scale
 from autolmk.geometry import FloatArray
-from autolmk.measured import Measured
-from autolmk.point_errors import PointErrors, t_scale
 from autolmk.prediction.assignment import ShapePrior
-from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
+from autolmk.shapes.pose import FEWEST_POINTS, FEWEST_SHAPES, Similarity, fit_affine, fit_similarity
 
 Indices = npt.NDArray[np.int_]
 

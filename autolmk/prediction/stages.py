@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from autolmk.checkpoint import checkpoint_file, load_weights
+from autolmk.fold.checkpoint import checkpoint_file, load_weights
+from autolmk.fold.measurements import Measured
 from autolmk.image import Image
-from autolmk.measured import Measured
+from autolmk.methods.trainer import Trainer, build
+from autolmk.networks.precision import Precision
 from autolmk.plans import Configuration, Plans
-from autolmk.precision import Precision
 from autolmk.prediction.inference import Member, Prediction, predict_image
 from autolmk.prediction.refinement import look_again
-from autolmk.trainer import Trainer, build
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,12 +24,12 @@ import numpy.typing as npt
 from scipy import stats
 
 from autolmk.annotations import write
-from autolmk.atomic import refuse_link
-from autolmk.crossval import CrossValidation, common_cases
 from autolmk.errors import AutolmkError
+from autolmk.files.atomic import refuse_link
+from autolmk.files.serialization import from_json, make_folder, read_json, write_json
+from autolmk.fold.held_out import CrossValidation, common_cases
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.serialization import from_json, make_folder, read_json, write_json
 
 FOLDER = "suspected_annotation_errors"
 WRITTEN = "written.json"  # file -> SHA-256 of its content, as it was written

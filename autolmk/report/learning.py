@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autolmk.fold.log import duration, read_log
 from autolmk.report.blocks import Block, Figure, Gallery, Section, Text, section
 from autolmk.report.charts import Axis, Series, axis, lines
 from autolmk.report.sources import Model, Sources
 from autolmk.report.wording import as_number
-from autolmk.runlog import duration, read_log
 
 POINTS = 200  # of a curve, at most
 

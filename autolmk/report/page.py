@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 import autolmk
 from autolmk.escaping import html
+from autolmk.files.serialization import write_bytes
 from autolmk.report.accuracy import accuracy
 from autolmk.report.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.blocks import Section
@@ -22,7 +23,6 @@ from autolmk.report.reliability import reliability
 from autolmk.report.sources import Sources
 from autolmk.report.suspicions import find_doubts, suspicions
 from autolmk.report.wording import CLOSE, interval, plain
-from autolmk.serialization import write_bytes
 
 TEMPLATE = "report.html"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from autolmk.files.serialization import to_json
 from autolmk.plans import Configuration, Plans
 from autolmk.report.blocks import Block, Facts, Fold, Section, Table, Text, section
 from autolmk.report.sources import Sources
 from autolmk.report.wording import NOTHING, plain
-from autolmk.serialization import to_json
 
 BESIDES = ("why", "options", "trainer", "previous_stage", "data_identifier")
 

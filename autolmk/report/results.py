@@ -11,11 +11,11 @@ import numpy as np
 
 from autolmk.annotations import Annotation, read_table
 from autolmk.annotations.csv import read_rows
-from autolmk.crossval import TRUTH, VALIDATION
 from autolmk.errors import AutolmkError
 from autolmk.evaluation import Evaluation, Point, evaluate
+from autolmk.files.serialization import from_json, read_json
+from autolmk.fold.held_out import TRUTH, VALIDATION
 from autolmk.landmarks import Landmarks
-from autolmk.serialization import from_json, read_json
 
 PREDICTIONS, SUMMARY, POINTS = "landmarks.csv", "summary.json", "points.csv"
 

@@ -9,18 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from autolmk.crossval import TRUTH, VALIDATION, CrossValidation, read_crossval
 from autolmk.dataset import Dataset
 from autolmk.dataset.description import DatasetDescription, Measurement
 from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.errors import AutolmkError
+from autolmk.files.serialization import read_json
 from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint import Fingerprint
+from autolmk.fold.held_out import TRUTH, VALIDATION, CrossValidation, read_crossval
 from autolmk.landmarks import Landmarks
 from autolmk.paths import Folders
 from autolmk.plans import Plans
 from autolmk.report.results import PREDICTIONS, SUMMARY, Results, pooled, read_results
-from autolmk.serialization import read_json
 
 BEST, CROSSVAL, INFORMATION, EVALUATION = "best", "crossval", "inference_information.json", "evaluation"
 FIND_BEST = "autolmk_find_best_configuration"

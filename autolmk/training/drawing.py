@@ -17,19 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from autolmk.checkpoint import checkpoint_file
 from autolmk.detections import Detections
+from autolmk.files.serialization import read_json
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.measurements import Measured
+from autolmk.fold.point_errors import PointErrors, fit_point_errors
 from autolmk.landmarks import Landmarks
-from autolmk.measured import Measured
 from autolmk.plans import Configuration, Plans
-from autolmk.point_errors import PointErrors, fit_point_errors
 from autolmk.postprocessing.context import errors_of
 from autolmk.postprocessing.evidence import localisation, verdict
 from autolmk.prediction.assignment import ShapePrior
 from autolmk.prediction.inference import conclude, pooled_prior
 from autolmk.prediction.shrinkage import shrink, shrink_by_misfit
-from autolmk.serialization import read_json
-from autolmk.shape import FEWEST_POINTS, FEWEST_SHAPES
+from autolmk.shapes.pose import FEWEST_POINTS, FEWEST_SHAPES
 from autolmk.training.validation import CaseResult, Validation
 
 PARTS = 8  # at most, that the held-out cases are divided into

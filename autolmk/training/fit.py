@@ -20,20 +20,20 @@ import torch
 from tqdm import tqdm
 
 import autolmk
-from autolmk import checkpoint
-from autolmk.atomic import refuse_link, remove_leftovers
-from autolmk.checkpoint import checkpoint_file
+from autolmk.data.store import Store
 from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.errors import AutolmkError, some
-from autolmk.locks import exclusive
-from autolmk.measured import Measured, measure
-from autolmk.precision import choose_device
+from autolmk.files.atomic import refuse_link, remove_leftovers
+from autolmk.files.locks import exclusive
+from autolmk.files.serialization import from_json, make_folder, read_json, to_json, write_json
+from autolmk.fold import checkpoint
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.log import Console, Logger, RunLog
+from autolmk.fold.measurements import Measured, measure
+from autolmk.methods.trainer import Trainer
+from autolmk.networks.precision import choose_device
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import load_stage
-from autolmk.runlog import Console, Logger, RunLog
-from autolmk.serialization import from_json, make_folder, read_json, to_json, write_json
-from autolmk.store import Store
-from autolmk.trainer import Trainer
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.run import Run, changes, run_content, run_digest

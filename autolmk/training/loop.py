@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from autolmk.checkpoint import checkpoint_file
+from autolmk.data.loading import TrainingLoader
+from autolmk.data.stage_windows import Placement
+from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
-from autolmk.loading import TrainingLoader
-from autolmk.measured import Measured
-from autolmk.placement import Placement
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.log import Console, Logger, RunLog, duration, time_left
+from autolmk.fold.measurements import Measured
+from autolmk.methods.trainer import Trainer
 from autolmk.prediction.inference import Member, Prediction
-from autolmk.runlog import Console, Logger, RunLog, duration, time_left
-from autolmk.store import Store
-from autolmk.trainer import Trainer
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.run import Run

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autolmk import checkpoint
 from autolmk.errors import AutolmkError
+from autolmk.fold import checkpoint
+from autolmk.methods.trainer import Trainer
 from autolmk.plans import Configuration, Plans
-from autolmk.trainer import Trainer
 
 LISTED = 8  # names that a message lists
 

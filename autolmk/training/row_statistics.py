@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.row_shape import BORDER, MISSING, VARIES, Row, expected_places, physical_extent, places_beside, well_inside
+from autolmk.shapes.row import (
+    BORDER,
+    MISSING,
+    VARIES,
+    Row,
+    expected_places,
+    physical_extent,
+    places_beside,
+    well_inside,
+)
 
 PARENTS = 3  # at most, that a member is compared with
 STRAIGHT = 45.0  # degrees by which 95 % of the displacements turn at most where displacements count

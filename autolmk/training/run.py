@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 import autolmk
-from autolmk import checkpoint
-from autolmk.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
 from autolmk.codecs import Codec
 from autolmk.codecs.balance import counts, restore_counts
-from autolmk.digest import digest
 from autolmk.errors import AutolmkError
-from autolmk.precision import MixedPrecision, Precision, compiled
-from autolmk.serialization import from_json, read_json, to_json
-from autolmk.trainer import Trainer
+from autolmk.files.digest import digest
+from autolmk.files.serialization import from_json, read_json, to_json
+from autolmk.fold import checkpoint
+from autolmk.fold.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
+from autolmk.methods.trainer import Trainer
+from autolmk.networks.precision import MixedPrecision, Precision, compiled
 from autolmk.training.averaging import Averaged
 from autolmk.training.schedule import (
     MEASURED_CASES,

@@ -6,9 +6,9 @@ import math
 import time
 from dataclasses import dataclass
 
+from autolmk.fold.log import duration
+from autolmk.planning.rules import AVERAGED, ema_horizon
 from autolmk.plans import Rate, Schedule
-from autolmk.rules import AVERAGED, ema_horizon
-from autolmk.runlog import duration
 
 WARM_UP_ITERATIONS = 50  # at most; a tenth of a very short run
 FEW_STEPS = 10 * WARM_UP_ITERATIONS  # in a shorter run the warm-up takes more than a tenth of all steps

@@ -23,20 +23,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from autolmk.checkpoint import checkpoint_file, read_record
+from autolmk.data.loading import check_stored
+from autolmk.data.stage_windows import FEWEST, Placement, measure_placement
+from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
-from autolmk.loading import check_stored
-from autolmk.measured import FILE_NAME, Measured, measure
+from autolmk.files.serialization import read_json
+from autolmk.fold.checkpoint import checkpoint_file, read_record
+from autolmk.fold.measurements import FILE_NAME, Measured, measure
+from autolmk.methods.trainer import Trainer
+from autolmk.networks.precision import choose_device
 from autolmk.networks.unet import cumulative_strides
 from autolmk.paths import MEASURING
-from autolmk.placement import FEWEST, Placement, measure_placement
 from autolmk.plans import Configuration
-from autolmk.precision import choose_device
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
-from autolmk.serialization import read_json
-from autolmk.store import Store
-from autolmk.trainer import Trainer
 from autolmk.training.drawing import finished_folds
 from autolmk.training.fit import fit, is_finished, validate_checkpoint
 from autolmk.training.loop import Earlier

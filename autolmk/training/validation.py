@@ -13,20 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autolmk.calibration import fit_presence
 from autolmk.codecs import HeldOut
-from autolmk.digest import preprocessing_digest
+from autolmk.data.loading import TrainingLoader, check_case
+from autolmk.data.store import Store, preprocessing_digest
 from autolmk.evaluation import RADII, penalties, point_errors
+from autolmk.evaluation.presence_calibration import fit_presence
+from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.loading import TrainingLoader, check_case
-from autolmk.measured import Measured
+from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.plans import Augmentation, Configuration, Plans
-from autolmk.precision import MixedPrecision, Precision
 from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, likelihoods, predict_image
 from autolmk.prediction.refinement import look_again
-from autolmk.recipe.results import write_held_out
-from autolmk.store import Store
+from autolmk.selection.results import write_held_out
 
 WINDOWS_A_CASE = 4  # of those that the codec measures by, where a window shows a part of the image
 

@@ -33,7 +33,7 @@ from autolmk.annotations.formats import (
 )
 from autolmk.annotations.formats.imported import Format, Imported, ImportedCase, Options
 from autolmk.errors import AutolmkError
-from autolmk.serialization import near
+from autolmk.files.serialization import near
 
 __all__ = ["FORMATS", "Format", "Imported", "ImportedCase", "Options", "format_named", "suggestion"]
 

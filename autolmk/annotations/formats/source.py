@@ -14,7 +14,7 @@ from autolmk import imageio
 from autolmk.annotations.formats.imported import Options
 from autolmk.annotations.text import read_text
 from autolmk.errors import AutolmkError, some
-from autolmk.serialization import near
+from autolmk.files.serialization import near
 
 MAX_FILES = 500_000
 MAX_BYTES = 256 * 2**20  # of an annotation file

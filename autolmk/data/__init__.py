@@ -1,0 +1,1 @@
+"""From raw images to training batches: preprocessed cases on disk, folds, and the windows drawn from them."""

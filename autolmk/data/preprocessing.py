@@ -1,0 +1,377 @@
+"""From raw cases to stored ones: oriented, resampled, normalised; only what is missing or changed is made."""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from autolmk.data.foreground import VERSION as FOREGROUND_VERSION
+from autolmk.data.foreground import find_foreground
+from autolmk.data.store import Store, StoredCase, preprocessing_digest
+from autolmk.errors import AutolmkError, counted
+from autolmk.files.atomic import refuse_link, remove_leftovers
+from autolmk.files.digest import digest
+from autolmk.files.locks import exclusive
+from autolmk.files.serialization import make_folder, write_json
+from autolmk.geometry import Geometry
+from autolmk.image import FloatImage, Image, border
+from autolmk.imageio import files_of
+from autolmk.parallel import default_workers, map_cases
+from autolmk.plans import Configuration, Normalization, Plans
+
+if TYPE_CHECKING:
+    from autolmk.dataset import Case, Dataset
+    from autolmk.dataset.changes import RawRecord
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of what this module does to an image; part of every case's digest
+EPSILON = 1e-8
+RGB_MAX = 255.0  # of photographs
+LINEAR, MOST = 6.0, 10.0  # standard deviations that are kept as they are; that anything can have
+SPLINE_ORDER = 3
+PROCESS_BYTES = 300 * 2**20  # of a worker that holds no image
+FAILURES = "failures.json"
+
+
+def preprocess_image(image: Image, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
+    """(image in canonical orientation, normalised, at the configuration's spacing; fill (C,) for what lies outside it).
+
+    Training and prediction go through this one function. fill: the level of the background, where the channel's scheme
+    looks for one and finds it, else the median of its border voxels.
+    AutolmkError where the image does not suit the plans or holds values that are not finite.
+    """
+    _expect(image, configuration)
+    image = image.canonical()
+    padding = image.padding or (None,) * len(image.array)
+    normalized = [_normalized(*each) for each in zip(image.array, configuration.normalization, padding, strict=True)]
+    channels = [channel for channel, _ in normalized]
+    target = image.geometry.resampled(configuration.spacing)
+    resampled = Image(np.stack(channels), image.geometry).resample(target, order=SPLINE_ORDER)
+    for before, after in zip(channels, resampled.array, strict=True):
+        np.clip(after, before.min(), before.max(), out=after)  # a spline overshoots at edges
+    outside = [value for _, value in normalized]
+    return resampled, tuple(border_median(c) if v is None else v for c, v in zip(resampled.array, outside, strict=True))
+
+
+def normalize(
+    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None = None
+) -> FloatImage:
+    """A channel (*S) in the scheme of the plans, see `plans.Normalization`. padding: the values that its file declares
+    to show nothing."""
+    return _normalized(channel, normalization, padding)[0]
+
+
+def bounded(values: FloatImage) -> FloatImage:
+    """Standardised values, unchanged up to 6 standard deviations, beyond that growing as a logarithm, up to 10.
+
+    So metal is bright, yet does not rule what a network sees, and dense bone keeps its contrast.
+    """
+    result = np.array(values, dtype=np.float32)
+    beyond = np.abs(result) > LINEAR
+    far = result[beyond]
+    result[beyond] = np.sign(far) * np.minimum(LINEAR + np.log1p(np.abs(far) - LINEAR), MOST)
+    return result
+
+
+def _normalized(
+    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
+) -> tuple[FloatImage, float | None]:
+    """(normalised channel; the value outside it, None for that of its border)."""
+    if normalization.by_foreground:
+        return _by_foreground(channel, normalization, padding)
+    if normalization.scheme == "none":
+        return channel, None
+    if normalization.scheme == "ct":
+        clipped = np.clip(channel, normalization.low, normalization.high)
+        return _scaled(clipped, normalization.mean, normalization.std), None
+    if normalization.scheme == "zscore":
+        return _scaled(channel, *_mean_and_std(channel)), None
+    if normalization.scheme == "rgb":
+        return np.asarray(channel / RGB_MAX, dtype=np.float32), None
+    if normalization.scheme == "window":
+        return _windowed(channel), None
+    low, high = float(channel.min()), float(channel.max())
+    return _scaled(channel, low, high - low), None
+
+
+def _scaled(channel: FloatImage, zero: float, unit: float) -> FloatImage:
+    return np.asarray((channel - zero) / max(unit, EPSILON), dtype=np.float32)
+
+
+def _mean_and_std(values: FloatImage) -> tuple[float, float]:
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def _by_foreground(
+    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
+) -> tuple[FloatImage, float | None]:
+    """As `_normalized`. A foreground of a single value is scaled by the whole channel; a channel of one value is 0."""
+    found = find_foreground(channel, padding, background=normalization.scheme != "robust")
+    rescale = normalization.scheme == "robust_rescale"
+    if rescale:
+        low, high = np.percentile(found.typical(), [normalization.low, normalization.high])
+        level = found.background
+        low, high = (low, high) if level is None else (min(low, level), max(high, level))
+        middle, unit = float(low + high) / 2, float(high - low) / (2 * LINEAR)
+    else:
+        middle, unit = _mean_and_std(found.typical(normalization.low, normalization.high))
+    if not unit > 0:
+        middle, unit = _mean_and_std(channel)
+    if not unit > 0:
+        unit = 1.0
+
+    def scaled(values: FloatImage) -> FloatImage:
+        result = bounded((values - np.float32(middle)) / np.float32(unit))
+        return result / np.float32(2 * LINEAR) + np.float32(0.5) if rescale else result
+
+    outside = None if found.outside is None else float(scaled(np.array([found.outside], np.float32))[0])
+    return scaled(found.channel), outside
+
+
+def _windowed(channel: FloatImage) -> FloatImage:
+    """Scheme `window`: clipped to mean -+ 2 standard deviations of the voxels above 0, mapped to 0 ... 255."""
+    above = channel[channel > 0] if (channel > 0).any() else channel
+    mean, reach = float(above.mean(dtype=np.float64)), 2 * float(above.std(dtype=np.float64))
+    clipped = np.clip(channel, mean - reach, mean + reach)
+    return np.asarray((clipped - (mean - reach)) * (RGB_MAX / max(2 * reach, EPSILON)), dtype=np.float32)
+
+
+def border_median(channel: FloatImage) -> float:
+    """Median of the voxels (*S) on the faces of the array."""
+    return float(np.median(border(channel)))
+
+
+def _expect(image: Image, configuration: Configuration) -> None:
+    if image.geometry.ndim != len(configuration.spacing):
+        raise AutolmkError(
+            "an image has another number of axes than the plans",
+            found=f"{image.geometry.ndim}D, shape {image.geometry.shape}",
+            expected=f"{len(configuration.spacing)}D",
+            remedy="give images like those of the training set",
+        )
+    if len(image.array) != len(configuration.normalization):
+        raise AutolmkError(
+            "an image has another number of channels than the plans",
+            found=len(image.array),
+            expected=len(configuration.normalization),
+            remedy="give every channel that the training set has, named CASE_0000, CASE_0001, ...",
+        )
+    if not np.isfinite(image.array).all():
+        raise AutolmkError(
+            "an image holds values that are not finite",
+            found=f"{int((~np.isfinite(image.array)).sum())} of {image.array.size} voxels are NaN or infinite",
+            remedy="replace them, by the background's value where they stand for it",
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be preprocessed; an entry of failures.json."""
+
+    case: str
+    problem: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    dataset: Dataset
+    case: Case
+    plans: Plans
+    configuration: Configuration
+    store: Store
+    digest: str
+
+
+def preprocess_dataset(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration_name: str,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Failure]:
+    """Make the store `folder` hold `cases` for a configuration, and no others; cases whose digest is right already are
+    left alone.
+
+    workers: processes, 0 for none; None for as many as processors and memory allow, measured by the largest case. Cases
+    that fail are left out, returned, and listed in `folder`/failures.json, which is removed where none fails.
+    AutolmkError where another process is at work in `folder`.
+    """
+    plans.configuration(configuration_name)
+    store = Store(folder)
+    refuse_link(store.folder)
+    make_folder(folder)
+    with exclusive(folder):
+        return _preprocess_cases(dataset, cases, plans, configuration_name, store, workers, progress)
+
+
+def _preprocess_cases(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration_name: str,
+    store: Store,
+    workers: int | None,
+    progress: bool,
+) -> list[Failure]:
+    """What `preprocess_dataset` does once nobody else can."""
+    configuration, folder = plans.configuration(configuration_name), store.folder
+    from autolmk.dataset.changes import look, with_contents
+
+    store.clean()
+    refuse_link(folder / "raw")
+    remove_leftovers(folder / "raw")
+    seen, before = look(dataset, cases), _raw_before(folder)
+    jobs, sizes, failures = _changed(dataset, cases, plans, configuration, store, progress)
+    if workers is None:
+        workers = min(default_workers(PROCESS_BYTES + max(sizes, default=0)), max(1, len(jobs)))
+    logger.info(
+        "configuration %s: %d of %s to preprocess, %s, with up to %.1f GB of memory each",
+        configuration_name,
+        len(jobs),
+        counted(len(cases), "case"),
+        f"{workers} at a time" if workers else "in this process",
+        (PROCESS_BYTES + max(sizes, default=0)) / 1e9,
+    )
+    results = map_cases(_preprocess, jobs, workers=workers, progress="preprocessing" if progress else None)
+    failures += [Failure(case, str(e.of_case(case))) for case, e in results if isinstance(e, AutolmkError)]
+    for failure in failures:
+        store.remove(failure.case)
+    _remove_others(store, {case.identifier for case in cases})
+    left_out = {case.identifier for case in dataset.cases("Tr")} - set(store.cases())
+    with_contents(seen, before, dataset.folder, left_out).save(folder)
+    if failures:
+        write_json(folder / FAILURES, sorted(failures, key=lambda f: f.case))
+    else:
+        (folder / FAILURES).unlink(missing_ok=True)
+    return failures
+
+
+def _raw_before(folder: Path) -> RawRecord | None:
+    """What is known of contents already; None where it is damaged, as it is written anew."""
+    from autolmk.dataset.changes import RawRecord
+
+    try:
+        return RawRecord.load(folder)
+    except AutolmkError:
+        return None
+
+
+def _remove_others(store: Store, wanted: set[str]) -> None:
+    """Cases that are gone or left out since the store was made: training takes all that it finds."""
+    others = [case for case in store.cases() if case not in wanted]
+    for case in others:
+        store.remove(case)
+    if others:
+        which = "case that does not belong here" if len(others) == 1 else "cases that do not belong here"
+        logger.warning("%s: removed %d %s: %s", store.folder, len(others), which, ", ".join(others))
+
+
+def _changed(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    plans: Plans,
+    configuration: Configuration,
+    store: Store,
+    progress: bool,
+) -> tuple[dict[str, _Job], list[int], list[Failure]]:
+    """(jobs by case, bytes that each needs, cases that fail already); reads headers and annotations."""
+    jobs, sizes, failures = {}, [], []
+    for case in tqdm(cases, "looking for changes", disable=not progress, unit="case", delay=2, leave=False):
+        try:
+            expected = case_digest(dataset, case, plans, configuration)
+            if store.digest(case.identifier) != expected:
+                sizes.append(needed_bytes(dataset, case, configuration))
+                jobs[case.identifier] = _Job(dataset, case, plans, configuration, store, expected)
+        except AutolmkError as error:
+            failures.append(Failure(case.identifier, str(error.of_case(case.identifier))))
+        except OSError as error:
+            problem = AutolmkError(
+                "a case cannot be read",
+                case=case.identifier,
+                file=error.filename,
+                found=error,
+                remedy="check that its files are there and that you may read them",
+            )
+            failures.append(Failure(case.identifier, str(problem)))
+    return jobs, sizes, failures
+
+
+def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Configuration) -> str:
+    """Of everything that a stored case is made from: names, sizes and times of the image files, the annotation and how
+    dataset.json reads it, subject, and the part of the plans that matters."""
+    files = [f for path in case.images for f in files_of(path)]
+    annotation = dataset.read_annotation(case)
+    value: dict[str, Any] = {
+        "version": VERSION,
+        "images": [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files],
+        "landmarks": (annotation.names, annotation.points, annotation.status),
+        "frame": dataset.frame_of(case, annotation),
+        "unlisted": dataset.description.unlisted_landmark_means,
+        "spacing": dataset.description.spacing_of(case.identifier),
+        "ndim": dataset.ndim,
+        "nifti_affine": dataset.description.nifti_affine,
+        "subject": case.subject,
+        "plans": preprocessing_digest(plans, configuration),
+    }
+    if any(n.by_foreground for n in configuration.normalization):
+        value["foreground"] = FOREGROUND_VERSION
+    if case.labels is not None:
+        kept = case.labels.stat()
+        value["labels"] = (case.labels.name, kept.st_size, kept.st_mtime_ns)
+    return digest(value)
+
+
+def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
+    """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
+    float32, one channel as float64 for the spline, and the result twice; a label map as one more channel."""
+    geometry = dataset.read_geometry(case)
+    before, after = math.prod(geometry.shape), math.prod(geometry.shape)
+    if geometry.ndim == len(configuration.spacing):
+        after = math.ceil(math.prod(geometry.extent) / math.prod(configuration.spacing))
+    channels = len(configuration.normalization) + (case.labels is not None)
+    return channels * 4 * (3 * before + 2 * after) + 8 * before
+
+
+def _on_grid(labels: npt.NDArray[np.uint8], source: Geometry, target: Geometry) -> npt.NDArray[np.uint8]:
+    """A label map (*S) of `source`, at the nearest voxels of `target`: (1, *target.shape)."""
+    image = Image(labels[None].astype(np.float32), source).canonical().resample(target, order=0)
+    return np.asarray(image.array.astype(np.uint8))
+
+
+def _preprocess(job: _Job) -> None:
+    """Read, preprocess and store a case. AutolmkError names the case."""
+    name = job.case.identifier
+    try:
+        raw = job.dataset.read_image(job.case)
+        landmarks = job.dataset.read_landmarks(job.case, raw.geometry).reordered(job.plans.landmarks)
+        image, fill = preprocess_image(raw, job.configuration)
+        labels = job.dataset.read_labels(job.case, raw.geometry)
+        if labels is not None:
+            labels = _on_grid(labels, raw.geometry, image.geometry)
+        plans_digest = preprocessing_digest(job.plans, job.configuration)
+        stored = StoredCase(
+            name, image.array, image.geometry, fill, landmarks, job.case.subject, job.digest, plans_digest, labels
+        )
+        job.store.write(name, stored)
+    except (AutolmkError, MemoryError):
+        raise
+    except Exception:
+        raise AutolmkError(
+            "a case cannot be preprocessed",
+            case=name,
+            found=traceback.format_exc().strip(),
+            remedy="look at this case's image and points; autolmk_check may say more",
+        ) from None

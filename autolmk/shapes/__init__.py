@@ -1,0 +1,1 @@
+"""How landmarks lie relative to each other: poses, mean shapes, shared slices, rows. Points only, no images."""
