@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # for samples of other formats
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))  # for samples of other formats
 
 FOLDERS = "--raw {world}/raw --preprocessed {world}/preprocessed --results {world}/results"
 MAIN = "Dataset001_Fuzz"

@@ -18,18 +18,20 @@ import tempfile
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))
 
 
 def main() -> int:
-    """Run all formats: tests/*_headers.py, each with `headers(seed, n)` and `check(header, file)`."""
+    """Run all formats: tests/helpers/*_headers.py, each with `headers(seed, n)` and `check(header, file)`."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--number", type=int, default=1000, help="headers a format")
     arguments.add_argument("--seed", type=int, default=0)
     args = arguments.parse_args()
     logging.getLogger("autolmk").setLevel(logging.ERROR)
     wrong = 0
-    for module in sorted(p.stem for p in (Path(__file__).resolve().parent.parent / "tests").glob("*_headers.py")):
+    for module in sorted(
+        p.stem for p in (Path(__file__).resolve().parent.parent / "tests" / "helpers").glob("*_headers.py")
+    ):
         made, found = importlib.import_module(module), collections.Counter[str]()
         with tempfile.TemporaryDirectory() as folder:
             for i, header in enumerate(made.headers(args.seed, args.number)):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("autolmk", "planners", "trainers", "tests", "benchmarks")
-BROWSER_TESTS = ("tests/test_report_browser.py",)
+BROWSER_TESTS = ("tests/report/test_report_browser.py",)
 REQUIRED = {"AUTOLMK_REQUIRE_BROWSER": "1"}  # what `make test` skips for want of a browser fails
 BENCHMARKS = (
     *("fuzz.py", "headers.py"),
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def long_tests() -> list[str]:
-    """Names of the tests marked `long`, such as tests/test_kill.py::test_ten_kills[train]."""
+    """Names of the tests marked `long`, such as tests/commands/test_kill.py::test_ten_kills[train]."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "long"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode not in (0, 5):  # 5: there is none

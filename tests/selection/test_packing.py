@@ -16,7 +16,7 @@ from autolmk.selection import Member, Recipe
 from autolmk.selection.ensembling import single
 from autolmk.selection.packing import pack
 
-MODEL = runpy.run_path(str(Path(__file__).with_name("test_predictor.py")))["make_model"]
+MODEL = runpy.run_path(str(Path(__file__).parents[1] / "prediction" / "test_predictor.py"))["make_model"]
 
 
 def a_recipe(name: str, *folds: str) -> Recipe:

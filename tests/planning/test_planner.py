@@ -645,7 +645,7 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_the_template_of_the_documentation_is_a_planner(tmp_path: Path) -> None:
-    page = (Path(__file__).resolve().parent.parent / "documentation" / "write_a_planner.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "documentation" / "write_a_planner.md").read_text()
     template = page.split("```python\n")[1].split("```")[0]
     (tmp_path / "my_planner.py").write_text(template)
     found = planner_class(f"{tmp_path / 'my_planner.py'}:UprightPlanner")

@@ -13,7 +13,7 @@ from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
 from autolmk.testing import check_trainer
 
-PAGE = Path(__file__).resolve().parent.parent / "documentation" / "write_a_planner.md"
+PAGE = Path(__file__).resolve().parents[2] / "documentation" / "write_a_planner.md"
 NAME, MOST_LINES, FAR = "Dataset001_Phantom", 59, 7.0  # FAR: px; untrained, points lie further off
 
 

@@ -23,7 +23,7 @@ from autolmk.imageio import read_geometry, read_image, write_image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.prediction.predictor import Predictor
 
-BLOBS = runpy.run_path(str(Path(__file__).with_name("test_predictor.py")))
+BLOBS = runpy.run_path(str(Path(__file__).parents[1] / "prediction" / "test_predictor.py"))
 make_model, make_image = BLOBS["make_model"], BLOBS["make_image"]
 some_geometry, some_points = BLOBS["some_geometry"], BLOBS["some_points"]
 

@@ -26,7 +26,7 @@ from autolmk.testing import check_planner, check_trainer
 from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 
-PAGE = Path(__file__).resolve().parent.parent / "documentation" / "write_a_trainer.md"
+PAGE = Path(__file__).resolve().parents[2] / "documentation" / "write_a_trainer.md"
 
 
 @pytest.mark.parametrize("name", TRAINERS)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "verify.py"
+FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "verify.py"
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def test_what_failed_is_run_again_and_leaves_its_log(verify: ModuleType, tmp_pat
 
 def test_benchmarks_exist_and_long_tests_are_found(verify: ModuleType) -> None:
     assert all((FILE.parent / name).is_file() for name in verify.BENCHMARKS)
-    kills = {f"tests/test_kill.py::test_ten_kills[{stage}]" for stage in ("preprocess", "train", "predict")}
-    assert kills | {"tests/test_pipeline.py::test_demo_reaches_its_bounds"} <= set(verify.long_tests())
+    kills = {f"tests/commands/test_kill.py::test_ten_kills[{stage}]" for stage in ("preprocess", "train", "predict")}
+    assert kills | {"tests/commands/test_pipeline.py::test_demo_reaches_its_bounds"} <= set(verify.long_tests())
 
 
 def test_what_needs_a_browser_may_not_be_skipped(verify: ModuleType, tmp_path: Path) -> None:
-    """As tests/test_report_browser.py reads it, where there is none."""
+    """As tests/report/test_report_browser.py reads it, where there is none."""
     assert all((FILE.parent.parent / name).is_file() for name in verify.BROWSER_TESTS)
     needs = [sys.executable, "-c", "import os; raise SystemExit(not os.environ.get('AUTOLMK_REQUIRE_BROWSER'))"]
     assert verify.passed("browser", needs, tmp_path, "d1")

@@ -23,7 +23,7 @@ from autolmk.jobs.dispatch import cluster_slots, run_jobs
 from autolmk.jobs.job import Job, Place, Result
 
 pytest.importorskip("distributed")
-PAGE = Path(__file__).parents[1] / "documentation" / "command_line.md"
+PAGE = Path(__file__).parents[2] / "documentation" / "command_line.md"
 CPU = [Place("cpu", 1)]
 Wait = Callable[..., None]
 Started = tuple[str, list[subprocess.Popen[bytes]]]

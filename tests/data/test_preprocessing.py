@@ -423,7 +423,7 @@ def test_killed_and_run_again_equals_unbroken(
     program, folder = tmp_path / "program.py", tmp_path / "store"
     program.write_text(PROGRAM)
     arguments = [sys.executable, str(program), str(dataset.folder), str(tmp_path / "plans.json"), str(folder), "2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         wait_until(lambda: len(stamps(folder)) >= 3, process)
         children = children_of(process.pid)

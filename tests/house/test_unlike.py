@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 
-BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
+BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
 SIDE = 2.5  # mm, standard deviation of a blob
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TOP = {"planners": "autolmk.planners", "trainers": "autolmk.trainers"}
 PROVIDES = {  # distribution -> the name that it is imported by, where the two differ

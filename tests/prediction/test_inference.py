@@ -493,7 +493,7 @@ class LiveTensors(TorchDispatchMode):
 
 def test_memory_grows_with_neither_landmarks_nor_image() -> None:
     """64 landmarks instead of 8 add at most 1.1 times one window's logits; a larger image adds nothing."""
-    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "prediction_memory.py"))
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "prediction_memory.py"))
     settings = argparse.Namespace(stride=1, network="XS", mirror=False)
     side = benchmark["PATCH"]
 
