@@ -81,8 +81,11 @@ def _fields(line: str, file: Path, number: int) -> list[str]:
         ) from None
 
 
-def write(file: Path, landmarks: Landmarks) -> None:
-    """Write points in LPS. A landmark that is not present gets nan coordinates: no reader takes those for a point."""
+def write(file: Path, landmarks: Landmarks, *, numbered: bool = False) -> None:
+    """Write points in LPS. A landmark that is not present gets nan coordinates: no reader takes those for a point.
+
+    numbered: labels are 1, 2, ... and the names are the descriptions, as AFIDs have it.
+    """
     buffer = io.StringIO()
     buffer.write("# Markups fiducial file version = 5.6\n# CoordinateSystem = LPS\n")
     buffer.write(f"# columns = {','.join(COLUMNS)}\n")
@@ -90,7 +93,8 @@ def write(file: Path, landmarks: Landmarks) -> None:
         unquotable(name, file)
         present = state == Status.PRESENT
         xyz = [repr(float(x)) for x in point] + ["0.0"] * (3 - len(point)) if present else ["nan"] * 3
-        fields = [str(i + 1), *xyz, "0", "0", "0", "1", "1", str(int(present)), "0", name, "", ""]
+        label, description = (str(i + 1), name) if numbered else (name, "")
+        fields = [str(i + 1), *xyz, "0", "0", "0", "1", "1", str(int(present)), "0", label, description, ""]
         buffer.write(",".join([*fields, str(STATUS_CODE[Status(state)]), "0"]) + "\n")
     write_bytes(file, buffer.getvalue().encode())
 

@@ -1,4 +1,5 @@
-"""Formats of other programs that `autolmk_import` reads: one module a format, and the registry of all.
+"""Formats of other programs that `autolmk_import` reads and `autolmk_convert` writes: one module a format, and the
+registry of all.
 
 A module says what its format looks like (`sniff`), and turns a file or a folder into cases (`read`). Nothing is guessed
 that the files do not say: a reader stops, with what each choice would give for the first case.
@@ -31,11 +32,25 @@ from autolmk.annotations.formats import (
     verse,
     wide_csv,
 )
+from autolmk.annotations.formats.exported import Export, ExportedCase, Writer
 from autolmk.annotations.formats.imported import Format, Imported, ImportedCase, Options
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import near
 
-__all__ = ["FORMATS", "Format", "Imported", "ImportedCase", "Options", "format_named", "suggestion"]
+__all__ = [
+    "FORMATS",
+    "WRITERS",
+    "Export",
+    "ExportedCase",
+    "Format",
+    "Imported",
+    "ImportedCase",
+    "Options",
+    "Writer",
+    "format_named",
+    "suggestion",
+    "writer_named",
+]
 
 # in the order in which they are tried: the most particular first
 FORMATS: dict[str, Format] = {
@@ -43,6 +58,14 @@ FORMATS: dict[str, Format] = {
     for module in (
         *(nnlandmark, isbi2015, bids, slicer, deeplabcut, sleap, bigwarp, qupath, imagej, wide_csv),
         *(tps, coco, labelme, cldetection, verse, pts, morphologika, nts, amira, mitk, acsv),
+    )
+}
+
+WRITERS: dict[str, Writer] = {
+    writer.name: writer
+    for writer in (
+        *(slicer.MARKUPS, slicer.FIDUCIALS, wide_csv.WRITER, tps.WRITER, morphologika.WRITER, nts.WRITER),
+        *(bids.WRITER, coco.WRITER, nnlandmark.WRITER),
     )
 }
 
@@ -58,6 +81,19 @@ def format_named(name: str) -> Format:
         found=name,
         expected=f"one of {', '.join(sorted(FORMATS))}",
         remedy="choose one with --format",
+    )
+
+
+def writer_named(name: str) -> Writer:
+    """The format of that name that can be written, however it is spelt. AutolmkError where there is none."""
+    plain = {_plain(known): writer for known, writer in WRITERS.items()}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    raise AutolmkError(
+        f"points cannot be converted to {name!r}{near(name, WRITERS)}",
+        found=name,
+        expected=f"one of {', '.join(WRITERS)}",
+        remedy="choose one with --to",
     )
 
 

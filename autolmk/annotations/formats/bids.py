@@ -7,21 +7,30 @@ points' may have further ones, such as desc-. AFIDs have numbers as labels and n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from autolmk.annotations import fcsv
 from autolmk.annotations.annotation import Annotation
 from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.csv import write_rows
+from autolmk.annotations.formats.exported import Export, ExportedCase, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import wrong
 from autolmk.annotations.formats.slicer import annotation_of
 from autolmk.annotations.formats.source import Images, Source, some_files, stem_of
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.errors import some
+from autolmk.files.serialization import write_bytes, write_json
 
 SUBJECT = r"^(sub-[A-Za-z0-9]+)"  # all sessions of a subject go to the same fold
 ENDINGS = ("_afids.fcsv", "_afids.mrk.json", "_markups.fcsv", "_markups.mrk.json", ".fcsv", ".mrk.json")
 NOT_OF_IMAGE = ("desc", "label", "rater", "hemi")  # entities that points may have and images need not
+NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*(_[A-Za-z0-9]+)?")
+BIDS_VERSION = "1.8.0"
 IMAGE_SUFFIXES = ("T1w", "T2w", "ct", "CT", "FLAIR", "T2star", "PDw", "T1map", "T2map", "UNIT1")
 
 
@@ -98,3 +107,73 @@ FORMAT = Format(
     ("--images", "--names-from", "--frame"),
     ("afids", "bidsafids"),
 )
+
+
+def _write(export: Export, folder: Path) -> Sequence[str]:
+    """A derivative dataset: sub-*/[ses-*/]anat/*_desc-*_afids.fcsv, numbered as AFIDs are, and a JSON file beside."""
+    if export.planar:
+        cannot_hold("pictures", "BIDS as AFIDs use it", export.cases[0].identifier, "volumes", "convert to coco or csv")
+    desc = "autolmk" if export.predicted else "groundtruth"
+    stems = {case.identifier: _stem_of(case.identifier, desc) for case in export.cases}
+    twice = [case for case, stem in stems.items() if list(stems.values()).count(stem) > 1]
+    if twice:
+        cannot_hold("two cases of one name", "BIDS", some([f"{c} as {stems[c]}" for c in twice]),
+                    "names that differ in their letters and digits", "rename the images as sub-LABEL")  # fmt: skip
+    subjects: dict[str, list[str]] = {}
+    for case in export.cases:
+        stem = stems[case.identifier]
+        entities = _entities(stem)
+        place = folder / f"sub-{entities['sub']}"
+        place = place / f"ses-{entities['ses']}" / "anat" if "ses" in entities else place / "anat"
+        place.mkdir(parents=True, exist_ok=True)
+        fcsv.write(place / f"{stem}_afids.fcsv", case.landmarks, numbered=True)
+        write_json(place / f"{stem}_afids.json", _sidecar(case))
+        subjects.setdefault(f"sub-{entities['sub']}", []).append(case.identifier)
+    rows = [[subject, ", ".join(cases)] for subject, cases in sorted(subjects.items())]
+    write_rows(folder / "participants.tsv", ["participant_id", "autolmk_cases"], rows)
+    write_bytes(folder / ".bidsignore", b"*_afids.fcsv\n*_afids.json\n")
+    write_json(folder / "dataset_description.json", _description(export))
+    return ["points are in LPS, as each file says; labels are numbers and descriptions names, as AFIDs have it",
+            "a landmark that is not present has nan as coordinates"]  # fmt: skip
+
+
+def _stem_of(case: str, desc: str) -> str:
+    """sub-LABEL and the other entities of the case's name, and desc-; without its suffix, such as T1w."""
+    if NAME.fullmatch(case) is None:
+        label = re.sub(r"[^A-Za-z0-9]", "", case)
+        if not label:
+            cannot_hold("the name of a case", "BIDS", repr(case), "letters or digits in it", "rename the image")
+        return f"sub-{label}_desc-{desc}"
+    return "_".join([*(p for p in case.split("_") if "-" in p and not p.startswith("desc-")), f"desc-{desc}"])
+
+
+def _sidecar(case: ExportedCase) -> dict[str, object]:
+    """As AFIDs describe their points, in the manner of BIDS' files of coordinate systems."""
+    marks = case.landmarks
+    there = [i for i, present in enumerate(marks.present) if present]
+    content: dict[str, object] = {
+        "IntendedFor": case.image_name,
+        "FiducialsCoordinateSystem": "Other",
+        "FiducialsCoordinateSystemDescription": "LPS: x to the left, y to the posterior, z to the superior, as in ITK",
+        "FiducialsCoordinateUnits": "mm",
+        "FiducialsCoordinates": {marks.names[i]: marks.points[i].tolist() for i in there},
+    }
+    for key, values in (("Likelihood", marks.likelihood), ("ErrorRadius", marks.error_radius)):
+        if np.isfinite(values).any():
+            content[key] = {marks.names[i]: float(values[i]) for i in range(len(values)) if np.isfinite(values[i])}
+    return content
+
+
+def _description(export: Export) -> dict[str, object]:
+    from autolmk import __version__
+
+    kind = "predicted" if export.predicted else "annotated"
+    return {
+        "Name": f"{export.name}: {kind} landmarks",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "autolmk", "Version": __version__}],
+    }
+
+
+WRITER = Writer("bids", "derivative dataset of BIDS, as AFIDs have it", _write, "never")

@@ -7,14 +7,19 @@ are present. Coordinates are in pixels, 0 at the centre of the first.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autolmk.annotations.formats.collect import Collector, numbered
+from autolmk.annotations.formats.exported import Export, ExportedCase, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
 from autolmk.annotations.formats.source import Source, head_of, some_files
 from autolmk.errors import some
+from autolmk.files.serialization import write_json
 
 
 def read(path: Path, options: Options) -> Imported:
@@ -121,3 +126,41 @@ FORMAT = Format(
     ("--images", "--individual", "--split", "--first-pixel"),
     ("cocokeypoints", "cocojson"),
 )
+
+
+def _write(export: Export, folder: Path) -> Sequence[str]:
+    """annotations.json; where there are test cases, annotations_train.json and annotations_test.json."""
+    if not export.planar:
+        cannot_hold("points of volumes", "COCO", export.cases[0].identifier, "pictures", "convert to mrk.json or csv")
+    parts = {test: [case for case in export.cases if case.test == test] for test in (False, True)}
+    split = all(parts.values())
+    category = {"id": 1, "name": export.name, "keypoints": list(export.landmark_names), "skeleton": []}
+    for test, cases in parts.items():
+        if cases:
+            name = f"annotations_{'test' if test else 'train'}.json" if split else "annotations.json"
+            images = [_image(case, i) for i, case in enumerate(cases, start=1)]
+            objects = [_object(export, case, i) for i, case in enumerate(cases, start=1)]
+            write_json(folder / name, {"images": images, "annotations": objects, "categories": [category]})
+    said = "x and y are pixels, 0 at the first one's centre; visibility 2 is present, 0 is not present"
+    return [said, *filter(None, [export.missing()])]
+
+
+def _image(case: ExportedCase, number: int) -> dict[str, Any]:
+    if case.geometry is None:
+        cannot_hold("a case without its picture", "COCO", case.identifier, "its width and height",
+                    "name the folder of the pictures with --images")  # fmt: skip
+    height, width = case.geometry.shape
+    return {"id": number, "file_name": case.image_name, "width": width, "height": height}
+
+
+def _object(export: Export, case: ExportedCase, number: int) -> dict[str, Any]:
+    points = export.voxels(case)
+    present = np.isfinite(points).all(axis=1)
+    low, high = (f(points[present], axis=0) if present.any() else np.zeros(2) for f in (np.min, np.max))
+    box = [*low.tolist(), *(high - low).tolist()]
+    flat = [v for p, there in zip(points, present, strict=True) for v in ([*p.tolist(), 2] if there else [0, 0, 0])]
+    counts = {"num_keypoints": int(present.sum()), "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+    return {"id": number, "image_id": number, "category_id": 1, "keypoints": flat, **counts}
+
+
+WRITER = Writer("coco", "COCO keypoints, one object an image", _write)

@@ -6,15 +6,19 @@ Specimens are found among the images by their names. In 2D, y is counted from th
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from autolmk.annotations.formats.collect import Collector, numbered
+from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import rows_of_numbers, whole, wrong
 from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
 from autolmk.annotations.formats.specimens import add_specimens
+from autolmk.errors import some
+from autolmk.files.serialization import write_bytes
 
 ENDINGS = (".txt", ".morphologika")
 Lines = list[tuple[int, str]]
@@ -87,3 +91,39 @@ FORMAT = Format(
     read,
     ("--images", "--y-from", "--frame", "--first-pixel"),
 )
+
+
+def _write(export: Export, folder: Path) -> Sequence[str]:
+    """landmarks.txt, and landmark_names.txt, as Morphologika numbers its points."""
+    coordinates = [export.coordinates(case) for case in export.cases]
+    lacking = [
+        f"{name} of {case.identifier}"
+        for case in export.cases
+        for name, present in zip(case.landmarks.names, case.landmarks.present, strict=True)
+        if not present
+    ]
+    if lacking:
+        cannot_hold("points that are not present", "Morphologika", some(lacking), "all landmarks in all cases",
+                    "leave out these cases or landmarks, or convert to tps or nts")  # fmt: skip
+    odd = [c.image_name for c in export.cases if c.image_name.startswith(("'", "#", "["))]
+    if odd:
+        cannot_hold("the name of a case", "Morphologika", some(odd), "a name that does not begin with ', # or [",
+                    "rename the image")  # fmt: skip
+    rows = []
+    for case, points in zip(export.cases, coordinates, strict=True):
+        rows += [f"'{case.identifier}", *map(numbers, points)]
+    sections = {
+        "individuals": [str(len(export.cases))],
+        "landmarks": [str(len(export.landmark_names))],
+        "dimensions": ["2" if export.planar else "3"],
+        "names": [case.image_name for case in export.cases],
+        "rawpoints": rows,
+    }
+    text = "\n".join("\n".join([f"[{key}]", *lines]) for key, lines in sections.items())
+    write_bytes(folder / "landmarks.txt", (text + "\n").encode())
+    write_bytes(folder / "landmark_names.txt", names_file(export).encode())
+    edge = {"bottom": "lower", "top": "upper"}[export.y_from]
+    return [f"x and y are pixels, y is counted from the {edge} edge" if export.planar else "x, y and z are mm in LPS"]
+
+
+WRITER = Writer("morphologika", "Morphologika, all specimens in a file", _write)

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from autolmk.annotations.formats.collect import Collector, numbered
+from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import number, wrong
 from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
 from autolmk.annotations.formats.specimens import add_specimens
+from autolmk.errors import some
+from autolmk.files.serialization import write_bytes
 
 ENDINGS = (".nts", ".dta")
 CONTROL = re.compile(
@@ -117,3 +121,31 @@ FORMAT = Format(
     ("--images", "--y-from", "--frame"),
     ("ntsys", "dta", "ntsyspc"),
 )
+
+
+def _write(export: Export, folder: Path) -> Sequence[str]:
+    """landmarks.nts with labels of the specimens, and landmark_names.txt, as NTSYS-pc numbers its points."""
+    labels = [case.image_name for case in export.cases]
+    odd = [label for label in labels if re.search(r"[\s,]", label) or label.startswith(('"', "'"))]
+    if odd:
+        cannot_hold("the name of a case", "NTSYS-pc's format", some([repr(label) for label in odd]),
+                    "names without blanks and commas, which separate its fields", "rename the images")  # fmt: skip
+    coordinates = [export.coordinates(case) for case in export.cases]
+    every = np.concatenate(coordinates)
+    code = -999.0
+    while (every == code).any():
+        code *= 10
+    lacking = bool(np.isnan(every).any())
+    dimensions = every.shape[1]
+    rows = [numbers(np.where(np.isfinite(points), points, code).ravel()) for points in coordinates]
+    control = f"1 {len(labels)}L {len(export.landmark_names) * dimensions} {f'1 {code:g}' if lacking else '0'}"
+    text = [f'"{len(export.landmark_names)} landmarks', f"{control} dim={dimensions}", *labels, *rows]
+    write_bytes(folder / "landmarks.nts", ("\n".join(text) + "\n").encode())
+    write_bytes(folder / "landmark_names.txt", names_file(export).encode())
+    edge = {"bottom": "lower", "top": "upper"}[export.y_from]
+    said = f"x and y are pixels, y is counted from the {edge} edge" if export.planar else "x, y and z are mm in LPS"
+    said += f"; {code:g} is a point that is not present" if lacking else ""
+    return [said, *filter(None, [export.missing()])]
+
+
+WRITER = Writer("nts", "NTSYS-pc's .nts, all specimens in a file", _write)

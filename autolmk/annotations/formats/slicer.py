@@ -5,11 +5,13 @@ The frame is the one that each file states. A .fcsv file that states none needs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from autolmk.annotations import fcsv, mrk_json
 from autolmk.annotations.annotation import Annotation
 from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.formats.exported import Export, Writer
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import json_of
 from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
@@ -56,3 +58,19 @@ FORMAT = Format(
     ("--images", "--names-from", "--frame"),
     ("slicerjson", "mrkjson", "fcsv", "markups"),
 )
+
+
+def _write_markups(export: Export, folder: Path) -> Sequence[str]:
+    for case in export.cases:
+        mrk_json.write(folder / f"{case.identifier}.mrk.json", case.landmarks, unit=export.unit)
+    return ["each file says that its points are in LPS, and which landmarks are absent or unknown"]
+
+
+def _write_fiducials(export: Export, folder: Path) -> Sequence[str]:
+    for case in export.cases:
+        fcsv.write(folder / f"{case.identifier}.fcsv", case.landmarks)
+    return ["each file says that its points are in LPS; a landmark that is not present has nan as coordinates"]
+
+
+MARKUPS = Writer("mrk.json", "point lists of 3D Slicer, a file a case", _write_markups, "never")
+FIDUCIALS = Writer("fcsv", "older fiducials of 3D Slicer, a file a case", _write_fiducials, "never")

@@ -7,15 +7,18 @@ upper one; whether SCALE is still to be applied, and what it means; whether a ne
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from autolmk.annotations.formats.collect import Collector, height_of, numbered
+from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options, undecided
 from autolmk.annotations.formats.parsing import number, rows_of_numbers, whole, wrong
 from autolmk.annotations.formats.source import Images, Source, head_of, some_files, text_of
+from autolmk.files.serialization import write_bytes
 from autolmk.geometry import FloatArray
 
 
@@ -175,3 +178,37 @@ FORMAT = Format(
     ("--images", "--y-from", "--scale", "--negatives", "--curves", "--frame", "--first-pixel"),
     ("tpsdig", "geomorph"),
 )
+
+
+def _write(export: Export, folder: Path) -> Sequence[str]:
+    """landmarks.tps, and landmark_names.txt, as TPS numbers its points."""
+    coordinates = [export.coordinates(case) for case in export.cases]
+    every = np.concatenate(coordinates)
+    lacking, negative = bool(np.isnan(every).any()), bool((every < 0).any())
+    if export.planar and lacking and negative:
+        i = next(i for i, points in enumerate(coordinates) if (points < 0).any())
+        row = int(np.flatnonzero((coordinates[i] < 0).any(axis=1))[0])
+        found = f"{export.landmark_names[row]} of {export.cases[i].identifier} at {coordinates[i][row].tolist()}"
+        cannot_hold("both missing points and points outside their picture", "TPS", found,
+                    "no negative coordinates, which are its code for missing points",
+                    "convert to csv or nts, or take the case out")  # fmt: skip
+    code = "-1 -1" if export.planar else "NA NA NA"
+    text = []
+    for case, points in zip(export.cases, coordinates, strict=True):
+        rows = [numbers(p) if np.isfinite(p).all() else code for p in points]
+        size = export.pixel_size(case) if export.planar else None
+        scale = [] if size is None else [f"SCALE={size!r}"]
+        text += [f"LM{'' if export.planar else '3'}={len(points)}", *rows, f"IMAGE={case.image_name}",
+                 f"ID={case.identifier}", *scale]  # fmt: skip
+    write_bytes(folder / "landmarks.tps", ("\n".join(text) + "\n").encode())
+    write_bytes(folder / "landmark_names.txt", names_file(export).encode())
+    if not export.planar:
+        said = "LM3: x, y and z are mm in LPS; NA NA NA is a point that is not present"
+    else:
+        edge = {"bottom": "lower", "top": "upper"}[export.y_from]
+        said = f"x and y are pixels, y is counted from the {edge} edge, SCALE is mm a pixel and not yet applied"
+        said += "; negative coordinates are real" if negative else "; -1 -1 is a point that is not present"
+    return [said, *filter(None, [export.missing()])]
+
+
+WRITER = Writer("tps", "TPS of tpsDig and geomorph, all specimens in a file", _write)

@@ -7,13 +7,19 @@ column of images is called image, image file, file, filename, img, path, name, i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from autolmk.annotations.csv import write_rows
 from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.formats.exported import Export, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, wrong
 from autolmk.annotations.formats.source import Source, head_of, some_files
 from autolmk.errors import some
+from autolmk.escaping import cell
 
 ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATED_AFTER = re.compile(r"(.+?)\s*(?:[ _.\-:/]\s*([xyzXYZ])|[(\[]\s*([xyzXYZ])\s*[)\]])")
@@ -110,3 +116,34 @@ FORMAT = Format(
     ("--images", "--first-pixel", "--frame"),
     ("widecsv", "wide", "tsv", "table"),
 )
+
+
+def _write(export: Export, folder: Path) -> Sequence[str]:
+    """points.csv: pixels of pictures, mm in LPS of volumes; blank where a landmark is not present."""
+    axes = "xy" if export.planar else "xyz"
+    names = [f"{name}_{axis}" for name in export.landmark_names for axis in axes]
+    odd = [n for n in export.landmark_names if cell(n) != n or axis_of(f"{n}_x") != (n, "x") or f"{n}_x" in IMAGE]
+    if odd:
+        cannot_hold("a landmark's name", "a wide table", some([repr(name) for name in odd]),
+                    "names that no spreadsheet runs as a formula, without blanks at their ends", "rename the landmark")  # fmt: skip
+    sizes = [_square(export, i) for i in range(len(export.cases))] if export.planar else [None]
+    sized = all(size is not None for size in sizes)
+    rows = []
+    for i, case in enumerate(export.cases):
+        points = export.voxels(case) if export.planar else case.landmarks.points
+        values = [repr(float(x)) if np.isfinite(x) else "" for x in points.ravel()]
+        rows.append([case.image_name, *([repr(sizes[i])] if sized else []), *values])
+    write_rows(folder / "points.csv", ["image", *(["spacing(mm)"] if sized else []), *names], rows)
+    frame = "x and y are pixels, 0 at the first one's centre" if export.planar else "x, y and z are mm in LPS"
+    return [f"{frame}; a landmark that is not present is left blank", *filter(None, [export.missing()])]
+
+
+def _square(export: Export, i: int) -> float | None:
+    """The side of a picture's pixels in mm; None where they have no size, or are not square."""
+    geometry = export.cases[i].geometry
+    if geometry is None or export.unit == "px" or not np.isclose(*geometry.spacing, rtol=1e-6):
+        return None
+    return geometry.spacing[1]
+
+
+WRITER = Writer("csv", "wide table of all cases, a row an image", _write)
