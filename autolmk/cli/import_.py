@@ -82,7 +82,9 @@ def _import(args: argparse.Namespace) -> int:
     source = _source(args)
     form = _format(args.format, source)
     target = _target(args, source)
-    result = import_source(form, source, target, options=_options(args), link=args.link, spacing=_spacing(args.spacing))
+    result = import_source(
+        form, source, target, options=_options(args), link=args.link, spacing=spacing_from(args.spacing)
+    )
     _print(form, result)
     return result.report.exit_code
 
@@ -154,7 +156,8 @@ def _options(args: argparse.Namespace) -> Options:
     return Options(images=images, **{name: getattr(args, name) for name in (*names, *more)})
 
 
-def _spacing(values: list[float] | None) -> tuple[float, ...] | None:
+def spacing_from(values: list[float] | None) -> tuple[float, ...] | None:
+    """mm in the order x, y(, z), of --spacing; one number counts for both axes of a picture."""
     from autolmk.errors import AutolmkError
 
     if values is None:

@@ -52,7 +52,7 @@ def import_source(
     require_free(target)
     make_folder(target.parent)
     try:
-        with _prepared(target) as inner:
+        with prepared(target) as inner:
             imported = None
             if form.read is None:
                 description = import_dataset(source, inner, unlisted=options.unlisted, link=link, progress=progress)
@@ -75,7 +75,7 @@ def import_source(
 
 
 @contextmanager
-def _prepared(target: Path) -> Iterator[Path]:
+def prepared(target: Path) -> Iterator[Path]:
     """The place, which does not exist yet, where a dataset is written before it moves to `target`.
 
     It lies in a locked and marked folder beside the target. What a killed import left there is removed first.

@@ -25,6 +25,7 @@ PROVIDES = {  # distribution -> the name that it is imported by, where the two d
 }
 COMMANDS = {
     "check": "check",
+    "convert": "convert",
     "import": "import_",
     "extract_fingerprint": "extract_fingerprint",
     "plan_experiment": "plan_experiment",

@@ -15,8 +15,8 @@ import numpy as np
 
 from autolmk.annotations import fcsv
 from autolmk.annotations.annotation import Annotation
-from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.csv import write_rows
+from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.exported import Export, ExportedCase, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import wrong

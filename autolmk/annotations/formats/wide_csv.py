@@ -125,7 +125,8 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
     odd = [n for n in export.landmark_names if cell(n) != n or axis_of(f"{n}_x") != (n, "x") or f"{n}_x" in IMAGE]
     if odd:
         cannot_hold("a landmark's name", "a wide table", some([repr(name) for name in odd]),
-                    "names that no spreadsheet runs as a formula, without blanks at their ends", "rename the landmark")  # fmt: skip
+                    "names without blanks at their ends, which no spreadsheet runs as a formula",
+                    "rename the landmark")  # fmt: skip
     sizes = [_square(export, i) for i in range(len(export.cases))] if export.planar else [None]
     sized = all(size is not None for size in sizes)
     rows = []
