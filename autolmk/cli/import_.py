@@ -85,7 +85,7 @@ def _import(args: argparse.Namespace) -> int:
     result = import_source(
         form, source, target, options=_options(args), link=args.link, spacing=spacing_from(args.spacing)
     )
-    _print(form, result)
+    print_result(form, result)
     return result.report.exit_code
 
 
@@ -172,7 +172,8 @@ def spacing_from(values: list[float] | None) -> tuple[float, ...] | None:
     return tuple(values) if len(values) > 1 else (values[0], values[0])
 
 
-def _print(form: Format, result: Result) -> None:
+def print_result(form: Format, result: Result) -> None:
+    """The check's report, what was assumed and left out, and what comes next."""
     from autolmk.errors import counted, some
     from autolmk.importing import PREVIEW
     from autolmk.paths import DATASET_NAME

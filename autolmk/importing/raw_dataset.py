@@ -6,7 +6,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from autolmk import imageio
 from autolmk.annotations import write_table
@@ -16,7 +19,10 @@ from autolmk.dataset import TABLE, Dataset, DatasetDescription
 from autolmk.dataset.inferring import complete
 from autolmk.errors import AutolmkError, some
 from autolmk.files.serialization import write_json
+from autolmk.geometry import Geometry
+from autolmk.image import Image
 
+SAME_SIZE = 1e-3  # relative difference up to which two sizes of a voxel are the same
 SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}  # other spellings of an ending
 Spacing = tuple[float, ...] | dict[str, tuple[float, ...]]
 
@@ -48,6 +54,7 @@ def write_dataset(
         numTraining=len(training),
         numTest=len(test),
     )
+    description = replace(description, **imported.described)
     if training:
         description = complete(Dataset(folder, description))
     write_json(folder / "dataset.json", description.to_json())
@@ -87,12 +94,27 @@ def _write_images(case: ImportedCase, folder: Path, link: bool) -> None:
     for channel, image in enumerate(case.images):
         ending = kind_of(image)
         target = folder / f"{case.identifier}_{channel:04d}{'' if ending == imageio.DICOM else ending}"
-        if link:
+        if case.corrected and case.spacing is not None and _differs(image, case.spacing):
+            _write_corrected(image, case.spacing, target)
+        elif link:
             os.symlink(image.resolve(), target)
         elif image.is_dir():
             shutil.copytree(image, target)
         else:
             shutil.copyfile(image, target)
+
+
+def _differs(image: Path, spacing: tuple[float, ...]) -> bool:
+    """Whether an image carries another size of its voxels than these, in mm, order x, y, z."""
+    own = imageio.read_geometry(image).spacing
+    return imageio.has_physical_size(image) and not np.allclose(own, spacing[::-1], rtol=SAME_SIZE)
+
+
+def _write_corrected(image: Path, spacing: tuple[float, ...], target: Path) -> None:
+    found = imageio.read_image([image])
+    geometry, sizes = found.geometry, spacing[::-1]
+    corrected = Geometry.from_parts(geometry.shape, sizes, [float(x) for x in geometry.origin], geometry.direction)
+    imageio.write_image(target, Image(found.array, corrected))
 
 
 def _spacing(cases: Sequence[ImportedCase], given: tuple[float, ...] | None) -> Spacing | None:

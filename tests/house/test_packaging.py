@@ -38,6 +38,7 @@ COMMANDS = {
     "find_best_configuration": "find_best_configuration",
     "ensemble": "ensemble",
     "apply_postprocessing": "apply_postprocessing",
+    "recipe": "recipe",
     "report": "report",
     "run": "run",
     "demo": "demo",

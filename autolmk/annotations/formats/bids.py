@@ -38,7 +38,7 @@ def read(path: Path, options: Options) -> Imported:
     """The cases of a tree."""
     source = Source(path, options)
     collector = Collector(source, "LPS")
-    images = [(f, _entities(stem_of(f))) for f in source.all_images() if stem_of(f).startswith("sub-")]
+    images = [(f, entities_of(stem_of(f))) for f in source.all_images() if stem_of(f).startswith("sub-")]
     files = [f for f in source.files((".fcsv", ".mrk.json")) if f.name.startswith("sub-")]
     if not files:
         wrong(source.folder, "source", "no sub-*_afids.fcsv", "a BIDS tree with points")
@@ -47,14 +47,14 @@ def read(path: Path, options: Options) -> Imported:
         annotation = annotation_of(file, options)
         if options.names_from is None and _numbered(annotation):
             annotation = annotation_of(file, _by_description(options))
-        add_annotation(collector, stem, _image_of(stem, file, images), annotation, file)
+        add_annotation(collector, stem, image_of(stem, file, images), annotation, file)
     result = collector.result("AFIDs are named by their descriptions where the labels are numbers")
     return replace(result, groups=SUBJECT)
 
 
-def _image_of(stem: str, file: Path, images: list[tuple[Path, dict[str, str]]]) -> Images | None:
+def image_of(stem: str, file: Path, images: list[tuple[Path, dict[str, str]]]) -> Images | None:
     """The image all of whose entities the points share, with the most of them."""
-    wanted = _entities(stem)
+    wanted = entities_of(stem)
     fitting = [
         (f, e) for f, e in images
         if all(wanted.get(k) == v for k, v in e.items() if k not in NOT_OF_IMAGE and k != "suffix")
@@ -75,7 +75,8 @@ def _image_of(stem: str, file: Path, images: list[tuple[Path, dict[str, str]]]) 
     return (anatomical[0][0],) if anatomical else None
 
 
-def _entities(stem: str) -> dict[str, str]:
+def entities_of(stem: str) -> dict[str, str]:
+    """sub, ses and so on of a file's name without its ending, and its suffix."""
     parts = stem.split("_")
     entities = dict(part.split("-", 1) for part in parts if "-" in part)
     if parts and "-" not in parts[-1]:
@@ -122,7 +123,7 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
     subjects: dict[str, list[str]] = {}
     for case in export.cases:
         stem = stems[case.identifier]
-        entities = _entities(stem)
+        entities = entities_of(stem)
         place = folder / f"sub-{entities['sub']}"
         place = place / f"ses-{entities['ses']}" / "anat" if "ses" in entities else place / "anat"
         place.mkdir(parents=True, exist_ok=True)

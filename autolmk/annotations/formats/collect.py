@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +51,10 @@ class Collector:
         status: npt.NDArray[np.int8] | None = None,
         test: bool = False,
         spacing: tuple[float, ...] | None = None,
+        identifier: str | None = None,
+        corrected: bool = False,
     ) -> None:
-        """Add one case. key: its name in the file. points: (n, 2 or 3), NaN where the file gives no position.
+        """Add one case. key: its name in the file. identifier: its name in the dataset, else the image's. points: (n, 2 or 3), NaN where the file gives no position.
         status: (n,) of `Status`, where the file says more than that.
 
         AutolmkError where names are empty or stand twice, or two cases share an image.
@@ -69,10 +73,12 @@ class Collector:
         else:
             self._claim(images[0], key, file)
             annotation = self._converted(annotation, images, file)
-            self._cases.append(ImportedCase(_identifier(images), images, annotation, test, spacing))
+            name = _identifier(images) if identifier is None else normal_name(identifier)
+            self._cases.append(ImportedCase(name, images, annotation, test, spacing, corrected))
 
-    def result(self, *assumed: str) -> Imported:
-        """All cases by name. AutolmkError where none is complete. assumed: sentences for the user."""
+    def result(self, *assumed: str, described: Mapping[str, Any] | None = None) -> Imported:
+        """All cases by name. AutolmkError where none is complete. assumed: sentences for the user. described: keys of
+        dataset.json."""
         claimed = self._claimed()
         unused = [stem_of(f) for f in self.source.all_images() if f not in claimed]
         if not self._cases:
@@ -89,7 +95,8 @@ class Collector:
         )
         cases = sorted(_unique(self._cases, self.source.images_folder), key=lambda case: case.identifier)
         sentences = (f"coordinates are read as {where}", *assumed)
-        return Imported(tuple(cases), tuple(self._without_image), (*self._without_points, *unused), sentences)
+        left_out = (tuple(self._without_image), (*self._without_points, *unused))
+        return Imported(tuple(cases), *left_out, sentences, described=described or {})
 
     def _claimed(self) -> set[Path]:
         return set(self._images) | {image for case in self._cases for image in case.images}
@@ -218,7 +225,7 @@ def _unique(cases: Sequence[ImportedCase], folder: Path) -> list[ImportedCase]:
         name = case.identifier
         if counts[name] > 1:
             name = "_".join([*case.images[0].relative_to(folder).parent.parts, name])
-        result.append(ImportedCase(name, case.images, case.annotation, case.test, case.spacing))
+        result.append(replace(case, identifier=name))
     twice = [name for name, n in Counter(case.identifier for case in result).items() if n > 1]
     strange = [case.identifier for case in result if not case.identifier.isprintable()]
     if twice or strange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom
 from autolmk.errors import AutolmkError
@@ -41,7 +41,8 @@ class Options:
 class ImportedCase:
     """One case: its images by channel, and its points in LPS or voxels (ITK index order, 0 at a voxel's centre).
 
-    spacing: of a pixel in mm, order x, y, where the source says it of an image that carries no physical size.
+    spacing: of a pixel in mm, order x, y(, z), where the source says it of an image that carries no physical size.
+    corrected: whether it also counts where the image carries another size: then the image is written anew with it.
     """
 
     identifier: str
@@ -49,13 +50,15 @@ class ImportedCase:
     annotation: Annotation
     test: bool = False
     spacing: tuple[float, ...] | None = None
+    corrected: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
     """All complete cases of a source, what is incomplete, and sentences that say what was assumed.
 
-    groups: regular expression for dataset.json, where cases of one subject are told by their names.
+    groups: regular expression for dataset.json, where cases of one subject are told by their names. described: further
+    keys of dataset.json that the source implies.
     """
 
     cases: tuple[ImportedCase, ...]
@@ -63,6 +66,7 @@ class Imported:
     without_points: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     groups: str | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

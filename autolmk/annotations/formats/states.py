@@ -14,8 +14,18 @@ from autolmk.annotations.formats.source import Images
 FLIP = np.array([-1.0, -1.0, 1.0])
 
 
-def add_annotation(collector: Collector, key: str, images: Images | None, annotation: Annotation, file: Path) -> None:
-    """Add a case whose file states frame and states. AutolmkError where it states no frame, and no option does."""
+def add_annotation(
+    collector: Collector,
+    key: str,
+    images: Images | None,
+    annotation: Annotation,
+    file: Path,
+    *,
+    identifier: str | None = None,
+    test: bool = False,
+) -> None:
+    """Add a case whose file states frame and states; identifier and test as of `Collector.add`. AutolmkError where it
+    states no frame, and no option does."""
     frame = annotation.frame or collector.source.options.frame
     if frame not in ("LPS", "RAS"):
         first = annotation.points[:1].reshape(-1)
@@ -26,4 +36,6 @@ def add_annotation(collector: Collector, key: str, images: Images | None, annota
         raise undecided("a file does not say in which frame its points are", file, "--frame", choices)
     points = annotation.points * FLIP if frame == "RAS" else annotation.points
     points = np.where(annotation.present[:, None], points, np.nan)
-    collector.add(key, images, annotation.names, points, file=file, status=annotation.status)
+    collector.add(
+        key, images, annotation.names, points, file=file, status=annotation.status, test=test, identifier=identifier
+    )

@@ -35,6 +35,10 @@ def read(path: Path, options: Options) -> Imported:
     files = [f for f in source.files((".json",)) if _looks(head_of(f))] or source.files((".json",))[:1]
     collector = Collector(source, "voxel")
     for stem, file, images in source.pairs(files, SUFFIXES):
+        if "iso" in file.name.lower():
+            wrong(file, "name", file.name, "voxels of the image, as in the subject based structure of VerSe",
+                  "the centroids of the challenge's own structure count an image of 1 mm that is not there: fetch the "
+                  "subject based structure")  # fmt: skip
         images = images or source.image(f"{stem}_ct", file, "its own name")
         content = json_of(file)
         directions, centroids = _centroids(content, file)
