@@ -82,7 +82,7 @@ def _of(name: str, title: str, number: int, where: str, licence: str, fetch: tup
         licence,
         fetch,
         (f"DATASET/{TRUTH}/sub-LABEL/anat/sub-LABEL_*_afids.fcsv", "DATASET/sub-LABEL/anat/sub-LABEL_*T1w.nii.gz"),
-        ("landmarks 1 to 32 of the protocol, the ground truth of several raters",
+        ("landmarks 1 to 32 of the protocol, the ground truth that AFIDs publish",
          "cases are named DATASET_sub-LABEL, as in nnLandmark's split_Dataset732_Afids.json, which divides all of them: "
          "give it with --split-file",
          "MRE in mm over all points, SDR at 2, 3 and 4 mm"),
@@ -93,19 +93,38 @@ def _of(name: str, title: str, number: int, where: str, licence: str, fetch: tup
     )  # fmt: skip
 
 
-PLACE = (
-    "Taha et al., Magnetic resonance imaging datasets with anatomical fiducials: https://github.com/afids/afids-data"
-)
+PLACE = "Magnetic resonance imaging datasets with anatomical fiducials: https://github.com/afids/afids-data"
 POINTS = "points CC BY 4.0"
 DATALAD = "datalad install https://github.com/afids/afids-data.git, then datalad get -r . in it"
-AFIDS = _of("afids", "all datasets of afids-data", 732, PLACE,
-            f"{POINTS}; images of HCP and OASIS under their own data use agreements, the others CC BY 4.0",
-            (DATALAD, "name afids-data, or its data/datasets, with --source"))  # fmt: skip
-HCP = _of("afids-hcp", "HCP (30 cases)", 750, f"{PLACE}; https://github.com/afids/AFIDs-HCP",
-          f"{POINTS}; images under HCP's data use agreement",
-          ("accept HCP's agreement", "datalad install https://github.com/afids/AFIDs-HCP, then datalad get ."))  # fmt: skip
-OASIS = _of("afids-oasis", "OASIS (30 cases)", 751, f"{PLACE}; https://github.com/afids/AFIDs-OASIS",
-            f"{POINTS}; images under OASIS' data use agreement",
-            ("accept OASIS' agreement", "datalad install https://github.com/afids/AFIDs-OASIS, then datalad get ."))  # fmt: skip
-SNSX = _of("afids-snsx", "SNSX (32 cases, 7 T)", 752, f"{PLACE}; https://openneuro.org/datasets/ds004470", "CC BY 4.0",
-           ("fetch ds004470 of OpenNeuro",))  # fmt: skip
+AFIDS = _of(
+    "afids",
+    "all datasets of afids-data",
+    732,
+    PLACE,
+    f"{POINTS}; images of HCP and OASIS under their own data use agreements, the others CC BY 4.0",
+    (DATALAD, "name afids-data, or its data/datasets, with --source"),
+)
+HCP = _of(
+    "afids-hcp",
+    "HCP (30 cases)",
+    750,
+    f"{PLACE}; https://github.com/afids/AFIDs-HCP",
+    f"{POINTS}; images under HCP's data use agreement",
+    ("accept HCP's agreement", "datalad install https://github.com/afids/AFIDs-HCP, then datalad get ."),
+)
+OASIS = _of(
+    "afids-oasis",
+    "OASIS (30 cases)",
+    751,
+    f"{PLACE}; https://github.com/afids/AFIDs-OASIS",
+    f"{POINTS}; images under OASIS' data use agreement",
+    ("accept OASIS' agreement", "datalad install https://github.com/afids/AFIDs-OASIS, then datalad get ."),
+)
+SNSX = _of(
+    "afids-snsx",
+    "SNSX (32 cases, 7 T)",
+    752,
+    f"{PLACE}; https://openneuro.org/datasets/ds004470",
+    "CC BY 4.0",
+    ("fetch ds004470 of OpenNeuro",),
+)

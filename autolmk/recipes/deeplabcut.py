@@ -35,8 +35,8 @@ DATASET = PublicDataset(
     ("copy a project of your own, or one of DeepLabCut's examples",),
     ("config.yaml: left aside", "labeled-data/VIDEO/CollectedData_SCORER.csv", "labeled-data/VIDEO/img001.png ..."),
     ("errors are in pixels",
-     "DeepLabCut divides single frames; here a video is in one fold as a whole, as its frames look alike. Give a list of "
-     "test frames, VIDEO__FRAME, with --split-file to do as a project did"),
+     "DeepLabCut divides single frames; here a video is in one fold as a whole, as its frames look alike",
+     "to divide as a project did, give a list of its test frames, VIDEO__FRAME, with --split-file"),
     read,
     (),
     ("published errors, as they are of single projects",),

@@ -55,7 +55,7 @@ DATASET = PublicDataset(
     "mml",
     "MML: mandibular molar landmarks in dental CT",
     "Dataset733_MML",
-    "He et al., code and link to the data: https://github.com/ithet1007/mmld_code",
+    "code and link to the data: https://github.com/ithet1007/mmld_code",
     "not stated beside the data; the repository of the code has a licence file of its own",
     ("follow the link to the Google Drive in that repository's readme", "unpack mmld_dataset"),
     ("train/NAME_volume.nrrd", "train/NAME_label.npy: (14, 3) voxels i, j, k", "train/NAME_spacing.npy: mm",

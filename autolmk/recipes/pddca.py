@@ -1,4 +1,4 @@
-"""PDDCA 1.4.1, bony landmarks in CT of head and neck; and other datasets of its layout, such as that of the prostate."""
+"""PDDCA 1.4.1, bony landmarks in CT of head and neck; and datasets of its layout, such as one of the prostate."""
 
 from __future__ import annotations
 

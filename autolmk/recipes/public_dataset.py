@@ -45,9 +45,9 @@ class Published:
 class PublicDataset:
     """One public dataset.
 
-    folder: name of its raw dataset. source, licence, fetch, protocol: sentences. layout: lines that show the files below
-    the source folder. not_known: facts that no source at hand gave. read: the cases of a source folder. options: of
-    reading that the dataset settles. annotators: whether `Choices.annotator` applies.
+    folder: name of its raw dataset. source, licence, fetch, protocol: sentences. layout: lines that show the files
+    below the source folder. not_known: facts that no source at hand gave. read: the cases of a source folder. unlisted:
+    what it means that a case lacks a landmark. annotators: whether `Choices.annotator` applies.
     """
 
     name: str
