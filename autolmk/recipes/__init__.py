@@ -1,5 +1,5 @@
-"""Public datasets: one short module each, which says where it is from, how it becomes a raw dataset, by which protocol it
-is judged and what was published; nothing is downloaded.
+"""Public datasets: one short module each, which says where it is from, how it becomes a raw dataset, by which protocol
+it is judged and what was published; nothing is downloaded.
 
 A module names a layout that its source documents or that code which reads the data shows. What could not be found is
 listed as not known; it is never guessed.

@@ -82,8 +82,8 @@ DATASET = PublicDataset(
     ("follow the link in that repository, or of https://www.nature.com/articles/s41597-025-05542-3",),
     (SIZES, "train/Cephalograms/ID.png", f"train/{PLACE}/Junior Orthodontists/ID.json",
      f"train/{PLACE}/Senior Orthodontists/ID.json", "valid/...", "test/..."),
-    ("train, valid and test are the published division, 1000 images in all; valid joins train, as autolmk makes its own "
-     "folds",
+    ("train, valid and test are the published division, 1000 images in all",
+     "valid joins train, as autolmk makes its own folds",
      "the truth is the mean of both groups (--annotator mean, the default); some code rounds it up to whole pixels, "
      "which the recipe does not",
      "MRE in mm by the size of each device's pixels, and SDR at 2, 2.5, 3 and 4 mm"),

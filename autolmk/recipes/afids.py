@@ -83,8 +83,8 @@ def _of(name: str, title: str, number: int, where: str, licence: str, fetch: tup
         fetch,
         (f"DATASET/{TRUTH}/sub-LABEL/anat/sub-LABEL_*_afids.fcsv", "DATASET/sub-LABEL/anat/sub-LABEL_*T1w.nii.gz"),
         ("landmarks 1 to 32 of the protocol, the ground truth that AFIDs publish",
-         "cases are named DATASET_sub-LABEL, as in nnLandmark's split_Dataset732_Afids.json, which divides all of them: "
-         "give it with --split-file",
+         "cases are named DATASET_sub-LABEL, as in nnLandmark's split_Dataset732_Afids.json, which divides all of "
+         "them: give it with --split-file",
          "MRE in mm over all points, SDR at 2, 3 and 4 mm"),
         read,
         (Published("nnLandmark, all AFIDs", "Ertl et al., arXiv 2504.06742, abstract", mre=1.2),) if every else (),

@@ -99,11 +99,12 @@ class PublicDataset:
         return "\n".join(f"    {line}" for line in self.layout)
 
 
-def only_parts(cases: Sequence[ImportedCase], words: Sequence[str]) -> tuple[ImportedCase, ...]:
-    """The cases, those for test whose image lies in a folder whose name holds one of the words."""
+def divided(cases: Sequence[ImportedCase], source: Path, word: str) -> tuple[ImportedCase, ...]:
+    """The cases, those for test whose image lies, below the source, in a folder whose name holds the word."""
+    folders = [case.images[0].parent.relative_to(source).parts for case in cases]
     return tuple(
-        replace(case, test=any(word in part.lower() for part in case.images[0].parent.parts for word in words))
-        for case in cases
+        replace(case, test=any(word in part.lower() for part in parts))
+        for case, parts in zip(cases, folders, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autolmk.annotations.formats import FORMATS, Imported
 from autolmk.annotations.formats.parsing import wrong
-from autolmk.recipes.public_dataset import Choices, PublicDataset, only_parts, reading
+from autolmk.recipes.public_dataset import Choices, PublicDataset, divided, reading
 
 
 def read(source: Path, choices: Choices) -> Imported:
@@ -16,7 +16,7 @@ def read(source: Path, choices: Choices) -> Imported:
     if reader is None:
         wrong(source, "format", "verse", "a reader")
     found = reader(source, reading(choices, "absent"))
-    return replace(found, cases=only_parts(found.cases, ("test",)), groups=r"(sub-[A-Za-z0-9]+)")
+    return replace(found, cases=divided(found.cases, source, "test"), groups=r"(sub-[A-Za-z0-9]+)")
 
 
 DATASET = PublicDataset(

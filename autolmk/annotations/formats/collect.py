@@ -54,8 +54,9 @@ class Collector:
         identifier: str | None = None,
         corrected: bool = False,
     ) -> None:
-        """Add one case. key: its name in the file. identifier: its name in the dataset, else the image's. points: (n, 2 or 3), NaN where the file gives no position.
-        status: (n,) of `Status`, where the file says more than that.
+        """Add one case. key: its name in the file. identifier: its name in the dataset, else that of its image. points:
+        (n, 2 or 3), NaN where the file gives no position. status: (n,) of `Status`, where the file says more than that.
+        spacing, corrected: as of `ImportedCase`.
 
         AutolmkError where names are empty or stand twice, or two cases share an image.
         """
