@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from autolmk import annotations, imageio
-from autolmk.annotations import Annotation
+import autolmk
+from autolmk import imageio
+from autolmk.annotations import ENDINGS, Annotation, ending_of, read, read_table
+from autolmk.annotations.csv import require_once
 from autolmk.annotations.formats import Export, ExportedCase, Writer
 from autolmk.dataset import TABLE, Dataset
 from autolmk.errors import AutolmkError, counted, some
@@ -118,19 +120,19 @@ def of_predictions(source: Path, places: Places) -> Export:
 
 
 def with_options(export: Export, *, y_from: Literal["bottom", "top"], link: bool) -> Export:
-    """The same with the choices that some formats leave open."""
-    return replace(export, y_from=y_from, link=link)
+    """The same with the choices that some formats leave open, and the version that writes it."""
+    return replace(export, y_from=y_from, link=link, version=autolmk.__version__)
 
 
 def _points(source: Path) -> dict[str, Annotation]:
     """case -> its points. AutolmkError where there are none."""
     table = source / TABLE if source.is_dir() else source
-    if table.is_file() and annotations.ending_of(table) in (".csv", ".tsv"):
-        found = {normal(case): points for case, points in annotations.read_table(table).items()}
+    if table.is_file() and ending_of(table) in (".csv", ".tsv"):
+        found = {normal(case): points for case, points in read_table(table).items()}
     else:
         found = {}
         for file in sorted(source.iterdir()) if source.is_dir() else [source]:
-            ending = annotations.ending_of(file) if file.is_file() else None
+            ending = ending_of(file) if file.is_file() else None
             if ending is None or file.name in NO_CASES or file.name.startswith("."):
                 continue
             case = normal(file.name[: -len(ending)])
@@ -138,15 +140,14 @@ def _points(source: Path) -> dict[str, Annotation]:
                 raise AutolmkError(
                     "a case has two files of points", file=file, case=case, remedy="keep one of them in the folder"
                 )
-            found[case] = annotations.read(file)
-            annotations.csv.require_once(found[case], file, case)
+            found[case] = read(file)
+            require_once(found[case], file, case)
     if not found:
         raise AutolmkError(
             "there are no points to convert",
             file=source,
             found=some(sorted(f.name for f in source.iterdir())) if source.is_dir() else "no table, and no markups",
-            expected=f"a raw dataset, a folder that autolmk_predict wrote, or files that end with "
-            f"{', '.join(annotations.ENDINGS)}",
+            expected=f"a raw dataset, a folder that autolmk_predict wrote, or files that end with {', '.join(ENDINGS)}",
             remedy="check the path",
         )
     return found

@@ -166,14 +166,12 @@ def _sidecar(case: ExportedCase) -> dict[str, object]:
 
 
 def _description(export: Export) -> dict[str, object]:
-    from autolmk import __version__
-
     kind = "predicted" if export.predicted else "annotated"
     return {
         "Name": f"{export.name}: {kind} landmarks",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "autolmk", "Version": __version__}],
+        "GeneratedBy": [{"Name": "autolmk", "Version": export.version}],
     }
 
 

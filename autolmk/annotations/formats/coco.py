@@ -155,7 +155,7 @@ def _image(case: ExportedCase, number: int) -> dict[str, Any]:
 
 def _object(export: Export, case: ExportedCase, number: int) -> dict[str, Any]:
     points = export.voxels(case)
-    present = np.isfinite(points).all(axis=1)
+    present = case.landmarks.present
     low, high = (f(points[present], axis=0) if present.any() else np.zeros(2) for f in (np.min, np.max))
     box = [*low.tolist(), *(high - low).tolist()]
     flat = [v for p, there in zip(points, present, strict=True) for v in ([*p.tolist(), 2] if there else [0, 0, 0])]

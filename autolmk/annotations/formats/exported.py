@@ -46,7 +46,8 @@ class Export:
     """All cases to write, with the same landmarks in the same order.
 
     predicted: whether a model placed the points. unit: mm or px. y_from: the edge of a picture from which formats that
-    leave it open count y. link: link to images instead of copying them, in formats that hold images.
+    leave it open count y. link: link to images instead of copying them, in formats that hold images. version: of
+    autolmk, for formats that name what made them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Export:
     channel_names: dict[str, str] = field(default_factory=dict)
     y_from: Literal["bottom", "top"] = "bottom"
     link: bool = False
+    version: str = ""
 
     @property
     def landmark_names(self) -> tuple[str, ...]:

@@ -130,7 +130,8 @@ def _write_labels(export: Export, case: ExportedCase, file: Path) -> None:
     array = np.zeros((1, *case.geometry.shape), dtype=np.float32)
     for row, centre, distance in zip(rows, centres, apart, strict=True):
         half = 1 if distance > 2 else 0
-        array[(0, *(slice(max(c - half, 0), c + half + 1) for c in centre))] = row + 1
+        box = tuple(slice(max(c - half, 0), c + half + 1) for c in centre.tolist())
+        array[0][box] = row + 1
     imageio.write_image(file, Image(array, case.geometry))
 
 

@@ -142,7 +142,7 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
 def _square(export: Export, i: int) -> float | None:
     """The side of a picture's pixels in mm; None where they have no size, or are not square."""
     geometry = export.cases[i].geometry
-    if geometry is None or export.unit == "px" or not np.isclose(*geometry.spacing, rtol=1e-6):
+    if geometry is None or export.unit == "px" or not np.isclose(geometry.spacing[0], geometry.spacing[1], rtol=1e-6):
         return None
     return geometry.spacing[1]
 
