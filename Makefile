@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make test     everything that is checked before a change is accepted (under 15 minutes on 2 cores)"
-	@echo "make demo     a phantom dataset: plan, train, predict, evaluate (under 10 minutes on 2 cores)"
+	@echo "make demo     a phantom dataset: plan, train, predict, evaluate (under 3 minutes on 2 cores)"
 	@echo "make verify   the long checks, resumable"
 	@echo "make format   let ruff write the code's form"
 
