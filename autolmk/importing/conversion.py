@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -79,7 +80,7 @@ def of_dataset(dataset: Dataset, splits: Sequence[Split] = ("Tr", "Ts")) -> Expo
         for case in dataset.cases(split):
             if case.annotation is None:
                 continue
-            geometry = dataset.read_geometry(case)
+            geometry = _grid(case.images[0], partial(dataset.read_geometry, case))
             landmarks = dataset.read_landmarks(case, geometry)
             cases.append(ExportedCase(case.identifier, landmarks, case.images, geometry, split == "Ts"))
     twice = [name for name, n in Counter(case.identifier for case in cases).items() if n > 1]
@@ -111,7 +112,8 @@ def of_predictions(source: Path, places: Places) -> Export:
             spacing = None if dataset is None else dataset.spacing_of(case)
             spacing = tuple(places.spacing[::-1]) if places.spacing is not None else spacing
             form = None if dataset is None else dataset.nifti_affine
-            geometry = imageio.read_geometry(files[0], spacing=None if unit == "px" else spacing, nifti_affine=form)
+            sizes = None if unit == "px" else spacing
+            geometry = _grid(files[0], partial(imageio.read_geometry, files[0], spacing=sizes, nifti_affine=form))
             _require_size(files[0], case, unit, spacing)
         landmarks = _landmarks(annotation, case, geometry).reordered(names)
         cases.append(ExportedCase(case, landmarks, files, geometry))
@@ -122,6 +124,16 @@ def of_predictions(source: Path, places: Places) -> Export:
 def with_options(export: Export, *, y_from: Literal["bottom", "top"], link: bool) -> Export:
     """The same with the choices that some formats leave open, and the version that writes it."""
     return replace(export, y_from=y_from, link=link, version=autolmk.__version__)
+
+
+def _grid(image: Path, read: Callable[[], Geometry]) -> Geometry:
+    """The geometry of an image. AutolmkError where the sizes that are given make no grid."""
+    try:
+        return read()
+    except ValueError as error:
+        raise AutolmkError(
+            "the size of a voxel makes no sense", file=image, found=str(error), remedy="correct spacing"
+        ) from None
 
 
 def _points(source: Path) -> dict[str, Annotation]:

@@ -44,7 +44,7 @@ def _array(file: Path, axes: int) -> FloatArray:
         wrong(file, "file", "missing, or too large", "the array of points or of spacings beside the volume")
     try:
         array = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # of any kind, as NumPy parses the header as Python
         wrong(file, "content", str(error)[:200], "a NumPy array of numbers")
     if array.ndim != axes:
         wrong(file, "content", f"an array of {array.ndim} axes", f"{axes}")

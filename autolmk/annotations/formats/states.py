@@ -27,6 +27,8 @@ def add_annotation(
     """Add a case whose file states frame and states; identifier and test as of `Collector.add`. AutolmkError where it
     states no frame, and no option does."""
     frame = annotation.frame or collector.source.options.frame
+    if not annotation.names:
+        frame = "LPS"  # of no points
     if frame not in ("LPS", "RAS"):
         first = annotation.points[:1].reshape(-1)
         choices = {
