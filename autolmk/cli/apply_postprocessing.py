@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autolmk.cli.common import OK, option, parser, run
 from autolmk.errors import AutolmkError, counted
+from autolmk.progress import tracked
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from autolmk.cli.prediction_folders import begin, load_detections, outside_of, read_predicted
     from autolmk.files.digest import digest
     from autolmk.files.serialization import to_json
@@ -48,7 +47,7 @@ def _apply(args: argparse.Namespace) -> int:
     identity, place = {"recipe": digest(to_json(recipe))}, args.output.expanduser()
     record = {"dataset": predicted.dataset, "unit": predicted.unit, "models": {name: {} for name in predicted.models}}
     with begin(place, [predicted], predicted.cases, identity, recipe) as output:
-        for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
+        for case in tracked(predicted.cases, "finishing"):
             conclusion = recipe.finish(load_detections(predicted, case))
             result = Result.of_conclusion(conclusion)
             landmarks = replace(result.landmarks, outside=outside_of([predicted], case))

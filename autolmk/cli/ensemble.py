@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, option, parser, run
 from autolmk.errors import AutolmkError, counted
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.cli.prediction_folders import Predicted
@@ -32,8 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ensemble(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from autolmk.cli.prediction_folders import begin, common_cases, load_detections, outside_of, read_predicted
     from autolmk.files.digest import digest
     from autolmk.files.serialization import to_json
@@ -55,7 +54,7 @@ def _ensemble(args: argparse.Namespace) -> int:
     record = {"dataset": runs[0].dataset, "unit": runs[0].unit, "sometimes_absent": absent, "models": models}
     identity = {"combination": digest(to_json(combination))}
     with begin(args.output.expanduser(), runs, cases, identity) as output:
-        for case in tqdm(cases, desc="combining", unit="case", delay=2):
+        for case in tracked(cases, "combining"):
             combined = combine([load_detections(run_, case) for run_ in runs], combination)
             landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
             landmarks = replace(landmarks, outside=outside_of(runs, case))

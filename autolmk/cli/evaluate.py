@@ -15,6 +15,7 @@ from autolmk.annotations.csv import write_rows
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, write_json
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation
@@ -238,8 +239,6 @@ def _unit_of(predictions: Path) -> str:
 
 def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str, Landmarks], dict[str, float]]:
     """case -> its landmarks, and the diagonal of its image."""
-    from tqdm import tqdm
-
     truth, diagonals = {}, {}
     cases = dataset.cases(split)
     without = sorted(set(dataset.annotation_files(split)) - {case.identifier for case in cases})
@@ -251,7 +250,7 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
             expected="an image of every annotated case, or the figures would look better than they are",
             remedy="add the images, or remove these cases' annotations",
         )
-    for case in tqdm(cases, desc="reading annotations", delay=2, leave=False):
+    for case in tracked(cases, "reading annotations"):
         if case.annotation is not None:
             geometry = dataset.read_geometry(case)
             truth[case.identifier] = dataset.read_landmarks(case, geometry)

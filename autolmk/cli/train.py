@@ -16,6 +16,7 @@ from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.errors import AutolmkError, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.data.store import Store
@@ -311,8 +312,6 @@ def _verified(
     store: Store, folders: Folders, dataset: str, trainer: Trainer
 ) -> tuple[dict[str, str], dict[str, set[str]]]:
     """(subject, landmarks that are present) of each preprocessed case, all of them whole and of these plans."""
-    from tqdm import tqdm
-
     from autolmk.data.loading import check_stored
 
     names = store.cases()
@@ -326,7 +325,7 @@ def _verified(
     check_stored(store, names, trainer.plans, trainer.configuration)
     subjects: dict[str, str] = {}
     presence: dict[str, set[str]] = {}
-    for name in tqdm(names, "checking the preprocessed cases", unit="case", delay=2, leave=False):
+    for name in tracked(names, "checking the preprocessed cases"):
         stored = store.verify(name)
         subjects[name] = stored.subject
         marks = stored.landmarks

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError
 from autolmk.fold.log import duration
 from autolmk.jobs.job import Job, Result
+from autolmk.progress import has_bars
 
 LOOK_SECONDS = 2.0
 SPOKEN_EVERY = 120.0  # s: where stderr is no terminal, lines about the progress come no closer
@@ -38,7 +39,7 @@ class Watch:
             bar_format="{desc} {n:.2f} of {total} |{bar:20}| {elapsed}{postfix}",
             delay=2,
             leave=False,
-            disable=True if self._echo else None,
+            disable=bool(self._echo) or not has_bars(),
         )
         self._label, self._spoken = label, time.monotonic()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 import autolmk
 from autolmk.escaping import html
 from autolmk.files.serialization import write_bytes
+from autolmk.progress import tracked
 from autolmk.report.accuracy import accuracy
 from autolmk.report.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.blocks import Section
@@ -45,7 +44,7 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
         "learning curves": lambda: learning(sources),
     }
     sections = []
-    for step in tqdm(steps.values(), "report", delay=2, leave=False, disable=not progress):
+    for step in tracked(steps.values(), "report", unit="section", shown=progress):
         made = step()
         if made is not None:
             sections.append(made)
