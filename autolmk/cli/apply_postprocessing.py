@@ -15,14 +15,19 @@ from autolmk.progress import tracked
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "Finish predictions by the steps that a packed model keeps, on a folder that autolmk_ensemble or "
-        "autolmk_predict --save_detections wrote: points, error radii, review.csv."
+        "Finish predictions with the steps that a packed model keeps: final points, error radii, review.csv.",
+        usage="autolmk_apply_postprocessing -i FOLDER -o FOLDER -r MODEL [options]",
+        examples=("autolmk_apply_postprocessing -i combined -o predictions -r results/Dataset001_Skull/best",),
     )
-    option(arguments, "-i", "--input", type=Path, required=True, metavar="FOLDER", help="of predictions")
+    arguments.under("predictions")
+    option(
+        arguments, "-i", "--input", type=Path, required=True, metavar="FOLDER",
+        help="predictions that autolmk_ensemble or autolmk_predict --save_detections wrote",
+    )  # fmt: skip
     option(arguments, "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
     option(
-        arguments, "-r", "--recipe", "-pp_file", type=Path, required=True, metavar="RECIPE",
-        help="of a packed model: its folder or recipe.json",
+        arguments, "-r", "--recipe", "-pp_file", type=Path, required=True, metavar="MODEL",
+        help="packed model whose steps are applied: its folder, or its recipe.json",
     )  # fmt: skip
     return run(_apply, arguments, argv)
 

@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "Combine predictions of the same cases, made with autolmk_predict --save_detections, into CASE.mrk.json, "
-        "landmarks.csv and detections, from which autolmk_apply_postprocessing goes on."
+        "Combine what several models predicted for the same cases. autolmk_apply_postprocessing finishes the result.",
+        usage="autolmk_ensemble -i FOLDER FOLDER ... -o FOLDER [options]",
+        examples=("autolmk_ensemble -i predictions_1 predictions_2 -o combined -r results/Dataset001_Skull/best",),
     )
-    option(arguments, "-i", "--input", nargs="+", type=Path, required=True, metavar="FOLDER", help="of predictions")
+    arguments.under("predictions")
+    option(
+        arguments, "-i", "--input", nargs="+", type=Path, required=True, metavar="FOLDER",
+        help="two or more folders that autolmk_predict --save_detections wrote",
+    )  # fmt: skip
     option(arguments, "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
     option(
-        arguments, "-r", "--recipe", type=Path, metavar="RECIPE",
-        help="weights of a packed model, its folder or recipe.json; default: all models count alike",
+        arguments, "-r", "--recipe", type=Path, metavar="MODEL",
+        help="packed model whose weights count: its folder, or its recipe.json; default: all models count alike",
     )  # fmt: skip
     return run(_ensemble, arguments, argv)
 

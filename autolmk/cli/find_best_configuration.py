@@ -27,12 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
         "Compare trained models and ensembles of them on the cases that their folds held out, choose the simplest one "
-        "that is as good as the best, choose what follows it, and pack it all into results/DATASET/best."
+        "that is as good as the best, choose the steps that follow it, and pack it all into results/DATASET/best.",
+        usage="autolmk_find_best_configuration DATASET [options]",
+        examples=(
+            "autolmk_find_best_configuration 1",
+            "autolmk_find_best_configuration 1 -c global_to_local coarse_to_fine -f 0 1 2",
+        ),
     )
     add_models(arguments)
-    option(arguments, "--disable_ensembling", action="store_true", help="single models only")
-    option(arguments, "--level", type=float, default=0.9, help="of the error radius: share of points within it")
-    option(arguments, "--seed", type=int, default=0, help="of tests and intervals")
+    arguments.under("how to choose")
+    option(arguments, "--disable_ensembling", action="store_true", help="compare single models only")
+    option(arguments, "--level", type=float, default=0.9, help="share of points that lie within the error radius")
+    option(arguments, "--seed", type=int, default=0, help="seed of tests and intervals")
     add_folders(arguments)
     return run(_find, arguments, argv)
 

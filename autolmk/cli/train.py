@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, folders_from, run
 from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
+from autolmk.cli.train_arguments import train_parser as _parser
 from autolmk.errors import AutolmkError, some
-from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
+from autolmk.paths import Folders, dataset_name, model_folder, plans_file
 from autolmk.progress import tracked
 
 if TYPE_CHECKING:
@@ -33,38 +34,6 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     return run(_main, _parser(), argv)
-
-
-def _parser() -> Parser:
-    result = parser(
-        "Train: autolmk_train DATASET FOLD, or DATASET CONFIGURATION FOLD. The same command goes on where it was "
-        "broken off. A file `stop` in the fold's folder makes it save and stop, a file `finish` ends training early."
-    )
-    result.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
-    result.add_argument("where", nargs="+", metavar="[CONFIGURATION] FOLD", help="fold: 0, 1, ... or all")
-    option(result, "-c", "--configuration", metavar="NAME", help="of the plans; default: their first method")
-    option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
-    option(result, "-tr", metavar="TRAINER", help="instead of the plan's: a name, file.py:Class or module:Class")
-    option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
-    option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
-    option(result, "-num_gpus", type=int, default=1, help="1: training on several GPUs is not supported")
-    option(result, "--epochs", type=int, help="length of training; alone, no time limit holds")
-    option(result, "--max-time", metavar="TIME", help="such as 90s, 20m, 3h or 1h30m, over all resumes of the run")
-    option(result, "--seed", type=int, help="of weights, windows and augmentation; default: 0, or as begun")
-    option(
-        result, "--set", action="append", metavar="KEY=VALUE",
-        help="an option of the trainer, or a value of the configuration such as schedule.learning_rate=1e-4",
-    )  # fmt: skip
-    option(result, "-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from, by landmark name")
-    option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
-    option(result, "--threads", type=int, help="of this process; default: the cores that all workers but one leave")
-    option(result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb, also several times")
-    option(result, "--no-compile", action="store_true", help="do not try torch.compile (CUDA)")
-    option(result, "--val", action="store_true", help="do not train, validate checkpoint_final")
-    option(result, "--val_best", action="store_true", help="do not train, validate checkpoint_best")
-    option(result, "--c", action="store_true", help="accepted because nnU-Net has it: training always goes on")
-    add_folders(result)
-    return result
 
 
 def _main(args: argparse.Namespace) -> int:
@@ -164,22 +133,23 @@ def seconds_of(text: str) -> float:
 
 
 def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
-    """(configuration or None, fold) from the positional arguments and -c."""
-    *configuration, fold = args.where
-    if len(configuration) > 1 or (configuration and args.configuration not in (None, configuration[0])):
+    """(configuration or None, fold) from the words after the dataset, -c and -f."""
+    words = list(args.where)
+    fold = args.fold if args.fold is not None or not words else words.pop()
+    if len(words) > 1 or (words and args.configuration not in (None, words[0])):
         raise AutolmkError(
             "it is not clear what to train",
             found=" ".join([args.dataset, *args.where]) + (f" -c {args.configuration}" if args.configuration else ""),
             expected="autolmk_train DATASET FOLD, or autolmk_train DATASET CONFIGURATION FOLD",
             remedy="name the configuration once, and the fold last",
         )
-    if fold != "all" and not fold.isdecimal():
+    if fold is None or (fold != "all" and not fold.isdecimal()):
         raise AutolmkError(
-            f"there is no fold {fold!r}",
-            expected="0, 1, ... or all, as the last argument",
-            remedy="give the fold as the last argument",
+            "no fold is named" if fold is None else f"there is no fold {fold!r}",
+            expected="0, 1, ... or all, as the last word",
+            remedy="give the fold as the last word, or with -f",
         )
-    return (configuration[0] if configuration else args.configuration), fold if fold == "all" else int(fold)
+    return (words[0] if words else args.configuration), fold if fold == "all" else int(fold)
 
 
 def _plans(

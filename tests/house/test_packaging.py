@@ -92,6 +92,7 @@ def test_every_imported_package_is_declared() -> None:
 
 def test_every_command_has_its_entry_point() -> None:
     expected = {f"autolmk_{name}": f"autolmk.cli.{module}:main" for name, module in COMMANDS.items()}
+    expected["autolmk"] = "autolmk.cli.main:main"
     assert PROJECT["project"]["scripts"] == expected
 
 
@@ -167,6 +168,8 @@ for module in {list(COMMANDS.values())}:
     except SystemExit as stop:
         assert stop.code == 0, module
     assert "torch" not in sys.modules, module
+from autolmk.cli.main import main
+assert main(["--help"]) == 0 and "torch" not in sys.modules
 for module in "geometry landmarks plans dataset check fingerprint evaluation splits shape phantom report".split():
     importlib.import_module("autolmk." + module)
     assert "torch" not in sys.modules, module
@@ -177,7 +180,7 @@ for module in "geometry landmarks plans dataset check fingerprint evaluation spl
 
 def test_console_scripts_run(installed: Path, tmp_path: Path) -> None:
     scripts = {f.name for f in (installed / "bin").iterdir()}
-    assert scripts == {f"autolmk_{name}" for name in COMMANDS}
+    assert scripts == {"autolmk", *(f"autolmk_{name}" for name in COMMANDS)}
 
 
 def test_functions_and_files_stay_short() -> None:
