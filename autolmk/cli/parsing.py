@@ -94,7 +94,8 @@ class Parser(argparse.ArgumentParser):
         """What the arguments say. Exits with a message where they cannot be read; AutolmkError where the dataset is
         missing or named twice."""
         self._finish()
-        args = self.parse_intermixed_args(self.normalised(arguments))
+        words = self.normalised(arguments)
+        args = self.parse_args(words) if "--" in words else self.parse_intermixed_args(words)  # which would read on
         self.require_countable(args)
         if self._dataset is not None:
             self._dataset.settle(args)

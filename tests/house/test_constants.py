@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autolmk import evaluation, fingerprint
-from autolmk.cli import evaluate_arguments, plan_experiment, predict, train
+from autolmk.cli import evaluate, evaluate_arguments, plan_experiment, predict, train
 from autolmk.planning import planner
 from autolmk.prediction import model
 
