@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import autolmk
@@ -32,7 +33,7 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
     AutolmkError where an image cannot be read or the disk refuses.
     """
     found = find_doubts(sources)
-    steps = {
+    steps: dict[str, Callable[[], Section | None]] = {
         "choice": lambda: choice(sources),
         "accuracy": lambda: accuracy(sources),
         "reliability": lambda: reliability(sources),
