@@ -19,10 +19,10 @@ def evaluate_parser() -> Parser:
     """All that the command can be told."""
     result = parser(
         "Compare predicted with annotated landmarks: errors, detection rates, presence, left/right swaps.",
-        usage="autolmk_evaluate PREDICTIONS DATASET [options]",
+        usage="autolmk_evaluate DATASET PREDICTIONS [options]",
         examples=(
-            "autolmk_evaluate predictions 1",
-            "autolmk_evaluate -i predictions -d 1 --split Tr",
+            "autolmk_evaluate 1 predictions",
+            "autolmk_evaluate -d 1 -i predictions --split Tr",
             "autolmk_evaluate predictions path/to/landmarksTs --radii 1 2 4",
         ),
     )
@@ -50,8 +50,8 @@ def evaluate_parser() -> Parser:
 def _add_compared(result: Parser) -> None:
     result.under("what to compare")
     argument(
-        result, "places", nargs="*", metavar="PREDICTIONS DATASET",
-        help="the predictions, then the dataset or the annotations; or as -i and -d or -t say",
+        result, "places", nargs="*", metavar="DATASET PREDICTIONS",
+        help="the dataset and the predictions, in any order; without a dataset, the predictions and then annotations",
     )  # fmt: skip
     option(
         result, "-i", "--input", "--predictions", dest="predictions", type=Path, metavar="PREDICTIONS",
@@ -76,17 +76,19 @@ def places(args: argparse.Namespace) -> tuple[Path, Path | None, str | None]:
     words = list(args.places)
     predictions, truth, dataset = args.predictions or args.earlier, args.truth, args.dataset
     twice = args.predictions is not None and args.earlier is not None
+    if truth is None and dataset is None:
+        dataset = next(filter(_names_dataset, words), None)
+        words = words if dataset is None else [word for word in words if word != dataset]
     if predictions is None and words:
         predictions = Path(words.pop(0))
     if words and truth is None and dataset is None:
-        word = words.pop(0)
-        truth, dataset = (None, word) if _names_dataset(word) else (Path(word), None)
+        truth = Path(words.pop(0))
     if predictions is None or words or twice or (truth is None) == (dataset is None):
         said = {"predictions": predictions, "annotations": truth, "dataset": dataset, "left over": " ".join(words)}
         raise AutolmkError(
             "it is not clear what to compare with what",
             found=", ".join(f"{name} {value}" for name, value in said.items() if value) or "nothing",
-            expected="autolmk_evaluate PREDICTIONS DATASET, or autolmk_evaluate PREDICTIONS ANNOTATIONS",
+            expected="autolmk_evaluate DATASET PREDICTIONS, or autolmk_evaluate PREDICTIONS ANNOTATIONS",
             remedy="name the predictions once, and either the dataset or the annotations",
         )
     return predictions, truth, dataset

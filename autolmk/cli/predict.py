@@ -257,8 +257,9 @@ def find_model(args: argparse.Namespace) -> Path:
     if (args.m is None) == (args.d is None):
         raise AutolmkError(
             "either a dataset or -m must say which model to predict with",
-            expected="-d DATASET or -m MODEL_FOLDER, not both",
-            remedy="give one of the two",
+            found="neither" if args.d is None else f"the dataset {args.d} and -m {args.m}",
+            expected="autolmk_predict DATASET ..., or autolmk_predict -m MODEL_FOLDER ...",
+            remedy="name one of the two",
         )
     if args.m is not None:
         model = Path(args.m).expanduser()

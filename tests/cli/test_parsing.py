@@ -127,13 +127,15 @@ def test_a_word_means_one_thing(parsers: dict[str, Parser]) -> None:
 @pytest.mark.parametrize("name", ["1", "Dataset001_Skull"])
 def test_a_dataset_is_named_in_either_way(command: str, name: str, parsers: dict[str, Parser]) -> None:
     known, needed = parsers[command], NEEDED.get(command, [])
-    first = [*needed, name] if command == "autolmk_evaluate" else [name, *needed]
-    ways = [first, ["-d", name, *needed], [*needed, "--dataset", name], [*needed, "--dataset_id", name]]
+    ways = [[name, *needed], ["-d", name, *needed], [*needed, "--dataset", name], [*needed, "--dataset_id", name]]
     found = [vars(known.parsed(way)) for way in ways]
     if command == "autolmk_evaluate":
         from autolmk.cli.evaluate_arguments import places
 
+        found.append(vars(known.parsed([*needed, name])))
         assert {places(argparse.Namespace(**one)) for one in found} == {(Path("out"), None, name)}
+        bare = known.parsed([*needed, str(ROOT)])
+        assert places(bare) == (Path("out"), ROOT, None)
     else:
         assert all(one == found[0] for one in found)
         given = found[0]["d" if command == "autolmk_predict" else "dataset"]

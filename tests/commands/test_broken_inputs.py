@@ -350,7 +350,7 @@ CASES = [
     Broken("no annotations", "evaluate", "{predictions} -d 1", drop("{truth}"), ("landmarksTs",)),
     Broken("duplicated landmark", "evaluate", "{predictions} -d 1",
            lines("{predictions}/landmarks.csv", lambda r: [*r, r[-1]]), ("phantom_007", "twice")),
-    Broken("nothing to compare with", "evaluate", "{predictions}", None, ("autolmk_evaluate PREDICTIONS DATASET",)),
+    Broken("nothing to compare with", "evaluate", "{predictions}", None, ("autolmk_evaluate DATASET PREDICTIONS",)),
     Broken("wrong number", "evaluate", "{predictions} -d 1 --radii 0 2", None, ("radii",)),
     # import
     Broken("missing folder", "import_", "-i {folder}/Dataset009_New", None, ("Dataset009_New", "missing")),

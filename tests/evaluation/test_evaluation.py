@@ -266,7 +266,7 @@ def test_command_names_missing_cases_and_what_is_unclear(tmp_path: Path, capsys:
     assert not (tmp_path / "predictions" / "evaluation").exists()
     assert main([*arguments, "--skip-missing"]) == 0
     assert main(["-i", str(tmp_path / "predictions")]) == 2
-    assert "autolmk_evaluate PREDICTIONS DATASET" in capsys.readouterr().err
+    assert "autolmk_evaluate DATASET PREDICTIONS" in capsys.readouterr().err
 
 
 def test_table_of_pixels_says_so() -> None:
