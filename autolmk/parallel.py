@@ -64,7 +64,7 @@ def end_with(parent: int) -> None:
 
 
 def processors() -> int:
-    """That this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -140,7 +140,7 @@ def _in_pool(
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | AutolmkError:
-    """In a process of its own, whose death is an error of this one case."""
+    """Run one case in a process of its own, whose death is an error of this case alone."""
     with _pool(1, function) as pool:
         try:
             result: R | AutolmkError = pool.submit(_run, item).result()

@@ -132,7 +132,7 @@ def _read_points(place: Path) -> dict[str, Annotation]:
             "there are no landmarks",
             file=place,
             expected=f"a landmarks.csv, or a folder with files that end with {', '.join(annotations.ENDINGS)}",
-            remedy="check the path; autolmk_predict writes landmarks.csv into the folder -o",
+            remedy="check the path; autolmk_predict writes landmarks.csv into the folder that its -o names",
         )
     return found
 
@@ -160,8 +160,8 @@ class _Truth:
 
 
 def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
-    """Of a dataset where `place` is one or lies in one, else of bare landmark files, which tell neither diagonals nor
-    unit nor measurements.
+    """Read the annotations of a dataset where `place` is one or lies in one, else bare landmark files, which tell neither
+    diagonals nor unit nor measurements.
 
     Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
     """
@@ -186,7 +186,7 @@ def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
 
 
 def _unit_of(predictions: Path) -> str:
-    """As run.json beside the predictions says; mm where nothing does."""
+    """The unit that run.json beside the predictions states; mm where nothing does."""
     file = (predictions if predictions.is_dir() else predictions.parent) / "run.json"
     value = read_json(file) if file.is_file() else None
     unit = value.get("unit") if isinstance(value, dict) else None
@@ -215,7 +215,7 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
 
 
 def _bare_truth(found: dict[str, Annotation]) -> dict[str, Landmarks]:
-    """What a file does not list is unknown."""
+    """Annotations from bare files; a landmark that a file does not list is unknown."""
     from autolmk.landmarks import Landmarks
 
     names = tuple(dict.fromkeys(name for case in found.values() for name in case.names))

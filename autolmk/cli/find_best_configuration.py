@@ -81,7 +81,7 @@ def _choose_and_pack(args: argparse.Namespace, folders: Folders, models: Mapping
 
 
 def _same_plans(models: Mapping[Path, CrossValidation]) -> Plans:
-    """Of the first model. AutolmkError where another one's are of other landmarks."""
+    """The plans of the first model. AutolmkError where another model's plans are for other landmarks."""
     from autolmk.plans import Plans
 
     plans = {model: Plans.load(model / "plans.json") for model in models}
@@ -111,8 +111,8 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
 
 
 def _measurements(places: Sequence[Path], plans: Plans) -> dict[str, Measurement]:
-    """Of the first dataset.json that there is: the raw dataset's may declare what the model did not know in training.
-    AutolmkError where one is of a landmark that the model does not find."""
+    """The measurements of the first dataset.json that there is: the raw dataset's may declare some that the model did not
+    know in training. AutolmkError where one needs a landmark that the model does not find."""
     from autolmk.dataset import DatasetDescription
 
     for file in (place / "dataset.json" for place in places):

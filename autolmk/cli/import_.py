@@ -158,7 +158,7 @@ def _target(args: argparse.Namespace, source: Path) -> Path:
     if args.output is not None:
         if args.dataset is not None:
             raise AutolmkError(
-                "the dataset has two places", found="-o and -d", expected="one of them", remedy="leave one out"
+                "the new dataset is given two places", found="-o and -d", expected="one of them", remedy="leave one out"
             )
         output: Path = args.output.expanduser().absolute()
         return output

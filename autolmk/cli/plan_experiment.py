@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def add_planning(result: Parser) -> None:
-    """What plans depend on beside the fingerprint."""
+    """Options for what plans depend on beside the fingerprint."""
     result.under("planning")
     add_plans(
         result, "-overwrite_plans_name", dest="overwrite_plans_name", default=DEFAULT_PLANS_NAME,
@@ -207,7 +207,8 @@ def expected_time(plans: Plans, configuration: Configuration) -> str:
 
 
 def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None:
-    """Of training steps on random data, without loading; None where the device is missing or its memory too small."""
+    """Seconds of a training step on random data, without loading; None where the device is missing or its memory too
+    small."""
     import psutil
     import torch
 

@@ -233,13 +233,13 @@ def _record(args: argparse.Namespace, model: Path, predictor: Predictor) -> dict
 
 
 def _record_of(model: Model) -> dict[str, Any]:
-    """Of one configuration."""
+    """The record of one configuration's model."""
     calibrated = {f: m.presence_cases for f, m in zip(model.folds, model.measured, strict=True)}
     return {"trainer": model.configuration.trainer, "folds": model.folds, "presence_calibrated_on": calibrated}
 
 
 def _say_uncalibrated(predictor: Model) -> None:
-    """Where landmarks may be absent but no fold's held-out cases told how to calibrate."""
+    """Warn where landmarks may be absent but no fold's held-out cases told how to calibrate."""
     if predictor.plans.sometimes_absent and not any(m.presence_cases for m in predictor.measured):
         logger.warning(
             "presence is not calibrated, so likelihoods are the network's own log-odds: fold %s held no case out that "
@@ -293,7 +293,7 @@ def find_model(args: argparse.Namespace) -> Path:
 
 
 def _say_newer(recipe: Path, trained: Sequence[Path]) -> None:
-    """Where models were trained after the packed one was chosen, which knows nothing of them."""
+    """Warn where models were trained after the packed one was chosen, which knows nothing of them."""
     packed = recipe.stat().st_mtime
     finals = {model: model.glob("fold_*/checkpoint_final.safetensors") for model in trained}
     newer = [model.name for model, files in finals.items() if any(file.stat().st_mtime > packed for file in files)]
@@ -326,14 +326,14 @@ def find_cases(place: Path, file_ending: str | None, n_channels: int | None = No
             "there is no image to predict",
             file=place,
             found=others_in(place),
-            expected="images named CASE_0000.ext, or a folder with a DICOM series a case",
+            expected="images named CASE_0000.ext, or a folder with a DICOM series for each case",
             remedy="check -i, or convert the images",
         )
     return cases
 
 
 def describe_device(device: object) -> str:
-    """Such as `cpu, 2 threads` or `cuda:0, NAME OF THE CARD`."""
+    """The device in words, such as `cpu, 2 threads` or `cuda:0, NAME OF THE CARD`."""
     import torch
 
     if str(device).startswith("cuda"):

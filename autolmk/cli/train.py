@@ -91,7 +91,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise AutolmkError(
             "training on several GPUs is not supported",
             found=f"-num_gpus {args.num_gpus}",
-            remedy="train one fold a GPU: -device cuda:0, -device cuda:1, ...",
+            remedy="train one fold on each GPU: -device cuda:0, -device cuda:1, ...",
         )
     bounds = {"epochs": 1, "workers": 0, "threads": 1}
     for name, least in bounds.items():
@@ -101,7 +101,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) -> None:
-    """What can be refused is refused before anything is written."""
+    """Refuse, before anything is written, what this machine cannot do."""
     from autolmk.fold import checkpoint
     from autolmk.fold.log import check_loggers
     from autolmk.methods.trainer import build
@@ -116,7 +116,7 @@ def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) ->
 
 
 def seconds_of(text: str) -> float:
-    """Of a time such as 90s, 20m, 3h or 1h30m. AutolmkError otherwise."""
+    """The seconds of a time such as 90s, 20m, 3h or 1h30m. AutolmkError for other texts."""
     if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
         raise AutolmkError(
             "a time cannot be read",
@@ -173,7 +173,7 @@ def _plans(
 
 
 def _made_for(plans: Plans, known: Sequence[str], specification: str) -> str:
-    """Of the methods `known`, which the user's trainer is for: the first one whose planned trainer, a shipped one, it
+    """The method, one of `known`, that the user's trainer is for: the first one whose planned trainer, a shipped one, it
     extends; else the first one of one stage, or the first."""
     from autolmk.methods import registry
     from autolmk.methods.trainer import trainer_class
@@ -340,8 +340,8 @@ def _begin_model_folder(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """What is the same already stays untouched: other folds of the model may be in training. AutolmkError where it is
-    damaged."""
+    """Copy a file, unless it is there already: other folds of the model may be in training. AutolmkError where the source
+    is damaged."""
     from autolmk.files.serialization import read_json, write_bytes
 
     read_json(source, remedy="run autolmk_plan_and_preprocess again")
