@@ -160,8 +160,8 @@ class _Truth:
 
 
 def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
-    """Read the annotations of a dataset where `place` is one or lies in one, else bare landmark files, which tell neither
-    diagonals nor unit nor measurements.
+    """Read the annotations of a dataset where `place` is one or lies in one, else bare landmark files, which tell
+    neither diagonals nor unit nor measurements.
 
     Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
     """

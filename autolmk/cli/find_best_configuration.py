@@ -111,8 +111,8 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
 
 
 def _measurements(places: Sequence[Path], plans: Plans) -> dict[str, Measurement]:
-    """The measurements of the first dataset.json that there is: the raw dataset's may declare some that the model did not
-    know in training. AutolmkError where one needs a landmark that the model does not find."""
+    """The measurements of the first dataset.json that there is: the raw dataset's may declare some that the model did
+    not know in training. AutolmkError where one needs a landmark that the model does not find."""
     from autolmk.dataset import DatasetDescription
 
     for file in (place / "dataset.json" for place in places):

@@ -68,7 +68,7 @@ def measured_pace(request: Request, plans: Plans, asked: Wanted) -> Pace:
 def seconds_of_case(
     dataset: Dataset, case: Case, plans: Plans, name: str, *, looked_at: bool = True
 ) -> tuple[float, float]:
-    """(seconds to read and preprocess a case for all stages, seconds to predict it with one network of the first stage)."""
+    """(seconds to read and preprocess a case for all stages, seconds to predict it with one network of the first)."""
     from autolmk.data.preprocessing import preprocess_image
 
     read = look = 0.0

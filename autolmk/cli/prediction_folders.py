@@ -108,7 +108,7 @@ def _failed(folder: Path, run: Mapping[str, Any]) -> set[str]:
 
 
 def common_cases(runs: Sequence[Predicted]) -> tuple[str, ...]:
-    """The cases of all runs. AutolmkError where one has other cases, landmarks, axes or units, or a folder stands twice."""
+    """The cases of all runs. AutolmkError where cases, landmarks, axes or units differ, or a folder is named twice."""
     first, *others = runs
     places = [run.folder.resolve() for run in runs]
     for i, other in enumerate(others, start=1):

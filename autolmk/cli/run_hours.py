@@ -82,7 +82,7 @@ def expected(args: argparse.Namespace, request: Request, plans: Plans, record: R
 
 
 def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | None:
-    """Seconds to train a configuration with all its stages, from measured steps; None where the device cannot run them."""
+    """Seconds to train a configuration with all its stages, from measured steps; None if the device cannot run it."""
     from autolmk.cli.plan_experiment import seconds_per_step
     from autolmk.planning.planner import expected_seconds
 

@@ -173,8 +173,8 @@ def _plans(
 
 
 def _made_for(plans: Plans, known: Sequence[str], specification: str) -> str:
-    """The method, one of `known`, that the user's trainer is for: the first one whose planned trainer, a shipped one, it
-    extends; else the first one of one stage, or the first."""
+    """The method, one of `known`, that the user's trainer is for: the first one whose planned trainer, a shipped one,
+    it extends; else the first one of one stage, or the first."""
     from autolmk.methods import registry
     from autolmk.methods.trainer import trainer_class
 
@@ -340,8 +340,8 @@ def _begin_model_folder(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, unless it is there already: other folds of the model may be in training. AutolmkError where the source
-    is damaged."""
+    """Copy a file, unless it is there already: other folds of the model may be in training. AutolmkError where the
+    source is damaged."""
     from autolmk.files.serialization import read_json, write_bytes
 
     read_json(source, remedy="run autolmk_plan_and_preprocess again")
