@@ -43,6 +43,7 @@ TASKS: dict[str, dict[str, str]] = {
         "report": "show a dataset's results in one HTML file",
     },
 }
+ALSO: dict[str, str] = {}  # second names of commands, such as nnU-Net's -> the command
 COMMANDS = {name: does for commands in TASKS.values() for name, does in commands.items()}
 
 
@@ -58,11 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"autolmk {__version__}")
         return OK
     name = word.replace("-", "_").removeprefix(PREFIX)
-    if name not in COMMANDS:
+    if name not in COMMANDS and name not in ALSO:
         print(_unknown(word, name), file=sys.stderr)
         return USER
     sys.argv = [PREFIX + name, *arguments]  # what the command records, and how its help calls it
-    return int(importlib.import_module(f"autolmk.cli.{MODULES.get(name, name)}").main(arguments))
+    return int(importlib.import_module(f"autolmk.cli.{module_of(name)}").main(arguments))
+
+
+def module_of(name: str) -> str:
+    """The module in autolmk.cli of a command, or of a second name of one."""
+    known = ALSO.get(name, name)
+    return MODULES.get(known, known)
 
 
 def overview() -> str:

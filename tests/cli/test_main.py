@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.cli.main import COMMANDS, MODULES, main
+from autolmk.cli.main import ALSO, COMMANDS, main, module_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 
 def test_every_command_is_listed_with_its_module() -> None:
-    known = {f"autolmk_{name}": f"autolmk.cli.{MODULES.get(name, name)}:main" for name in COMMANDS}
+    known = {f"autolmk_{name}": f"autolmk.cli.{module_of(name)}:main" for name in (*COMMANDS, *ALSO)}
     assert known == {name: place for name, place in SCRIPTS.items() if name != "autolmk"}
 
 

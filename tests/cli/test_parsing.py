@@ -16,7 +16,7 @@ from autolmk.errors import AutolmkError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-COMMANDS = sorted(set(SCRIPTS) - {"autolmk"})
+COMMANDS = sorted({place: name for name, place in sorted(SCRIPTS.items(), reverse=True) if name != "autolmk"}.values())
 ON_FOLDERS = {"autolmk_import", "autolmk_ensemble", "autolmk_apply_postprocessing", "autolmk_demo"}  # on no dataset
 LONG = {
     "-c": "configuration", "-chk": "checkpoint", "-d": "dataset", "-f": "fold", "-i": "input", "-m": "model",
