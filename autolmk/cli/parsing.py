@@ -23,6 +23,8 @@ ELSEWHERE = {  # options of nnU-Net that have no counterpart, and what to do ins
     "djfile": "name the dataset with -d",
     "fpe": "there is one fingerprint extractor",
     "no-overwrite": "give another folder with -o",
+    "np": "this command works in one process",
+    "num-processes": "this command works in one process",
     "num-parts": "put the images into several folders, and predict each with a command of its own",
     "part-id": "put the images into several folders, and predict each with a command of its own",
     "pfile": "name the dataset with -d",
@@ -31,6 +33,7 @@ ELSEWHERE = {  # options of nnU-Net that have no counterpart, and what to do ins
     "pp-pkl-file": "name the packed model with -r",
     "preprocessor-name": "there is one preprocessor",
     "prev-stage-predictions": "earlier stages of a method are run by themselves",
+    "save-npz": "the candidates are always kept, in detections/",
     "use-compressed": "stored cases are always compressed",
 }
 

@@ -173,6 +173,9 @@ def test_what_nnunet_has_and_autolmk_has_not_is_explained(
     wrong: str, said: str, parsers: dict[str, Parser], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
+        parsers["autolmk_ensemble"].parsed(["-i", "a", "b", "-o", "c", "-np", "2"])
+    assert "works in one process" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         parsers["autolmk_preprocess"].parsed(["1", wrong])
     assert said in capsys.readouterr().err
 
