@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, "--folder", also=("-o", "--output"), type=Path, default=Path("demo_output"), metavar="FOLDER",
         help="where everything is written",
     )  # fmt: skip
-    option(arguments, "--max-time", default="6m", metavar="TIME", help="how long to train, such as 90s or 20m")
+    option(arguments, "--max-time", default="100s", metavar="TIME", help="how long to train, such as 90s or 20m")
     add_device(arguments)
     option(arguments, "--seed", type=int, default=0, help="seed of the phantom and of training")
     return run(_demo, arguments, argv)

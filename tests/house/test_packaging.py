@@ -170,7 +170,8 @@ for module in {list(COMMANDS.values())}:
     assert "torch" not in sys.modules, module
 from autolmk.cli.main import main
 assert main(["--help"]) == 0 and "torch" not in sys.modules
-for module in "geometry landmarks plans dataset check fingerprint evaluation splits shape phantom report".split():
+about_data = "geometry landmarks plans dataset check fingerprint evaluation data.splits shapes.pose phantom report"
+for module in about_data.split():
     importlib.import_module("autolmk." + module)
     assert "torch" not in sys.modules, module
 """
