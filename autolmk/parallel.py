@@ -14,9 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from autolmk.errors import AutolmkError
+from autolmk.progress import tracked
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,11 +38,11 @@ def map_cases(
 
     The processes are spawned: function (which travels to each process once) and items must be picklable. At most
     2 x workers cases are under way. A process that dies (out of memory) costs its own case only: those that were under
-    way are tried again one at a time. workers 0: in this process. progress: what to call the bar on stderr; None shows
-    none. Exceptions other than AutolmkError are faults of the program and end the map.
+    way are tried again one at a time. workers 0: in this process. progress: what the work is called where its progress
+    is shown; None shows none. Exceptions other than AutolmkError are faults of the program and end the map.
     """
     results = _in_process(function, cases) if workers < 1 else _in_pool(function, cases, workers)
-    yield from tqdm(results, desc=progress, total=len(cases), disable=progress is None, unit="case", delay=2)
+    yield from tracked(results, progress or "", total=len(cases), shown=progress is not None)
 
 
 def die_with_parent() -> None:
@@ -65,7 +64,7 @@ def end_with(parent: int) -> None:
 
 
 def processors() -> int:
-    """That this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -141,7 +140,7 @@ def _in_pool(
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | AutolmkError:
-    """In a process of its own, whose death is an error of this one case."""
+    """Run one case in a process of its own, whose death is an error of this case alone."""
     with _pool(1, function) as pool:
         try:
             result: R | AutolmkError = pool.submit(_run, item).result()

@@ -108,7 +108,7 @@ def commands() -> list[Command]:
                 f"--continue_prediction {in_turn}", ("single/**/*",), ("single",), (f"single/{points}",), 2),
         Command("predict over", f"predict {IMAGES} -o {{world}}/single {model} {in_turn}",
                 ("single/**/*",), ("single",), (f"single/{points}",)),
-        Command("evaluate", f"evaluate -p {{world}}/predicted -d 1 --resamples 100 {FOLDERS}",
+        Command("evaluate", f"evaluate -i {{world}}/predicted -d 1 --resamples 100 {FOLDERS}",
                 evaluated, ("predicted/evaluation",), weight=2),
         Command("ensemble", "ensemble -i {world}/single {world}/other -o {world}/out",
                 ("single/**/*", "other/**/*"), ("out",), predicted, 2),
@@ -150,7 +150,7 @@ def make_world(folder: Path, seed: int) -> Path:
         f"predict {IMAGES} -o {{world}}/predicted -d 1 {CPU}",
         f"predict {IMAGES} -o {{world}}/single -f 0 {single}",
         f"predict {IMAGES} -o {{world}}/other -f 1 {single}",
-        f"evaluate -p {{world}}/predicted -d 1 {FOLDERS}",
+        f"evaluate -i {{world}}/predicted -d 1 {FOLDERS}",
         f"report 1 {FOLDERS}",
     ]
     for step in steps:

@@ -61,7 +61,7 @@ def work(stage: str, folder: Path, n: int) -> None:
     elif stage == "splits":
         make_splits({f"c{i:05}": f"c{i:05}" for i in range(n)}, {f"c{i:05}": set(NAMES) for i in range(n)})
     elif stage == "evaluate":
-        code = evaluate.main(["-p", str(folder / "predictions"), "-d", "1", "--split", "Tr", *places])
+        code = evaluate.main(["-i", str(folder / "predictions"), "-d", "1", "--split", "Tr", *places])
     if code:
         raise SystemExit(code)
 

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "Put the held-out predictions of a model's folds together and evaluate them: landmarks.csv, truth.csv, "
-        "points.csv, summary.json in crossval_results_folds_0_1_... of its model folder."
+        "Put the held-out predictions of a model's folds into one folder, and evaluate them there: landmarks.csv, "
+        "truth.csv, points.csv and summary.json.",
+        usage="autolmk_accumulate_crossval_results DATASET [options]",
+        examples=("autolmk_accumulate_crossval_results 1 -c heatmap -f 0 1 2 3 4",),
     )
     add_models(arguments)
-    option(arguments, "-o", "--output", type=Path, metavar="FOLDER", help="instead; only with a single model")
+    arguments.under("result")
+    option(
+        arguments, "-o", "--output", type=Path, metavar="FOLDER",
+        help="where to write, for a single model; default: crossval_results_folds_0_1_... in the model's folder",
+    )  # fmt: skip
     add_folders(arguments)
     return run(_accumulate, arguments, argv)
 

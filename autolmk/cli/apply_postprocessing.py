@@ -9,26 +9,30 @@ from pathlib import Path
 
 from autolmk.cli.common import OK, option, parser, run
 from autolmk.errors import AutolmkError, counted
+from autolmk.progress import tracked
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "Finish predictions by the steps that a packed model keeps, on a folder that autolmk_ensemble or "
-        "autolmk_predict --save_detections wrote: points, error radii, review.csv."
+        "Finish predictions with the steps that a packed model keeps: final points, error radii, review.csv.",
+        usage="autolmk_apply_postprocessing -i FOLDER -o FOLDER -r MODEL [options]",
+        examples=("autolmk_apply_postprocessing -i combined -o predictions -r results/Dataset001_Skull/best",),
     )
-    option(arguments, "-i", "--input", type=Path, required=True, metavar="FOLDER", help="of predictions")
+    arguments.under("predictions")
+    option(
+        arguments, "-i", "--input", type=Path, required=True, metavar="FOLDER",
+        help="predictions that autolmk_ensemble or autolmk_predict --save_detections wrote",
+    )  # fmt: skip
     option(arguments, "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
     option(
-        arguments, "-r", "--recipe", "-pp_file", type=Path, required=True, metavar="RECIPE",
-        help="of a packed model: its folder or recipe.json",
+        arguments, "-r", "--recipe", "-pp_file", type=Path, required=True, metavar="MODEL",
+        help="packed model whose steps are applied: its folder, or its recipe.json",
     )  # fmt: skip
     return run(_apply, arguments, argv)
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from autolmk.cli.prediction_folders import begin, load_detections, outside_of, read_predicted
     from autolmk.files.digest import digest
     from autolmk.files.serialization import to_json
@@ -48,7 +52,7 @@ def _apply(args: argparse.Namespace) -> int:
     identity, place = {"recipe": digest(to_json(recipe))}, args.output.expanduser()
     record = {"dataset": predicted.dataset, "unit": predicted.unit, "models": {name: {} for name in predicted.models}}
     with begin(place, [predicted], predicted.cases, identity, recipe) as output:
-        for case in tqdm(predicted.cases, desc="finishing", unit="case", delay=2):
+        for case in tracked(predicted.cases, "finishing"):
             conclusion = recipe.finish(load_detections(predicted, case))
             result = Result.of_conclusion(conclusion)
             landmarks = replace(result.landmarks, outside=outside_of([predicted], case))

@@ -8,36 +8,35 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.cli.common import add_folders, folders_from, option, parser, run
+from autolmk.cli.common import folders_from, run
+from autolmk.cli.parsing import add_dataset, add_folders, add_processes, option, parser
 
 DESCRIPTION = """List all faults of a raw dataset at once, each with what was found, what was expected and what to do.
-Exit code: 0 clean or warnings only, 2 faults of the dataset, 3 faults of single cases."""
+The exit code is 0 without faults or with mere warnings, 2 with faults of the dataset, 3 with faults of single cases."""
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    known = parser(DESCRIPTION)
-    known.add_argument("dataset", nargs="?", help="1, 001, Dataset001_Name, or a folder")
-    option(known, "-d", "--dataset_id", help="the same as the dataset above")
-    option(known, "-np", "--num_processes", type=int, default=None, help="default: as many as fit")
-    option(known, "--json", action="store_true", help="print the report as JSON")
-    option(known, "--disable_progress_bar", action="store_true", help="show no progress")
+    known = parser(
+        DESCRIPTION,
+        usage="autolmk_check DATASET [options]",
+        examples=("autolmk_check 1", "autolmk_check path/to/Dataset001_Skull --json > faults.json"),
+    )
+    add_dataset(known, kind="its number, name or folder, such as 1, Dataset001_Name or path/to/Dataset001_Name")
+    known.under("how to check")
+    add_processes(known)
+    option(known, "--json", action="store_true", help="print the faults as JSON, for scripts")
     add_folders(known)
     return run(_check, known, argv)
 
 
 def raw_folder(args: argparse.Namespace) -> Path:
     """The dataset's folder, from its name or number below the raw folder, or from its own path."""
-    from autolmk.errors import AutolmkError
     from autolmk.paths import dataset_name
 
-    given = args.dataset or args.dataset_id
-    if given is None:
-        raise AutolmkError(
-            "no dataset is named", expected="autolmk_check 1, Dataset001_Name or a folder", remedy="name one"
-        )
+    given = args.dataset
     if Path(given).is_dir():
         return Path(given)
     folders = folders_from(args)

@@ -1,4 +1,4 @@
-"""What every command shares: options with one or two dashes, folders, messages without tracebacks, exit codes."""
+"""What every command shares: folders, messages without tracebacks, exit codes; and, from `parsing`, its arguments."""
 
 from __future__ import annotations
 
@@ -8,86 +8,25 @@ import errno
 import io
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from autolmk import progress
+from autolmk.cli.parsing import Parser, add_dataset, add_folders, argument, option, parser
 from autolmk.errors import AutolmkError
 from autolmk.escaping import lines, visible
-from autolmk.files.serialization import near
 from autolmk.methods.registry import place_in_plugin
 from autolmk.paths import Folders, folders
 
+__all__ = ["Parser", "add_dataset", "add_folders", "argument", "folders_from", "option", "parser", "run", "setting"]
 OK, INTERNAL, USER, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-LARGEST = 2**31  # whole numbers of arguments are smaller
 REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows default values that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose options are accepted with one dash or two; see `option`."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
-        self.spellings = dict.fromkeys(("-h", "--h", "-help", "--help"), "--help")
-
-    def normalised(self, arguments: Sequence[str]) -> list[str]:
-        """The arguments in the spelling that was declared; exits with near names where an option is unknown."""
-        result: list[str] = []
-        for i, argument in enumerate(arguments):
-            if argument == "--":
-                return [*result, *arguments[i:]]
-            name, equals, value = argument.partition("=")
-            if name in self.spellings:
-                result.append(self.spellings[name] + equals + value)
-            elif re.match(r"--?[A-Za-z]", argument):
-                self.error(f"unknown option {name}{near(name, self.spellings)}")
-            else:
-                result.append(argument)
-        return result
-
-    def require_countable(self, args: argparse.Namespace) -> None:
-        """Exit with a message where a whole number is larger than the libraries below count."""
-        for name, value in vars(args).items():
-            for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, int) and abs(number) >= LARGEST:
-                    self.error(
-                        f"{name} is a number of {len(str(abs(number)))} digits; at most {LARGEST - 1} is possible"
-                    )
-
-
-def parser(description: str) -> Parser:
-    """A parser that already knows --verbose."""
-    result = Parser(description)
-    option(result, "--verbose", action="store_true", help="say more, and show the traceback of an error")
-    return result
-
-
-def option(parser: Parser, *names: str, **settings: Any) -> None:
-    """Declare an option, such as `option(parser, "-np", "--num_processes", type=int)`.
-
-    Each name is accepted with one dash and with two. As in argparse, the first one with two dashes, else the first one,
-    names the attribute.
-    """
-    settings.setdefault("help", " ")  # without any help the default value is not shown
-    parser.add_argument(*names, **settings)
-    for name in names:
-        parser.spellings[name] = name
-    for name in names:
-        for twin in (f"-{name.lstrip('-')}", f"--{name.lstrip('-')}"):
-            parser.spellings.setdefault(twin, name)  # -c and --c may be declared to be two options
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -108,18 +47,6 @@ def setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def add_folders(parser: Parser) -> None:
-    """--raw, --preprocessed and --results."""
-    for name in ("raw", "preprocessed", "results"):
-        option(
-            parser,
-            f"--{name}",
-            metavar="FOLDER",
-            default=argparse.SUPPRESS,
-            help=f"folder of the {name} data; else the environment variable autolmk_{name}, else ~/autolmk/{name}",
-        )
-
-
 def folders_from(args: argparse.Namespace) -> Folders:
     """The folders that the arguments, the environment or the defaults say."""
     return folders(getattr(args, "raw", None), getattr(args, "preprocessed", None), getattr(args, "results", None))
@@ -132,11 +59,12 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     tracebacks are shown only with --verbose.
     """
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes begun from here import nothing from the current folder
-    args = parser.parse_args(parser.normalised(sys.argv[1:] if argv is None else argv))
-    parser.require_countable(args)
-    verbose = bool(getattr(args, "verbose", False))
-    set_up_logging(verbose)
+    verbose = False
     try:
+        args = parser.parsed(sys.argv[1:] if argv is None else argv)
+        verbose = args.verbose
+        set_up_logging(verbose)
+        progress.hide(args.disable_progress_bar)
         with contextlib.redirect_stdout(_Escaping(sys.stdout)):
             return main(args)
     except KeyboardInterrupt:

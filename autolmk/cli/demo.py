@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.cli.common import INTERNAL, OK, option, parser, run
+from autolmk.cli.common import INTERNAL, OK, run
+from autolmk.cli.parsing import add_device, option, parser
 from autolmk.files.serialization import read_json
 from autolmk.phantom import write_phantom
 
@@ -19,11 +20,19 @@ MRE, SDR_4, PRESENCE = 1.5, 0.95, 0.95  # mm, shares: what the demo must reach o
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    arguments = parser("Write a phantom dataset into a folder, then plan, train, predict and evaluate.")
-    option(arguments, "--folder", type=Path, default=Path("demo_output"), help="where everything goes")
-    option(arguments, "--max-time", default="100s", help="time for training, such as 90s or 20m")
-    option(arguments, "-device", default="auto", help="cpu, cuda or auto")
-    option(arguments, "--seed", type=int, default=0, help="of the phantom and of training")
+    arguments = parser(
+        "Write a phantom dataset into a folder, then plan, train, predict and evaluate on it, printing each command.",
+        usage="autolmk_demo [options]",
+        examples=("autolmk_demo --folder demo_output",),
+    )
+    arguments.under("how to run")
+    option(
+        arguments, "--folder", also=("-o", "--output"), type=Path, default=Path("demo_output"), metavar="FOLDER",
+        help="where everything is written",
+    )  # fmt: skip
+    option(arguments, "--max-time", default="100s", metavar="TIME", help="how long to train, such as 90s or 20m")
+    add_device(arguments)
+    option(arguments, "--seed", type=int, default=0, help="seed of the phantom and of training")
     return run(_demo, arguments, argv)
 
 
@@ -61,7 +70,7 @@ def _commands(args: argparse.Namespace, folder: Path, raw: Path) -> list[tuple[s
                 *places,
             ],
         ),
-        ("evaluate", ["-p", predictions, "-d", "1", *places]),
+        ("evaluate", ["-i", predictions, "-d", "1", *places]),
     ]
 
 

@@ -85,7 +85,7 @@ def _shares(
     slots: int,
     unprepared: bool,
 ) -> Shares:
-    """Of a new run with a limit. Jobs of a batch file know nothing of each other: there, nothing is given up."""
+    """Share the time of a new run out. Jobs of a batch file know nothing of each other: there, nothing is given up."""
     from autolmk.jobs.time_shares import share_out, unmeasured
 
     assert asked.max_seconds is not None

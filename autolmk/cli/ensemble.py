@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, option, parser, run
 from autolmk.errors import AutolmkError, counted
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.cli.prediction_folders import Predicted
@@ -19,21 +20,24 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "Combine predictions of the same cases, made with autolmk_predict --save_detections, into CASE.mrk.json, "
-        "landmarks.csv and detections, from which autolmk_apply_postprocessing goes on."
+        "Combine what several models predicted for the same cases. autolmk_apply_postprocessing finishes the result.",
+        usage="autolmk_ensemble -i FOLDER FOLDER ... -o FOLDER [options]",
+        examples=("autolmk_ensemble -i predictions_1 predictions_2 -o combined -r results/Dataset001_Skull/best",),
     )
-    option(arguments, "-i", "--input", nargs="+", type=Path, required=True, metavar="FOLDER", help="of predictions")
+    arguments.under("predictions")
+    option(
+        arguments, "-i", "--input", nargs="+", type=Path, required=True, metavar="FOLDER",
+        help="two or more folders that autolmk_predict --save_detections wrote",
+    )  # fmt: skip
     option(arguments, "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write")
     option(
-        arguments, "-r", "--recipe", type=Path, metavar="RECIPE",
-        help="weights of a packed model, its folder or recipe.json; default: all models count alike",
+        arguments, "-r", "--recipe", type=Path, metavar="MODEL",
+        help="packed model whose weights count: its folder, or its recipe.json; default: all models count alike",
     )  # fmt: skip
     return run(_ensemble, arguments, argv)
 
 
 def _ensemble(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from autolmk.cli.prediction_folders import begin, common_cases, load_detections, outside_of, read_predicted
     from autolmk.files.digest import digest
     from autolmk.files.serialization import to_json
@@ -55,7 +59,7 @@ def _ensemble(args: argparse.Namespace) -> int:
     record = {"dataset": runs[0].dataset, "unit": runs[0].unit, "sometimes_absent": absent, "models": models}
     identity = {"combination": digest(to_json(combination))}
     with begin(args.output.expanduser(), runs, cases, identity) as output:
-        for case in tqdm(cases, desc="combining", unit="case", delay=2):
+        for case in tracked(cases, "combining"):
             combined = combine([load_detections(run_, case) for run_ in runs], combination)
             landmarks = decided(combined.names, combined.best, combined.likelihood, absent)
             landmarks = replace(landmarks, outside=outside_of(runs, case))

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autolmk.annotations.csv import write_rows
-from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, folders_from, run
+from autolmk.cli.evaluate_arguments import UNITS, evaluate_parser, places
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, write_json
+from autolmk.paths import dataset_name
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation
@@ -24,49 +27,19 @@ if TYPE_CHECKING:
     from autolmk.evaluation.bootstrap import Estimate
     from autolmk.landmarks import Landmarks
 
-UNITS = ("mm", "px")
-RADII = (2.0, 2.5, 3.0, 4.0, 8.0)
 FINGERPRINT = "dataset_fingerprint.json"
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    arguments = parser("Compare predicted with annotated landmarks: errors, detection rates, presence, swaps.")
-    arguments.add_argument("places", nargs="*", metavar="PRED [TRUTH]", help="as -p and -t")
-    option(
-        arguments, "-p", "--predictions", type=Path, metavar="PRED",
-        help="what autolmk_predict wrote: its folder or landmarks.csv; or a folder with one landmark file a case",
-    )  # fmt: skip
-    option(
-        arguments, "-t", "--truth", type=Path, metavar="TRUTH",
-        help="annotations: a dataset's folder, its landmarksTs or landmarksTr; or as PRED",
-    )  # fmt: skip
-    option(arguments, "-d", "--dataset", metavar="DATASET", help="instead of TRUTH: number or name of a raw dataset")
-    option(arguments, "--split", choices=("Ts", "Tr"), default="Ts", help="of the dataset: test or training cases")
-    option(
-        arguments, "-o", "--output", type=Path, metavar="FOLDER",
-        help="for summary.json, summary.csv and points.csv; else the folder evaluation in PRED",
-    )  # fmt: skip
-    option(
-        arguments, "--radii", type=float, nargs="+", default=RADII,
-        help="of the successful detection rate (<=), mm or px",
-    )  # fmt: skip
-    option(
-        arguments, "--unit", choices=UNITS,
-        help="of bare landmark files; default: as run.json beside the predictions says, else mm",
-    )  # fmt: skip
-    option(arguments, "--seed", type=int, default=0, help="of the bootstrap")
-    option(arguments, "--resamples", type=int, default=2000, help="of the bootstrap")
-    option(arguments, "--skip-missing", action="store_true", help="leave annotated cases out that were not predicted")
-    add_folders(arguments)
-    return run(_evaluate, arguments, argv)
+    return run(_evaluate, evaluate_parser(), argv)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from autolmk.evaluation import evaluate
 
-    predictions_at, truth_at = _places(args)
+    predictions_at, truth_at, dataset = places(args)
     if min(args.radii) <= 0 or args.resamples < 100:
         raise AutolmkError(
             "radii must be above 0 and resamples at least 100",
@@ -76,10 +49,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     predictions = _read_points(predictions_at)
     fingerprint = None
     if truth_at is None:
-        from autolmk.paths import dataset_name
-
+        assert dataset is not None
         folders = folders_from(args)
-        name = dataset_name(args.dataset, folders)
+        name = dataset_name(dataset, folders)
         truth_at, fingerprint = folders.raw / name, folders.preprocessed / name / FINGERPRINT
         logger.info("annotations of %s", folders.raw.describe(truth_at))
     known = _read_truth(truth_at, args.split, fingerprint)
@@ -140,21 +112,6 @@ def _evaluate_measurements(
     return {"measurements": found}
 
 
-def _places(args: argparse.Namespace) -> tuple[Path, Path | None]:
-    """Where predictions and truth are; the truth is None where --dataset says it."""
-    places = [Path(p) for p in args.places]
-    predictions = args.predictions or (places.pop(0) if places else None)
-    truth = args.truth or (places.pop(0) if places else None)
-    if predictions is None or places or (truth is None) == (args.dataset is None):
-        raise AutolmkError(
-            "it is not clear what to compare with what",
-            found=f"predictions {predictions}, truth {truth}, dataset {args.dataset}, more: {len(places)}",
-            expected="autolmk_evaluate PRED TRUTH, or autolmk_evaluate PRED -d DATASET",
-            remedy="name the predictions, and either the annotations or a dataset",
-        )
-    return predictions, truth
-
-
 def _read_points(place: Path) -> dict[str, Annotation]:
     """Case -> points, from a table of all cases, a folder that holds landmarks.csv, or one landmark file a case."""
     from autolmk import annotations
@@ -175,7 +132,7 @@ def _read_points(place: Path) -> dict[str, Annotation]:
             "there are no landmarks",
             file=place,
             expected=f"a landmarks.csv, or a folder with files that end with {', '.join(annotations.ENDINGS)}",
-            remedy="check the path; autolmk_predict writes landmarks.csv into the folder -o",
+            remedy="check the path; autolmk_predict writes landmarks.csv into the folder that its -o names",
         )
     return found
 
@@ -203,8 +160,8 @@ class _Truth:
 
 
 def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
-    """Of a dataset where `place` is one or lies in one, else of bare landmark files, which tell neither diagonals nor
-    unit nor measurements.
+    """Read the annotations of a dataset where `place` is one or lies in one, else bare landmark files, which tell
+    neither diagonals nor unit nor measurements.
 
     Pairs are those that dataset.json declares, else those that the fingerprint found, else those that names show.
     """
@@ -229,7 +186,7 @@ def _read_truth(place: Path, split: str, fingerprint: Path | None) -> _Truth:
 
 
 def _unit_of(predictions: Path) -> str:
-    """As run.json beside the predictions says; mm where nothing does."""
+    """The unit that run.json beside the predictions states; mm where nothing does."""
     file = (predictions if predictions.is_dir() else predictions.parent) / "run.json"
     value = read_json(file) if file.is_file() else None
     unit = value.get("unit") if isinstance(value, dict) else None
@@ -238,8 +195,6 @@ def _unit_of(predictions: Path) -> str:
 
 def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str, Landmarks], dict[str, float]]:
     """case -> its landmarks, and the diagonal of its image."""
-    from tqdm import tqdm
-
     truth, diagonals = {}, {}
     cases = dataset.cases(split)
     without = sorted(set(dataset.annotation_files(split)) - {case.identifier for case in cases})
@@ -251,7 +206,7 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
             expected="an image of every annotated case, or the figures would look better than they are",
             remedy="add the images, or remove these cases' annotations",
         )
-    for case in tqdm(cases, desc="reading annotations", delay=2, leave=False):
+    for case in tracked(cases, "reading annotations"):
         if case.annotation is not None:
             geometry = dataset.read_geometry(case)
             truth[case.identifier] = dataset.read_landmarks(case, geometry)
@@ -260,7 +215,7 @@ def _annotations(dataset: Dataset, split: Literal["Tr", "Ts"]) -> tuple[dict[str
 
 
 def _bare_truth(found: dict[str, Annotation]) -> dict[str, Landmarks]:
-    """What a file does not list is unknown."""
+    """Annotations from bare files; a landmark that a file does not list is unknown."""
     from autolmk.landmarks import Landmarks
 
     names = tuple(dict.fromkeys(name for case in found.values() for name in case.names))

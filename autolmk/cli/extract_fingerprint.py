@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autolmk.cli.common import OK, SOME_FAILED, USER, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, SOME_FAILED, USER, folders_from, run
+from autolmk.cli.parsing import Parser, add_dataset, add_folders, add_processes, option, parser
 from autolmk.errors import counted
 from autolmk.paths import Folders, dataset_name
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from autolmk.check import Report
 
 DESCRIPTION_FILE = "dataset.json"
+DATASETS = "numbers or names of datasets, such as 1 2 or Dataset001_Name"
+CHECKED = "accepted because nnU-Net has it: the dataset is always checked"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,15 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    result = parser("Check raw datasets and extract their fingerprints, which planning works from.")
-    names = "numbers or names of datasets, such as 1 2 or Dataset001_Name"
-    option(result, "-d", "--dataset", nargs="+", required=True, help=names)
-    option(
-        result, "-np", "--num_processes", "-npfp", type=int, default=None, help="processes; as many as fit if omitted"
+    result = parser(
+        "Check datasets and extract their fingerprints, from which they are planned.",
+        usage="autolmk_extract_fingerprint DATASET ... [options]",
+        examples=("autolmk_extract_fingerprint 1", "autolmk_extract_fingerprint 1 2 -np 4"),
     )
-    option(result, "--disable_progress_bar", action="store_true", help="show no progress")
-    habit = "accepted because nnU-Net has it: the dataset is always checked"
-    option(result, "--verify_dataset_integrity", action="store_true", help=habit)
+    add_dataset(result, several=True, kind=DATASETS)
+    result.under("how to extract")
+    add_processes(result)
+    option(result, "--verify_dataset_integrity", action="store_true", help=CHECKED)
     add_folders(result)
     return result
 

@@ -27,12 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
         "Compare trained models and ensembles of them on the cases that their folds held out, choose the simplest one "
-        "that is as good as the best, choose what follows it, and pack it all into results/DATASET/best."
+        "that is as good as the best, choose the steps that follow it, and pack it all into results/DATASET/best.",
+        usage="autolmk_find_best_configuration DATASET [options]",
+        examples=(
+            "autolmk_find_best_configuration 1",
+            "autolmk_find_best_configuration 1 -c global_to_local coarse_to_fine -f 0 1 2",
+        ),
     )
     add_models(arguments)
-    option(arguments, "--disable_ensembling", action="store_true", help="single models only")
-    option(arguments, "--level", type=float, default=0.9, help="of the error radius: share of points within it")
-    option(arguments, "--seed", type=int, default=0, help="of tests and intervals")
+    arguments.under("how to choose")
+    option(arguments, "--disable_ensembling", action="store_true", help="compare single models only")
+    option(arguments, "--level", type=float, default=0.9, help="share of points that lie within the error radius")
+    option(arguments, "--seed", type=int, default=0, help="seed of tests and intervals")
     add_folders(arguments)
     return run(_find, arguments, argv)
 
@@ -75,7 +81,7 @@ def _choose_and_pack(args: argparse.Namespace, folders: Folders, models: Mapping
 
 
 def _same_plans(models: Mapping[Path, CrossValidation]) -> Plans:
-    """Of the first model. AutolmkError where another one's are of other landmarks."""
+    """The plans of the first model. AutolmkError where another model's plans are for other landmarks."""
     from autolmk.plans import Plans
 
     plans = {model: Plans.load(model / "plans.json") for model in models}
@@ -105,8 +111,8 @@ def _size(model: Path, folds: Sequence[int]) -> Any:
 
 
 def _measurements(places: Sequence[Path], plans: Plans) -> dict[str, Measurement]:
-    """Of the first dataset.json that there is: the raw dataset's may declare what the model did not know in training.
-    AutolmkError where one is of a landmark that the model does not find."""
+    """The measurements of the first dataset.json that there is: the raw dataset's may declare some that the model did
+    not know in training. AutolmkError where one needs a landmark that the model does not find."""
     from autolmk.dataset import DatasetDescription
 
     for file in (place / "dataset.json" for place in places):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolmk.cli.common import Parser, option
+from autolmk.cli.parsing import Parser, add_dataset, add_plans, option
 from autolmk.errors import AutolmkError
 from autolmk.paths import Folders, dataset_name
 
@@ -19,13 +19,20 @@ KINDS = ("trainer", "plans", "configuration")  # parts of a model folder's name
 
 def add_models(arguments: Parser) -> None:
     """DATASET, -c, -p, -tr and -f."""
-    arguments.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
-    option(arguments, "-c", "--configurations", nargs="+", metavar="NAME", help="default: all that were trained")
-    option(arguments, "-p", "--plans", nargs="+", metavar="PLANS", help="names of plans; default: all")
-    option(arguments, "-tr", "--trainers", nargs="+", metavar="TRAINER", help="default: all")
+    add_dataset(arguments)
+    arguments.under("models")
     option(
-        arguments, "-f", "--folds", nargs="+", type=int, metavar="FOLD",
-        help="default: those that every one of these models was trained with",
+        arguments, "-c", "--configurations", also=("--configuration",), nargs="+", metavar="NAME",
+        help="names of configurations; default: all that were trained",
+    )  # fmt: skip
+    add_plans(arguments, nargs="+", help="names of plans; default: all that were trained")
+    option(
+        arguments, "-tr", "--trainers", also=("--trainer",), nargs="+", metavar="TRAINER",
+        help="names of trainers; default: all that were trained",
+    )  # fmt: skip
+    option(
+        arguments, "-f", "--folds", also=("--fold",), nargs="+", type=int, metavar="FOLD",
+        help="folds, such as 0 1 2; default: those that every one of these models was trained on",
     )  # fmt: skip
 
 

@@ -22,57 +22,85 @@ amira, mitk, acsv, bigwarp, imagej, qupath, nnlandmark."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    parser = common.parser(DESCRIPTION)
-    parser.add_argument("source", nargs="?", type=Path, metavar="SOURCE", help="file or folder to import")
-    common.option(parser, "-i", "--input", type=Path, metavar="SOURCE", help="the same as SOURCE")
-    common.option(parser, "--format", metavar="NAME", help="format of the source; nnlandmark where its files are there")
-    common.option(parser, "-o", "--output", type=Path, metavar="FOLDER", help="the new dataset's folder")
-    common.option(
-        parser, "-d", "--dataset", metavar="NAME", help="name of the new dataset in the raw folder, instead of -o"
+    parser = common.parser(
+        DESCRIPTION,
+        usage="autolmk_import SOURCE --format NAME -d DATASET [options]",
+        examples=(
+            "autolmk_import path/to/Dataset735_Fetal -d Dataset003_Fetal",
+            "autolmk_import wings.tps --format tps --y-from bottom --scale mm -d Dataset004_Wings",
+        ),
     )
-    common.option(parser, "--link", action="store_true", help="link to the images instead of copying them")
-    common.option(parser, "--images", type=Path, metavar="FOLDER", help="folder of the images; else the source's")
-    common.option(
-        parser, "--by-name", "--by_name", action="store_true", help="of paths in files, only the last part counts"
-    )
-    common.option(parser, "--split", action="store_true", help="keep the source's division into training and test")
-    common.option(
-        parser,
-        "--unlisted",
-        choices=("unknown", "absent"),
-        default="unknown",
-        help="what it means that a case lacks a landmark",
-    )
+    _add_source(parser)
+    _add_target(parser)
     _add_conventions(parser)
     common.add_folders(parser)
     return common.run(_import, parser, argv)
 
 
+def _add_source(parser: common.Parser) -> None:
+    parser.under("what to import")
+    common.argument(parser, "source", nargs="?", type=Path, metavar="SOURCE", help="file or folder to import")
+    common.option(
+        parser, "-i", "--input", type=Path, metavar="SOURCE", help="the source, instead of as a word of its own"
+    )  # fmt: skip
+    common.option(
+        parser, "--format", metavar="NAME", help="format of the source; default: nnlandmark where its files are there"
+    )  # fmt: skip
+    common.option(
+        parser, "--images", type=Path, metavar="FOLDER", help="folder of the images; default: that of the source"
+    )  # fmt: skip
+    common.option(
+        parser, "--by-name", action="store_true", help="take only the last part of paths that files name"
+    )  # fmt: skip
+
+
+def _add_target(parser: common.Parser) -> None:
+    parser.under("new dataset")
+    common.option(
+        parser, "-d", "--dataset", also=("--dataset_name", "--dataset_id"), metavar="DATASET",
+        help="name of the new dataset, which is made in the raw folder; default: that of the source",
+    )  # fmt: skip
+    common.option(
+        parser, "-o", "--output", type=Path, metavar="FOLDER", help="folder of the new dataset, instead of -d"
+    )
+    common.option(parser, "--link", action="store_true", help="link to the images instead of copying them")
+    common.option(
+        parser, "--keep-split", also=("--split",), dest="split", action="store_true",
+        help="keep the source's division into training and test cases",
+    )  # fmt: skip
+
+
 def _add_conventions(parser: common.Parser) -> None:
-    """What files do not say."""
+    parser.under("what the files do not say")
     choices: dict[str, tuple[tuple[str, ...], str]] = {
-        "--frame": (("LPS", "RAS", "voxel"), "frame of points in space, where files do not say it"),
+        "--frame": (("LPS", "RAS", "voxel"), "frame of points in space"),
         "--y-from": (("top", "bottom"), "where y is counted from (tps, morphologika, nts)"),
-        "--scale": (("ignore", "mm", "applied"), "SCALE: left aside, mm a pixel, or multiplied into the points (tps)"),
+        "--scale": (("ignore", "mm", "applied"), "SCALE: ignored, mm a pixel, or multiplied into the points (tps)"),
         "--negatives": (("missing", "real"), "what a negative coordinate is (tps)"),
         "--curves": (("ignore", "points"), "whether points of curves are landmarks (tps)"),
-        "--annotator": (("junior", "senior", "mean"), "whose points (isbi2015)"),
-        "--side": (("moving", "target"), "points of which image (bigwarp)"),
+        "--annotator": (("junior", "senior", "mean"), "whose points to take (isbi2015)"),
+        "--side": (("moving", "target"), "which image's points to take (bigwarp)"),
         "--names-from": (
             ("label", "description", "number", "order"),
             "where files of 3D Slicer have the names (slicer, bids)",
         ),
     }
     for name, (values, text) in choices.items():
-        common.option(parser, *dict.fromkeys((name, name[:2] + name[2:].replace("-", "_"))), choices=values, help=text)
+        common.option(parser, name, choices=values, help=text)
     common.option(
-        parser, "--first-pixel", "--first_pixel", type=float, metavar="X",
-        help="coordinate of the first pixel's centre: 0, 0.5 or 1; else that of the format",
+        parser, "--unlisted", choices=("unknown", "absent"), default="unknown",
+        help="what it means that a case lacks a landmark",
     )  # fmt: skip
-    common.option(parser, "--individual", metavar="NAME", help="animal, track or category (deeplabcut, sleap, coco)")
+    common.option(
+        parser, "--first-pixel", type=float, metavar="X",
+        help="coordinate of the first pixel's centre: 0, 0.5 or 1; default: that of the format",
+    )  # fmt: skip
+    common.option(
+        parser, "--individual", metavar="NAME", help="animal, track or category to take (deeplabcut, sleap, coco)"
+    )  # fmt: skip
     common.option(
         parser, "--spacing", type=float, nargs="+", metavar="MM",
-        help="size of a pixel: x y, or one number, for images that do not carry it",
+        help="size of a pixel in mm, x y or one number, for images that do not carry it",
     )  # fmt: skip
 
 
@@ -132,7 +160,7 @@ def _target(args: argparse.Namespace, source: Path) -> Path:
     if args.output is not None:
         if args.dataset is not None:
             raise AutolmkError(
-                "the dataset has two places", found="-o and -d", expected="one of them", remedy="leave one out"
+                "the new dataset is given two places", found="-o and -d", expected="one of them", remedy="leave one out"
             )
         output: Path = args.output.expanduser().absolute()
         return output

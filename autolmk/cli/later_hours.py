@@ -43,8 +43,8 @@ class Pace:
 
 
 def measured_pace(request: Request, plans: Plans, asked: Wanted) -> Pace:
-    """By one training case, which is prepared and looked at, and made-up ones, on which is chosen; without what cannot
-    be measured now."""
+    """Measure how long steps take: prepare and predict one training case, and choose among made-up ones. What cannot be
+    measured now is left out."""
     from autolmk.dataset import Dataset
     from autolmk.jobs.choosing_time import choosing_pace
     from autolmk.parallel import map_cases, processors
@@ -68,7 +68,7 @@ def measured_pace(request: Request, plans: Plans, asked: Wanted) -> Pace:
 def seconds_of_case(
     dataset: Dataset, case: Case, plans: Plans, name: str, *, looked_at: bool = True
 ) -> tuple[float, float]:
-    """To read and preprocess a case, all stages together, and to look all over it with one network, the first stage."""
+    """(seconds to read and preprocess a case for all stages, seconds to predict it with one network of the first)."""
     from autolmk.data.preprocessing import preprocess_image
 
     read = look = 0.0
@@ -83,7 +83,7 @@ def seconds_of_case(
 
 
 def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configuration: Configuration) -> float:
-    """Of a whole image with a network that has learnt nothing, on the device of the plans where it is there."""
+    """Seconds to predict a whole image with an untrained network, on the device of the plans where it is there."""
     import torch
 
     from autolmk.methods.trainer import build, trainer_class

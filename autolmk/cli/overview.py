@@ -116,7 +116,7 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def where_all_is(request: Request, last: int) -> str:
-    """At the end. last: index of the last step that was to be done."""
+    """The message at the end. last: index of the last step that was to be done."""
     places = [
         ("plans, with their reasons", request.plans_file),
         ("models, a folder each", request.results),
@@ -131,5 +131,5 @@ def where_all_is(request: Request, last: int) -> str:
 
 
 def commands(jobs: Sequence[Job | None]) -> str:
-    """As a user would type them, a line each."""
+    """The jobs' commands as a user would type them, a line each."""
     return "\n".join(shlex.join([f"autolmk_{job.command[0]}", *job.command[1:]]) for job in jobs if job is not None)

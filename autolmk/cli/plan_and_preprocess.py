@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autolmk.cli.common import OK, SOME_FAILED, USER, add_folders, folders_from, option, parser, run
-from autolmk.cli.extract_fingerprint import checked, write_fingerprint
-from autolmk.cli.plan_experiment import add_dataset, add_planning, plan
+from autolmk.cli.common import OK, SOME_FAILED, USER, folders_from, run
+from autolmk.cli.extract_fingerprint import CHECKED, DATASETS, checked, write_fingerprint
+from autolmk.cli.parsing import add_dataset, add_folders, option, parser
+from autolmk.cli.plan_experiment import add_planning, plan
+from autolmk.cli.preprocess import add_preprocessing
 from autolmk.errors import counted
 from autolmk.paths import Folders, dataset_name
 
@@ -20,14 +22,20 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    result = parser("Check datasets, extract their fingerprints, plan and preprocess them: all that training needs.")
-    add_dataset(result)
+    result = parser(
+        "Do all that training needs: check datasets, extract their fingerprints, plan and preprocess them.",
+        usage="autolmk_plan_and_preprocess DATASET ... [options]",
+        examples=(
+            "autolmk_plan_and_preprocess 1",
+            "autolmk_plan_and_preprocess 1 --preset L -gpu_memory_target 20 -p largePlans",
+        ),
+    )
+    add_dataset(result, several=True, kind=DATASETS)
     add_planning(result)
-    option(result, "-c", "--configurations", nargs="+", default=None, help="to preprocess for; all if omitted")
-    option(result, "-np", "--num_processes", type=int, default=None, help="processes; as memory allows if omitted")
-    option(result, "--no_preprocessing", action="store_true", help="stop after planning")
-    habit = "accepted because nnU-Net has it: the dataset is always checked"
-    option(result, "--verify_dataset_integrity", action="store_true", help=habit)
+    result.under("preprocessing")
+    add_preprocessing(result)
+    option(result, "--no_preprocessing", also=("--no_pp",), action="store_true", help="stop after planning")
+    option(result, "--verify_dataset_integrity", action="store_true", help=CHECKED)
     add_folders(result)
     return run(_main, result, argv)
 

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run, setting
+from autolmk.cli.common import OK, folders_from, run, setting
+from autolmk.cli.extract_fingerprint import DATASETS
+from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
 
 if TYPE_CHECKING:
@@ -23,40 +25,48 @@ MEASURED_STEPS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    result = parser("Derive a training configuration from a dataset's fingerprint, and say why it is what it is.")
-    add_dataset(result)
+    result = parser(
+        "Plan datasets: derive from each fingerprint how to train, and say for every number why it is what it is.",
+        usage="autolmk_plan_experiment DATASET ... [options]",
+        examples=(
+            "autolmk_plan_experiment 1",
+            "autolmk_plan_experiment 1 -pl heatmap --preset S -p smallPlans",
+        ),
+    )
+    add_dataset(result, several=True, kind=DATASETS)
     add_planning(result)
     add_folders(result)
     return run(_main, result, argv)
 
 
-def add_dataset(result: Parser) -> None:
-    """-d 1 2 3."""
-    help_text = "numbers or names of datasets, such as 1 2 or Dataset001_Name"
-    option(result, "-d", "--dataset", nargs="+", required=True, help=help_text)
-
-
 def add_planning(result: Parser) -> None:
-    """What plans depend on beside the fingerprint."""
+    """Options for what plans depend on beside the fingerprint."""
+    result.under("planning")
+    add_plans(
+        result, "-overwrite_plans_name", dest="overwrite_plans_name", default=DEFAULT_PLANS_NAME,
+        help="name that the plans get",
+    )  # fmt: skip
     option(
-        result,
-        "-pl",
-        "--planner",
-        nargs="+",
-        default=None,
-        help="methods, or file.py:Class, or module:Class; default: all shipped methods",
-    )
+        result, "-pl", "--planner", also=("--planners",), nargs="+", metavar="METHOD",
+        help="methods by name, or file.py:Class or module:Class of your own; default: every method that autolmk has",
+    )  # fmt: skip
     option(
         result, "--set", action="append", metavar="KEY=VALUE",
         help="an option of a planner, such as weights=own; may be repeated",
     )  # fmt: skip
-    option(result, "--preset", default=None, help=f"{', '.join(PRESETS)}; XS without CUDA and M with it if omitted")
-    option(result, "-gpu_memory_target", type=float, default=None, help="GiB that training may take; else the preset's")
     option(
-        result, "-overwrite_target_spacing", type=float, nargs="+", default=None, help="mm, one an array axis (z y x)"
-    )
-    option(result, "-overwrite_plans_name", default=DEFAULT_PLANS_NAME, help="name of the plans")
-    option(result, "-device", default="auto", help="that will train: auto, cpu or cuda")
+        result, "--preset", metavar="SIZE",
+        help=f"size of the network and length of training, {', '.join(PRESETS)}; default: M with CUDA, XS without",
+    )  # fmt: skip
+    option(
+        result, "-gpu_memory_target", type=float, metavar="GIB",
+        help="GiB of memory that training may take; default: as the preset says",
+    )  # fmt: skip
+    option(
+        result, "-overwrite_target_spacing", type=float, nargs="+", metavar="MM",
+        help="voxel size to resample to, in mm, one number for each array axis (z y x)",
+    )  # fmt: skip
+    add_device(result)
 
 
 def _main(args: argparse.Namespace) -> int:
@@ -197,7 +207,8 @@ def expected_time(plans: Plans, configuration: Configuration) -> str:
 
 
 def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None:
-    """Of training steps on random data, without loading; None where the device is missing or its memory too small."""
+    """Seconds of a training step on random data, without loading; None where the device is missing or its memory too
+    small."""
     import psutil
     import torch
 

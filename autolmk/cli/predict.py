@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autolmk
-from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
+from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import BEST, dataset_name
 
@@ -24,61 +25,114 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 3 where some cases failed; failures.json in the output folder says why."""
-    arguments = parser(
-        "Predict the landmarks of all images of a folder; writes CASE.mrk.json, landmarks.csv, run.json."
+    return run(_predict, _parser(), argv)
+
+
+def _parser() -> Parser:
+    result = parser(
+        "Find the landmarks of all images in a folder. Writes CASE.mrk.json for 3D Slicer, and landmarks.csv for all "
+        "cases.",
+        usage="autolmk_predict DATASET -i IMAGES -o FOLDER [options]",
+        examples=(
+            "autolmk_predict 1 -i images -o predictions",
+            "autolmk_predict -d 1 -c heatmap -f 0 1 2 -i images -o predictions --save_overlays",
+            "autolmk_predict -m path/to/model_folder -i images/case_01_0000.nii.gz -o predictions",
+        ),
     )
+    add_dataset(result, dest="d", required=False, kind="the dataset that the model was trained on: number or name")
+    _add_model(result)
+    _add_places(result)
+    _add_looking(result)
+    _add_more_output(result)
+    _add_machine(result)
+    add_folders(result)
+    return result
+
+
+def _add_model(arguments: Parser) -> None:
+    arguments.under("model")
     option(
-        arguments,
-        "-i",
-        "--input",
-        required=True,
-        metavar="FOLDER",
-        help="images, CASE_0000.ext a channel; or one image",
+        arguments, "-m", "--model", dest="m", metavar="MODEL_FOLDER",
+        help="a model's folder, or a packed one, instead of a dataset, -c and -p",
+    )  # fmt: skip
+    option(
+        arguments, "-c", "--configuration", also=("--configurations",), dest="c", metavar="NAME",
+        help="name of a configuration; default: the one that was trained",
+    )  # fmt: skip
+    add_plans(arguments, dest="p", help="name of the plans; default: those that were trained with")
+    option(
+        arguments, "-tr", "--trainer", also=("--trainers",), dest="tr", metavar="TRAINER",
+        help="a name, file.py:Class or module:Class; default: the one that was trained with",
+    )  # fmt: skip
+    option(
+        arguments, "-f", "--folds", also=("--fold",), dest="f", nargs="+", metavar="FOLD",
+        help="folds to average, such as 0 1 2, or all; default: those that were trained",
+    )  # fmt: skip
+    option(arguments, "-chk", "--checkpoint", dest="chk", default="final", choices=CHECKPOINTS, help="which checkpoint")
+    option(
+        arguments, "--trust-code", action="store_true", help="run the trainers' sources that lie in the model folder"
     )
-    option(arguments, "-o", "--output", required=True, metavar="FOLDER", help="where to write; made if it is missing")
-    _add_model(arguments)
-    option(arguments, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
-    option(arguments, "-step_size", type=float, default=0.5, help="between windows, as a share of their side")
-    option(arguments, "--disable_tta", action="store_true", help="no test-time mirroring")
+
+
+def _add_places(arguments: Parser) -> None:
+    arguments.under("images and results")
+    option(
+        arguments, "-i", "--input", required=True, metavar="IMAGES",
+        help="a folder of images, CASE_0000.ext for each channel; or one image",
+    )  # fmt: skip
+    option(
+        arguments, "-o", "--output", required=True, metavar="FOLDER", help="where to write; made if it is missing"
+    )  # fmt: skip
+    option(
+        arguments, "--continue_prediction", "--c", action="store_true",
+        help="keep what an earlier run predicted before it was broken off",
+    )  # fmt: skip
+
+
+def _add_looking(arguments: Parser) -> None:
+    arguments.under("how to predict")
+    option(
+        arguments, "-step_size", type=float, default=0.5, metavar="SHARE",
+        help="distance between windows, as a share of their side",
+    )  # fmt: skip
+    option(arguments, "--disable_tta", action="store_true", help="do not mirror images at test time")
     option(arguments, "--disable_shape_prior", action="store_true", help="leave points where the network found them")
     option(
-        arguments, "--disable_co_slice", action="store_true", help="leave landmarks that share a slice where they are"
-    )
-    option(arguments, "--stages", type=int, metavar="N", help="the first N stages of a method alone; default: all")
+        arguments, "--disable_co_slice", action="store_true",
+        help="leave landmarks that share a slice where each was found",
+    )  # fmt: skip
     option(
-        arguments, "--continue_prediction", action="store_true", help="keep what an earlier, broken-off run predicted"
-    )
-    option(arguments, "--save_heatmap_crops", action="store_true", help="write log-odds around each landmark, .nii.gz")
+        arguments, "--stages", type=int, metavar="N", help="run only the first N stages of a method; default: all"
+    )  # fmt: skip
+
+
+def _add_more_output(arguments: Parser) -> None:
+    arguments.under("further results")
     option(
-        arguments,
-        "--save_overlays",
-        "--overlays",
-        action="store_true",
-        help="write PNGs of the slices at each landmark",
-    )
+        arguments, "--save_overlays", "--overlays", action="store_true",
+        help="write pictures of the slices through each landmark",
+    )  # fmt: skip
     option(
         arguments, "--save_detections", "--save_probabilities", "--npz", action="store_true",
         help="keep all candidates too, which autolmk_ensemble and autolmk_apply_postprocessing need",
     )  # fmt: skip
-    option(arguments, "-npp", type=int, default=1, help="threads that read and preprocess ahead; 0: in turn")
-    option(arguments, "-nps", type=int, default=1, help="threads that write behind; 0: in turn")
-    add_folders(arguments)
-    return run(_predict, arguments, argv)
+    option(
+        arguments, "--save_heatmap_crops", action="store_true",
+        help="write the log-odds around each landmark as .nii.gz",
+    )  # fmt: skip
 
 
-def _add_model(arguments: Parser) -> None:
-    option(arguments, "-d", metavar="DATASET", help="that the model was trained on: number or name")
-    option(arguments, "-c", metavar="CONFIGURATION", help="default: the one that was trained")
-    option(arguments, "-p", metavar="PLANS", help="name of the plans; default: those that were trained with")
-    option(arguments, "-tr", metavar="TRAINER", help="heatmap, ..., file.py:Class or module:Class; default: as trained")
-    option(arguments, "-m", metavar="MODEL_FOLDER", help="instead of -d, -c and -p: a model's folder, or a packed one")
+def _add_machine(arguments: Parser) -> None:
+    arguments.under("machine")
+    add_device(arguments)
     option(
-        arguments, "-f", nargs="+", metavar="FOLD", help="folds to average, such as 0 1 2, or all; default: as trained"
-    )
-    option(arguments, "-chk", default="final", choices=CHECKPOINTS, help="which checkpoint")
+        arguments, "-npp", type=int, default=1, metavar="N",
+        help="number of threads that read and preprocess ahead; 0 reads when it is needed",
+    )  # fmt: skip
     option(
-        arguments, "--trust-code", action="store_true", help="run the trainers' sources that lie in the model folder"
-    )
+        arguments, "-nps", type=int, default=1, metavar="N",
+        help="number of threads that write results; 0 writes before the next case",
+    )  # fmt: skip
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -179,13 +233,13 @@ def _record(args: argparse.Namespace, model: Path, predictor: Predictor) -> dict
 
 
 def _record_of(model: Model) -> dict[str, Any]:
-    """Of one configuration."""
+    """The record of one configuration's model."""
     calibrated = {f: m.presence_cases for f, m in zip(model.folds, model.measured, strict=True)}
     return {"trainer": model.configuration.trainer, "folds": model.folds, "presence_calibrated_on": calibrated}
 
 
 def _say_uncalibrated(predictor: Model) -> None:
-    """Where landmarks may be absent but no fold's held-out cases told how to calibrate."""
+    """Warn where landmarks may be absent but no fold's held-out cases told how to calibrate."""
     if predictor.plans.sometimes_absent and not any(m.presence_cases for m in predictor.measured):
         logger.warning(
             "presence is not calibrated, so likelihoods are the network's own log-odds: fold %s held no case out that "
@@ -195,16 +249,17 @@ def _say_uncalibrated(predictor: Model) -> None:
 
 
 def find_model(args: argparse.Namespace) -> Path:
-    """The model folder that -m names; else of dataset -d the packed one, where there is one and no part of it is asked
+    """The model folder that -m names; else of the dataset the packed one, where there is one and no part of it is asked
     for, or the only trained one that fits -c, -p and -tr."""
     from autolmk.methods.registry import label
     from autolmk.selection import RECIPE
 
     if (args.m is None) == (args.d is None):
         raise AutolmkError(
-            "either -d or -m must say which model to predict with",
-            expected="-d DATASET or -m MODEL_FOLDER, not both",
-            remedy="give one of the two",
+            "either a dataset or -m must say which model to predict with",
+            found="neither" if args.d is None else f"the dataset {args.d} and -m {args.m}",
+            expected="autolmk_predict DATASET ..., or autolmk_predict -m MODEL_FOLDER ...",
+            remedy="name one of the two",
         )
     if args.m is not None:
         model = Path(args.m).expanduser()
@@ -238,7 +293,7 @@ def find_model(args: argparse.Namespace) -> Path:
 
 
 def _say_newer(recipe: Path, trained: Sequence[Path]) -> None:
-    """Where models were trained after the packed one was chosen, which knows nothing of them."""
+    """Warn where models were trained after the packed one was chosen, which knows nothing of them."""
     packed = recipe.stat().st_mtime
     finals = {model: model.glob("fold_*/checkpoint_final.safetensors") for model in trained}
     newer = [model.name for model, files in finals.items() if any(file.stat().st_mtime > packed for file in files)]
@@ -271,14 +326,14 @@ def find_cases(place: Path, file_ending: str | None, n_channels: int | None = No
             "there is no image to predict",
             file=place,
             found=others_in(place),
-            expected="images named CASE_0000.ext, or a folder with a DICOM series a case",
+            expected="images named CASE_0000.ext, or a folder with a DICOM series for each case",
             remedy="check -i, or convert the images",
         )
     return cases
 
 
 def describe_device(device: object) -> str:
-    """Such as `cpu, 2 threads` or `cuda:0, NAME OF THE CARD`."""
+    """The device in words, such as `cpu, 2 threads` or `cuda:0, NAME OF THE CARD`."""
     import torch
 
     if str(device).startswith("cuda"):

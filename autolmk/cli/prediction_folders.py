@@ -58,7 +58,7 @@ def read_predicted(folder: Path) -> Predicted:
         raise AutolmkError(
             "these predictions are finished already, by the steps of a packed model",
             file=folder,
-            expected="what single models said, or autolmk_ensemble made of it",
+            expected="predictions of single models, or what autolmk_ensemble made of them",
             remedy="predict with the model folders inside the packed one, with --save_detections",
         )
     cases, kept = sorted(set(value["inputs"]) - _failed(folder, value)), set(saved_cases(folder))
@@ -77,7 +77,7 @@ def read_predicted(folder: Path) -> Predicted:
 
 
 def load_detections(run: Predicted, case: str) -> Detections:
-    """Of a case. AutolmkError where they are damaged, or of other landmarks than the first case's."""
+    """The detections of a case. AutolmkError where they are damaged, or of other landmarks than the first case's."""
     from autolmk.detections import REMEDY, Detections, file_of
 
     found = Detections.load(run.folder, case)
@@ -93,7 +93,7 @@ def load_detections(run: Predicted, case: str) -> Detections:
 
 
 def outside_of(runs: Sequence[Predicted], case: str) -> tuple[str, ...]:
-    """What any of the runs says of a case, each once."""
+    """All that the runs say of a case, each once."""
     return tuple(dict.fromkeys(said for run in runs for said in run.outside.get(case, ())))
 
 
@@ -108,7 +108,7 @@ def _failed(folder: Path, run: Mapping[str, Any]) -> set[str]:
 
 
 def common_cases(runs: Sequence[Predicted]) -> tuple[str, ...]:
-    """Of all runs. AutolmkError where one has other cases, landmarks, axes or units, or a folder stands twice."""
+    """The cases of all runs. AutolmkError where cases, landmarks, axes or units differ, or a folder is named twice."""
     first, *others = runs
     places = [run.folder.resolve() for run in runs]
     for i, other in enumerate(others, start=1):
@@ -129,7 +129,7 @@ def common_cases(runs: Sequence[Predicted]) -> tuple[str, ...]:
                 file=other.folder,
                 found=found,
                 expected=f"the same cases and landmarks in {first.unit} as {first.folder}, predicted by another model",
-                remedy="predict the same images with each model, into a folder each",
+                remedy="predict the same images with each model, each into a folder of its own",
             )
     return first.cases
 

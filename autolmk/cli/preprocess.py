@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
+from autolmk.cli.parsing import Parser, add_dataset, add_folders, add_plans, add_processes, option, parser
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, plans_file
 
@@ -23,13 +24,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    result = parser("Preprocess the training cases of a planned dataset; a rerun does only what is missing or changed.")
-    option(result, "-d", "--dataset", required=True, help="number or name of the dataset, such as 1 or Dataset001_Name")
-    option(result, "-plans_name", default=DEFAULT_PLANS_NAME, help="name of the plans")
-    option(result, "-c", "--configurations", nargs="+", default=None, help="configurations; all if omitted")
-    option(result, "-np", "--num_processes", type=int, default=None, help="processes; as memory allows if omitted")
+    result = parser(
+        "Preprocess the training cases of a planned dataset. A second run does only what is missing or changed.",
+        usage="autolmk_preprocess DATASET [options]",
+        examples=("autolmk_preprocess 1", "autolmk_preprocess 1 -p largePlans -c heatmap -np 4"),
+    )
+    add_dataset(result)
+    result.under("preprocessing")
+    add_plans(result, "-plans_name", dest="plans_name", default=DEFAULT_PLANS_NAME)
+    add_preprocessing(result)
     add_folders(result)
     return result
+
+
+def add_preprocessing(result: Parser) -> None:
+    """-c and -np."""
+    option(
+        result, "-c", "--configurations", also=("--configuration",), nargs="+", metavar="NAME",
+        help="names of configurations to preprocess for; default: all of the plans",
+    )  # fmt: skip
+    add_processes(result)
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -6,28 +6,32 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
-from autolmk.errors import AutolmkError, counted
+from autolmk.cli.common import OK, folders_from, run
+from autolmk.cli.parsing import add_dataset, add_folders, option, parser
+from autolmk.errors import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    arguments = parser("Write one self-contained HTML file: what was chosen and why, how good it is, where it fails.")
-    arguments.add_argument("dataset", nargs="?", metavar="DATASET", help="number or name")
-    option(arguments, "-d", "--dataset_id", help="the same as DATASET")
-    option(
-        arguments, "-o", "--output", type=Path, metavar="FILE",
-        help="the HTML file; else report.html in the dataset's folder of results",
-    )  # fmt: skip
+    arguments = parser(
+        "Write one HTML file that says what was chosen and why, how good it is, and where it fails.",
+        usage="autolmk_report DATASET [options]",
+        examples=("autolmk_report 1", "autolmk_report 1 --predictions predictions -o report.html"),
+    )
+    add_dataset(arguments)
+    arguments.under("what to report")
     option(
         arguments, "-m", "--model", type=Path, metavar="MODEL_FOLDER",
-        help="the model whose held-out results are shown; else best in the dataset's folder of results",
+        help="model whose held-out results are shown; default: best in the dataset's folder of results",
     )  # fmt: skip
     option(
         arguments, "--predictions", type=Path, metavar="FOLDER",
-        help="evaluated predictions of test cases; else predictions/imagesTs in the dataset's folder of results",
+        help="evaluated predictions of test cases; default: predictions/imagesTs in the dataset's folder of results",
     )  # fmt: skip
-    option(arguments, "--disable_progress_bar", action="store_true", help="show no progress")
+    option(
+        arguments, "-o", "--output", type=Path, metavar="FILE",
+        help="the HTML file; default: report.html in the dataset's folder of results",
+    )  # fmt: skip
     add_folders(arguments)
     return run(_report, arguments, argv)
 
@@ -36,11 +40,8 @@ def _report(args: argparse.Namespace) -> int:
     from autolmk.paths import dataset_name
     from autolmk.report import read_sources, write_report
 
-    given = args.dataset or args.dataset_id
-    if given is None:
-        raise AutolmkError("no dataset is named", expected="autolmk_report 1, or a dataset's name", remedy="name one")
     folders = folders_from(args)
-    name = dataset_name(given, folders)
+    name = dataset_name(args.dataset, folders)
     output, model, predictions = (p and p.expanduser() for p in (args.output, args.model, args.predictions))
     sources = read_sources(name, folders, model=model, predictions=predictions)
     file = output or folders.results / name / "report.html"

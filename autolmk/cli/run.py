@@ -12,7 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli import later_hours, overview, run_hours
-from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
+from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.cli.time_limit import Limit
 from autolmk.errors import AutolmkError
 from autolmk.jobs.run_record import STEPS, save_record
@@ -35,39 +36,80 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     result = parser(
-        "From a raw dataset to a chosen model, predictions and a report. Shows what it is going to do and how long "
-        "that takes, skips what is done, and goes on where it was broken off when the same command is given again."
+        "Go from a raw dataset to a chosen model, predictions and a report. Shows first what will be done and how long "
+        "it takes, skips what is done, and goes on where it was broken off when the same command is given again.",
+        usage="autolmk_run DATASET [options]",
+        examples=(
+            "autolmk_run 1 --dry-run       # what it would do, and how long that takes",
+            "autolmk_run 1 --max-time 8h",
+            "autolmk_run 1 -c global_to_local coarse_to_fine -f 0 1 2 --max-time 110m",
+            "autolmk_run 1 --print-jobs slurm > jobs.sh",
+        ),
     )
-    result.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
-    option(result, "-c", "--configurations", nargs="+", metavar="NAME", help="to train; default: every method planned")
-    option(result, "-f", "--folds", nargs="+", metavar="FOLD", help="0, 1, ... or all; default: all folds of the split")
-    option(result, "--max-time", metavar="TIME", help="wall time of the whole, such as 110m or 8h; default: as planned")
-    option(result, "--epochs", type=int, help="length of each training instead")
-    option(result, "-o", "--output", type=Path, metavar="FOLDER", help="for the predictions of imagesTs")
-    option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
-    option(result, "-pl", "--planner", nargs="+", metavar="METHOD", help="to plan; default: all shipped methods")
-    option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
-    option(result, "--preset", help="size and length of training, as for planning")
-    option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
-    option(result, "--seed", type=int, help="of all trainings; default: 0")
-    option(
-        result,
-        "--keep-all",
-        action="store_true",
-        help="train every configuration to the end, also those that held-out errors show to be hopeless",
-    )
-    option(result, "--jobs", type=int, metavar="N", help="at a time; default: one a GPU, or as cores and memory allow")
-    option(result, "--scheduler", metavar="URL", help="tcp:// or tls://HOST:PORT of Dask, ray, or ray://HOST:PORT")
-    option(result, "--until", choices=STEPS, default=STEPS[-1], help="the last step to do")
-    option(
-        result,
-        "--dry-run",
-        action="store_true",
-        help="show times and commands, train nothing; plans first where there is no plan",
-    )
-    option(result, "--print-jobs", choices=("slurm",), help="print the jobs as a batch file, train nothing")
+    add_dataset(result)
+    _add_training(result)
+    _add_extent(result)
+    _add_machine(result)
     add_folders(result)
     return result
+
+
+def _add_training(result: Parser) -> None:
+    result.under("what to train")
+    option(
+        result, "-c", "--configurations", also=("--configuration",), nargs="+", metavar="NAME",
+        help="names of configurations; default: every method of the plans",
+    )  # fmt: skip
+    option(
+        result, "-f", "--folds", also=("--fold",), nargs="+", metavar="FOLD",
+        help="0, 1, ... or all; default: all folds of the split",
+    )  # fmt: skip
+    add_plans(result, dest="p", default=DEFAULT_PLANS_NAME)
+    option(
+        result, "-pl", "--planner", also=("--planners",), nargs="+", metavar="METHOD",
+        help="methods to plan, where there are no plans yet; default: every method that autolmk has",
+    )  # fmt: skip
+    option(
+        result, "--preset", metavar="SIZE",
+        help="size of the network and length of training, as for planning, where there are no plans yet",
+    )  # fmt: skip
+    option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
+    option(result, "--seed", type=int, metavar="N", help="seed of all trainings; default: 0")
+
+
+def _add_extent(result: Parser) -> None:
+    result.under("how much to do")
+    option(
+        result, "--max-time", metavar="TIME",
+        help="wall time of everything, such as 110m or 8h; default: each training takes as long as it was planned to",
+    )  # fmt: skip
+    option(result, "--epochs", type=int, metavar="N", help="length of each training, instead of --max-time")
+    option(
+        result, "--keep-all", action="store_true",
+        help="train every configuration to the end, also those that held-out errors show to be hopeless",
+    )  # fmt: skip
+    option(result, "--until", choices=STEPS, default=STEPS[-1], help="last step to do")
+    option(
+        result, "--dry-run", action="store_true",
+        help="show times and commands, and train nothing; plans first where there are no plans",
+    )  # fmt: skip
+    option(
+        result, "--print-jobs", choices=("slurm",), help="print the jobs as a batch file, and train nothing"
+    )  # fmt: skip
+    option(result, "-o", "--output", type=Path, metavar="FOLDER", help="where to write the predictions of imagesTs")
+
+
+def _add_machine(result: Parser) -> None:
+    result.under("machine")
+    add_device(result)
+    option(
+        result, "--jobs", type=int, metavar="N",
+        help="number of jobs at a time; default: one for each GPU, else as many as cores and memory allow",
+    )  # fmt: skip
+    option(
+        result, "--scheduler", metavar="URL",
+        help="cluster to run on: tcp://HOST:PORT or tls://HOST:PORT of Dask, ray, or ray://HOST:PORT",
+    )  # fmt: skip
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def hours_to_come(args: argparse.Namespace, request: Request) -> str:
-    """Of training before planning: by the preset, where it says a time."""
+    """The hours of training, said before planning: as the preset says, where it states a time."""
     from autolmk.data.splits import N_FOLDS
     from autolmk.methods.registry import PLANNERS
     from autolmk.planning.planner import PRESETS
@@ -50,7 +50,7 @@ def places(args: argparse.Namespace, n_jobs: int, bytes_a_job: int) -> list[Plac
 
 
 def slots(args: argparse.Namespace, plans: Plans | None, n_jobs: int) -> int:
-    """Of `n_jobs` trainings, how many run at a time."""
+    """The number of trainings that run at a time, out of `n_jobs`."""
     if args.jobs is not None:
         return min(n_jobs, int(args.jobs))
     if args.scheduler is None:
@@ -82,7 +82,7 @@ def expected(args: argparse.Namespace, request: Request, plans: Plans, record: R
 
 
 def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | None:
-    """Of a configuration with all its stages, from measured steps; None where the device cannot run them now."""
+    """Seconds to train a configuration with all its stages, from measured steps; None if the device cannot run it."""
     from autolmk.cli.plan_experiment import seconds_per_step
     from autolmk.planning.planner import expected_seconds
 
@@ -117,5 +117,5 @@ def devices(given: str) -> list[str]:
 
 
 def training_bytes(plans: Plans | None) -> int:
-    """Of a training on a CPU."""
+    """Bytes of memory of a training on a CPU."""
     return TRAINING_BYTES + (0 if plans is None else int(plans.memory_target_gb * 2**30))

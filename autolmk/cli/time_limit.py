@@ -16,7 +16,7 @@ SWITCH = 0.03  # of a run's time that is kept for a predictor of more members th
 
 
 class Limit:
-    """Of one call. pace: as measured before. until: the steps that are done at all."""
+    """The time limit of one call. pace: as measured before. until: the steps that are done at all."""
 
     def __init__(self, request: Request, plans: Plans, pace: later_hours.Pace, until: Sequence[str]) -> None:
         self.request, self.plans, self.pace, self.until = request, plans, pace, until
@@ -68,7 +68,7 @@ class Limit:
         return self._found[key]
 
     def shares(self, asked: Wanted, slots: int, *, taken: float, compared: bool = True) -> Shares:
-        """Of a new run, as is to be expected now. compared: configurations may be given up."""
+        """The shares of a new run's time, as is to be expected now. compared: configurations may be given up."""
         from autolmk.jobs.run_record import Record
         from autolmk.jobs.time_shares import share_out
         from autolmk.jobs.workflow import ALL

@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, folders_from, run
 from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
+from autolmk.cli.train_arguments import train_parser as _parser
 from autolmk.errors import AutolmkError, some
-from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
+from autolmk.paths import Folders, dataset_name, model_folder, plans_file
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.data.store import Store
@@ -32,38 +34,6 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     return run(_main, _parser(), argv)
-
-
-def _parser() -> Parser:
-    result = parser(
-        "Train: autolmk_train DATASET FOLD, or DATASET CONFIGURATION FOLD. The same command goes on where it was "
-        "broken off. A file `stop` in the fold's folder makes it save and stop, a file `finish` ends training early."
-    )
-    result.add_argument("dataset", metavar="DATASET", help="number or name, such as 1 or Dataset001_Name")
-    result.add_argument("where", nargs="+", metavar="[CONFIGURATION] FOLD", help="fold: 0, 1, ... or all")
-    option(result, "-c", "--configuration", metavar="NAME", help="of the plans; default: their first method")
-    option(result, "-p", metavar="PLANS", default=DEFAULT_PLANS_NAME, help="name of the plans")
-    option(result, "-tr", metavar="TRAINER", help="instead of the plan's: a name, file.py:Class or module:Class")
-    option(result, "--trust-code", action="store_true", help="run trainers outside autolmk that the plans name")
-    option(result, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
-    option(result, "-num_gpus", type=int, default=1, help="1: training on several GPUs is not supported")
-    option(result, "--epochs", type=int, help="length of training; alone, no time limit holds")
-    option(result, "--max-time", metavar="TIME", help="such as 90s, 20m, 3h or 1h30m, over all resumes of the run")
-    option(result, "--seed", type=int, help="of weights, windows and augmentation; default: 0, or as begun")
-    option(
-        result, "--set", action="append", metavar="KEY=VALUE",
-        help="an option of the trainer, or a value of the configuration such as schedule.learning_rate=1e-4",
-    )  # fmt: skip
-    option(result, "-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from, by landmark name")
-    option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
-    option(result, "--threads", type=int, help="of this process; default: the cores that all workers but one leave")
-    option(result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb, also several times")
-    option(result, "--no-compile", action="store_true", help="do not try torch.compile (CUDA)")
-    option(result, "--val", action="store_true", help="do not train, validate checkpoint_final")
-    option(result, "--val_best", action="store_true", help="do not train, validate checkpoint_best")
-    option(result, "--c", action="store_true", help="accepted because nnU-Net has it: training always goes on")
-    add_folders(result)
-    return result
 
 
 def _main(args: argparse.Namespace) -> int:
@@ -121,7 +91,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise AutolmkError(
             "training on several GPUs is not supported",
             found=f"-num_gpus {args.num_gpus}",
-            remedy="train one fold a GPU: -device cuda:0, -device cuda:1, ...",
+            remedy="train one fold on each GPU: -device cuda:0, -device cuda:1, ...",
         )
     bounds = {"epochs": 1, "workers": 0, "threads": 1}
     for name, least in bounds.items():
@@ -131,7 +101,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) -> None:
-    """What can be refused is refused before anything is written."""
+    """Refuse, before anything is written, what this machine cannot do."""
     from autolmk.fold import checkpoint
     from autolmk.fold.log import check_loggers
     from autolmk.methods.trainer import build
@@ -146,7 +116,7 @@ def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) ->
 
 
 def seconds_of(text: str) -> float:
-    """Of a time such as 90s, 20m, 3h or 1h30m. AutolmkError otherwise."""
+    """The seconds of a time such as 90s, 20m, 3h or 1h30m. AutolmkError for other texts."""
     if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
         raise AutolmkError(
             "a time cannot be read",
@@ -163,22 +133,23 @@ def seconds_of(text: str) -> float:
 
 
 def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
-    """(configuration or None, fold) from the positional arguments and -c."""
-    *configuration, fold = args.where
-    if len(configuration) > 1 or (configuration and args.configuration not in (None, configuration[0])):
+    """(configuration or None, fold) from the words after the dataset, -c and -f."""
+    words = list(args.where)
+    fold = args.fold if args.fold is not None or not words else words.pop()
+    if len(words) > 1 or (words and args.configuration not in (None, words[0])):
         raise AutolmkError(
             "it is not clear what to train",
             found=" ".join([args.dataset, *args.where]) + (f" -c {args.configuration}" if args.configuration else ""),
             expected="autolmk_train DATASET FOLD, or autolmk_train DATASET CONFIGURATION FOLD",
             remedy="name the configuration once, and the fold last",
         )
-    if fold != "all" and not fold.isdecimal():
+    if fold is None or (fold != "all" and not fold.isdecimal()):
         raise AutolmkError(
-            f"there is no fold {fold!r}",
-            expected="0, 1, ... or all, as the last argument",
-            remedy="give the fold as the last argument",
+            "no fold is named" if fold is None else f"there is no fold {fold!r}",
+            expected="0, 1, ... or all, as the last word",
+            remedy="give the fold as the last word, or with -f",
         )
-    return (configuration[0] if configuration else args.configuration), fold if fold == "all" else int(fold)
+    return (words[0] if words else args.configuration), fold if fold == "all" else int(fold)
 
 
 def _plans(
@@ -202,8 +173,8 @@ def _plans(
 
 
 def _made_for(plans: Plans, known: Sequence[str], specification: str) -> str:
-    """Of the methods `known`, which the user's trainer is for: the first one whose planned trainer, a shipped one, it
-    extends; else the first one of one stage, or the first."""
+    """The method, one of `known`, that the user's trainer is for: the first one whose planned trainer, a shipped one,
+    it extends; else the first one of one stage, or the first."""
     from autolmk.methods import registry
     from autolmk.methods.trainer import trainer_class
 
@@ -311,8 +282,6 @@ def _verified(
     store: Store, folders: Folders, dataset: str, trainer: Trainer
 ) -> tuple[dict[str, str], dict[str, set[str]]]:
     """(subject, landmarks that are present) of each preprocessed case, all of them whole and of these plans."""
-    from tqdm import tqdm
-
     from autolmk.data.loading import check_stored
 
     names = store.cases()
@@ -326,7 +295,7 @@ def _verified(
     check_stored(store, names, trainer.plans, trainer.configuration)
     subjects: dict[str, str] = {}
     presence: dict[str, set[str]] = {}
-    for name in tqdm(names, "checking the preprocessed cases", unit="case", delay=2, leave=False):
+    for name in tracked(names, "checking the preprocessed cases"):
         stored = store.verify(name)
         subjects[name] = stored.subject
         marks = stored.landmarks
@@ -371,8 +340,8 @@ def _begin_model_folder(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """What is the same already stays untouched: other folds of the model may be in training. AutolmkError where it is
-    damaged."""
+    """Copy a file, unless it is there already: other folds of the model may be in training. AutolmkError where the
+    source is damaged."""
     from autolmk.files.serialization import read_json, write_bytes
 
     read_json(source, remedy="run autolmk_plan_and_preprocess again")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from autolmk.data.foreground import VERSION as FOREGROUND_VERSION
 from autolmk.data.foreground import find_foreground
@@ -27,6 +26,7 @@ from autolmk.image import FloatImage, Image, border
 from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans
+from autolmk.progress import tracked
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset
@@ -289,7 +289,7 @@ def _changed(
 ) -> tuple[dict[str, _Job], list[int], list[Failure]]:
     """(jobs by case, bytes that each needs, cases that fail already); reads headers and annotations."""
     jobs, sizes, failures = {}, [], []
-    for case in tqdm(cases, "looking for changes", disable=not progress, unit="case", delay=2, leave=False):
+    for case in tracked(cases, "looking for changes", shown=progress):
         try:
             expected = case_digest(dataset, case, plans, configuration)
             if store.digest(case.identifier) != expected:

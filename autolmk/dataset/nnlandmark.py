@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from autolmk import imageio
 from autolmk.annotations import Annotation, label_map, write_table
@@ -25,6 +24,7 @@ from autolmk.files.serialization import from_json, near, read_json, write_json
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Status
+from autolmk.progress import tracked
 
 POINTS, LABELS, SPACINGS = "all_landmarks_voxel.json", "name_to_label.json", "spacing.json"
 CUBE = 1.5  # voxels by which a point may differ from its cube: rounding, and half of a cube that the border cuts off
@@ -130,7 +130,7 @@ class _Import:
         for case, files in cases.items():
             imageio.check_channels(case, files, len(channels or "0"))
         table: dict[str, Annotation] = {}
-        for case, files in tqdm(cases.items(), f"importing images{split}", disable=not self.progress):
+        for case, files in tracked(cases.items(), f"importing images{split}", shown=self.progress):
             points = self._annotation(case, split)
             if points is not None:
                 table[case] = points

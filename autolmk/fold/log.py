@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import near, to_json, write_bytes
+from autolmk.progress import duration as duration
+from autolmk.progress import has_bars
 
 LOG_NAME = "training_log.jsonl"
 PICTURE_NAME = "progress.png"
@@ -245,7 +247,9 @@ class Console:
         from tqdm import tqdm
 
         layout = "{desc} {percentage:5.1f} % |{bar}| {elapsed}{postfix}"
-        self._bar: Any = tqdm(total=1.0, desc=name, bar_format=layout, file=sys.stderr, disable=None, leave=False)
+        self._bar: Any = tqdm(
+            total=1.0, desc=name, bar_format=layout, file=sys.stderr, disable=not has_bars(), leave=False
+        )
 
     def show(self, progress: float, elapsed: float, loss: float | None) -> None:
         """Of the run as a whole: share 0 to 1, seconds so far."""
@@ -263,13 +267,3 @@ class Console:
 def time_left(progress: float, elapsed: float) -> float | None:
     """Seconds, None while nothing can be said."""
     return elapsed * (1 - progress) / progress if progress > 0 else None
-
-
-def duration(seconds: float | None) -> str:
-    """Such as `45 s`, `12 min` or `3 h 20 min`."""
-    if seconds is None:
-        return "unknown time"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

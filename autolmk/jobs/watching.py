@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -14,9 +13,9 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError
 from autolmk.fold.log import duration
 from autolmk.jobs.job import Job, Result
+from autolmk.progress import TENTHS, has_bars
 
 LOOK_SECONDS = 2.0
-SPOKEN_EVERY = 120.0  # s: where stderr is no terminal, lines about the progress come no closer
 logger = logging.getLogger(__name__)
 
 
@@ -38,9 +37,9 @@ class Watch:
             bar_format="{desc} {n:.2f} of {total} |{bar:20}| {elapsed}{postfix}",
             delay=2,
             leave=False,
-            disable=True if self._echo else None,
+            disable=bool(self._echo) or not has_bars(),
         )
-        self._label, self._spoken = label, time.monotonic()
+        self._label, self._spoken = label, 0  # tenths of the work that a line told of, where there is no bar
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -81,15 +80,14 @@ class Watch:
         if self._echo is not None:
             self._follow(self.jobs[0], self._echo)
             return
-        now = time.monotonic()
+        total, running = self.status()
         if not self._bar.disable:
-            total, running = self.status()
             self._bar.n = total
             self._bar.set_postfix_str(running)
-        elif now - self._spoken >= SPOKEN_EVERY:
-            self._spoken = now
-            total, running = self.status()
-            logger.info("%s: %.2f of %d; %s", self._label, total, len(self.jobs), running or "waiting")
+        elif (tenth := int(TENTHS * total / len(self.jobs))) > self._spoken:
+            self._spoken = tenth
+            still = running or ("all done" if total >= len(self.jobs) else "waiting")
+            logger.info("%s: %.2f of %d; %s", self._label, total, len(self.jobs), still)
 
     def _follow(self, job: Job, echo: Callable[[str], None]) -> None:
         if _size(job) > self._read:

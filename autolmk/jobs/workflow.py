@@ -360,7 +360,7 @@ def _predict(request: Request, images: Path, model: tuple[str, ...], inputs: tup
 
 def _evaluate(request: Request, truth: Path) -> Step:
     predictions = request.predictions
-    command = ("evaluate", "-p", str(predictions), "-d", request.dataset)
+    command = ("evaluate", "-i", str(predictions), "-d", request.dataset)
     job = request.job("evaluate", *command, outputs=(predictions / "evaluation" / "summary.json",))
     return Step("evaluate", job, (truth, predictions / "landmarks.csv"))
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from autolmk.files.serialization import write_json
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom.anatomy import CO_SLICE, HEAD, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT, Structure
+from autolmk.progress import tracked
 
 SIDE = 80.0  # mm: the field of view that the model below was drawn for
 SPACING = {3: (2.5, 1.0, 1.0), 2: (1.0, 1.0)}  # mm, array order
@@ -230,7 +230,8 @@ def write_phantom(
     ending, suffix, unit = (".nii.gz", ".mrk.json", "mm") if ndim == 3 else (".png", ".csv", "px")
     for split, cases in (("Tr", n_train), ("Ts", n_test)):
         first = 0 if split == "Tr" else n_train
-        for case, phantom, unknown in tqdm(_cases(cases, first, seed, ndim, size, kinds), f"phantom {split}", cases):
+        made = _cases(cases, first, seed, ndim, size, kinds)
+        for case, phantom, unknown in tracked(made, f"phantom {split}", total=cases):
             imageio.write_image(folder / f"images{split}" / f"{case}_0000{ending}", phantom.image)
             points = phantom.landmarks
             status = np.where(unknown & points.present, Status.UNKNOWN, points.status)

@@ -12,7 +12,6 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from autolmk.files.serialization import write_json
 from autolmk.geometry import FloatArray, Geometry
@@ -20,6 +19,7 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom.anatomy import Structure
 from autolmk.phantom.phantom import NOISE, Phantom, _paint, _rotation, _Shape
+from autolmk.progress import tracked
 
 STEP = 10.0  # px of the model between neighbours
 WIDTH, ENDS = 64, 30.0  # px: of images; of the model above the first body and below the last one
@@ -93,7 +93,7 @@ def write_row_phantom(
     from autolmk import annotations, imageio
 
     for split, first, cases in (("Tr", 0, n_train), ("Ts", n_train, n_test)):
-        for i in tqdm(range(first, first + cases), f"phantom {split}", delay=2):
+        for i in tracked(range(first, first + cases), f"phantom {split}"):
             phantom = make_row_phantom(seed * 1_000_003 + i, row=row, partial=partial)
             case, marks = f"row_{i:03d}", phantom.landmarks
             pixels = phantom.image.geometry.to_voxels(marks.points)[:, ::-1]  # a PNG holds no origin

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from autolmk.detections import Detections
 from autolmk.files.serialization import to_json
@@ -24,6 +23,7 @@ from autolmk.postprocessing.evidence import held_out, localisation, verdict
 from autolmk.postprocessing.evidence import presence as presence_evidence
 from autolmk.postprocessing.flags import Judgement, Limits, judge, measure_limits
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
+from autolmk.progress import Progress
 from autolmk.shapes.point_distribution import ShapeModel, fit_shape_model
 
 PARTS = 4  # at most, that the cases of one fold are divided into
@@ -45,7 +45,7 @@ def choose_steps(
     parts = _parts(crossval, crossval.cases, seed)
     after: dict[str, Detections] = {}
     model_of: dict[str, ShapeModel | None] = {}
-    with tqdm(total=len(parts) + 1, desc="postprocessing", unit="choice", delay=2, disable=not progress) as bar:
+    with Progress(len(parts) + 1, "postprocessing", unit="choice", shown=progress) as bar:
         for part in parts if len(parts) > 1 else []:
             others = [case for case in crossval.cases if case not in part]
             _, steps = _decided(shapes, others, context, seed)

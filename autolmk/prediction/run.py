@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from autolmk.data.preprocessing import Failure
 from autolmk.errors import AutolmkError
@@ -26,6 +25,7 @@ from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared
+from autolmk.progress import Progress
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _predict_cases(
     output.write_run(run)
     report = Report()
     writing = _Writing(writers)
-    bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not progress, delay=2)
+    bar = Progress(len(left), "predicting", shown=progress)
     try:
         for case, read in _ahead(predictor, {case: cases[case] for case in left}, readers):
             for said in read.notices:

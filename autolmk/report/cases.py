@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from autolmk.dataset import Dataset
 from autolmk.dataset.raw import Case
 from autolmk.evaluation import Point
 from autolmk.geometry import FloatArray
+from autolmk.progress import tracked
 from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, Table, Text, section
 from autolmk.report.pictures import picture
 from autolmk.report.results import Results
@@ -104,7 +104,7 @@ def pictures(
     cases: dict[str, Case] = {case.identifier: case for case in dataset.cases(split)}
     wanted = list(dict.fromkeys(s.case for s in shown if s.case in cases))
     drawn: dict[int, Figure] = {}
-    for name in tqdm(wanted, f"pictures, {what}", delay=2, leave=False, disable=not progress):
+    for name in tracked(wanted, f"pictures, {what}", shown=progress):
         image = dataset.read_image(cases[name]).canonical()
         for i, one in enumerate(shown):
             if one.case == name:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-from tqdm import tqdm
 
 import autolmk
 from autolmk.escaping import html
 from autolmk.files.serialization import write_bytes
+from autolmk.progress import tracked
 from autolmk.report.accuracy import accuracy
 from autolmk.report.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.blocks import Section
@@ -33,7 +33,7 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
     AutolmkError where an image cannot be read or the disk refuses.
     """
     found = find_doubts(sources)
-    steps = {
+    steps: dict[str, Callable[[], Section | None]] = {
         "choice": lambda: choice(sources),
         "accuracy": lambda: accuracy(sources),
         "reliability": lambda: reliability(sources),
@@ -45,7 +45,7 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
         "learning curves": lambda: learning(sources),
     }
     sections = []
-    for step in tqdm(steps.values(), "report", delay=2, leave=False, disable=not progress):
+    for step in tracked(steps.values(), "report", unit="section", shown=progress):
         made = step()
         if made is not None:
             sections.append(made)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from autolmk.dataset import Measurement
 from autolmk.evaluation import penalties, point_errors, swapped_points
@@ -26,6 +25,7 @@ from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
 from autolmk.postprocessing import Context, Judgement, Postprocessing, choose_steps
+from autolmk.progress import tracked
 from autolmk.selection.ensembling import Combination, choose_combination
 from autolmk.selection.error_radius import ErrorRadius, fit_error_radius
 from autolmk.selection.recipe import Conclusion, concluded, error_statistics
@@ -95,7 +95,7 @@ def choose(
     members: dict[str, tuple[str, ...]] = {name: (name,) for name in models}
     first = next(iter(held_out.values()))
     sets = _ensembles(held_out, most_members) if len(first.folds) > 1 else []
-    for names in tqdm(sets, "comparing ensembles", delay=2, disable=not progress):
+    for names in tracked(sets, "comparing ensembles", unit="ensemble", shown=progress):
         _, ensemble, _ = choose_combination({n: held_out[n] for n in names}, seed=seed)
         members[ensemble.name], combined[ensemble.name] = names, ensemble
     candidates = {

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import autolmk
 from autolmk.data.store import Store
@@ -34,6 +33,7 @@ from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import load_stage
+from autolmk.progress import tracked
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.run import Run, changes, run_content, run_digest
@@ -320,7 +320,7 @@ def validate_checkpoint(
         stage.measured[0],
         device=where,
         before=before,
-        progress=partial(tqdm, desc="validation", leave=False, delay=2),
+        progress=partial(tracked, label="validation"),
     )
     write_results(target, validation, trainer.plans, trainer.configuration)
     return validation.numbers()

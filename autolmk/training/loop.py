@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from autolmk.data.loading import TrainingLoader
 from autolmk.data.stage_windows import Placement
@@ -23,6 +22,7 @@ from autolmk.fold.log import Console, Logger, RunLog, duration, time_left
 from autolmk.fold.measurements import Measured
 from autolmk.methods.trainer import Trainer
 from autolmk.prediction.inference import Member, Prediction
+from autolmk.progress import tracked
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.run import Run
@@ -250,7 +250,7 @@ class Loop:
         """Before the end without searches: a network that has learnt little calls much elsewhere, and would search in
         vain for longer than it trains."""
         trainer = self.work.trainer
-        bar = partial(tqdm, desc="final validation", leave=False, disable=None if final else True)
+        bar = partial(tracked, label="final validation", shown=final)
         return validate(
             self._member(),
             self.work.store,

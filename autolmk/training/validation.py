@@ -110,8 +110,8 @@ def validate(
     """Predict each case as autolmk_predict would and compare with the truth.
 
     before: what the previous stage says of a case, for a later stage. search: as of `look_again`. interrupted: asked
-    before each case; where true, raises Interrupted. progress: wraps the cases, such as tqdm. The global random state
-    is left as it was.
+    before each case; where true, raises Interrupted. progress: wraps the cases, such as `tracked`. The global random
+    state is left as it was.
     AutolmkError where a case was preprocessed by other plans.
     """
     start = time.monotonic()

@@ -311,7 +311,7 @@ def test_the_model_is_found_by_dataset(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-i", "images", "-o", "out"), "either -d or -m"),
+        (("-i", "images", "-o", "out"), "either a dataset or -m"),
         (("-i", "images", "-o", "out", "-m", "nowhere"), "no model folder"),
         (("-i", "nowhere", "-o", "out", "-m", "model"), "folder of images is missing"),
         (("-i", "nothing", "-o", "out", "-m", "model"), "no image to predict"),

@@ -354,7 +354,7 @@ def test_a_batch_file_for_slurm(folder: Path, capsys: pytest.CaptureFixture[str]
     assert [words[0] for words in called][5:] == [f"autolmk_{name}" for name in STEP_COMMANDS[2:]]
     parser = train._parser()
     for words, (fold, configuration) in zip(called[1:5], itertools.product("01", ["heatmap", "second"]), strict=True):
-        parsed = parser.parse_args(parser.normalised([w for w in words[1:] if w != "data"]))
+        parsed = parser.parsed([w for w in words[1:] if w != "data"])
         assert (parsed.dataset, parsed.where, parsed.seed) == (DATASET, [configuration, fold], 3)
 
 

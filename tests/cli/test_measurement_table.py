@@ -53,7 +53,7 @@ def write_predictions(raw: Path, folder: Path) -> dict[str, tuple[Landmarks, Lan
 
 def test_the_command_reports_measurements(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = write_predictions(raw, tmp_path)
-    assert main(["-p", str(tmp_path), "-d", "5", "--raw", str(raw.parent), "--resamples", "100"]) == 0
+    assert main(["-i", str(tmp_path), "-d", "5", "--raw", str(raw.parent), "--resamples", "100"]) == 0
     said = capsys.readouterr().out
     assert "eyes by height" in said and "limits of agreement" in said and "measurements.csv" in said
     with (tmp_path / "evaluation" / "measurements.csv").open() as stream:
@@ -79,7 +79,7 @@ def test_radii_that_were_predicted_are_the_ones_judged(raw: Path, tmp_path: Path
     declared = Dataset.open(raw).description.measurements or {}
     wide = {c: replace(found, error_radius=np.full(len(found.names), 80.0)) for c, (_, found) in cases.items()}
     write_measurements(tmp_path, wide, declared, unit="mm")
-    assert main(["-p", str(tmp_path), "-d", "5", "--raw", str(raw.parent), "--resamples", "100"]) == 0
+    assert main(["-i", str(tmp_path), "-d", "5", "--raw", str(raw.parent), "--resamples", "100"]) == 0
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["measurements"]
     assert summary["eyes"]["coverage"]["value"] == 1 and summary["eyes"]["median_radius"] > 40
 
@@ -88,5 +88,5 @@ def test_the_predictions_own_table_is_never_replaced(
     raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_predictions(raw, tmp_path)
-    assert main(["-p", str(tmp_path), "-t", str(raw), "-o", f"{tmp_path}/x/.."]) == 2
+    assert main(["-i", str(tmp_path), "-t", str(raw), "-o", f"{tmp_path}/x/.."]) == 2
     assert "would be replaced" in capsys.readouterr().err

@@ -298,7 +298,7 @@ CASES = [
     Broken("empty folder", "predict", "", both(drop("{images}"), put("{images}/readme.txt")),
            ("imagesTs", "no image")),
     Broken("no image inside", "predict", "-i {folder}/a.txt", put("{folder}/a.txt"), ("a.txt", "not known"), 3, OUT),
-    Broken("two models", "predict", "-d 1", None, ("either -d or -m",)),
+    Broken("two models", "predict", "-d 1", None, ("either a dataset or -m",)),
     Broken("two models", "predict", "", both(drop("{model}/plans.json"), copy("{model}", "{results}/other")),
            ("no model folder",)),
     Broken("missing folder", "predict", "-i {folder}/nowhere", None, ("nowhere", "missing")),
@@ -350,7 +350,7 @@ CASES = [
     Broken("no annotations", "evaluate", "{predictions} -d 1", drop("{truth}"), ("landmarksTs",)),
     Broken("duplicated landmark", "evaluate", "{predictions} -d 1",
            lines("{predictions}/landmarks.csv", lambda r: [*r, r[-1]]), ("phantom_007", "twice")),
-    Broken("nothing to compare with", "evaluate", "{predictions}", None, ("autolmk_evaluate PRED TRUTH",)),
+    Broken("nothing to compare with", "evaluate", "{predictions}", None, ("autolmk_evaluate DATASET PREDICTIONS",)),
     Broken("wrong number", "evaluate", "{predictions} -d 1 --radii 0 2", None, ("radii",)),
     # import
     Broken("missing folder", "import_", "-i {folder}/Dataset009_New", None, ("Dataset009_New", "missing")),

@@ -56,7 +56,7 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
     for case, listed in table.items():
         single = annotations.read(predictions / f"{case}.mrk.json")
         assert set(single.names) == set(listed.names) == set(POINTS[ndim])
-    said = command("evaluate", "-p", str(predictions), "-d", "1")
+    said = command("evaluate", "-i", str(predictions), "-d", "1")
     assert "MRE" in said and ("mm" if ndim == 3 else "px") in said
     summary = json.loads((predictions / "evaluation" / "summary.json").read_text())
     assert summary["overall"]["missing"] == 0

@@ -260,13 +260,13 @@ def test_command_on_tables_writes_json_csv_and_a_table(tmp_path: Path, capsys: p
 def test_command_names_missing_cases_and_what_is_unclear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_table(tmp_path / "predictions" / "landmarks.csv", 2, 1.0)
     write_table(tmp_path / "truth.csv", 3, 0.0, "case,landmark,x,y,z,status")
-    arguments = ["-p", str(tmp_path / "predictions"), "--truth", str(tmp_path / "truth.csv")]
+    arguments = ["-i", str(tmp_path / "predictions"), "--truth", str(tmp_path / "truth.csv")]
     assert main(arguments) == 2
     assert "case2" in capsys.readouterr().err
     assert not (tmp_path / "predictions" / "evaluation").exists()
     assert main([*arguments, "--skip-missing"]) == 0
-    assert main(["-p", str(tmp_path / "predictions")]) == 2
-    assert "autolmk_evaluate PRED TRUTH" in capsys.readouterr().err
+    assert main(["-i", str(tmp_path / "predictions")]) == 2
+    assert "autolmk_evaluate DATASET PREDICTIONS" in capsys.readouterr().err
 
 
 def test_table_of_pixels_says_so() -> None:
@@ -304,7 +304,7 @@ def test_command_on_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     description = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 1, "coordinates": "RAS"}
     (raw / "dataset.json").write_text(json.dumps(description | {"landmarks": landmarks}))
     write_table(tmp_path / "predictions" / "landmarks.csv", 1, 0.0)
-    arguments = ["-p", str(tmp_path / "predictions"), "-d", "7", "--raw", str(tmp_path / "raw")]
+    arguments = ["-i", str(tmp_path / "predictions"), "-d", "7", "--raw", str(tmp_path / "raw")]
     assert main(arguments) == 0
     assert "swaps: 0 of 2" in capsys.readouterr().out
     summary = json.loads((tmp_path / "predictions" / "evaluation" / "summary.json").read_text())

@@ -257,5 +257,5 @@ def _predictions(data: ReportData, dataset: Dataset, cases: _Cases) -> None:
     declared = dataset.description.measurements or {}
     write_measurements(folder, {c: _called(marks, plans) for c, marks in found.items()}, declared, unit=plans.unit)
     write_json(folder / "run.json", {"unit": plans.unit})
-    command = ["-p", str(folder), "-d", data.name, "--resamples", "200", *data.arguments]
+    command = ["-i", str(folder), "-d", data.name, "--resamples", "200", *data.arguments]
     assert evaluate_command.main(command) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -262,6 +263,18 @@ def test_what_is_seen_of_running_jobs(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     listed[0].log.write_text("begun")
     assert watch.status() == (0.5, "heatmap fold 0 50%")
+
+
+def test_a_log_gets_a_line_every_tenth_of_the_jobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "autolmk.jobs.watching")
+    logging.getLogger("autolmk").propagate = True  # which the command line turns off
+    listed = [job(tmp_path, str(k), "") for k in range(30)]
+    watch = Watch(listed, "training")
+    for one in listed:
+        watch.ended_names.add(one.name)
+        watch._look()
+        watch._look()
+    assert len(caplog.messages) == 10 and caplog.messages[0] == "training: 3.00 of 30; waiting"
 
 
 def test_what_a_single_job_says_is_passed_on(python: None, tmp_path: Path) -> None:

@@ -83,6 +83,6 @@ FORMAT = Format(
     "JSON of CL-Detection 2023, with pictures named by number",
     sniff,
     read,
-    ("--images", "--split", "--first-pixel"),
+    ("--images", "--keep-split", "--first-pixel"),
     ("cldetection2023", "cldet"),
 )

@@ -23,7 +23,7 @@ from autolmk.files.serialization import write_json
 
 
 def read(path: Path, options: Options) -> Imported:
-    """The cases of one file; with --split, of one for training and one for test, told by their names."""
+    """The cases of one file; with --keep-split, of one for training and one for test, told by their names."""
     source = Source(path, options)
     files = [f for f in source.files((".json",)) if _looks(head_of(f, 2**22))] or source.files((".json",))[:1]
     collector = Collector(source, "voxel")
@@ -123,7 +123,7 @@ FORMAT = Format(
     "COCO keypoints, one object an image",
     sniff,
     read,
-    ("--images", "--individual", "--split", "--first-pixel"),
+    ("--images", "--individual", "--keep-split", "--first-pixel"),
     ("cocokeypoints", "cocojson"),
 )
 

@@ -109,6 +109,6 @@ FORMAT = Format(
     "cephalograms of ISBI 2015: .bmp, and .txt in 400_junior and 400_senior",
     sniff,
     read,
-    ("--annotator", "--split", "--images"),
+    ("--annotator", "--keep-split", "--images"),
     ("isbi", "isbi2015ceph", "isbi2014"),
 )
