@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from autolmk.codecs.constants import constant
 from autolmk.landmarks import Status
 
 RAREST = 0.01  # share of the rarer kind, at least: a kind of which less is seen is not learnt by weighing it more
@@ -54,7 +55,7 @@ class Shares(nn.Module):
 
 def holds(voxels: Tensor, status: Tensor, side: Sequence[int]) -> Tensor:
     """(B, L) whether windows of `side` (D,) voxels hold landmarks at voxels (B, L, D) of that status (B, L)."""
-    size = torch.tensor(tuple(side), dtype=torch.float64, device=voxels.device)
+    size = constant(side, voxels.device)
     return (status == Status.PRESENT) & ((voxels >= -0.5) & (voxels <= size - 0.5)).all(-1)  # False for NaN
 
 

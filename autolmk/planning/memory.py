@@ -1,7 +1,9 @@
 """Memory that training takes, counted before anything is allocated: tensors on torch's meta device have no data.
 
-Exact is the count of bytes that autograd keeps for the backward pass (equal to the byte on CPU in float32). What comes
-on top is listed in `MemoryEstimate`; only `workspace` and `library` are margins, no counts.
+For a CPU, exact is the count of bytes that autograd keeps for the backward pass (equal to the byte in float32); what
+comes on top is listed in `MemoryEstimate`, and `workspace` is a margin. For CUDA, a whole step, with the types and copies
+of its autocast, is taken on the meta device, and counted is what is alive at its worst moment; only `library`, what cuDNN
+and torch's allocator take besides, is a margin.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import Trainer
+from autolmk.networks.precision import MixedPrecision
+from autolmk.planning.live_bytes import LiveBytes
 
 GIB = 2**30
 LIBRARY_BYTES = {"cuda": 256 * 2**20, "cpu": 0}  # cuDNN's workspace; the CUDA context lies outside torch's allocator
@@ -27,8 +31,9 @@ PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # planned in; an upp
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA
-    copy. workspace: a stated margin for gradients in flight, twice the largest saved tensor. library: another one, for
-    buffers of cuDNN."""
+    copy. workspace: for a CPU a stated margin for gradients in flight, twice the largest saved tensor; for CUDA what is
+    alive at the step's worst moment besides what is saved. gradients: for CUDA what they and the optimizer's step take
+    beyond that moment. library: a margin for buffers of cuDNN."""
 
     saved: int
     parameters: int
@@ -104,6 +109,8 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     Network, codec and loss run on the meta device with every landmark present, so nothing large is allocated.
     """
     device = trainer.plans.device
+    if device == "cuda":
+        return _on_cuda(trainer, batch_size)
     dtype = PRECISION[device]
     with torch.device("meta"):
         network = trainer.build_network()
@@ -129,6 +136,40 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         casts=casts,
         workspace=2 * saved.largest,
         library=LIBRARY_BYTES[device],
+    )
+
+
+def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
+    """Of a step that is taken on the meta device with autocast's types, see `networks.autocast`."""
+    dtype = PRECISION["cuda"]
+    with torch.device("meta"):
+        network = trainer.build_network()
+    codec = trainer.build_codec().to("meta")
+    parameters = [*network.parameters(), *codec.parameters()]
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    buffers = sum(b.numel() * b.element_size() for m in (network, codec) for b in m.buffers())
+    forward = MixedPrecision(network, torch.device("meta"), dtype)
+    copies = sum(p.numel() for p in network.parameters()) * dtype.itemsize
+    with LiveBytes() as live:
+        batch = random_batch(trainer, batch_size, device="meta")
+
+        def step() -> Tensor:
+            return torch.stack([loss.float() for loss in trainer.training_step(forward, codec, batch).values()]).sum()
+
+        total: list[Tensor] = []
+        saved = count_saved(network, lambda: total.append(step()) or total[0])
+        torch.autograd.backward(total)
+    casts = min(copies, saved.total)
+    optimizer, in_step = optimizer_bytes(trainer, parameters), size  # the root of the second moments, of all at once
+    return MemoryEstimate(
+        saved=saved.total - casts,
+        parameters=size + buffers,
+        gradients=max(0, size + in_step - live.most),
+        optimizer=optimizer,
+        average=size + buffers,
+        casts=casts,
+        workspace=live.most - saved.total,
+        library=LIBRARY_BYTES["cuda"],
     )
 
 
