@@ -61,7 +61,7 @@ def holds(voxels: Tensor, status: Tensor, side: Sequence[int]) -> Tensor:
 
 def counts(module: nn.Module) -> dict[str, list[list[int]]]:
     """What all `Shares` of a codec have counted, JSON-ready: name -> [held (L,), known (L,)]."""
-    return {name: [part.held.tolist(), part.known.tolist()] for name, part in _parts(module).items()}
+    return {name: [part.held.cpu().tolist(), part.known.cpu().tolist()] for name, part in _parts(module).items()}
 
 
 def restore_counts(module: nn.Module, counted: Mapping[str, Sequence[Sequence[int]]]) -> None:

@@ -1,4 +1,4 @@
-"""CUDA's autocast, acted out on torch's meta device, where it does not act, so that memory can be counted without a GPU.
+"""CUDA's autocast, acted out on torch's meta device, which has none, so that memory can be counted without a GPU.
 
 Which operations compute in which precision: https://pytorch.org/docs/stable/amp.html#cuda-op-specific-behavior
 """

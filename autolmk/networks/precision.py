@@ -1,8 +1,8 @@
 """Device, mixed precision, memory layout and compilation of training.
 
 CUDA: autocast in bfloat16 where the card has it, else float16 with scaled gradients; what is left in float32 without
-TF32; torch.compile where a trial of it works. CPU: bfloat16 in training where the processor computes in it (AVX-512 BF16 or AMX), float32 in
-prediction. Network outputs come back in float32, so that losses are computed in it.
+TF32; torch.compile where a trial of it works. CPU: bfloat16 in training where the processor computes in it (AVX-512 BF16
+or AMX), float32 in prediction. Network outputs come back in float32, so that losses are computed in it.
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ class Precision:
         A run that began without scaled gradients, in bfloat16 or on a CPU, starts with a fresh one."""
         for parameter, state in optimizer.state.items():
             for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    if value.stride() != parameter.stride():
-                        state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                alike = isinstance(value, Tensor) and value.shape == parameter.shape
+                if alike and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if scaler:
             self.scaler.load_state_dict(scaler)
 

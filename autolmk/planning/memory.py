@@ -1,9 +1,9 @@
 """Memory that training takes, counted before anything is allocated: tensors on torch's meta device have no data.
 
 For a CPU, exact is the count of bytes that autograd keeps for the backward pass (equal to the byte in float32); what
-comes on top is listed in `MemoryEstimate`, and `workspace` is a margin. For CUDA, a whole step, with the types and copies
-of its autocast, is taken on the meta device, and counted is what is alive at its worst moment; only `library`, what cuDNN
-and torch's allocator take besides, is a margin.
+comes on top is listed in `MemoryEstimate`, and `workspace` is a margin. For CUDA, a whole step, with the types and
+copies of its autocast, is taken on the meta device, and what is alive at its worst moment is counted; only `library`,
+what cuDNN and torch's allocator take besides, is a margin.
 """
 
 from __future__ import annotations

@@ -255,8 +255,8 @@ class _Looks:
         return voxels, log_odds, spread
 
     def _rows(self, n: int) -> int:
-        """Windows to show the network for n of them: on a GPU a power of two, filled up with the last one, as cuDNN tries
-        its algorithms anew for every number."""
+        """Windows to show the network for n of them: on a GPU a power of two, filled up with the last one, as cuDNN
+        tries its algorithms anew for every number."""
         any_number = self.windows.per_sample is not None and self.precision.device.type == "cuda"
         return 1 << (n - 1).bit_length() if any_number else n
 

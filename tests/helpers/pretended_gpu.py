@@ -1,12 +1,14 @@
 """A CUDA device pretended on a CPU-only build of torch, so that every path for GPUs runs where there is none.
 
-`on_pretended_gpu(work)` runs `work(gpu)` in a forked process of its own, in which tensors on "cuda" say so and hold real
-data in the CPU's memory. Values, autograd, autocast and gradient scaling follow CUDA's rules; operations on mixed devices
-and `.numpy()` raise as CUDA would; what makes the host wait is recorded with its place in `gpu.waits`, and operations
-that start a kernel are counted in `gpu.launches`. `on_fake_gpu(work)` is for sizes that fit no test machine: tensors
-have no data at all. Neither sees kernels' own faults, their speed, cuDNN's choices, streams or CUDA's allocator.
+`on_pretended_gpu(work, ...)` runs `work(gpu, ...)` in a fresh process, in which tensors on "cuda" say so and hold real
+data in the CPU's memory. Values, autograd, autocast and gradient scaling follow CUDA's rules; operations on mixed
+devices and `.numpy()` raise as CUDA would; what makes the host wait is recorded with its place in `gpu.waits`, and
+operations that start a kernel are counted in `gpu.launches`. `on_fake_gpu(work, ...)` is for sizes that fit no test
+machine: tensors have no data at all. Neither sees kernels' own faults, their speed, cuDNN's choices, streams or CUDA's
+allocator.
 
-Both reach into torch's internals, as they are in the version below. Where these have moved, tests are skipped and say so.
+Both reach into torch's internals, as they are in the version below; where these have moved, tests are skipped, and say
+so.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import json
 import multiprocessing
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,12 @@ WAITS = (  # operations whose result, or its shape, the host must see
 )
 INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")
 NO_KERNEL = frozenset(
-    "view _unsafe_view view_as expand permute transpose t slice select narrow unsqueeze squeeze detach alias as_strided "
-    "unbind split split_with_sizes unfold diagonal lift_fresh empty empty_like empty_strided new_empty _reshape_alias "
-    "_local_scalar_dense".split()
+    (
+        *("view", "_unsafe_view", "view_as", "expand", "permute", "transpose", "t", "slice", "select", "narrow"),
+        *("unsqueeze", "squeeze", "detach", "alias", "as_strided", "unbind", "split", "split_with_sizes", "unfold"),
+        *("diagonal", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty", "_reshape_alias"),
+        "_local_scalar_dense",
+    )
 )
 SLOTS = 60  # of the table of virtual functions, of CUDAHooksInterface
 HAS_PRIMARY_CONTEXT = 4
@@ -54,45 +59,36 @@ class Moved(Exception):
 # -- a process of its own ----------------------------------------------------------------------------------------------
 
 
-def on_pretended_gpu(work: Callable[[PretendedGpu], Any], *, bfloat16: bool = True) -> Any:
-    """What `work` returns, as JSON keeps it. bfloat16: whether the card has it. Failures are raised here, with the place
-    where they happened; skips the test where torch's internals have moved."""
-    return _apart(lambda: _pretending(work, bfloat16))
+def on_pretended_gpu(work: Callable[..., Any], *arguments: Any, bfloat16: bool = True) -> Any:
+    """What `work` returns, as JSON keeps it: a function of a module that can be imported. bfloat16: whether the card
+    has it. Failures are raised here, with the place where they happened; skips the test where torch's internals have
+    moved."""
+    return _apart(_pretending, work, arguments, bfloat16)
 
 
-def on_fake_gpu(work: Callable[[], Any]) -> Any:
+def on_fake_gpu(work: Callable[..., Any], *arguments: Any) -> Any:
     """As `on_pretended_gpu`, with tensors that have no data: what is made on "cuda" takes no memory."""
-    return _apart(lambda: _faking(work))
+    return _apart(_faking, work, arguments, True)
 
 
-def _apart(work: Callable[[], Any]) -> Any:
-    """In a forked process: torch's engine of autograd starts there anew and sees the device, and nothing is undone."""
+def _apart(how: Callable[..., Any], work: Callable[..., Any], arguments: Sequence[Any], bfloat16: bool) -> Any:
+    """In a process of its own, forked from one that has loaded torch and computed nothing: autograd's engine looks for
+    devices when it is first used, and nothing has to be undone."""
     if torch.backends.cuda.is_built() or not torch.__version__.startswith(KNOWN_TORCH):
         pytest.skip(f"a GPU is pretended on CPU-only torch {KNOWN_TORCH}x, this is {torch.__version__}")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "autolmk.training.stages", "autolmk.conformance"])
     receiving, sending = context.Pipe(duplex=False)
-
-    def child() -> None:
-        torch.set_num_threads(1)  # here, as it would race in autograd's own thread
-        try:
-            answer: tuple[str, Any] = ("done", work())
-        except Moved as error:
-            answer = ("moved", str(error))
-        except BaseException:
-            answer = ("failed", traceback.format_exc())
-        sending.send_bytes(json.dumps(answer).encode())
-
-    process = context.Process(target=child)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
-        process.start()
+    process = context.Process(target=_answer, args=(sending, how, work, arguments, bfloat16))
+    process.start()
     sending.close()
     try:
         kind, value = json.loads(receiving.recv_bytes())
     except EOFError:
-        process.join()
-        pytest.fail(f"the process with the pretended GPU ended with exit code {process.exitcode}")
+        kind, value = "failed", "the process with the pretended GPU ended amid its work"
     process.join()
+    receiving.close()
+    process.close()
     if kind == "moved":
         pytest.skip(f"torch's internals have moved: {value}")
     if kind == "failed":
@@ -100,26 +96,39 @@ def _apart(work: Callable[[], Any]) -> Any:
     return value
 
 
-def _pretending(work: Callable[[PretendedGpu], Any], bfloat16: bool) -> Any:
+def _answer(
+    sending: Connection, how: Callable[..., Any], work: Callable[..., Any], arguments: Sequence[Any], bfloat16: bool
+) -> None:
+    torch.set_num_threads(1)
+    try:
+        answer: tuple[str, Any] = ("done", how(work, arguments, bfloat16))
+    except Moved as error:
+        answer = ("moved", str(error))
+    except BaseException:
+        answer = ("failed", traceback.format_exc())
+    sending.send_bytes(json.dumps(answer).encode())
+
+
+def _pretending(work: Callable[..., Any], arguments: Sequence[Any], bfloat16: bool) -> Any:
     _let_autograd_know()
     gpu = PretendedGpu()
     _patch_torch(bfloat16)
     torch._C._set_only_lift_cpu_tensors(True)
     OnGpu.gpu = gpu
     with gpu:
-        return work(gpu)
+        return work(gpu, *arguments)
 
 
-def _faking(work: Callable[[], Any]) -> Any:
+def _faking(work: Callable[..., Any], arguments: Sequence[Any], bfloat16: bool) -> Any:
     _let_autograd_know()
-    _patch_torch(True)
+    _patch_torch(bfloat16)
     torch.cuda.is_available = lambda: False
     nn.Module.to = _moved_module  # type: ignore[assignment,method-assign]
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return work()
+        return work(*arguments)
 
 
-# -- torch's own state, in the forked process --------------------------------------------------------------------------
+# -- torch's own state, in that process --------------------------------------------------------------------------
 
 
 def _let_autograd_know() -> None:

@@ -1,68 +1,67 @@
 """Training and prediction on a pretended GPU: no device is mixed with another, nothing waits within a step, and a step
-starts as many kernels for many landmarks as for few. See helpers/pretended_gpu."""
+starts as many kernels for many landmarks as for few. See helpers/pretended_gpu; nothing here ran on CUDA."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import itertools
+import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from pretended_gpu import CUDA, PretendedGpu, on_pretended_gpu
+from gpu_work import KINDS, METHODS, a_batch, a_trainer, begin, go_on, launches, method, steps
+from pretended_gpu import on_pretended_gpu
 
-from autolmk.conformance import example_plans
-from autolmk.fold import checkpoint
-from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.methods.trainer import Trainer, trainer_class
-from autolmk.planning.memory import random_batch
-from autolmk.plans import SliceGroup, Windows
-from autolmk.training.run import Run
-from autolmk.training.schedule import Limits
-
-Kind = tuple[str, dict[str, Any], int | None]  # a trainer, its options, windows of a sample
-GROUP = (0, 2, 3)  # landmarks that lie on one slice
-KINDS: dict[str, Kind] = {
-    "heatmap": ("heatmap", {}, None),
-    "apga": ("apga", {}, None),
-    "coordinates": ("coordinates", {}, None),
-    "fine": ("fine", {}, 4),
-    "fine own": ("fine", {"weights": "own"}, None),
-    "fine correlated": ("fine", {"weights": "own", "correlated": True}, None),
-    "global_cells": ("global_cells", {}, None),
-    "local_cells": ("local_cells", {}, None),
-}
-EACH = [(kind, ndim) for kind in KINDS for ndim in (2, 3)]
-IN_FLOAT16 = [("copy from the device", "_to_copy")]
-ALLOWED = {True: (), False: ("sync: _local_scalar_dense: grad_scaler",)}
+EACH = list(itertools.product(KINDS, (2, 3)))
+SCALER = "sync: _local_scalar_dense: networks/precision.py update"  # GradScaler asks whether the gradients are finite
+ALLOWED: dict[str, tuple[str, ...]] = {"bfloat16": (), "float16": (SCALER,)}  # in a step
+FEW, MANY = 8, 120
 
 
-def a_trainer(kind: str, ndim: int, n_landmarks: int = 5) -> Trainer:
-    name, options, per_sample = KINDS[kind]
-    cls = trainer_class(name)
-    landmark = cls.looks_at == "landmarks"
-    names = tuple(f"L{i}" for i in range(n_landmarks))
-    groups = (SliceGroup(0, tuple(names[i] for i in GROUP)),) if options.get("correlated") else ()
-    windows = Windows("landmark", per_sample=per_sample, groups=groups) if landmark else None
-    plans = example_plans(ndim, trainer=name, options=options, windows=windows)
-    maps = tuple(dataclasses.replace(m, landmarks=names[:2]) for m in plans.configurations["example"].label_maps)
-    one = dataclasses.replace(plans.configurations["example"], label_maps=maps, batch_size=1)
-    plans = dataclasses.replace(
-        plans, landmarks=names, pairs=(), sometimes_absent=(), configurations={**plans.configurations, "example": one}
-    )
-    return cls(plans, one)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("kind", "ndim"), EACH)
+def test_steps_wait_for_nothing_and_go_on_bit_equal(kind: str, ndim: int, dtype: str, tmp_path: Path) -> None:
+    found = on_pretended_gpu(steps, kind, ndim, tmp_path, bfloat16=dtype == "bfloat16")
+    assert found["dtype"] == dtype and found["devices"] == ["cuda:0"]
+    assert [place for place in found["waited"] if not place.startswith(ALLOWED[dtype])] == []
+    assert found["differing"] == 0 and found["finite"]
+    assert found["losses"][0] == found["losses"][1] is not None
 
 
-def a_run(trainer: Trainer, folder: Path, device: torch.device | str = CUDA) -> Run:
-    folder.mkdir(exist_ok=True)
-    return Run(trainer, folder, torch.device(device), 0, Limits(100, None), 0)
+@pytest.mark.parametrize(("kind", "ndim"), EACH)
+def test_a_step_starts_as_many_kernels_for_many_landmarks_as_for_few(kind: str, ndim: int, tmp_path: Path) -> None:
+    few, many = on_pretended_gpu(launches, kind, ndim, [FEW, MANY], tmp_path)
+    assert few == many > 0
 
 
-def a_batch(trainer: Trainer, seed: int = 0) -> dict[str, Any]:
-    """As loaders make it."""
-    torch.manual_seed(seed)
-    batch = random_batch(trainer, trainer.configuration.batch_size, device="cpu")
-    return {**{name: tensor.numpy() for name, tensor in batch.items()}, "cases": ["case"]}
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_train_validate_and_predict(name: str, ndim: int, tmp_path: Path) -> None:
+    found = on_pretended_gpu(method, name, ndim, tmp_path)
+    assert found["finished"] and found["finite"] and "summary.json" in found["validated"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), list(itertools.permutations(("cpu", "bfloat16", "float16"), 2)), ids=" to ".join
+)
+def test_a_run_goes_on_on_another_device(before: str, after: str, tmp_path: Path) -> None:
+    """From a processor to a card of either kind, and back."""
+    if before == "cpu":
+        begin(None, tmp_path)
+    else:
+        on_pretended_gpu(begin, tmp_path, bfloat16=before == "bfloat16")
+    on_gpu = after != "cpu"
+    found = on_pretended_gpu(go_on, tmp_path, bfloat16=after == "bfloat16") if on_gpu else go_on(None, tmp_path)
+    assert (found["iteration"], found["kept"]) == (2, True) and math.isfinite(found["loss"])
+    assert found["scale"] == (2.0**16 if after == "float16" else 1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_are_traced_without_a_break(kind: str) -> None:
+    """torch.compile makes one graph of each."""
+    trainer = a_trainer(kind, 3)
+    batch = {k: torch.as_tensor(v) for k, v in a_batch(trainer).items() if k != "cases"}
+    inputs = (batch["data"], *((batch["landmarks"],) if "landmarks" in batch else ()))
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(trainer.build_network())(*inputs)
+    assert (explained.graph_break_count, explained.graph_count) == (0, 1)
