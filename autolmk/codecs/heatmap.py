@@ -90,8 +90,8 @@ class HeatmapCodec(Codec):
         return output.float().sub_(elsewhere) if in_place else output.float() - elsewhere
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers; on a GPU at once, as
-        each of the small steps costs as much there."""
+        """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers; on a GPU at once,
+        as each of the small steps costs as much there."""
         if scores.device.type == "cuda":
             return scores.flip(axis + 1).index_select(1, constant(partner, scores.device, torch.int64))
         result = scores if torch.is_inference_mode_enabled() else scores.clone()

@@ -1,8 +1,8 @@
 """Device, mixed precision, memory layout and compilation of training.
 
 CUDA: autocast in bfloat16 where the card has it, else float16 with scaled gradients; what is left in float32 without
-TF32; torch.compile where a trial of it works. CPU: bfloat16 in training where the processor computes in it (AVX-512 BF16
-or AMX), float32 in prediction. Network outputs come back in float32, so that losses are computed in it.
+TF32; torch.compile where a trial of it works. CPU: bfloat16 in training where the processor computes in it (AVX-512
+BF16 or AMX), float32 in prediction. Network outputs come back in float32, so that losses are computed in it.
 """
 
 from __future__ import annotations

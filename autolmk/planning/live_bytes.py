@@ -11,11 +11,12 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within, counts the storages of new tensors until they are freed. now, most: bytes at this moment, and at the
-    worst one since `mark`. Tensors that are made inside an operation, such as cuDNN's workspaces, are not seen."""
+    """Within, counts the storages of new tensors on `device` until they are freed. now, most: bytes at this moment, and
+    at the worst one since `mark`. What is made inside an operation, such as cuDNN's workspaces, is not seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "meta") -> None:
         super().__init__()
+        self.device = device
         self.now = self.most = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
@@ -26,7 +27,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
+            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
                 self._note(tensor)
         return result
 

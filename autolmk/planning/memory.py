@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import MixedPrecision
@@ -151,9 +152,9 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     forward = MixedPrecision(network, torch.device("meta"), dtype)
     copies = sum(p.numel() for p in network.parameters()) * dtype.itemsize
     with LiveBytes() as live:
-        batch = random_batch(trainer, batch_size, device="meta")
 
         def step() -> Tensor:
+            batch = random_batch(trainer, batch_size, device="meta")
             return torch.stack([loss.float() for loss in trainer.training_step(forward, codec, batch).values()]).sum()
 
         total: list[Tensor] = []
@@ -171,6 +172,30 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         workspace=live.most - saved.total,
         library=LIBRARY_BYTES["cuda"],
     )
+
+
+def shortage(trainer: Trainer, said: str, available: int, of: int) -> AutolmkError:
+    """The error of a GPU whose memory does not suffice to train: what the configuration needs, and what would fit.
+
+    said: by torch. available, of: bytes of the GPU that this process may have, and all of them.
+    """
+    c = trainer.configuration
+    needed, one = _on_cuda(trainer, c.batch_size).total, _on_cuda(trainer, 1)
+    fitting = min(c.batch_size - 1, 1 + (available - one.total) // one.per_batch) if one.total <= available else 0
+    patch = "x".join(str(n) for n in c.patch_size)
+    smaller = f"plan again with -gpu_memory_target {max(0.1, available / GIB):.1f} or a smaller --preset"
+    fits = f"train with --set batch_size={fitting}, which takes about {_gib(one, fitting)}, or " if fitting > 0 else ""
+    return AutolmkError(
+        f"the GPU's memory does not suffice for the trainer {c.trainer} with batches of {c.batch_size} and windows of "
+        f"{patch}",
+        found=f"{available / GIB:.1f} of {of / GIB:.1f} GiB are free for it ({said})",
+        expected=f"about {needed / GIB:.1f} GiB; planned were {trainer.plans.memory_target_gb:g}",
+        remedy=f"end other programs on the GPU, or {fits}{smaller}",
+    )
+
+
+def _gib(one: MemoryEstimate, batch_size: int) -> str:
+    return f"{(one.total + (batch_size - 1) * one.per_batch) / GIB:.1f} GiB"
 
 
 def random_batch(

@@ -19,8 +19,8 @@ from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.methods.trainer import Trainer, trainer_class
-from autolmk.planning.live_bytes import LiveBytes
-from autolmk.planning.memory import random_batch
+from autolmk.networks.precision import MixedPrecision
+from autolmk.planning.memory import count_saved, random_batch
 from autolmk.plans import Augmentation, Normalization, Plans, Schedule, SliceGroup, Windows
 from autolmk.prediction.stages import Prepared, predict_stages
 from autolmk.training.run import Run
@@ -140,15 +140,17 @@ def go_on(gpu: PretendedGpu | None, folder: Path) -> dict[str, Any]:
     }
 
 
-def counted_bytes(trainer: Trainer, batch_size: int, folder: Path) -> int:
-    """Most bytes that are alive in training's own second step, on a fake GPU."""
-    with LiveBytes() as live:
-        run = a_run(trainer, folder)
-        batch = {**random_batch(trainer, batch_size, device="cpu"), "cases": ["case"]}
-        run.step(batch)
-        live.mark()
-        run.step(batch)
-        return live.most
+def saved_on_cuda(trainer: Trainer, batch_size: int) -> int:
+    """Bytes that a step keeps for its backward pass, with autocast's copies of weights, on a fake GPU: by the rules of
+    torch's own autocast for CUDA."""
+    network, codec = trainer.build_network().to(CUDA), trainer.build_codec().to(CUDA)
+    forward = MixedPrecision(network, CUDA, torch.bfloat16)
+
+    def step() -> Tensor:
+        batch = random_batch(trainer, batch_size, device=CUDA)
+        return torch.stack([loss.float() for loss in trainer.training_step(forward, codec, batch).values()]).sum()
+
+    return count_saved(network, step).total
 
 
 # -- whole methods -----------------------------------------------------------------------------------------------------
