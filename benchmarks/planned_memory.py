@@ -3,7 +3,7 @@
     python benchmarks/planned_memory.py [--presets S M L XL] [--landmarks 5 45 120] [--methods heatmap apga]
 
 For a head of 200 mm at 0.7 mm, every method is planned; of each stage printed are GiB as planned, and the same with the
-bytes that a step keeps for its backward pass counted on a CUDA device that is pretended (tests/helpers/pretended_gpu.py).
+bytes that a step keeps for its backward pass counted on a fake CUDA device (tests/helpers/pretended_gpu.py).
 Exit code 1 where both differ by more than 5 %. What a GPU really takes is told by `benchmarks/gpu.py --parts step`.
 """
 

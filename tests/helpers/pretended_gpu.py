@@ -196,6 +196,7 @@ def _patch_torch(bfloat16: bool) -> None:
         "synchronize": lambda device=None: None,
         "empty_cache": lambda: None,
         "max_memory_allocated": lambda device=None: 0,
+        "get_arch_list": list,
         "get_device_name": lambda device=None: "pretended",
         "get_rng_state": lambda device=None: state.clone(),
         "set_rng_state": lambda new, device=None: None,
