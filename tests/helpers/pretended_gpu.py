@@ -77,7 +77,9 @@ def _apart(how: Callable[..., Any], work: Callable[..., Any], arguments: Sequenc
     if torch.backends.cuda.is_built() or not torch.__version__.startswith(KNOWN_TORCH):
         pytest.skip(f"a GPU is pretended on CPU-only torch {KNOWN_TORCH}x, this is {torch.__version__}")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "autolmk.training.stages", "autolmk.conformance"])
+    context.set_forkserver_preload(
+        ["pytest", "torch._subclasses.fake_tensor", "autolmk.training.stages", "autolmk.conformance"]
+    )
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sending, how, work, arguments, bfloat16))
     process.start()

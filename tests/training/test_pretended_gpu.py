@@ -6,32 +6,40 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from gpu_work import KINDS, METHODS, a_batch, a_trainer, begin, go_on, launches, method, steps
+from gpu_work import KINDS, METHODS, a_batch, a_trainer, begin, go_on, method, steps
 from pretended_gpu import on_pretended_gpu
 
-EACH = list(itertools.product(KINDS, (2, 3)))
+MAIN = [kind for kind in KINDS if " " not in kind]
+EACH = [*itertools.product(MAIN, (2, 3)), ("fine own", 3), ("fine correlated", 3)]
 SCALER = "sync: _local_scalar_dense: networks/precision.py update"  # GradScaler asks whether the gradients are finite
-ALLOWED: dict[str, tuple[str, ...]] = {"bfloat16": (), "float16": (SCALER,)}  # in a step
 FEW, MANY = 8, 120
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(("kind", "ndim"), EACH)
-def test_steps_wait_for_nothing_and_go_on_bit_equal(kind: str, ndim: int, dtype: str, tmp_path: Path) -> None:
-    found = on_pretended_gpu(steps, kind, ndim, tmp_path, bfloat16=dtype == "bfloat16")
-    assert found["dtype"] == dtype and found["devices"] == ["cuda:0"]
-    assert [place for place in found["waited"] if not place.startswith(ALLOWED[dtype])] == []
+def test_steps_wait_for_nothing_and_go_on_bit_equal(kind: str, ndim: int, tmp_path: Path) -> None:
+    """And start as many kernels for many landmarks as for few."""
+    found = on_pretended_gpu(steps, kind, ndim, [FEW, MANY], tmp_path)
+    assert (found["dtype"], found["devices"], found["waited"]) == ("bfloat16", ["cuda:0"], {})
+    assert_goes_on(found)
+    few, many = found["launches"]
+    assert few == many > 0
+
+
+@pytest.mark.parametrize(("kind", "ndim"), list(itertools.product(MAIN, (2, 3))))
+def test_in_float16_a_step_waits_for_the_scaler_alone(kind: str, ndim: int, tmp_path: Path) -> None:
+    found = on_pretended_gpu(steps, kind, ndim, [], tmp_path, bfloat16=False)
+    assert found["dtype"] == "float16"
+    assert [place.startswith(SCALER) for place in found["waited"]] == [True] and sum(found["waited"].values()) == 1
+    assert_goes_on(found)
+
+
+def assert_goes_on(found: dict[str, Any]) -> None:
     assert found["differing"] == 0 and found["finite"]
     assert found["losses"][0] == found["losses"][1] is not None
-
-
-@pytest.mark.parametrize(("kind", "ndim"), EACH)
-def test_a_step_starts_as_many_kernels_for_many_landmarks_as_for_few(kind: str, ndim: int, tmp_path: Path) -> None:
-    few, many = on_pretended_gpu(launches, kind, ndim, [FEW, MANY], tmp_path)
-    assert few == many > 0
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
