@@ -12,17 +12,23 @@ from torch.utils._pytree import tree_leaves
 
 class LiveBytes(TorchDispatchMode):
     """Within, counts the storages of new tensors on `device` until they are freed. now, most: bytes at this moment, and
-    at the worst one since `mark`. What is made inside an operation, such as cuDNN's workspaces, is not seen."""
+    at the worst one since `mark`. kept: of the latter, those that `keep` was told of. What is made inside an operation,
+    such as cuDNN's workspaces, is not seen."""
 
     def __init__(self, device: str = "meta") -> None:
         super().__init__()
         self.device = device
-        self.now = self.most = 0
+        self.now = self.most = self.kept = 0
+        self._keeping = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def mark(self) -> None:
         """Forget the worst moment so far."""
-        self.most = self.now
+        self.most, self.kept = self.now, self._keeping
+
+    def keep(self, size: int) -> None:
+        """So many bytes stay to the end, such as a parameter's gradient."""
+        self._keeping += size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -43,4 +49,5 @@ class LiveBytes(TorchDispatchMode):
 
         self._known[key] = weakref.ref(storage, gone)
         self.now += size
-        self.most = max(self.most, self.now)
+        if self.now > self.most:
+            self.mark()

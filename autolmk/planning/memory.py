@@ -33,8 +33,8 @@ PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # planned in; an upp
 class MemoryEstimate:
     """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA
     copy. workspace: for a CPU a stated margin for gradients in flight, twice the largest saved tensor; for CUDA what is
-    alive at the step's worst moment besides what is saved. gradients: for CUDA what they and the optimizer's step take
-    beyond that moment. library: a margin for buffers of cuDNN."""
+    alive at the step's worst moment besides what is saved and gradients. gradients: for CUDA those of that moment, or
+    more where all of them and the optimizer's step take more than that moment did. library: a margin for cuDNN."""
 
     saved: int
     parameters: int
@@ -152,6 +152,8 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     forward = MixedPrecision(network, torch.device("meta"), dtype)
     copies = sum(p.numel() for p in network.parameters()) * dtype.itemsize
     with LiveBytes() as live:
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(lambda p: live.keep(p.numel() * p.element_size()))
 
         def step() -> Tensor:
             batch = random_batch(trainer, batch_size, device="meta")
@@ -161,15 +163,15 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         saved = count_saved(network, lambda: total.append(step()) or total[0])
         torch.autograd.backward(total)
     casts = min(copies, saved.total)
-    optimizer, in_step = optimizer_bytes(trainer, parameters), size  # the root of the second moments, of all at once
+    in_step = 2 * size  # gradients, and of all at once the root of the second moments
     return MemoryEstimate(
         saved=saved.total - casts,
         parameters=size + buffers,
-        gradients=max(0, size + in_step - live.most),
-        optimizer=optimizer,
+        gradients=max(live.kept, in_step - (live.most - live.kept)),
+        optimizer=optimizer_bytes(trainer, parameters),
         average=size + buffers,
         casts=casts,
-        workspace=live.most - saved.total,
+        workspace=max(0, live.most - live.kept - saved.total),
         library=LIBRARY_BYTES["cuda"],
     )
 
