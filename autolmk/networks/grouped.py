@@ -24,7 +24,7 @@ class _SideBySide(nn.modules.conv._ConvNd):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if GROUPED or self.groups == 1:
-            whole: Tensor = super()._conv_forward(x, weight, bias)  # type: ignore[misc]
+            whole: Tensor = super()._conv_forward(x, weight, bias)
             return whole
         biases = [None] * self.groups if bias is None else bias.chunk(self.groups)
         parts = zip(x.chunk(self.groups, 1), weight.chunk(self.groups), biases, strict=True)

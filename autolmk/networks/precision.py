@@ -203,7 +203,7 @@ def _return_to_bfloat16(convolution: nn.Module, _: Any, __: Any) -> None:
 
 def _leave_tf32() -> None:
     """Of float32 convolutions, which are the heads': TF32 keeps 10 bits of the mantissa, and rounding moves peaks."""
-    convolutions = getattr(torch.backends.cudnn, "conv", None)
+    convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
     if hasattr(convolutions, "fp32_precision"):  # since torch 2.9
         convolutions.fp32_precision = "ieee"
     else:

@@ -10,13 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within, counts the storages of new tensors on `device` until they are freed. now, most: bytes at this moment, and
     at the worst one since `mark`. kept: of the latter, those that `keep` was told of. What is made inside an operation,
     such as cuDNN's workspaces, is not seen."""
 
     def __init__(self, device: str = "meta") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.now = self.most = self.kept = 0
         self._keeping = 0

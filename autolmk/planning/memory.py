@@ -153,14 +153,18 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     copies = sum(p.numel() for p in network.parameters()) * dtype.itemsize
     with LiveBytes() as live:
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(lambda p: live.keep(p.numel() * p.element_size()))
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda p: live.keep(p.numel() * p.element_size())
+            )
+        total: list[Tensor] = []
 
         def step() -> Tensor:
             batch = random_batch(trainer, batch_size, device="meta")
-            return torch.stack([loss.float() for loss in trainer.training_step(forward, codec, batch).values()]).sum()
+            losses = trainer.training_step(forward, codec, batch).values()
+            total.append(torch.stack([loss.float() for loss in losses]).sum())
+            return total[0]
 
-        total: list[Tensor] = []
-        saved = count_saved(network, lambda: total.append(step()) or total[0])
+        saved = count_saved(network, step)
         torch.autograd.backward(total)
     casts = min(copies, saved.total)
     in_step = 2 * size  # gradients, and of all at once the root of the second moments
