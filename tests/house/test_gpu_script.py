@@ -67,7 +67,7 @@ def test_a_part_that_fails_stops_no_other_and_is_tried_again(
 def test_what_there_is_no_time_for_is_named(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*SMALL, "--folder", str(tmp_path), "--seconds", "0.001", "--parts", "environment", "layout", "predict"]
+    arguments = [*SMALL, "--folder", str(tmp_path), "--seconds", "1e-9", "--parts", "environment", "layout", "predict"]
     assert script.main(arguments) == 0
     (end,) = lines(capsys.readouterr().out)
     named = ["environment: cpu", *(f"layout: {k}" for k in ("instance norm", "group norm", "groups"))]
