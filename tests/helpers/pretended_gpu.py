@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 KNOWN_TORCH = "2.13."
 CUDA = torch.device("cuda:0")
@@ -48,6 +48,7 @@ NO_KERNEL = frozenset(
         "_local_scalar_dense",
     )
 )
+LOW = (torch.float16, torch.bfloat16)
 SLOTS = 60  # of the table of virtual functions, of CUDAHooksInterface
 HAS_PRIMARY_CONTEXT = 4
 
@@ -364,7 +365,7 @@ def _held(value: Any) -> Any:
 
 
 def _on_a_cpu(func: Any, name: str, arguments: Any, named: dict[str, Any]) -> Any:
-    """What CPUs lack in float16 is computed in float32; CUDA's softmax turns float16 into float32 by itself."""
+    """What CPUs lack in low precision is computed in float32; CUDA's softmax turns float16 into float32 by itself."""
     if name in ("_softmax", "_log_softmax") and arguments[2]:
         return func(arguments[0].float(), arguments[1], False)
     if name in ("_softmax_backward_data", "_log_softmax_backward_data") and arguments[3] == torch.float16:
@@ -372,9 +373,10 @@ def _on_a_cpu(func: Any, name: str, arguments: Any, named: dict[str, Any]) -> An
     try:
         return func(*arguments, **named)
     except NotImplementedError:
-        whole = tree_map_only(Tensor, lambda t: t.float() if t.dtype == torch.float16 else t, (arguments, named))
+        low = next(t.dtype for t in tree_leaves(arguments) if isinstance(t, Tensor) and t.dtype in LOW)
+        whole = tree_map_only(Tensor, lambda t: t.float() if t.dtype == low else t, (arguments, named))
         out = func(*whole[0], **whole[1])
-        return tree_map_only(Tensor, lambda t: t.half() if t.dtype == torch.float32 else t, out)
+        return tree_map_only(Tensor, lambda t: t.to(low) if t.dtype == torch.float32 else t, out)
 
 
 def _wrapped(value: Any, known: dict[int, Tensor], here: bool) -> Any:
