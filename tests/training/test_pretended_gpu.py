@@ -17,6 +17,7 @@ MAIN = [kind for kind in KINDS if " " not in kind]
 EACH = [*itertools.product(MAIN, (2, 3)), ("fine own", 3), ("fine correlated", 3)]
 SCALER = "sync: _local_scalar_dense: networks/precision.py update"  # GradScaler asks whether the gradients are finite
 FEW, MANY = 8, 120
+CROSSINGS = list(itertools.permutations(("cpu", "bfloat16", "float16"), 2))
 
 
 @pytest.mark.parametrize(("kind", "ndim"), EACH)
@@ -49,9 +50,7 @@ def test_methods_train_validate_and_predict(name: str, ndim: int, tmp_path: Path
     assert found["finished"] and found["finite"] and "summary.json" in found["validated"]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), list(itertools.permutations(("cpu", "bfloat16", "float16"), 2)), ids=" to ".join
-)
+@pytest.mark.parametrize(("before", "after"), CROSSINGS, ids=[" to ".join(pair) for pair in CROSSINGS])
 def test_a_run_goes_on_on_another_device(before: str, after: str, tmp_path: Path) -> None:
     """From a processor to a card of either kind, and back."""
     if before == "cpu":
