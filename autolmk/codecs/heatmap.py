@@ -93,7 +93,7 @@ class HeatmapCodec(Codec):
         """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers; on a GPU at once,
         as each of the small steps costs as much there."""
         if scores.device.type == "cuda":
-            return scores.flip(axis + 1).index_select(1, constant(partner, scores.device, torch.int64))
+            return scores.flip(axis + 2).index_select(1, constant(partner, scores.device, torch.int64))
         result = scores if torch.is_inference_mode_enabled() else scores.clone()
         for i, p in enumerate(partner):
             if i <= p:

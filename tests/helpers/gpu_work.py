@@ -122,6 +122,29 @@ def launches(gpu: PretendedGpu, kind: str, ndim: int, n_landmarks: list[int], fo
     return found
 
 
+def decoded(gpu: PretendedGpu, kinds: list[str], ndim: int) -> dict[str, dict[str, float]]:
+    """How far mirrored scores, and candidates, of the device are from those of the CPU; and whether they stay there."""
+    found = {}
+    for kind in kinds:
+        trainer = a_trainer(kind, ndim)
+        codec, batch = trainer.build_codec().eval(), random_batch(trainer, 1, device="cpu")
+        network = trainer.prediction_network(trainer.build_network())
+        partner = [1, 0, *range(2, trainer.n_landmarks)]
+        with torch.inference_mode():
+            scores = codec.scores(network(batch["data"]))
+            there = scores.to(CUDA)
+            apart = {}
+            for axis in range(ndim):
+                ours = codec.mirror(scores.clone(), axis, partner)
+                apart[f"mirror {axis}"] = float((codec.mirror(there, axis, partner).cpu() - ours).abs().max())
+            a, b = codec.decode(scores), codec.to(CUDA).decode(there)
+            for name in ("voxels", "log_odds", "spread"):
+                one, other = getattr(a, name).nan_to_num(), getattr(b, name).nan_to_num()
+                apart[name] = float((one - other).abs().max()) if other.device.type == "cpu" else -1.0
+        found[kind] = apart
+    return found
+
+
 def begin(gpu: PretendedGpu | None, folder: Path) -> None:
     """A step, and a checkpoint; gpu None: on the CPU."""
     run = a_run(a_trainer("heatmap", 2), folder, "cpu" if gpu is None else CUDA)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_work import KINDS, METHODS, a_batch, a_trainer, begin, go_on, method, steps
+from gpu_work import KINDS, METHODS, a_batch, a_trainer, begin, decoded, go_on, method, steps
 from pretended_gpu import on_pretended_gpu
 
 MAIN = [kind for kind in KINDS if " " not in kind]
@@ -48,6 +48,13 @@ def assert_goes_on(found: dict[str, Any]) -> None:
 def test_methods_train_validate_and_predict(name: str, ndim: int, tmp_path: Path) -> None:
     found = on_pretended_gpu(method, name, ndim, tmp_path)
     assert found["finished"] and found["finite"] and "summary.json" in found["validated"]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_scores_are_mirrored_and_decoded_as_on_the_cpu(ndim: int) -> None:
+    found = on_pretended_gpu(decoded, ["heatmap", "coordinates", "global_cells"], ndim)
+    assert all(len(apart) == ndim + 3 and max(apart.values()) <= 1e-9 for apart in found.values()), found
+    assert min(min(apart.values()) for apart in found.values()) >= 0
 
 
 @pytest.mark.parametrize(("before", "after"), CROSSINGS, ids=[" to ".join(pair) for pair in CROSSINGS])
