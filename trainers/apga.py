@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.codecs import MIN_SIGMA, Codec, HeatmapCodec, HeatmapTarget, Target
+from autolmk.codecs.constants import constant
 from autolmk.codecs.heatmap import HeightCodec
 from autolmk.methods.losses import soft_dice, spatial_cross_entropy, squared_error
 from autolmk.methods.trainer import Trainer
@@ -98,7 +99,7 @@ class ApgaTrainer(Trainer):
         patch = self.configuration.patch_size
         stride = [n // m for n, m in zip(patch, cells, strict=True)]
         sigma = tuple(max(MIN_SIGMA, s / k) for s, k in zip(self._sigma(), stride, strict=True))
-        step = torch.tensor(stride, dtype=torch.float64, device=voxels.device)
+        step = constant(stride, voxels.device)
         elsewhere = torch.full((self.n_landmarks,), math.log(math.prod(cells)), device=voxels.device)
         return HeatmapTarget((voxels.double() - (step - 1) / 2) / step, sigma, elsewhere, share=share)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolmk.codecs import Codec, HeatmapCodec, HeatmapTarget, Target
+from autolmk.codecs.constants import constant
 from autolmk.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from autolmk.codecs.slices import Group, SliceCodec, SliceTarget
 from autolmk.landmarks import Status
@@ -61,7 +62,7 @@ class CoordinateTrainer(Trainer):
         weighted as `balanced` says."""
         assert isinstance(target, CoordinateTarget)
         patch, options = self.configuration.patch_size, self.options
-        beta = 2 * options.beta / torch.tensor(patch, dtype=torch.float32, device=output.device)
+        beta = 2 * options.beta / constant(patch, output.device, torch.float32)
         holding = (status == Status.PRESENT) & (target.places.abs() <= 1).all(-1)
         places = target.places.masked_fill(~holding[..., None], 0.0).to(output.dtype)
         error = (output[..., : len(patch)] - places).abs()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from autolmk.codecs.constants import constant
 from autolmk.landmarks import Status
 
 RAREST = 0.01  # share of the rarer kind, at least: a kind of which less is seen is not learnt by weighing it more
@@ -54,13 +55,13 @@ class Shares(nn.Module):
 
 def holds(voxels: Tensor, status: Tensor, side: Sequence[int]) -> Tensor:
     """(B, L) whether windows of `side` (D,) voxels hold landmarks at voxels (B, L, D) of that status (B, L)."""
-    size = torch.tensor(tuple(side), dtype=torch.float64, device=voxels.device)
+    size = constant(side, voxels.device)
     return (status == Status.PRESENT) & ((voxels >= -0.5) & (voxels <= size - 0.5)).all(-1)  # False for NaN
 
 
 def counts(module: nn.Module) -> dict[str, list[list[int]]]:
     """What all `Shares` of a codec have counted, JSON-ready: name -> [held (L,), known (L,)]."""
-    return {name: [part.held.tolist(), part.known.tolist()] for name, part in _parts(module).items()}
+    return {name: [part.held.cpu().tolist(), part.known.cpu().tolist()] for name, part in _parts(module).items()}
 
 
 def restore_counts(module: nn.Module, counted: Mapping[str, Sequence[Sequence[int]]]) -> None:

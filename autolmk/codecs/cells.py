@@ -19,6 +19,7 @@ from torch import Tensor
 
 from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, HeldOut, Target, padded
+from autolmk.codecs.constants import constant
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
 
@@ -114,7 +115,7 @@ class CellCodec(Codec):
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
         """See Codec. Displacements along the axis change their sign."""
-        result = scores.flip(3 + axis)[:, list(partner)]
+        result = scores.flip(3 + axis).index_select(1, constant(partner, scores.device, torch.int64))
         result[:, :, 1 + axis].neg_()
         return result
 
@@ -134,7 +135,7 @@ class CellCodec(Codec):
         return self._decode(scores, RULES[self.voting], self.n_candidates)
 
     def _decode(self, scores: Tensor, rule: Rule, n: int) -> Candidates:
-        scores = scores.double().cpu()
+        scores = scores.double()
         logits = scores[:, :, 0]
         votes = self._votes(scores)
         evidence = self._evidence(logits)
@@ -150,15 +151,15 @@ class CellCodec(Codec):
             spread.append(self._mean(votes, log_c, cells[:, :, k], 1)[1])
         none = log_odds.isneginf()
         found = Candidates(
-            torch.stack(voxels, 2).masked_fill(none[..., None], math.nan),
-            log_odds,
-            torch.stack(spread, 2).masked_fill(none, math.nan),
+            torch.stack(voxels, 2).masked_fill(none[..., None], math.nan).cpu(),
+            log_odds.cpu(),
+            torch.stack(spread, 2).masked_fill(none, math.nan).cpu(),
         )
         return padded(found, n)
 
     def _votes(self, scores: Tensor) -> Tensor:
         """(B, L, D, N) where each cell says that the landmark is."""
-        grid = torch.meshgrid(*[self.centres(axis) for axis in range(len(self.shape))], indexing="ij")
+        grid = torch.meshgrid(*[self.centres(axis, scores.device) for axis in range(len(self.shape))], indexing="ij")
         return (torch.stack(grid) + displacement(scores[:, :, 1:])).flatten(3)
 
     def _evidence(self, logits: Tensor) -> Tensor:
@@ -184,10 +185,10 @@ class CellCodec(Codec):
 
     def _near(self, cells: Tensor, reach: int) -> Tensor:
         """(B, L, N) whether a cell is at most `reach` cells an axis from cells (B, L)."""
-        near = torch.ones((*cells.shape, *self.shape), dtype=torch.bool)
+        near = torch.ones((*cells.shape, *self.shape), dtype=torch.bool, device=cells.device)
         for axis, n in enumerate(self.shape):
             row = cells // math.prod(self.shape[axis + 1 :]) % n
-            close = (torch.arange(n) - row[..., None]).abs() <= reach
+            close = (torch.arange(n, device=cells.device) - row[..., None]).abs() <= reach
             near &= close.view(*cells.shape, *(n if a == axis else 1 for a in range(len(self.shape))))
         return near.flatten(2)
 

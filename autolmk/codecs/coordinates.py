@@ -15,6 +15,7 @@ from torch import Tensor
 
 from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, Target
+from autolmk.codecs.constants import constant
 from autolmk.errors import AutolmkError
 
 
@@ -39,7 +40,7 @@ class CoordinateCodec(Codec):
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CoordinateTarget:
         """See Codec."""
-        size = torch.tensor(self.patch_size, dtype=torch.float64, device=voxels.device)
+        size = constant(self.patch_size, voxels.device)
         share = self.shares(voxels, status, self.patch_size, landmarks)
         return CoordinateTarget((2 * voxels.double() + 1) / size - 1, share=share)
 
@@ -49,7 +50,7 @@ class CoordinateCodec(Codec):
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
         """See Codec."""
-        result = scores[:, list(partner)]
+        result = scores.index_select(1, constant(partner, scores.device, torch.int64))
         result[..., axis].neg_()
         return result
 

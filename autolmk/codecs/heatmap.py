@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, Target, padded
+from autolmk.codecs.constants import constant
 
 REACH = 1.5  # sigmas to each side of a peak that the decoder's fit sees
 MIN_SIGMA = 0.75  # output cells: below, a sampled Gaussian no longer determines its centre
@@ -74,7 +75,7 @@ class HeatmapCodec(Codec):
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> HeatmapTarget:
         """See Codec. A point outside the window is encoded like one inside: the loss gives its mass to elsewhere."""
-        stride = torch.tensor(self.stride, dtype=torch.float64, device=voxels.device)
+        stride = constant(self.stride, voxels.device)
         elsewhere = self.elsewhere if landmarks is None else self.elsewhere[landmarks]
         share = self.shares(voxels, status, self.patch_size, landmarks)
         return HeatmapTarget((voxels.double() - (stride - 1) / 2) / stride, self.sigma, elsewhere, share=share)
@@ -89,7 +90,10 @@ class HeatmapCodec(Codec):
         return output.float().sub_(elsewhere) if in_place else output.float() - elsewhere
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers."""
+        """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers; on a GPU at once,
+        as each of the small steps costs as much there."""
+        if scores.device.type == "cuda":
+            return scores.flip(axis + 2).index_select(1, constant(partner, scores.device, torch.int64))
         result = scores if torch.is_inference_mode_enabled() else scores.clone()
         for i, p in enumerate(partner):
             if i <= p:
@@ -152,9 +156,9 @@ def _local_maxima(scores: Tensor, sigma: Sequence[float], k: int) -> tuple[Tenso
     channels = max(1, CHUNK // (len(scores) * math.prod(shape))) if scores.device.type == "cpu" else scores.shape[1]
     top = torch.cat([_standing_blocks(part, block) for part in torch.split(scores, channels, 1)], 1)
     height, order = top.flatten(2).topk(min(k, math.prod(top.shape[2:])), dim=2)
-    size = torch.tensor(shape, device=scores.device)
+    size = constant(shape, scores.device, torch.int64)
     spans = [torch.arange(b, device=scores.device) for b in block]
-    start = torch.stack(torch.unravel_index(order, top.shape[2:]), -1) * torch.tensor(block, device=scores.device)
+    start = torch.stack(torch.unravel_index(order, top.shape[2:]), -1) * constant(block, scores.device, torch.int64)
     cells = torch.minimum(start[..., None, :] + torch.cartesian_prod(*spans), size - 1)  # (B, L, k, block, D)
     best = scores.flatten(2).gather(2, _flat(cells, shape).flatten(2)).view(cells.shape[:-1]).argmax(-1)
     cell = cells.gather(3, best[..., None, None].expand(*best.shape, 1, cells.shape[-1]))[..., 0, :]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from autolmk.codecs.balance import Shares
 from autolmk.codecs.codec import Candidates, Codec, Target
+from autolmk.codecs.constants import constant
 from autolmk.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from autolmk.landmarks import Status
 
@@ -60,10 +61,10 @@ class SliceCodec(Codec):
         targets, states = [], []
         parts = zip(self.groups, self.sigma, self.elsewhere, self.length, self.shares, strict=True)
         for (axis, rows), sigma, elsewhere, length, shares in parts:
-            members = list(rows)
-            own = status[:, members]
+            members = constant(rows, status.device, torch.int64)
+            own = status.index_select(1, members)
             present = own == Status.PRESENT
-            place = voxels[:, members, axis].double().masked_fill(~present, 0.0)
+            place = voxels[..., axis].index_select(1, members).double().masked_fill(~present, 0.0)
             centre = place.sum(1) / present.sum(1).clamp(min=1)
             states.append(_group_status(own)[:, None])
             share = shares(centre[:, None, None], states[-1], [length])

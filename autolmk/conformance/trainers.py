@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
@@ -327,10 +328,13 @@ def _rows_answer_for_their_landmark(bench: _Bench) -> None:
 
 
 def _memory_can_be_planned(bench: _Bench) -> None:
-    with bench.breach.during("a step on torch's meta device, by which memory is planned,"):
-        estimate = training_bytes(bench.trainer, 2)
-    if estimate.saved <= 0:
-        raise bench.breach("the memory of a training step cannot be counted", estimate.saved, "bytes above 0")
+    for device in ("cpu", "cuda"):
+        trainer = copy.copy(bench.trainer)
+        trainer.plans = dataclasses.replace(trainer.plans, device=device)
+        with bench.breach.during("a step on torch's meta device, by which memory is planned,"):
+            estimate = training_bytes(trainer, 2)
+        if estimate.saved <= 0:
+            raise bench.breach("the memory of a training step cannot be counted", estimate.saved, "bytes above 0")
 
 
 def _augmentation_keeps_shape(bench: _Bench) -> None:

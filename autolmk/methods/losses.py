@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autolmk.codecs import HeatmapTarget
+from autolmk.codecs.constants import constant
 from autolmk.data.label_maps import UNKNOWN
 from autolmk.landmarks import Status
 
@@ -35,7 +36,7 @@ def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor,
     """
     present = status == Status.PRESENT
     shape = logits.shape[2:]
-    size = torch.tensor(shape, dtype=torch.float64, device=logits.device)
+    size = constant(shape, logits.device)
     inside = ((target.centres >= -0.5) & (target.centres <= size - 0.5)).all(-1)  # False for NaN
     weight, offset = balanced(present & inside, status, target.share)
     cells, mass = sampled_gaussian(target.centres, target.sigma, shape, present)
@@ -165,7 +166,7 @@ def squared_error(output: Tensor, target: HeatmapTarget, status: Tensor, height:
     and windows that lack it weigh 1/2 over their share, see `Target`: so what is as likely as not has half the height.
     """
     present = status == Status.PRESENT
-    size = torch.tensor(output.shape[2:], dtype=torch.float64, device=output.device)
+    size = constant(output.shape[2:], output.device)
     holding = present & ((target.centres >= -0.5) & (target.centres <= size - 0.5)).all(-1)
     centres = target.centres.masked_fill(~present[..., None], 0.0).clamp(-1e6, 1e6)
     dense = (height * present).to(output.dtype).view(*present.shape, *(1,) * (output.ndim - 2))

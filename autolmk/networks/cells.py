@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
+from autolmk.networks.grouped import CONVOLUTIONS
 from autolmk.networks.unet import Head
 from autolmk.plans import Architecture
 
@@ -124,7 +124,7 @@ class _Parts:
         """Widths are those of one copy."""
         n = self.copies
         padding = [k // 2 for k in kernel]
-        made: nn.Conv2d | nn.Conv3d = convert_dim_to_conv_op(self.ndim)(
+        made: nn.Conv2d | nn.Conv3d = CONVOLUTIONS[self.ndim](
             n * before, n * width, tuple(kernel), tuple(stride), padding, groups=n, bias=bias
         )
         return made

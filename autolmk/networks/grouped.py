@@ -10,12 +10,41 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolmk.networks.unet import NEGATIVE_SLOPE, decoder_stages
 from autolmk.plans import Architecture
 
-CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+GROUPED = True  # else one convolution a network; `benchmarks/gpu.py --parts layout` measures both, not run so far
+
+
+class _SideBySide(nn.modules.conv._ConvNd):
+    """A convolution of groups, computed as GROUPED says; the weights are the same."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if GROUPED or self.groups == 1:
+            whole: Tensor = super()._conv_forward(x, weight, bias)
+            return whole
+        biases = [None] * self.groups if bias is None else bias.chunk(self.groups)
+        parts = zip(x.chunk(self.groups, 1), weight.chunk(self.groups), biases, strict=True)
+        convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3]
+        return torch.cat([convolve(a, w, b, self.stride, self.padding, self.dilation) for a, w, b in parts], 1)
+
+
+class Conv1d(_SideBySide, nn.Conv1d):
+    """See `GROUPED`."""
+
+
+class Conv2d(_SideBySide, nn.Conv2d):
+    """See `GROUPED`."""
+
+
+class Conv3d(_SideBySide, nn.Conv3d):
+    """See `GROUPED`."""
+
+
+CONVOLUTIONS: dict[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORMS: dict[int, Any] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 

@@ -1,12 +1,13 @@
 """Device, mixed precision, memory layout and compilation of training.
 
-CUDA: autocast in bfloat16 where the card has it, else float16 with scaled gradients; channels last; torch.compile where
-a trial of it works. CPU: bfloat16 in training where the processor computes in it (AVX-512 BF16 or AMX), float32 in
-prediction. Network outputs come back in float32, so that losses are computed in it.
+CUDA: autocast in bfloat16 where the card has it, else float16 with scaled gradients; what is left in float32 without
+TF32; torch.compile where a trial of it works. CPU: bfloat16 in training where the processor computes in it (AVX-512
+BF16 or AMX), float32 in prediction. Network outputs come back in float32, so that losses are computed in it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.errors import AutolmkError
+from autolmk.networks.autocast import MetaAutocast
 
 MAX_GRADIENT_NORM = 12.0  # as nnU-Net's
+CHANNELS_LAST = False  # convolutions' weights on CUDA; `benchmarks/gpu.py --parts layout` measures both, not run so far
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +50,38 @@ def choose_device(name: str) -> torch.device:
             found=f"{count} CUDA devices",
             remedy="check the driver and that this build of torch supports CUDA, or use -device cpu",
         )
+    if device.type == "cuda":
+        _require_kernels(device)
     return device
+
+
+def _require_kernels(device: torch.device) -> None:
+    """AutolmkError where this build of torch has no kernels for the card, which else shows amid the first step."""
+    built = torch.cuda.get_arch_list()
+    if not any(name.startswith("sm_") for name in built):  # of another maker
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    if not has_kernels((major, minor), built):
+        raise AutolmkError(
+            f"this build of torch cannot use the device {str(device)!r}",
+            found=f"{torch.cuda.get_device_name(device)} of compute capability {major}.{minor}",
+            expected=f"one of {', '.join(built)}",
+            remedy="install a build of torch for this card, or use -device cpu",
+        )
+
+
+def has_kernels(capability: tuple[int, int], built: Sequence[str]) -> bool:
+    """Whether code that was built for some architectures runs on a card of that compute capability. built: such as
+    sm_86, for cards of the same major number and as new, or compute_90, which any newer card compiles for itself."""
+    for name in built:
+        kind, _, number = name.partition("_")
+        digits = "".join(c for c in number if c.isdigit())
+        if len(digits) < 2:
+            continue
+        of = (int(digits[:-1]), int(digits[-1]))
+        if of <= capability and (kind == "compute" or (kind == "sm" and of[0] == capability[0])):
+            return True
+    return False
 
 
 def computes_in_bfloat16() -> bool:
@@ -67,9 +101,12 @@ class MixedPrecision(nn.Module):
         """(B, C, *S), and what else the network takes -> the network's output."""
         if self.dtype is None:
             return self.network(*inputs)
-        with torch.autocast(self.device.type, dtype=self.dtype):
+        with self._autocast(self.dtype):
             output = self.network(*inputs)
         return _in_float32(output)
+
+    def _autocast(self, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+        return MetaAutocast(dtype) if self.device.type == "meta" else torch.autocast(self.device.type, dtype=dtype)
 
 
 def _in_float32(value: Any) -> Any:
@@ -90,6 +127,7 @@ class Precision:
         self.dtype: torch.dtype | None = None
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+            _leave_tf32()
             with torch.cuda.device(device):  # the question is about the current device
                 native = torch.cuda.is_bf16_supported(including_emulation=False)
             self.dtype = torch.bfloat16 if native else torch.float16
@@ -102,8 +140,8 @@ class Precision:
         return str(self.dtype or torch.float32).removeprefix("torch.")
 
     def place(self, module: nn.Module) -> nn.Module:
-        """On the device; convolution weights channels last on CUDA. On a CPU that computes in bfloat16, shallow 3D
-        convolutions stay in float32, see `_leave_bfloat16`."""
+        """On the device; on CUDA with convolutions' weights as CHANNELS_LAST says. On a CPU that computes in bfloat16,
+        shallow 3D convolutions stay in float32, see `_leave_bfloat16`."""
         if self.device.type != "cuda":
             if self.dtype is not None:
                 for part in module.modules():
@@ -111,19 +149,28 @@ class Precision:
                         part.register_forward_pre_hook(_leave_bfloat16)
                         part.register_forward_hook(_return_to_bfloat16, always_call=True)
             return module.to(self.device)
-        for parameter in module.parameters():
-            if parameter.ndim in _LAYOUTS:
+        for parameter in module.parameters() if CHANNELS_LAST else ():
+            if parameter.ndim in _LAYOUTS:  # inputs follow: a convolution takes the layout of its weights
                 parameter.data = parameter.data.to(self.device, memory_format=_LAYOUTS[parameter.ndim])
         return module.to(self.device)
 
     def tensor(self, value: Any) -> Tensor:
-        """A batch's array on the device, images channels last on CUDA."""
+        """A batch's array on the device. To a GPU it goes through pinned memory, so that nothing waits for the copy."""
         tensor = torch.as_tensor(value)
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or tensor.device.type != "cpu":
             return tensor.to(self.device)
-        tensor = tensor.to(self.device, non_blocking=True)
-        layout = _LAYOUTS.get(tensor.ndim)
-        return tensor if layout is None else tensor.contiguous(memory_format=layout)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def restore(self, optimizer: torch.optim.Optimizer, scaler: dict[str, Any]) -> None:
+        """After an optimizer's state was loaded: its tensors in the layout of their weights; and the scaler as it was.
+        A run that began without scaled gradients, in bfloat16 or on a CPU, starts with a fresh one."""
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                alike = isinstance(value, Tensor) and value.shape == parameter.shape
+                if alike and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        if scaler:
+            self.scaler.load_state_dict(scaler)
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
         """Backward, gradients clipped to a norm of 12, and the optimizer's step."""
@@ -154,6 +201,15 @@ def _return_to_bfloat16(convolution: nn.Module, _: Any, __: Any) -> None:
         whole.close()
 
 
+def _leave_tf32() -> None:
+    """Of float32 convolutions, which are the heads': TF32 keeps 10 bits of the mantissa, and rounding moves peaks."""
+    convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(convolutions, "fp32_precision"):  # since torch 2.9
+        convolutions.fp32_precision = "ieee"
+    else:
+        torch.backends.cudnn.allow_tf32 = False
+
+
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -168,6 +224,13 @@ def compiled(module: nn.Module, trial: Callable[[Callable[[Tensor], Any]], None]
     try:
         trial(candidate)
         torch.cuda.synchronize(device)
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        logger.warning(
+            "the GPU's memory does not suffice to try torch.compile, training goes on without it (%s)",
+            str(error).split(". ")[0],
+        )
+        return module
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         logger.warning("torch.compile does not work here, training goes on without it (%s)", reason)

@@ -149,7 +149,9 @@ class Head(nn.Module):
 
 
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Within, what is computed of x keeps its precision; torch's meta device knows no autocast."""
+    """Within, what is computed of x keeps its precision; on torch's meta device autocast is a mode, see `autocast`."""
     device = x.device.type
+    if device == "meta":
+        return torch._C.DisableTorchFunction()
     has_autocast = torch.amp.is_autocast_available(device)
     return torch.autocast(device, enabled=False) if has_autocast else contextlib.nullcontext()

@@ -8,6 +8,7 @@ import torch
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
+from autolmk.codecs.constants import constant
 from autolmk.codecs.slices import Group, SliceOutput
 from autolmk.networks.grouped import CONVOLUTIONS, GroupedUNet
 from autolmk.networks.slices import SliceFusion, along
@@ -94,18 +95,19 @@ class CorrelatedUNets(nn.Module):
         found = self.unets.encode(self._side_by_side(data))
         deep = found[-1].reshape(*data.shape[:2], -1, *found[-1].shape[2:])
         slices = []
-        for (_, rows), fusion in zip(self.groups, self.fusions, strict=True):
-            merged, logits = fusion(deep[:, list(rows)])
-            deep = deep.index_copy(1, torch.tensor(rows, device=deep.device), merged.to(deep.dtype))
+        groups = [constant(rows, deep.device, torch.int64) for _, rows in self.groups]
+        for rows, fusion in zip(groups, self.fusions, strict=True):
+            merged, logits = fusion(deep.index_select(1, rows))
+            deep = deep.index_copy(1, rows, merged.to(deep.dtype))
             slices.append(logits)
         features = self.unets.decode(self._side_by_side(deep), found)
         heatmaps: Tensor = self.head(features.reshape(len(data), -1, *features.shape[2:]))
         if not slices or slices[0] is None:
             return heatmaps
-        for (axis, rows), logits in zip(self.groups, slices, strict=True):
+        for (axis, _), rows, logits in zip(self.groups, groups, slices, strict=True):
             added = across(logits, axis, heatmaps.ndim, self.output_stride[axis])
             added = added.expand(-1, len(rows), *heatmaps.shape[2:])
-            heatmaps = heatmaps.index_add(1, torch.tensor(rows, device=deep.device), added)
+            heatmaps = heatmaps.index_add(1, rows, added)
         return {"heatmaps": heatmaps, "slices": slices}
 
     def _side_by_side(self, x: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Memory that training takes, counted before anything is allocated: tensors on torch's meta device have no data.
 
-Exact is the count of bytes that autograd keeps for the backward pass (equal to the byte on CPU in float32). What comes
-on top is listed in `MemoryEstimate`; only `workspace` and `library` are margins, no counts.
+For a CPU, exact is the count of bytes that autograd keeps for the backward pass (equal to the byte in float32); what
+comes on top is listed in `MemoryEstimate`, and `workspace` is a margin. For CUDA, a whole step, with the types and
+copies of its autocast, is taken on the meta device, and what is alive at its worst moment is counted; only `library`,
+what cuDNN and torch's allocator take besides, is a margin.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import Trainer
+from autolmk.networks.precision import MixedPrecision
+from autolmk.planning.live_bytes import LiveBytes
 
 GIB = 2**30
 LIBRARY_BYTES = {"cuda": 256 * 2**20, "cpu": 0}  # cuDNN's workspace; the CUDA context lies outside torch's allocator
@@ -27,8 +32,9 @@ PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}  # planned in; an upp
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes. parameters: of network and codec. casts: autocast's low-precision copies of the weights. average: the EMA
-    copy. workspace: a stated margin for gradients in flight, twice the largest saved tensor. library: another one, for
-    buffers of cuDNN."""
+    copy. workspace: for a CPU a stated margin for gradients in flight, twice the largest saved tensor; for CUDA what is
+    alive at the step's worst moment besides what is saved and gradients. gradients: for CUDA those of that moment, or
+    more where all of them and the optimizer's step take more than that moment did. library: a margin for cuDNN."""
 
     saved: int
     parameters: int
@@ -104,6 +110,8 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     Network, codec and loss run on the meta device with every landmark present, so nothing large is allocated.
     """
     device = trainer.plans.device
+    if device == "cuda":
+        return _on_cuda(trainer, batch_size)
     dtype = PRECISION[device]
     with torch.device("meta"):
         network = trainer.build_network()
@@ -130,6 +138,70 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         workspace=2 * saved.largest,
         library=LIBRARY_BYTES[device],
     )
+
+
+def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
+    """Of a step that is taken on the meta device with autocast's types, see `networks.autocast`."""
+    dtype = PRECISION["cuda"]
+    with torch.device("meta"):
+        network = trainer.build_network()
+    codec = trainer.build_codec().to("meta")
+    parameters = [*network.parameters(), *codec.parameters()]
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    buffers = sum(b.numel() * b.element_size() for m in (network, codec) for b in m.buffers())
+    forward = MixedPrecision(network, torch.device("meta"), dtype)
+    copies = sum(p.numel() for p in network.parameters()) * dtype.itemsize
+    with LiveBytes() as live:
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda p: live.keep(p.numel() * p.element_size())
+            )
+        total: list[Tensor] = []
+
+        def step() -> Tensor:
+            batch = random_batch(trainer, batch_size, device="meta")
+            losses = trainer.training_step(forward, codec, batch).values()
+            total.append(torch.stack([loss.float() for loss in losses]).sum())
+            return total[0]
+
+        saved = count_saved(network, step)
+        torch.autograd.backward(total)
+    casts = min(copies, saved.total)
+    in_step = 2 * size  # gradients, and of all at once the root of the second moments
+    return MemoryEstimate(
+        saved=saved.total - casts,
+        parameters=size + buffers,
+        gradients=max(live.kept, in_step - (live.most - live.kept)),
+        optimizer=optimizer_bytes(trainer, parameters),
+        average=size + buffers,
+        casts=casts,
+        workspace=max(0, live.most - live.kept - saved.total),
+        library=LIBRARY_BYTES["cuda"],
+    )
+
+
+def shortage(trainer: Trainer, said: str, available: int, of: int) -> AutolmkError:
+    """The error of a GPU whose memory does not suffice to train: what the configuration needs, and what would fit.
+
+    said: by torch. available, of: bytes of the GPU that this process may have, and all of them.
+    """
+    c = trainer.configuration
+    needed, one = _on_cuda(trainer, c.batch_size).total, _on_cuda(trainer, 1)
+    fitting = min(c.batch_size - 1, 1 + (available - one.total) // one.per_batch) if one.total <= available else 0
+    patch = "x".join(str(n) for n in c.patch_size)
+    smaller = f"plan again with -gpu_memory_target {max(0.1, available / GIB):.1f} or a smaller --preset"
+    fits = f"train with --set batch_size={fitting}, which takes about {_gib(one, fitting)}, or " if fitting > 0 else ""
+    return AutolmkError(
+        f"the GPU's memory does not suffice for the trainer {c.trainer} with batches of {c.batch_size} and windows of "
+        f"{patch}",
+        found=f"{available / GIB:.1f} of {of / GIB:.1f} GiB are free for it ({said})",
+        expected=f"about {needed / GIB:.1f} GiB; planned were {trainer.plans.memory_target_gb:g}",
+        remedy=f"end other programs on the GPU, or {fits}{smaller}",
+    )
+
+
+def _gib(one: MemoryEstimate, batch_size: int) -> str:
+    return f"{(one.total + (batch_size - 1) * one.per_batch) / GIB:.1f} GiB"
 
 
 def random_batch(

@@ -239,6 +239,8 @@ def _view(network: nn.Module, codec: Codec, data: Tensor, view: View) -> Tensor:
     if view.axis is None:
         return codec.scores(network(data))
     scores = codec.scores(network(data.flip(2 + view.axis)))
+    if scores.device.type == "cuda":
+        return codec.mirror(scores, view.axis, view.partner)
     for i, p in enumerate(view.partner):  # a pair at a time and in place: no second copy of a window's scores
         if i <= p:
             both = [i] if i == p else [i, p]

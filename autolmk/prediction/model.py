@@ -154,10 +154,14 @@ class Model:
             )
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
+            windows = (
+                f"{s.configuration.trainer} {'x'.join(map(str, s.configuration.patch_size))}" for s in self.stages
+            )
             raise AutolmkError(
                 "the device's memory does not suffice for one window",
-                found=str(error).splitlines()[0],
-                remedy="free the device of other programs, or predict with -device cpu",
+                found=f"{str(error).splitlines()[0]} Windows, in voxels: {', '.join(windows)}",
+                expected=f"a GPU of about the {self.plans.memory_target_gb:g} GiB that were planned for, or less",
+                remedy="free the device of other programs, predict with -device cpu, or train a smaller --preset",
             ) from None
 
     def look(self, prepared: Sequence[Prepared]) -> Look:

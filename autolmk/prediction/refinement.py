@@ -236,11 +236,12 @@ class _Looks:
     def _see(self, windows: Sequence[Geometry], which: Sequence[int], spacing: Sequence[float]) -> Seen:
         """Window voxels (W, K, D), log-odds (W, K) and widths in voxels (W, K)."""
         self.seen += len(windows)
-        data = np.stack([self._cut(window, spacing) for window in windows])
-        landmarks = torch.as_tensor(np.array(which)[None], device=self.precision.device)
+        data = [self._cut(window, spacing) for window in windows]
+        more = self._rows(len(windows)) - len(windows)
+        landmarks = self.precision.tensor(np.array([*which, *list(which[-1:]) * more])[None])
         codec = self.member.codec
         with torch.inference_mode(), evaluating([self.member]):
-            output = self.network(self.precision.tensor(data[None]), landmarks)
+            output = self.network(self.precision.tensor(np.stack(data + data[-1:] * more)[None]), landmarks)
             scores = codec.scores(output, landmarks)
             if not np.isfinite(float(scores.amax())):
                 raise AutolmkError(
@@ -249,8 +250,15 @@ class _Looks:
                     remedy="check the image's intensities; if other images fail too, train again",
                 )
             found = codec.decode(scores)
-        voxels, log_odds, spread = (x[0].double().cpu().numpy() for x in (found.voxels, found.log_odds, found.spread))
+        found_of = (x[0, : len(windows)].double().cpu().numpy() for x in (found.voxels, found.log_odds, found.spread))
+        voxels, log_odds, spread = found_of
         return voxels, log_odds, spread
+
+    def _rows(self, n: int) -> int:
+        """Windows to show the network for n of them: on a GPU a power of two, filled up with the last one, as cuDNN
+        tries its algorithms anew for every number."""
+        any_number = self.windows.per_sample is not None and self.precision.device.type == "cuda"
+        return 1 << (n - 1).bit_length() if any_number else n
 
     def _cut(self, window: Geometry, spacing: Sequence[float]) -> FloatImage:
         """(C, *side), as training cut it; spacing: (D,) mm of the look's voxels."""

@@ -31,6 +31,7 @@ from autolmk.fold.log import Console, Logger, RunLog
 from autolmk.fold.measurements import Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
+from autolmk.planning.memory import shortage
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import load_stage
 from autolmk.progress import tracked
@@ -280,12 +281,10 @@ def _memory_errors(work: Work) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise AutolmkError(
-            "the GPU's memory does not suffice",
-            found=str(error).split(". ")[0],
-            expected=f"room for the plan's {work.trainer.plans.memory_target_gb:g} GB",
-            remedy="end other programs on the GPU, or plan again with a smaller --preset or -gpu_memory_target",
-        ) from None
+        device = choose_device(work.settings.device)
+        free, of = torch.cuda.mem_get_info(device)
+        said = str(error).split(". ")[0]
+        raise shortage(work.trainer, said, free + torch.cuda.memory_reserved(device), of) from None
 
 
 def validate_checkpoint(

@@ -253,7 +253,7 @@ class Run:
     def _restore_state(self, latest: Checkpoint) -> None:
         record = latest.record
         self.optimizer.load_state_dict(checkpoint.unpack(record["optimizer"], latest.tensors))
-        self.precision.scaler.load_state_dict(checkpoint.unpack(record["scaler"], latest.tensors))
+        self.precision.restore(self.optimizer, checkpoint.unpack(record["scaler"], latest.tensors))
         self.iteration, self.closed = record["iteration"], record["closed"]
         self.best, self.best_iteration = record["best"], record["best_iteration"]
         self.clock = Clock(record["elapsed"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,12 @@ import torch
 
 from autolmk.codecs import HeldOut
 from autolmk.data.loading import TrainingLoader, check_case
-from autolmk.data.store import Store, preprocessing_digest
+from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.evaluation import RADII, penalties, point_errors
 from autolmk.evaluation.presence_calibration import fit_presence
 from autolmk.fold.measurements import Measured
 from autolmk.geometry import FloatArray
+from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.plans import Augmentation, Configuration, Plans
@@ -27,6 +29,7 @@ from autolmk.prediction.inference import Member, Prediction, evaluating, landmar
 from autolmk.prediction.refinement import look_again
 from autolmk.selection.results import write_held_out
 
+Read = TypeVar("Read")
 WINDOWS_A_CASE = 4  # of those that the codec measures by, where a window shows a part of the image
 
 
@@ -117,19 +120,35 @@ def validate(
     start = time.monotonic()
     results = {}
     expected = preprocessing_digest(plans, configuration)
+
+    def read(case: str) -> tuple[StoredCase, Image]:
+        stored = store.load(case)
+        check_case(store, case, stored, plans, expected)
+        return stored, stored.image()
+
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
-        for case in progress(cases):
+        for case, (stored, image) in zip(progress(cases), read_ahead(read, cases), strict=True):
             if interrupted():
                 raise Interrupted
-            stored = store.load(case)
-            check_case(store, case, stored, plans, expected)
-            image, fill, rest = stored.image(), stored.fill, ([member], plans, configuration, [measured])
+            fill, rest = stored.fill, ([member], plans, configuration, [measured])
             if before is None:
                 prediction = predict_image(image, fill, *rest, device=device)
             else:
                 prediction = look_again(image, fill, before(case), *rest, device=device, search=search)
             results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
     return Validation(results, time.monotonic() - start)
+
+
+def read_ahead(read: Callable[[str], Read], cases: Sequence[str]) -> Iterator[Read]:
+    """What `read` gives of each case, in order; a thread reads the next one while a case is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(read, case) for case in cases[:1]]
+        for following in [*cases[1:], None] if cases else ():
+            now = coming.pop()
+            found = now.result()
+            if following is not None:
+                coming.append(pool.submit(read, following))
+            yield found
 
 
 def held_out_windows(

@@ -12,7 +12,15 @@ from torch import nn
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
-from autolmk.networks.precision import MixedPrecision, Precision, choose_device, compiled, computes_in_bfloat16
+from autolmk.networks import grouped
+from autolmk.networks.precision import (
+    MixedPrecision,
+    Precision,
+    choose_device,
+    compiled,
+    computes_in_bfloat16,
+    has_kernels,
+)
 from autolmk.training.averaging import Averaged
 
 CPU = torch.device("cpu")
@@ -138,3 +146,65 @@ def test_shallow_convolutions_get_the_gradients_of_float32(kernel: int, depth: i
             network.weight.grad, plain.weight.grad, rtol=0.1, atol=0.05 * plain.weight.grad.std()
         )
     assert forward(x).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "found"),
+    [
+        ((8, 6), ["sm_80", "sm_90"], True),  # code runs on newer cards of the same major number
+        ((9, 0), ["sm_80", "sm_86"], False),
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),  # the driver compiles what is not there yet
+        ((3, 5), ["sm_50", "sm_90a", "compute_90"], False),
+        ((12, 1), ["sm_120"], True),
+    ],
+)
+def test_cards_need_kernels(capability: tuple[int, int], built: list[str], found: bool) -> None:
+    assert has_kernels(capability, built) == found
+
+
+def test_a_card_without_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("is_available", True), ("device_count", 1), ("get_arch_list", ["sm_80", "sm_90"])):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (5, 2))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old card")
+    with pytest.raises(AutolmkError, match=r"an old card of compute capability 5\.2"):
+        choose_device("cuda")
+
+
+def test_a_trial_that_takes_too_much_memory_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = nn.Linear(1, 1)
+
+    def trial(network: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert compiled(layer, trial, torch.device("cuda")) is layer
+    assert "memory does not suffice to try torch.compile" in caplog.text and "does not work" not in caplog.text
+
+
+def test_moments_get_the_layout_of_their_weights() -> None:
+    """Those of a checkpoint are contiguous; a step must not mix layouts."""
+    layer = nn.Conv2d(4, 8, 3)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.randn(1, 4, 5, 5)).sum().backward()
+    optimizer.step()
+    moment = optimizer.state[layer.weight]["exp_avg"]
+    optimizer.state[layer.weight]["exp_avg"] = moment.contiguous()
+    Precision(CPU).restore(optimizer, {})
+    found = optimizer.state[layer.weight]["exp_avg"]
+    assert found.stride() == layer.weight.stride() != moment.contiguous().stride() and torch.equal(found, moment)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_networks_side_by_side_are_the_same_one_after_the_other(ndim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = grouped.CONVOLUTIONS[ndim](6, 9, 3, padding=1, stride=2, groups=3)
+    data = torch.randn(2, 6, *(8,) * ndim)
+    together = layer(data)
+    monkeypatch.setattr(grouped, "GROUPED", False)
+    torch.testing.assert_close(layer(data), together, rtol=1e-5, atol=1e-6)

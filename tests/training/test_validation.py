@@ -16,7 +16,7 @@ from autolmk.detections import Detections, saved_cases
 from autolmk.fold.held_out import TRUTH
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import SliceGroup
-from autolmk.training.validation import CaseResult, Validation, write_results
+from autolmk.training.validation import CaseResult, Validation, read_ahead, write_results
 
 TINY = runpy.run_path(str(Path(__file__).with_name("test_training.py")))
 NAMES = TINY["NAMES"]
@@ -92,3 +92,22 @@ def test_truth_and_detections_of_held_out_cases_are_kept(tmp_path: Path) -> None
         for key in ("candidates", "log_odds", "spread", "likelihood"):
             np.testing.assert_array_equal(getattr(kept, key), getattr(known, key))
         assert kept.names == known.names and kept.geometry.is_close(known.geometry)
+
+
+def test_cases_are_read_ahead_in_order() -> None:
+    """The next one while a case is worked on, and no more; an error comes where its case does."""
+    began: list[str] = []
+
+    def read(case: str) -> str:
+        began.append(case)
+        if case == "bad":
+            raise ValueError(case)
+        return case.upper()
+
+    assert list(read_ahead(read, ["a", "b", "c"])) == ["A", "B", "C"] and began == ["a", "b", "c"]
+    assert list(read_ahead(read, [])) == []
+    found = read_ahead(read, ["a", "bad", "d"])
+    assert next(found) == "A"
+    with pytest.raises(ValueError, match="bad"):
+        next(found)
+    assert "d" not in began
