@@ -35,7 +35,7 @@ from autolmk.phantom import write_row_phantom
 from autolmk.plans import Plans, replace_configuration
 from autolmk.postprocessing.flags import SURE_ROW
 from autolmk.prediction import inference
-from autolmk.prediction.rows import Chosen
+from autolmk.prediction.row_choice import Chosen
 
 NAME, METHOD = "Dataset001_Rows", "heatmap"
 MODEL = f"{METHOD}__autolmkPlans__{METHOD}"

@@ -185,7 +185,7 @@ def label_weight(configuration: Configuration) -> rules.Because[float]:
     )
 
 
-class PublishedPlanner(Planner):
+class ApgaPublishedPlanner(Planner):
     """One configuration, `apga_published`: the network, loss and numbers of the publication, whatever the data."""
 
     SIDE, BATCH, SIGMA, EPOCHS, RATE = 128, 2, 5.0, 80, 1e-3
@@ -232,3 +232,6 @@ class PublishedPlanner(Planner):
         )
         require_memory(fingerprint, configuration, device, memory_target_gb)
         return {f"{NAME}_published": configuration}
+
+
+PublishedPlanner = ApgaPublishedPlanner  # its name on command lines

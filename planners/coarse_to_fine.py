@@ -17,7 +17,7 @@ from autolmk.data.stage_windows import in_cubes
 from autolmk.errors import AutolmkError
 from autolmk.networks.topology import topology, with_output_stride
 from autolmk.networks.unet import cumulative_strides
-from autolmk.planners.coarse_to_fine_published import PublishedPlanner as PublishedPlanner
+from autolmk.planners.coarse_to_fine_published import CoarseToFinePublishedPlanner
 from autolmk.planning import rules, window_rules
 from autolmk.planning.memory import GIB
 from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
@@ -39,6 +39,8 @@ COORDINATE_CASES = 300  # from which the coarse stage may learn coordinates with
 OWN_CASES, OWN_LANDMARKS = 100, 16  # from and up to which each landmark has a network of its own
 OWN_FEATURES = 4  # times narrower than the shared network
 ROUNDS = 2  # looks, the second around the points of the first
+
+PublishedPlanner = CoarseToFinePublishedPlanner  # its name on command lines
 
 
 class CoarseToFinePlanner(Planner):

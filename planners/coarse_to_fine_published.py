@@ -27,7 +27,7 @@ COARSE_TIME = 0.55  # share of the training time
 HIDDEN = "not published"
 
 
-class PublishedPlanner(Planner):
+class CoarseToFinePublishedPlanner(Planner):
     """Two configurations: `coarse_to_fine_published_coarse` and, after it, `coarse_to_fine_published`."""
 
     def plan(

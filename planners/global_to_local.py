@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from autolmk.data.stage_windows import MARGIN, in_cubes
 from autolmk.errors import AutolmkError
 from autolmk.networks.topology import SMALLEST, Topology, topology
-from autolmk.planners.global_to_local_published import PublishedPlanner as PublishedPlanner
+from autolmk.planners.global_to_local_published import GlobalToLocalPublishedPlanner
 from autolmk.planning import rules, window_rules
 from autolmk.planning.memory import GIB
 from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
@@ -41,6 +41,8 @@ LOCAL_CONVOLUTIONS, LOCAL_HALVINGS = (4, 2), (1, 5)  # of the first stage and th
 LEAST_SIDE = 16  # voxels of a local window: published; where they are no cubes, of cubes as large as they are
 MISSES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # global cells by which windows may be off; the last one is expected
 ROUNDS = 2  # looks, the second around the points of the first
+
+PublishedPlanner = GlobalToLocalPublishedPlanner  # its name on command lines
 
 
 class GlobalToLocalPlanner(Planner):

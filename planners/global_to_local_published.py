@@ -27,7 +27,7 @@ OPTIONS = {"voting": "mean", "losses": "published", "norm": "published", "optimi
 PUBLISHED = ("batch_size", "architecture", "shape_prior", "options", "augmentation", "schedule")
 
 
-class PublishedPlanner(Planner):
+class GlobalToLocalPublishedPlanner(Planner):
     """Two configurations: `global_to_local_published_global` and, after it, `global_to_local_published`."""
 
     def plan(

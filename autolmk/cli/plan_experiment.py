@@ -224,8 +224,8 @@ def _measured(trainer: Trainer) -> float:
     import torch
 
     from autolmk.planning.memory import random_batch
-    from autolmk.training.run import Run
     from autolmk.training.schedule import Limits
+    from autolmk.training.state import Run
 
     plans, configuration = trainer.plans, trainer.configuration
     device = torch.device(plans.device)

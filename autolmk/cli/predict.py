@@ -82,9 +82,9 @@ def _add_model(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from autolmk.prediction.folder import Extras, predict_cases
     from autolmk.prediction.output import PredictionFolder, fingerprints
     from autolmk.prediction.predictor import Predictor
-    from autolmk.prediction.run import Extras, predict_cases
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from autolmk.importing.run import PREVIEW, Result, import_source
+from autolmk.importing.importer import PREVIEW, ImportResult, import_source
 
-__all__ = ["PREVIEW", "Result", "import_source"]
+__all__ = ["PREVIEW", "ImportResult", "import_source"]

@@ -22,7 +22,7 @@ from autolmk.codecs import Codec
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.presence_calibration import PresenceCalibration
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, decided
@@ -31,7 +31,7 @@ from autolmk.plans import Configuration, Plans
 from autolmk.postprocessing.flags import row_flags
 from autolmk.prediction.assignment import ShapePrior, assign
 from autolmk.prediction.candidates import Pool, Ranked, cover, tile_starts
-from autolmk.prediction.rows import Chosen, choose_rows
+from autolmk.prediction.row_choice import Chosen, choose_rows
 from autolmk.prediction.shrinkage import draw_best
 from autolmk.selection import Conclusion
 from autolmk.selection.results import FLAGS, Result
@@ -61,7 +61,7 @@ class Prediction:
     """landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
     even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen.
     detections: the same before groups were put on one slice, with the widths of the peaks. conclusion: of a recipe.
-    reach: (L,) mm within which later stages look for members of rows, see `rows.Chosen`; empty where there are none."""
+    reach: (L,) mm within which later stages look for members of rows, see `row_choice.Chosen`; empty without rows."""
 
     landmarks: Landmarks
     candidates: FloatArray
@@ -83,7 +83,7 @@ class Prediction:
         return replace(self, detections=replace(self.detections, moved=moved))
 
     def in_rows(self, probability: FloatArray, reach: FloatArray) -> Prediction:
-        """With what is known of members of rows, of `rows.Chosen`: (L,) each."""
+        """With what is known of members of rows, of `row_choice.Chosen`: (L,) each."""
         if not np.isfinite(reach).any():
             return self
         return replace(self, detections=replace(self.detections, row=probability), reach=reach)

@@ -20,7 +20,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.digest import digest
 from autolmk.files.serialization import from_json, near, read_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.image import Image
 from autolmk.imageio import squeeze
 from autolmk.methods.sources import model_trainer_class

@@ -29,7 +29,7 @@ import torch
 from autolmk.data.sampling import coarser, cut
 from autolmk.data.stage_windows import Frame, centres, frame_of
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.networks.precision import MixedPrecision, Precision

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from autolmk.fold.checkpoint import checkpoint_file, load_weights
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.image import Image
 from autolmk.methods.trainer import Trainer, build
 from autolmk.networks.precision import Precision

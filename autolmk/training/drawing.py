@@ -20,7 +20,7 @@ import numpy as np
 from autolmk.detections import Detections
 from autolmk.files.serialization import read_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.fold.point_errors import PointErrors, fit_point_errors
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Configuration, Plans

@@ -29,16 +29,16 @@ from autolmk.files.serialization import from_json, make_folder, read_json, to_js
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import Console, Logger, RunLog
-from autolmk.fold.measurements import Measured, measure
+from autolmk.fold.measured import Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import load_stage
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
-from autolmk.training.run import Run, changes, run_content, run_digest
 from autolmk.training.schedule import Limits
 from autolmk.training.signals import Signals
+from autolmk.training.state import Run, changes, run_content, run_digest
 from autolmk.training.validation import validate, write_results
 
 logger = logging.getLogger(__name__)

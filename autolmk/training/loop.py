@@ -20,14 +20,14 @@ from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import Console, Logger, RunLog, duration, time_left
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.methods.trainer import Trainer
 from autolmk.prediction.inference import Member, Prediction
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
-from autolmk.training.run import Run
 from autolmk.training.schedule import MEASURED_CASES, StepRate
 from autolmk.training.signals import Signals
+from autolmk.training.state import Run
 from autolmk.training.validation import (
     Interrupted,
     Validation,

@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from autolmk.data.store import Store
 from autolmk.detections import Detections
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Configuration, Plans
 from autolmk.prediction.inference import conclude, in_order_of_rows, pooled_prior
+from autolmk.prediction.row_choice import pose
 from autolmk.prediction.row_search import Choice, Problem, search
-from autolmk.prediction.rows import pose
 from autolmk.shapes.row import Row, Rows
 from autolmk.training.drawing import finished_folds
 from autolmk.training.row_groups import groups_of

@@ -29,7 +29,7 @@ from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json
 from autolmk.fold.checkpoint import checkpoint_file, read_record
-from autolmk.fold.measurements import FILE_NAME, Measured, measure
+from autolmk.fold.measured import FILE_NAME, Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
 from autolmk.networks.unet import cumulative_strides
@@ -40,7 +40,7 @@ from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stage
 from autolmk.training.drawing import finished_folds
 from autolmk.training.fit import fit, is_finished, validate_checkpoint
 from autolmk.training.loop import Earlier
-from autolmk.training.run import run_digest
+from autolmk.training.state import run_digest
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`

@@ -18,7 +18,7 @@ from autolmk.data.loading import TrainingLoader, check_case
 from autolmk.data.store import Store, preprocessing_digest
 from autolmk.evaluation import RADII, penalties, point_errors
 from autolmk.evaluation.presence_calibration import fit_presence
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 from autolmk.networks.precision import MixedPrecision, Precision

@@ -17,11 +17,11 @@ from autolmk.data.splits import check_splits
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json, to_json, write_json
 from autolmk.fold import checkpoint
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.methods.trainer import build
 from autolmk.plans import Plans
 from autolmk.prediction.model import Model
-from autolmk.selection.recipe import Member
+from autolmk.selection.recipe import RecipeMember
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 ELSEWHERE = ["../../victim", "/etc", "..", ".", "", "a/b", "a\\b", "~root", "C:x", "a\nb", "nul", "x."]
@@ -49,13 +49,13 @@ def test_no_name_in_plans_leads_elsewhere(name: str) -> None:
     with pytest.raises(AutolmkError, match="plain name"):
         Plans.parse(value)
     with pytest.raises(AutolmkError, match="plain name"):
-        from_json(Member, {"model": name, "folds": ["0"]})
+        from_json(RecipeMember, {"model": name, "folds": ["0"]})
 
 
 @pytest.mark.parametrize("folds", [[], ["../0"], [""], ["0", "0"], ["-1"], ["٣"], ["al"]])
 def test_folds_of_a_member_are_folds(folds: list[str]) -> None:
     with pytest.raises(AutolmkError, match="fold"):
-        from_json(Member, {"model": "a", "folds": folds})
+        from_json(RecipeMember, {"model": "a", "folds": folds})
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ from autolmk.codecs.slices import Group, SliceCodec
 from autolmk.conformance import check_trainer, example_plans
 from autolmk.data.stage_windows import Placement
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.losses import spatial_cross_entropy
 from autolmk.methods.trainer import build
 from autolmk.networks.grouped import GroupedUNet
-from autolmk.networks.slices import AxisAttention, KeySlice
+from autolmk.networks.slice_fusion import AxisAttention, KeySlice
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, across
 from autolmk.planning.memory import training_bytes
 from autolmk.plans import Architecture, Plans, SliceGroup, Windows

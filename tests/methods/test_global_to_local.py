@@ -20,7 +20,7 @@ from autolmk.data.stage_windows import MARGIN
 from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, LandmarkStatistics
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import trainer_class
 from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner

@@ -608,7 +608,7 @@ def test_wrong_preset_exits_with_near_names(fingerprinted: Path, capsys: pytest.
 
 
 def test_the_pace_is_that_of_trainings_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autolmk.training.run import Run
+    from autolmk.training.state import Run
 
     batches: list[Any] = []
     real = Run.step

@@ -24,7 +24,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import to_json
 from autolmk.fingerprint import CoSliceGroup, Fingerprint
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Status
 from autolmk.methods.losses import soft_dice, squared_error
 from autolmk.methods.trainer import Trainer, trainer_class

@@ -12,7 +12,7 @@ from test_refinement import first, mean_shape
 from test_refinement import member as window_member
 
 from autolmk.data.stage_windows import Placement
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status

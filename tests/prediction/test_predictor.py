@@ -18,7 +18,7 @@ import autolmk
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_json
 from autolmk.fold import checkpoint
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image

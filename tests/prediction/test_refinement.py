@@ -19,7 +19,7 @@ from autolmk.data.sampling import coarser, cut
 from autolmk.data.stage_windows import Placement
 from autolmk.data.store import StoredCase
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status

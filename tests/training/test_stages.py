@@ -22,7 +22,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, write_json
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import read_log
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.sources import keep_sources
 from autolmk.paths import MEASURING

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from test_inference import plans_for
-from test_rows import case, gross, look, marks, names_of
+from test_row_choice import case, gross, look, marks, names_of
 
 from autolmk.files.serialization import write_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans

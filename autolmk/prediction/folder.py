@@ -41,7 +41,7 @@ class Extras:
 
 
 @dataclass
-class Report:
+class FolderReport:
     """failures, and by case the seconds of each step, the windows seen, and what was odd about its files."""
 
     failures: list[Failure] = field(default_factory=list)
@@ -70,7 +70,7 @@ def predict_cases(
     extras: Extras = Extras(),
     record: Mapping[str, Any] | None = None,
     progress: bool = True,
-) -> Report:
+) -> FolderReport:
     """Predict `cases` (case -> its files) into `output`, those that are done already left alone if `resume`.
 
     readers, writers: threads that prepare images ahead and that write behind; 0 does it in turn. At most readers + 1
@@ -93,7 +93,7 @@ def _predict_cases(
     extras: Extras,
     record: Mapping[str, Any],
     progress: bool,
-) -> Report:
+) -> FolderReport:
     """What `predict_cases` does once nobody else can."""
     crops = file_names(predictor.plans.landmarks) if extras.heatmap_crops else []
     left = output.begin(resume=resume, crops=[f"{name}.nii.gz" for name in crops])
@@ -106,7 +106,7 @@ def _predict_cases(
         )
     run = {**record, "started": now(), "not_judged": predictor.not_judged}
     output.write_run(run)
-    report = Report()
+    report = FolderReport()
     writing = _Writing(writers)
     bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not progress, delay=2)
     try:
@@ -135,7 +135,7 @@ def _predict_one(
     output: PredictionFolder,
     extras: Extras,
     writing: _Writing,
-    report: Report,
+    report: FolderReport,
 ) -> None:
     start, prepared = time.monotonic(), read.prepared
     assert not isinstance(prepared, AutolmkError)
