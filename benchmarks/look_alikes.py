@@ -127,7 +127,9 @@ def predict(work: Path) -> None:
     if left:
         predictor = Predictor(work / "results" / NAME / MODEL, folds=FOLDS)
         for case in tqdm(left, "test cases", delay=2):
-            predictor.compute(predictor.prepare(predictor.read(case.images))).detections.save(out, case.identifier)
+            predictor.conclude(predictor.look(predictor.prepare(predictor.read(case.images)))).detections.save(
+                out, case.identifier
+            )
 
 
 def report(work: Path) -> bool:

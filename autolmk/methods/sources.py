@@ -7,16 +7,19 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json, read_json, write_bytes, write_json
 from autolmk.methods.registry import TRAINERS, label
-from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD, plain_name
+
+if TYPE_CHECKING:
+    from autolmk.methods.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class KeptSource:
+class Source:
     """Where a trainer of a model came from. file: the copy, relative to the model folder. sha256: of its content."""
 
     specification: str
@@ -33,7 +36,7 @@ class KeptSource:
             raise ValueError(f"class_name must be the name of a class, got {self.class_name!r}")
 
 
-def keep_sources(specifications: Iterable[str], model_folder: Path) -> dict[str, KeptSource]:
+def keep_sources(specifications: Iterable[str], model_folder: Path) -> dict[str, Source]:
     """Copy users' trainers into the model folder with their hashes, for all stages of a method; specification -> copy.
     Shipped trainers need none.
 
@@ -57,7 +60,7 @@ def keep_sources(specifications: Iterable[str], model_folder: Path) -> dict[str,
                 remedy="take the earlier source, give the class another name, or remove the model folder to start over",
             )
         copy = _place_of_copy(original.name, sha256, sources.values())
-        sources[specification] = KeptSource(specification, class_name, copy, sha256)
+        sources[specification] = Source(specification, class_name, copy, sha256)
         contents[copy] = content
     for copy, content in contents.items():
         write_bytes(model_folder / copy, content)
@@ -68,6 +71,8 @@ def keep_sources(specifications: Iterable[str], model_folder: Path) -> dict[str,
 
 def _source_file(specification: str) -> tuple[Path, str]:
     """(file, name of the class in it) of a user's trainer."""
+    from autolmk.methods.trainer import trainer_class  # imports torch
+
     cls = trainer_class(specification)
     original = inspect.getsourcefile(cls)
     if original is None:
@@ -79,7 +84,7 @@ def _source_file(specification: str) -> tuple[Path, str]:
     return Path(original), cls.__name__
 
 
-def _place_of_copy(name: str, sha256: str, sources: Iterable[KeptSource]) -> str:
+def _place_of_copy(name: str, sha256: str, sources: Iterable[Source]) -> str:
     """SOURCE_FOLDER/name.py, or name_2.py and so on where another file of that name is kept; one copy a content."""
     taken = {source.file: source.sha256 for source in sources}
     stem, n = name.removesuffix(".py"), 1
@@ -90,7 +95,7 @@ def _place_of_copy(name: str, sha256: str, sources: Iterable[KeptSource]) -> str
     return place
 
 
-def _of_class(sources: Mapping[str, KeptSource], class_name: str) -> list[KeptSource]:
+def _of_class(sources: Mapping[str, Source], class_name: str) -> list[Source]:
     return [source for source in sources.values() if source.class_name == class_name]
 
 
@@ -99,16 +104,16 @@ def has_checkpoints(model_folder: Path) -> bool:
     return any(model_folder.glob("fold_*/**/checkpoint_*"))
 
 
-def kept_sources(model_folder: Path) -> dict[str, KeptSource]:
+def kept_sources(model_folder: Path) -> dict[str, Source]:
     """What `keep_sources` recorded; empty where all trainers are shipped ones. Earlier versions recorded one alone."""
     file = model_folder / SOURCE_RECORD
     if not file.is_file():
         return {}
     value = read_json(file, remedy="restore it, or name the trainer with -tr file.py:Class")
     if isinstance(value, dict) and isinstance(value.get("specification"), str):
-        source = from_json(KeptSource, value, file=file)
+        source = from_json(Source, value, file=file)
         return {source.specification: source}
-    return from_json(dict[str, KeptSource], value, file=file)
+    return from_json(dict[str, Source], value, file=file)
 
 
 def model_trainer_class(
@@ -125,6 +130,8 @@ def model_trainer_class(
     gave with -tr, else from the folder's copy, hash checked, but only with `trust_code`; else AutolmkError. last: of
     the last stage, which alone -tr names.
     """
+    from autolmk.methods.trainer import trainer_class  # imports torch
+
     if given is not None:
         return trainer_class(given)
     if specification in TRAINERS:

@@ -32,8 +32,8 @@ from autolmk.fold.log import Console, Logger, RunLog
 from autolmk.fold.measured import Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
-from autolmk.prediction.inference import Prediction
-from autolmk.prediction.stages import load_stage
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import load_stage
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.schedule import Limits
@@ -308,20 +308,10 @@ def validate_checkpoint(
             file=folder,
             remedy="validate a numbered fold; fold `all` trains on every case",
         )
-    where = choose_device(device)
-    stage = load_stage([trainer], [folder], name, where)
+    stage = load_stage([trainer], [folder], name, choose_device(device))
     _require_unseen(cases, folder)
-    validation = validate(
-        stage.members[0],
-        store,
-        cases,
-        trainer.plans,
-        trainer.configuration,
-        stage.measured[0],
-        device=where,
-        before=before,
-        progress=partial(tqdm, desc="validation", leave=False, delay=2),
-    )
+    bar = partial(tqdm, desc="validation", leave=False, delay=2)
+    validation = validate(stage, store, cases, before=before, progress=bar)
     write_results(target, validation, trainer.plans, trainer.configuration)
     return validation.numbers()
 

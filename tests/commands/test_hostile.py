@@ -21,6 +21,7 @@ from autolmk.fold.measured import Measured
 from autolmk.methods.trainer import build
 from autolmk.plans import Plans
 from autolmk.prediction.model import Model
+from autolmk.prediction.options import TestTime
 from autolmk.selection.recipe import RecipeMember
 from autolmk.trainers.heatmap import HeatmapTrainer
 
@@ -121,7 +122,7 @@ def model_folder(folder: Path, previous: str) -> Path:
 )
 def test_stages_in_a_circle_are_an_error(tmp_path: Path, previous: str, words: str) -> None:
     with pytest.raises(AutolmkError, match=words) as error:
-        Model(model_folder(tmp_path, previous), device="cpu")
+        Model(model_folder(tmp_path, previous), TestTime(device="cpu"))
     assert "config.json" in str(error.value)
 
 
@@ -131,7 +132,7 @@ def test_options_of_another_kind_are_named(tmp_path: Path, options: Any) -> None
     file = folder / "fold_0" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "options": options}))
     with pytest.raises(AutolmkError, match="options"):
-        Model(folder, device="cpu")
+        Model(folder, TestTime(device="cpu"))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e30", "-1" + "0" * 400])
