@@ -20,7 +20,7 @@ from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.trainer import trainer_class
 from autolmk.planning.memory import GIB, training_bytes
-from autolmk.planning.planner import PRESETS, Planner, draft_plans
+from autolmk.planning.planner import PRESETS, Planner, PlanRequest, draft_plans
 from autolmk.plans import Configuration, Plans
 
 PRESET, DEVICE = "XS", "cpu"
@@ -97,9 +97,7 @@ class _PlannerBench:
     ) -> dict[str, Configuration]:
         """What a new planner makes of the fingerprint; checked to be configurations."""
         with self.breach.during("planning"):
-            found = self.planner().plan(
-                self.fingerprint, preset=PRESET, device=DEVICE, memory_target_gb=memory_target_gb, spacing=spacing
-            )
+            found = self.planner().plan(PlanRequest(self.fingerprint, PRESET, DEVICE, memory_target_gb, spacing))
         if not isinstance(found, dict) or not found or not all(isinstance(c, Configuration) for c in found.values()):
             raise self.breach(
                 "plan returns the wrong thing", type(found).__name__, "a dict of Configuration, not empty"

@@ -24,7 +24,7 @@ from autolmk.fold.measured import Measured
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import trainer_class
 from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner
-from autolmk.planning.planner import PRESETS, memory_of, plan_dataset, planner_class, usable_bytes
+from autolmk.planning.planner import PRESETS, PlanRequest, memory_of, plan_dataset, planner_class, usable_bytes
 from autolmk.plans import Configuration, Plans, Windows
 from autolmk.prediction.chain import look_through
 from autolmk.prediction.crops import heatmap_crops
@@ -52,7 +52,7 @@ def plan(fingerprint: Fingerprint, **arguments: Any) -> Plans:
     if key not in MADE:
         planners = {NAME: GlobalToLocalPlanner()}
         arguments = {"preset": "XS", "device": "cpu", **arguments}
-        MADE[key] = plan_dataset(fingerprint, planners, plans_name="autolmkPlans", **arguments)
+        MADE[key] = plan_dataset(PlanRequest.of(fingerprint, **arguments), planners, plans_name="autolmkPlans")
     return MADE[key]
 
 

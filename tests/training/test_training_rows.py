@@ -17,7 +17,7 @@ from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
-from autolmk.prediction.stage import Assigned
+from autolmk.prediction.stage import Assigned, Stage
 from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.rows import adopted_rows, tell_rows
