@@ -97,7 +97,9 @@ class Stage:
         """The landmarks (L,) that no member learned: nothing can be said of them."""
         untrained = [one.untrained for one in self.members or self.measured]
         names = self.plans.landmarks
-        return np.all([np.isin(names, one) for one in untrained] or [np.zeros(len(names), dtype=bool)], axis=0)
+        return np.asarray(
+            np.all([np.isin(names, one) for one in untrained] or [np.zeros(len(names), dtype=bool)], axis=0)
+        )
 
     @cached_property
     def prior(self) -> ShapePrior | None:

@@ -74,8 +74,8 @@ def tell_rows(
     for case, result in validation.results.items():
         old = found[case]
         chosen = stage.in_order_of_rows(old.candidates, old.log_odds, old.geometry)
-        spread, rows = _spread(chosen.candidates[:, 0], old), {"probability": chosen.probability, "reach": chosen.reach}
-        assigned = Assigned(chosen.candidates, chosen.log_odds, spread, **rows)
+        spread, in_rows = _spread(chosen.candidates[:, 0], old), (chosen.probability, chosen.reach)
+        assigned = Assigned(chosen.candidates, chosen.log_odds, spread, np.empty((0, 0)), *in_rows)
         prediction = stage.conclude(assigned, result.prediction.looks, old.geometry)
         results[case] = CaseResult(result.truth, prediction, result.diagonal)
     return measured, Validation(results, validation.seconds)
