@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,15 @@ def predict_folder(
         left = _begin(predictor, cases, output, options)
         run = {**(record or {}), "started": now(), "not_judged": predictor.not_judged}
         output.write_run(run)
-        report = _Work(predictor, output, options).predict({case: cases[case] for case in left})
-        output.finish({**run, "cases": report.cases}, report.failures)
-    return report
+        work = _Work(predictor, output, options)
+        bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not options.progress, delay=2)
+        with closing(bar), closing(work.writing):
+            for case, read in _ahead(predictor, {case: cases[case] for case in left}, options.readers):
+                work.case(case, read)
+                bar.update()
+            work.writing.wait()
+        output.finish({**run, "cases": work.report.cases}, work.report.failures)
+    return work.report
 
 
 def _begin(
@@ -115,28 +122,14 @@ class _Work:
         self.predictor, self.output, self.options = predictor, output, options
         self.report, self.writing = FolderReport(), _Writing(options.writers)
 
-    def predict(self, cases: Mapping[str, Sequence[Path]]) -> FolderReport:
-        """All cases, in order."""
-        report = self.report
-        bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=not self.options.progress, delay=2)
-        try:
-            for case, read in _ahead(self.predictor, cases, self.options.readers):
-                for said in read.notices:
-                    logger.warning("%s: %s", case, said)
-                if isinstance(read.prepared, AutolmkError):
-                    report.failures.append(_failure(case, read.prepared))
-                else:
-                    self._one(case, read, read.prepared)
-                if read.notices and case in report.cases:
-                    report.cases[case]["notices"] = [str(said) for said in read.notices]
-                bar.update()
-            self.writing.wait()
-        finally:
-            bar.close()
-            self.writing.close()
-        return report
-
-    def _one(self, case: str, read: _Read, prepared: Sequence[Sequence[Prepared]]) -> None:
+    def case(self, case: str, read: _Read) -> None:
+        """Predict a case that was read, or note why it cannot be."""
+        for said in read.notices:
+            logger.warning("%s: %s", case, said)
+        prepared = read.prepared
+        if isinstance(prepared, AutolmkError):
+            self.report.failures.append(_failure(case, prepared))
+            return
         start, predictor, options = time.monotonic(), self.predictor, self.options
         try:
             prediction = predictor.conclude(predictor.look(prepared), read.outside)
@@ -148,6 +141,7 @@ class _Work:
             "seconds": {"read": round(read.seconds, 3), "predict": round(time.monotonic() - start, 3)},
             "windows": prediction.looks,
             "shape": list(prepared[0][-1].image.geometry.shape),
+            **({"notices": [str(said) for said in read.notices]} if read.notices else {}),
         }
         if prediction.landmarks.outside:
             logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))

@@ -181,8 +181,11 @@ class Predictor:
     def look(self, prepared: Sequence[Sequence[Prepared]]) -> list[Prediction]:
         """What each model finds in a prepared image, through all of its stages. AutolmkError where the device's memory
         does not suffice, or a network's output is not finite."""
+        found = []
         with _memory_errors():
-            return [look_through(model.stages, images) for model, images in zip(self.models, prepared, strict=True)]
+            for model, images in zip(self.models, prepared, strict=True):
+                found.append(look_through(model.stages, images))
+        return found
 
     def conclude(self, found: Sequence[Prediction], outside: Sequence[str] = ()) -> Prediction:
         """The final landmarks: what the models found as one, by the recipe of a packed folder.
