@@ -26,7 +26,6 @@ from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans, replace_configuration
 from autolmk.prediction.assignment import ShapePrior
-from autolmk.prediction.inference import pooled_prior
 from autolmk.prediction.shrinkage import shrink_by_misfit
 from autolmk.training.drawing import drawn
 
@@ -41,8 +40,8 @@ def run(work: Path, steps: int) -> bool:
     """Train, deform, predict, and print the table; whether the bounds are met."""
     train(work, steps)
     predictor = Predictor(work / "results" / NAME / MODEL, folds=[FOLD], shape_prior=False)
-    names, measured = predictor.plans.landmarks, predictor.models[0].measured
-    prior, errors = pooled_prior(measured, predictor.plans, np.zeros(len(names), dtype=bool)), measured[0].errors
+    names, stage = predictor.plans.landmarks, predictor.models[0].stages[-1]
+    prior, errors = stage.prior, stage.measured[0].errors
     assert prior is not None and errors is not None
     print(f"held-out cases: {'drawn' if errors.drawn else 'not drawn'}: {errors.why}\n")
     head = ("noise", "anatomy", "error", "drawn", "loss", "as before", "bias", "bounds")
@@ -54,7 +53,7 @@ def run(work: Path, steps: int) -> bool:
             image = dataset.read_image(case)
             truth = dataset.read_landmarks(case, image.geometry).reordered(names)
             image, points, off = unusual(image, truth, kind, noise, prior, rng)
-            found = predictor.compute(predictor.prepare(image)).detections
+            found = predictor.conclude(predictor.look(predictor.prepare(image))).detections
             sides = [found.best, drawn(found, prior, errors).best]
             sides.append(shrink_by_misfit(found.best, found.log_odds[:, 0], prior))
             of = slice(None) if off < 0 else [off]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from autolmk.fingerprint.symmetry import mirror
-from autolmk.fold.measurements import measure_shape
+from autolmk.fold.measured import measure_shape
 from autolmk.geometry import FloatArray
 from autolmk.imageio import read_geometry
 from autolmk.landmarks import Landmarks, Status

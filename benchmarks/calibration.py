@@ -140,7 +140,9 @@ def predict(dataset: Dataset, model: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     predictor = Predictor(model, folds=[0], device="cpu")
     for case in tqdm(left, "predict"):
-        prediction = predictor.compute(predictor.prepare(predictor.read(list(case.images), case.identifier)))
+        prediction = predictor.conclude(
+            predictor.look(predictor.prepare(predictor.read(list(case.images), case.identifier)))
+        )
         prediction.detections.save(folder, case.identifier)
 
 

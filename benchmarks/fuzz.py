@@ -90,9 +90,9 @@ def preload() -> None:
     """What commands import when they run, so that each process that is forked has it."""
     for name in ("torch", "SimpleITK", "scipy.ndimage", "matplotlib.font_manager", "blosc2", "safetensors.torch"):
         importlib.import_module(name)
-    for name in ("predictor", "run", "output"):
+    for name in ("predictor", "folder", "output"):
         importlib.import_module(f"autolmk.prediction.{name}")
-    importlib.import_module("autolmk.training.run")
+    importlib.import_module("autolmk.training.state")
 
 
 def chosen(known: list[Command], number: int, seed: int) -> Command:

@@ -45,9 +45,10 @@ from autolmk.phantom import write_phantom
 from autolmk.planning.memory import GIB, random_batch, training_bytes
 from autolmk.planning.planner import plan_dataset, planner_class
 from autolmk.plans import Plans
-from autolmk.prediction.inference import Look, Member, evaluating, predict_image
-from autolmk.training.run import Run
+from autolmk.prediction.first_look import Look, look_first
+from autolmk.prediction.stage import Member, Prepared, Stage, evaluating
 from autolmk.training.schedule import Limits
+from autolmk.training.state import Run
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
 PARTS = ("environment", "layout", "step", "parity", "predict", "train", "data")
@@ -288,18 +289,19 @@ def predict(bench: Bench) -> dict[str, Any]:
     spacing = [HEAD_MM / n for n in shape]
     array = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     start = time.perf_counter()
-    image, fill = preprocess_image(Image(array, Geometry.from_parts(shape, spacing)), c)
+    image = Prepared(*preprocess_image(Image(array, Geometry.from_parts(shape, spacing)), c))
     prepared = time.perf_counter() - start
     how = Precision(bench.device)
     network = how.place(trainer.prediction_network(trainer.build_network())).eval()
     member = Member(network, trainer.build_codec().to(bench.device).eval())
-    look = Look(image, fill, [member], plans, c, bench.device, False)
+    stage = Stage(plans, c, (member,), (), bench.device, mirror=False)
+    look = Look(stage, image)
     with torch.inference_mode(), evaluating([member]):
         scores = look.scores((0,) * 3)
         window = bench.milliseconds(lambda: look.scores((0,) * 3))
         decoding = bench.milliseconds(lambda: member.codec.decode(scores))
     start = time.perf_counter()
-    found = predict_image(image, fill, [member], plans, c, [], device=bench.device)
+    found = look_first(dataclasses.replace(stage, mirror=True), image)
     bench.synchronize()
     whole = time.perf_counter() - start
     values = {"shape": shape, "configuration": name, "prepare_s": prepared, "predict_s": whole, "windows": found.looks}

@@ -34,8 +34,8 @@ from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_row_phantom
 from autolmk.plans import Plans, replace_configuration
 from autolmk.postprocessing.flags import SURE_ROW
-from autolmk.prediction import inference
-from autolmk.prediction.rows import Chosen
+from autolmk.prediction import stage
+from autolmk.prediction.row_choice import Chosen
 
 NAME, METHOD = "Dataset001_Rows", "heatmap"
 MODEL = f"{METHOD}__autolmkPlans__{METHOD}"
@@ -106,7 +106,7 @@ def predicted(work: Path, folds: tuple[int, ...]) -> tuple[dict[str, FloatArray]
     whole: dict[str, Detections] = {}
     for case in tqdm(Dataset.open(work / "raw" / NAME).cases("Ts"), "test cases", delay=2):
         with recorded() as seen:
-            found = predictor.compute(predictor.prepare(predictor.read(case.images)))
+            found = predictor.conclude(predictor.look(predictor.prepare(predictor.read(case.images))))
         alone[case.identifier], whole[case.identifier] = seen[0], found.detections
     return alone, whole
 
@@ -114,17 +114,17 @@ def predicted(work: Path, folds: tuple[int, ...]) -> tuple[dict[str, FloatArray]
 @contextmanager
 def recorded() -> Iterator[list[FloatArray]]:
     """The best candidates that predictions go into the choice of rows with."""
-    seen, choose = list[FloatArray](), inference.choose_rows
+    seen, choose = list[FloatArray](), stage.choose_rows
 
     def choose_recorded(candidates: FloatArray, *rest: Any) -> Chosen:
         seen.append(candidates[:, 0].copy())
         return choose(candidates, *rest)
 
-    inference.choose_rows = choose_recorded
+    stage.choose_rows = choose_recorded
     try:
         yield seen
     finally:
-        inference.choose_rows = choose
+        stage.choose_rows = choose
 
 
 def test_truth(raw: Path) -> dict[str, Landmarks]:

@@ -39,7 +39,7 @@ from autolmk import Predictor
 from autolmk.dataset import Dataset
 from autolmk.detections import Detections, saved_cases
 from autolmk.fold.held_out import read_crossval
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Landmarks
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans, replace_configuration
@@ -127,7 +127,9 @@ def predict(work: Path) -> None:
     if left:
         predictor = Predictor(work / "results" / NAME / MODEL, folds=FOLDS)
         for case in tqdm(left, "test cases", delay=2):
-            predictor.compute(predictor.prepare(predictor.read(case.images))).detections.save(out, case.identifier)
+            predictor.conclude(predictor.look(predictor.prepare(predictor.read(case.images)))).detections.save(
+                out, case.identifier
+            )
 
 
 def report(work: Path) -> bool:

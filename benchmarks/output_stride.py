@@ -12,34 +12,22 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from autolmk.fingerprint import Fingerprint
 from autolmk.planners.heatmap import HeatmapPlanner
-from autolmk.planning.planner import PRESETS
+from autolmk.planning.planner import PRESETS, PlanRequest
 from autolmk.plans import Configuration
 
 
 class FullResolution(HeatmapPlanner):
     """Stops the decoder only where the landmarks' heads would take too much memory."""
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner."""
-        with patch.dict(PRESETS, {preset: replace(PRESETS[preset], decoder_stops=(0, 0))}):
-            return super().plan(
-                fingerprint, preset=preset, device=device, memory_target_gb=memory_target_gb, spacing=spacing
-            )
+        with patch.dict(PRESETS, {request.preset: replace(request.size, decoder_stops=(0, 0))}):
+            return super().plan(request)
 
 
 PLANNERS = {"preset": "heatmap", "full": f"{Path(__file__).resolve()}:FullResolution"}

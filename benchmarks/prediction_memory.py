@@ -72,7 +72,8 @@ def measure(n_landmarks: int, args: argparse.Namespace) -> dict[str, float]:
     from autolmk.geometry import Geometry
     from autolmk.image import Image
     from autolmk.networks.unet import build_unet
-    from autolmk.prediction.inference import Member, predict_image
+    from autolmk.prediction.first_look import look_first
+    from autolmk.prediction.stage import Member, Prepared, Stage
 
     torch.set_num_threads(1)
     plans = plans_for(n_landmarks, args)
@@ -87,12 +88,11 @@ def measure(n_landmarks: int, args: argparse.Namespace) -> dict[str, float]:
         build_unet(configuration.architecture, 1, 1, 3),
         HeatmapCodec(1, (PATCH,) * 3, (args.stride,) * 3, (2.0 * args.stride,) * 3),
     )
-    predict_image(small, (0.0,), [warm], few, few.configuration("volume"), [], device="cpu")  # what any use costs once
+    look_first(Stage(few, few.configuration("volume"), (warm,), ()), Prepared(small, (0.0,)))  # what any use costs once
     before, start = resident(), time.monotonic()
     reset_peak()
-    found = predict_image(
-        image, (0.0,), [Member(network, codec)], plans, configuration, [], device="cpu", step=args.step
-    )
+    stage = Stage(plans, configuration, (Member(network, codec),), (), step=args.step)
+    found = look_first(stage, Prepared(image, (0.0,)))
     return {"peak_bytes": peak() - before, "windows": found.looks, "seconds": time.monotonic() - start}
 
 

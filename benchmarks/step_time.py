@@ -34,8 +34,8 @@ from autolmk.landmarks import Landmarks
 from autolmk.methods.trainer import trainer_class
 from autolmk.planning.planner import PRESETS
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.training.run import Run
 from autolmk.training.schedule import Limits
+from autolmk.training.state import Run
 
 SIDE, CASE_SIDE, SPACING = 64, 128, 1.0
 FEATURES = tuple(min(PRESETS["XS"].base_features[1] * 2**i, PRESETS["XS"].max_features[1]) for i in range(5))

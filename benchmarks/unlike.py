@@ -170,7 +170,7 @@ def judged(
     """A row a landmark that is in the unchanged image: predicted in the changed one."""
     changed = kind.apply(image, points, source)
     prepared = predictor.prepare(changed.image)
-    prediction = predictor.compute(prepared, predictor.outside(changed.image))
+    prediction = predictor.conclude(predictor.look(prepared), predictor.outside(changed.image))
     marks, best = prediction.landmarks, prediction.best()
     reasons = ((),) * len(best) if prediction.conclusion is None else prediction.conclusion.flags
     voxel = float(np.exp(np.mean(np.log(image.geometry.spacing))))

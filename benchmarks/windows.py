@@ -39,7 +39,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.networks.unet import cumulative_strides
 from autolmk.phantom import make_phantom
 from autolmk.planning.memory import GIB
-from autolmk.planning.planner import memory_of, plan_dataset, planner_class, usable_bytes
+from autolmk.planning.planner import PlanRequest, memory_of, plan_dataset, planner_class, usable_bytes
 from autolmk.plans import Configuration, Plans
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
@@ -183,9 +183,7 @@ def listed(values: Sequence[float] | FloatArray) -> str:
 def plan(fingerprint: Fingerprint, method: str, target: float | None = None) -> Plans:
     """Of preset XS on a CPU."""
     planners = {method: planner_class(method)()}
-    return plan_dataset(
-        fingerprint, planners, plans_name="benchmark", device="cpu", preset="XS", memory_target_gb=target
-    )
+    return plan_dataset(PlanRequest.of(fingerprint, "cpu", memory_target_gb=target), planners, plans_name="benchmark")
 
 
 def memory(images: Sequence[str], methods: Sequence[str], targets: Sequence[float], landmarks: Sequence[int]) -> bool:

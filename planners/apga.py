@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from autolmk.networks.apga import published_architecture
 from autolmk.networks.topology import Topology
 from autolmk.planners.published import require_memory, unchanged
 from autolmk.planning import rules
-from autolmk.planning.planner import PRESETS, Planner, Preset, usable_bytes
+from autolmk.planning.planner import Planner, PlanRequest, Preset
 from autolmk.planning.window_search import Search
 from autolmk.plans import Architecture, Configuration, LabelMap, Normalization, Schedule, Windows
 
@@ -45,49 +44,37 @@ class ApgaPlanner(Planner):
 
         labels: Literal["auto", "off", "on", "compare"] = "auto"
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner."""
         wanted, why = self.options.labels, "as demanded (--set labels)"
         if wanted == "auto":
-            own = label_maps(fingerprint)[0][0].value is not None
+            own = label_maps(request.fingerprint)[0][0].value is not None
             wanted = "compare" if own else "off"
             why = (
                 "most cases have label maps"
                 if own
                 else "regions drawn from landmarks are learnt only where --set labels=compare shows that cases gain"
             )
-        chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
         result: dict[str, Configuration] = {}
         if wanted != "on":
-            result[NAME] = _plain(fingerprint, chosen, device, budget, spacing, f"{wanted}: {why}")
+            result[NAME] = _plain(request, f"{wanted}: {why}")
         if wanted != "off":
-            result[WITH_LABELS] = _with_labels(fingerprint, chosen, device, budget, spacing, f"{wanted}: {why}")
+            result[WITH_LABELS] = _with_labels(request, f"{wanted}: {why}")
         return result
 
 
-def _plain(
-    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None, why: str
-) -> Configuration:
+def _plain(request: PlanRequest, why: str) -> Configuration:
     """Landmarks alone: without regions, their decoder and their half of the FDT."""
     options = {"pseudo_label": False}
-    c = ApgaSearch(NAME, fingerprint, preset, device, budget, {"options": options}).configuration(given)
-    return dataclasses.replace(c, why={**c.why, "label_maps": why, "options.pseudo_label": why, **_why_blocks(preset)})
+    c = _search(request, {"options": options}).configuration(request.spacing)
+    reasons = {"label_maps": why, "options.pseudo_label": why, **_why_blocks(request.size)}
+    return dataclasses.replace(c, why={**c.why, **reasons})
 
 
-def _with_labels(
-    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None, why: str
-) -> Configuration:
+def _with_labels(request: PlanRequest, why: str) -> Configuration:
     """Landmarks and regions."""
-    maps, why_maps = label_maps(fingerprint)
-    c = ApgaSearch(NAME, fingerprint, preset, device, budget, {"label_maps": maps}).configuration(given)
+    maps, why_maps = label_maps(request.fingerprint)
+    c = _search(request, {"label_maps": maps}).configuration(request.spacing)
     radius = float(f"{RADIUS * max(c.sigma):.4g}")
     weight, why_weight = label_weight(c)
     reasons = {
@@ -95,7 +82,7 @@ def _with_labels(
         "label_maps.radius": f"{RADIUS:g} times the Gaussian's width",
         "options.pseudo_label": why,
         "options.label_weight": why_weight,
-        **_why_blocks(preset),
+        **_why_blocks(request.size),
     }
     maps = tuple(m if m.value is not None else dataclasses.replace(m, radius=radius) for m in maps)
     options = {"pseudo_label": True, "label_weight": weight}
@@ -105,6 +92,11 @@ def _with_labels(
 def _why_blocks(preset: Preset) -> dict[str, str]:
     blocks = "3 a stage, as published" if preset.residual else "1 a stage, as deep as the preset's stages"
     return {"architecture.n_conv_per_stage": f"a stem of two convolutions, then residual blocks: {blocks}"}
+
+
+def _search(request: PlanRequest, fixed: dict[str, Any]) -> ApgaSearch:
+    """The search for window and network, with fields of the configuration that are fixed."""
+    return ApgaSearch(NAME, request.fingerprint, request.size, request.device, request.budget, fixed)
 
 
 class ApgaSearch(Search):
@@ -185,24 +177,16 @@ def label_weight(configuration: Configuration) -> rules.Because[float]:
     )
 
 
-class PublishedPlanner(Planner):
+class ApgaPublishedPlanner(Planner):
     """One configuration, `apga_published`: the network, loss and numbers of the publication, whatever the data."""
 
     SIDE, BATCH, SIGMA, EPOCHS, RATE = 128, 2, 5.0, 80, 1e-3
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner. The preset does not matter. AutolmkError where the memory target is too small."""
-        d = fingerprint.ndim
+        fingerprint, spacing, d = request.fingerprint, request.spacing, request.fingerprint.ndim
         reach, why_reach = rules.extents_to_cover(fingerprint, (0.0,) * len(fingerprint.pose.rotation))
-        step = tuple(float(s) for s in spacing) if spacing else rules.rounded([r / self.SIDE for r in reach])
+        step = spacing or rules.rounded([r / self.SIDE for r in reach])
         normalization = (Normalization("window"),) * len(fingerprint.channel_names)
         iterations = math.ceil(0.8 * fingerprint.n_cases / self.BATCH)
         everything = tuple(fingerprint.landmarks)
@@ -230,5 +214,8 @@ class PublishedPlanner(Planner):
                 "schedule": f"as published; an epoch sees 80 % of the cases once, {self.BATCH} at a time",
             },
         )
-        require_memory(fingerprint, configuration, device, memory_target_gb)
+        require_memory(request, configuration)
         return {f"{NAME}_published": configuration}
+
+
+PublishedPlanner = ApgaPublishedPlanner  # its name on command lines

@@ -17,10 +17,10 @@ from autolmk.data.stage_windows import in_cubes
 from autolmk.errors import AutolmkError
 from autolmk.networks.topology import topology, with_output_stride
 from autolmk.networks.unet import cumulative_strides
-from autolmk.planners.coarse_to_fine_published import PublishedPlanner as PublishedPlanner
+from autolmk.planners.coarse_to_fine_published import CoarseToFinePublishedPlanner
 from autolmk.planning import rules, window_rules
 from autolmk.planning.memory import GIB
-from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planning.planner import Planner, PlanRequest, Preset, memory_of
 from autolmk.planning.window_search import LEAST_SIDE, Search, cases_a_step, of_the_time
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
@@ -40,6 +40,8 @@ OWN_CASES, OWN_LANDMARKS = 100, 16  # from and up to which each landmark has a n
 OWN_FEATURES = 4  # times narrower than the shared network
 ROUNDS = 2  # looks, the second around the points of the first
 
+PublishedPlanner = CoarseToFinePublishedPlanner  # its name on command lines
+
 
 class CoarseToFinePlanner(Planner):
     """Two configurations: `coarse_to_fine_coarse` and, after it, `coarse_to_fine`; the latter alone, as one look at the
@@ -53,42 +55,28 @@ class CoarseToFinePlanner(Planner):
         coarse: Literal["auto", "heatmap", "coordinates"] = "auto"
         weights: Literal["auto", "shared", "own"] = "auto"
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner. spacing: of the fine stage."""
-        chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
-        fine = _fine(fingerprint, chosen, device, budget, spacing, self.options.weights)
+        fine = _fine(request, self.options.weights)
         if self.options.coarse == "auto" and self.options.weights != "own" and not fine.windows.groups:
-            one = _one_look(fingerprint, chosen, device, budget, spacing, fine)
+            one = _one_look(request, fine)
             if one is not None:
                 return {NAME: one}
-        coarse = _coarse(fingerprint, chosen, device, budget, self.options.coarse)
+        coarse = _coarse(request, self.options.coarse)
         return {COARSE: of_the_time(coarse, COARSE_TIME), NAME: of_the_time(fine, 1 - COARSE_TIME)}
 
 
-def _one_look(
-    fingerprint: Fingerprint,
-    preset: Preset,
-    device: str,
-    budget: float,
-    given: Sequence[float] | None,
-    fine: Configuration,
-) -> Configuration | None:
+def _one_look(request: PlanRequest, fine: Configuration) -> Configuration | None:
     """The fine stage as one look at the whole image, at its own spacing, where one of its windows holds that and memory
     suffices; else None. A coarse stage would see no more than its windows do."""
+    fingerprint = request.fingerprint
     reach, why_reach = rules.extents_to_cover(fingerprint, rules.rotation_range(fingerprint)[0])
     multiple = cumulative_strides(fine.architecture.strides)[-1]  # windows are rounded down to it
     sides = [(n + m) * s for n, m, s in zip(fine.patch_size, multiple, fine.spacing, strict=True)]
     if any(r > side for r, side in zip(reach, sides, strict=True)):
         return None
-    one = Search("heatmap", fingerprint, preset, device, budget).configuration(fine.spacing if given is None else given)
+    search = Search("heatmap", fingerprint, request.size, request.device, request.budget)
+    one = search.configuration(fine.spacing if request.spacing is None else request.spacing)
     if one.windows.kind != "whole":
         return None
     extent = "x".join(f"{r:.4g}" for r in reach)
@@ -96,13 +84,15 @@ def _one_look(
     return dataclasses.replace(one, why={**one.why, "previous_stage": why, "spacing": fine.why["spacing"]})
 
 
-def _coarse(fingerprint: Fingerprint, preset: Preset, device: str, budget: float, wanted: str) -> Configuration:
+def _coarse(request: PlanRequest, wanted: str) -> Configuration:
     """As the heatmap method looks at the image, or with coordinates; `wanted`: which, or `auto`. AutolmkError where
     coordinates are demanded, and no window that fits the memory holds the whole image."""
-    kind, why = _coarse_kind(fingerprint) if wanted == "auto" else (wanted, f"{wanted}, as demanded (--set coarse)")
-    search = Search(kind, fingerprint, preset, device, budget)
+    kind, why = (
+        _coarse_kind(request.fingerprint) if wanted == "auto" else (wanted, f"{wanted}, as demanded (--set coarse)")
+    )
+    search = Search(kind, request.fingerprint, request.size, request.device, request.budget)
     if wanted == "coordinates":  # it must see the whole image, however coarse
-        search.preset = dataclasses.replace(preset, whole_coarsening=math.inf)
+        search.preset = dataclasses.replace(request.size, whole_coarsening=math.inf)
         search.coarsest = max(search.coarsest, max(search.reach) / LEAST_SIDE)
     coarse = search.configuration(None)
     if kind == "coordinates" and coarse.windows.kind != "whole":
@@ -110,11 +100,12 @@ def _coarse(fingerprint: Fingerprint, preset: Preset, device: str, budget: float
             raise AutolmkError(
                 "coordinates need one window that holds the whole image, and none fits the memory target",
                 found=f"a window of {coarse.patch_size} voxels at most",
-                expected=f"{' x '.join(f'{r:.4g}' for r in search.reach)} {fingerprint.unit}",
+                expected=f"{' x '.join(f'{r:.4g}' for r in search.reach)} {request.fingerprint.unit}",
                 remedy="raise -gpu_memory_target, or plan with --set coarse=heatmap",
             )
         why = f"{why}, but no window holds the whole image: heatmaps"
-        coarse = Search("heatmap", fingerprint, preset, device, budget).configuration(None)
+        search = Search("heatmap", request.fingerprint, request.size, request.device, request.budget)
+        coarse = search.configuration(None)
     return dataclasses.replace(coarse, why={**coarse.why, "trainer": why})
 
 
@@ -128,9 +119,9 @@ def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:
     )
 
 
-def _fine(
-    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None, wanted: str
-) -> Configuration:
+def _fine(request: PlanRequest, wanted: str) -> Configuration:
+    """Windows a landmark; `wanted`: whether they share one network, or `auto`."""
+    fingerprint, preset, given = request.fingerprint, request.size, request.spacing
     three_d = int(fingerprint.ndim == 3)
     finest, why_spacing = rules.finest_spacing(fingerprint)
     spacing = rules.rounded(finest if given is None else given)
@@ -168,9 +159,9 @@ def _fine(
         previous_stage=COARSE,
         options={"weights": weights, "correlated": bool(windows.groups)},
     )  # fmt: skip
-    draft, why_less = _fitting(fingerprint, draft, device, budget)
-    fitted, why_patch = _largest(fingerprint, draft, device, budget, three_d)
-    batch, why_batch = cases_a_step(fingerprint, fitted, preset, device, budget)
+    draft, why_less = _fitting(fingerprint, draft, request.device, request.budget)
+    fitted, why_patch = _largest(fingerprint, draft, request.device, request.budget, three_d)
+    batch, why_batch = cases_a_step(fingerprint, fitted, preset, request.device, request.budget)
     return dataclasses.replace(
         fitted,
         batch_size=batch,

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autolmk.networks.resnet import resnet34
 from autolmk.networks.topology import topology
 from autolmk.planners.published import require_memory
 from autolmk.planning import rules, window_rules
-from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planning.planner import Planner, PlanRequest, Preset, memory_of
 from autolmk.planning.window_search import Design, cases_a_step, of_the_time, schedule_for
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
@@ -27,25 +26,16 @@ COARSE_TIME = 0.55  # share of the training time
 HIDDEN = "not published"
 
 
-class PublishedPlanner(Planner):
+class CoarseToFinePublishedPlanner(Planner):
     """Two configurations: `coarse_to_fine_published_coarse` and, after it, `coarse_to_fine_published`."""
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner. preset: length and rate of training alone. spacing: of the fine stage. AutolmkError where the
         memory target is too small."""
-        chosen = PRESETS[preset]
-        coarse = _coarse(fingerprint, chosen)
-        require_memory(fingerprint, coarse, device, memory_target_gb)
-        fine = _fine(fingerprint, chosen, device, usable_bytes(device, memory_target_gb), spacing)
-        require_memory(fingerprint, fine, device, memory_target_gb)
+        coarse = _coarse(request.fingerprint, request.size)
+        require_memory(request, coarse)
+        fine = _fine(request)
+        require_memory(request, fine)
         return {COARSE: of_the_time(coarse, COARSE_TIME), NAME: of_the_time(fine, 1 - COARSE_TIME)}
 
 
@@ -93,10 +83,9 @@ def _coarse(fingerprint: Fingerprint, preset: Preset) -> Configuration:
     )
 
 
-def _fine(
-    fingerprint: Fingerprint, preset: Preset, device: str, budget: float, given: Sequence[float] | None
-) -> Configuration:
+def _fine(request: PlanRequest) -> Configuration:
     """A U-Net of its own for each landmark's window; those of a slice group are seen together."""
+    fingerprint, preset, given = request.fingerprint, request.size, request.spacing
     finest, why_spacing = rules.finest_spacing(fingerprint)
     step = rules.rounded(finest if given is None else given)
     normalization, why_normalization = rules.normalizations(fingerprint)
@@ -130,8 +119,8 @@ def _fine(
         previous_stage=COARSE,
         options={"weights": "own", "correlated": len(groups) > 0},
     )  # fmt: skip
-    fitted = _fitting(fingerprint, draft, device, budget)
-    batch, why_batch = cases_a_step(fingerprint, fitted, preset, device, budget)
+    fitted = _fitting(fingerprint, draft, request.device, request.budget)
+    batch, why_batch = cases_a_step(fingerprint, fitted, preset, request.device, request.budget)
     reasons = {
         "patch_size": f"{SIDE} of the finest axis's voxels, or the image where it is smaller",
         "sigma": f"{SIGMA:g} voxels",

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from autolmk.data.stage_windows import MARGIN, in_cubes
 from autolmk.errors import AutolmkError
 from autolmk.networks.topology import SMALLEST, Topology, topology
-from autolmk.planners.global_to_local_published import PublishedPlanner as PublishedPlanner
+from autolmk.planners.global_to_local_published import GlobalToLocalPublishedPlanner
 from autolmk.planning import rules, window_rules
 from autolmk.planning.memory import GIB
-from autolmk.planning.planner import PRESETS, Planner, Preset, memory_of, usable_bytes
+from autolmk.planning.planner import Planner, PlanRequest, memory_of
 from autolmk.planning.window_search import FINE_STEP, Design, Search, cases_a_step, first_true, of_the_time
 from autolmk.plans import Architecture, Configuration, Schedule, Windows
 
 if TYPE_CHECKING:
-    from autolmk.fingerprint import Fingerprint
+    pass
 
 NAME, GLOBAL = "global_to_local", "global_to_local_global"
 GLOBAL_TIME = 0.55  # share of the training time that the global stage takes
@@ -42,24 +42,18 @@ LEAST_SIDE = 16  # voxels of a local window: published; where they are no cubes,
 MISSES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # global cells by which windows may be off; the last one is expected
 ROUNDS = 2  # looks, the second around the points of the first
 
+PublishedPlanner = GlobalToLocalPublishedPlanner  # its name on command lines
+
 
 class GlobalToLocalPlanner(Planner):
     """Two configurations: `global_to_local_global` and, after it, `global_to_local`."""
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner. spacing: of the local stage."""
-        chosen, budget = PRESETS[preset], usable_bytes(device, memory_target_gb)
-        share = 1.0 if chosen.max_seconds is None else TIME_SHARE[int(fingerprint.ndim == 3)]
-        first = _global(CellSearch("global_cells", fingerprint, chosen, device, share * budget))
-        last = _Local(fingerprint, chosen, device, budget, first).configuration(spacing)
+        fingerprint, size = request.fingerprint, request.size
+        share = 1.0 if size.max_seconds is None else TIME_SHARE[int(fingerprint.ndim == 3)]
+        first = _global(CellSearch("global_cells", fingerprint, size, request.device, share * request.budget))
+        last = _Local(request, first).configuration()
         return {GLOBAL: of_the_time(first, GLOBAL_TIME), NAME: of_the_time(last, 1 - GLOBAL_TIME)}
 
 
@@ -181,16 +175,15 @@ def class_weight(configuration: Configuration) -> tuple[float, str]:
 class _Local:
     """Plans the local stage behind the global one, `first`."""
 
-    def __init__(
-        self, fingerprint: Fingerprint, preset: Preset, device: str, budget: float, first: Configuration
-    ) -> None:
-        self.fingerprint, self.preset, self.device, self.budget, self.first = fingerprint, preset, device, budget, first
+    def __init__(self, request: PlanRequest, first: Configuration) -> None:
+        self.fingerprint, self.preset, self.device = request.fingerprint, request.size, request.device
+        self.budget, self.given, self.first = request.budget, request.spacing, first
         self.cell = max(s * c for s, c in zip(first.spacing, first.architecture.output_stride, strict=True))  # mm
-        self.finest, self.why_finest = rules.finest_spacing(fingerprint)
+        self.finest, self.why_finest = rules.finest_spacing(self.fingerprint)
 
-    def configuration(self, given: Sequence[float] | None) -> Configuration:
-        """All numbers, each with its reason. given: (D,) mm, a demanded spacing."""
-        draft, why_draft = self.smallest(given)
+    def configuration(self) -> Configuration:
+        """All numbers, each with its reason."""
+        draft, why_draft = self.smallest()
         chosen = self.longest(draft)
         batch, why_batch = cases_a_step(self.fingerprint, chosen, self.preset, self.device, self.budget)
         weight, why_weight = class_weight(chosen)
@@ -201,12 +194,12 @@ class _Local:
             why={**chosen.why, **why_draft, "batch_size": why_batch, "options.class_weight": why_weight},
         )
 
-    def smallest(self, given: Sequence[float] | None) -> tuple[Configuration, dict[str, str]]:
+    def smallest(self) -> tuple[Configuration, dict[str, str]]:
         """The widest networks, and of these the finest spacing, whose windows hold an expected miss and fit.
 
         AutolmkError where not even the narrowest do.
         """
-        spacings = list(self.spacings()) if given is None else [tuple(float(s) for s in given)]
+        spacings = list(self.spacings()) if self.given is None else [self.given]
         for width in self.widths():
             drafts: dict[int, Configuration] = {}
 
@@ -218,7 +211,7 @@ class _Local:
             first = first_true(len(spacings), lambda i, at=at: self.fits(at(i)))  # type: ignore[misc]
             if first is not None:
                 return at(first), {
-                    "spacing": "as demanded" if given is not None else self.why_spacing(spacings[first]),
+                    "spacing": "as demanded" if self.given is not None else self.why_spacing(spacings[first]),
                     "architecture": (
                         f"published, {width} features instead of {LOCAL_WIDTH}" if width < LOCAL_WIDTH else "published"
                     )

@@ -4,12 +4,11 @@ losses and numbers of the publication on any dataset; what its image sizes do no
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autolmk.planners.published import require_memory, unchanged
 from autolmk.planning import rules
-from autolmk.planning.planner import Planner
+from autolmk.planning.planner import Planner, PlanRequest
 from autolmk.plans import Architecture, Configuration, Normalization, Schedule, Windows
 
 if TYPE_CHECKING:
@@ -27,24 +26,17 @@ OPTIONS = {"voting": "mean", "losses": "published", "norm": "published", "optimi
 PUBLISHED = ("batch_size", "architecture", "shape_prior", "options", "augmentation", "schedule")
 
 
-class PublishedPlanner(Planner):
+class GlobalToLocalPublishedPlanner(Planner):
     """Two configurations: `global_to_local_published_global` and, after it, `global_to_local_published`."""
 
-    def plan(
-        self,
-        fingerprint: Fingerprint,
-        *,
-        preset: str,
-        device: str,
-        memory_target_gb: float,
-        spacing: Sequence[float] | None = None,
-    ) -> dict[str, Configuration]:
+    def plan(self, request: PlanRequest) -> dict[str, Configuration]:
         """See Planner. The preset does not matter; spacing: of both stages, as in the paper. AutolmkError where the
         memory target is too small."""
-        step, why_step = (tuple(map(float, spacing)), "as demanded") if spacing else _spacing(fingerprint)
+        fingerprint = request.fingerprint
+        step, why_step = (request.spacing, "as demanded") if request.spacing else _spacing(fingerprint)
         stages = {GLOBAL: _global(fingerprint, step, why_step), NAME: _local(fingerprint, step, why_step)}
         for configuration in stages.values():
-            require_memory(fingerprint, configuration, device, memory_target_gb)
+            require_memory(request, configuration)
         return stages
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from autolmk.errors import AutolmkError
 from autolmk.planning.memory import GIB
-from autolmk.planning.planner import memory_of, usable_bytes
+from autolmk.planning.planner import PlanRequest, memory_of
 from autolmk.plans import Augmentation, Configuration
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ def unchanged(fingerprint: Fingerprint) -> Augmentation:
     return Augmentation((0.0,) * len(pose.rotation), (1.0, 1.0), (0.0,) * len(pose.translation), None, 0.0)
 
 
-def require_memory(fingerprint: Fingerprint, configuration: Configuration, device: str, target_gb: float) -> None:
+def require_memory(request: PlanRequest, configuration: Configuration) -> None:
     """AutolmkError where training the configuration with its batch does not fit the memory target."""
-    needed = memory_of(fingerprint, configuration, device, configuration.batch_size).total
-    budget = usable_bytes(device, target_gb)
+    needed = memory_of(request.fingerprint, configuration, request.device, configuration.batch_size).total
+    budget = request.budget
     if needed > budget:
         raise AutolmkError(
             "the published network does not fit the memory target",

@@ -14,7 +14,7 @@ from autolmk.check.files import list_files, suggested
 from autolmk.check.names import name_faults
 from autolmk.check.population import population_faults
 from autolmk.check.report import SEVERITIES, Fault, Report, Severity
-from autolmk.check.slices import slice_faults
+from autolmk.check.shared_slices import slice_faults
 from autolmk.dataset import Case, Dataset, lists_landmarks, missing_description
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.files.serialization import near

@@ -19,7 +19,7 @@ from autolmk.jobs.run_record import STEPS
 
 if TYPE_CHECKING:
     from autolmk.jobs.job import Job
-    from autolmk.jobs.run_record import Record, Shares, Wanted
+    from autolmk.jobs.run_record import Record, TimeShares, Wanted
     from autolmk.jobs.workflow import Request, Step
     from autolmk.plans import Plans
 
@@ -84,7 +84,7 @@ def _shares(
     pace: later_hours.Pace,
     slots: int,
     unprepared: bool,
-) -> Shares:
+) -> TimeShares:
     """Share the time of a new run out. Jobs of a batch file know nothing of each other: there, nothing is given up."""
     from autolmk.jobs.time_shares import share_out, unmeasured
 

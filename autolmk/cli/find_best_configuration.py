@@ -133,7 +133,7 @@ def _measurements(places: Sequence[Path], plans: Plans) -> dict[str, Measurement
 def _recipe(
     choice: Choice, plans: Plans, measurements: dict[str, Measurement], held_out: CrossValidation, level: float
 ) -> Recipe:
-    from autolmk.selection import Member, Recipe
+    from autolmk.selection import Recipe, RecipeMember
     from autolmk.selection.model_selection import calibrate_measurements
 
     return Recipe(
@@ -141,7 +141,7 @@ def _recipe(
         unit=plans.unit,
         landmarks=plans.landmarks,
         sometimes_absent=plans.sometimes_absent,
-        members=tuple(Member(name, tuple(map(str, held_out.folds))) for name in choice.members),
+        members=tuple(RecipeMember(name, tuple(map(str, held_out.folds))) for name in choice.members),
         combination=choice.combination,
         postprocessing=choice.postprocessing,
         error_radius=choice.error_radius,

@@ -12,7 +12,7 @@ from autolmk.cli import common
 
 if TYPE_CHECKING:
     from autolmk.annotations.formats import Format, Options
-    from autolmk.importing import Result
+    from autolmk.importing import ImportResult
 
 DESCRIPTION = """Import a dataset in the format of another program as a raw dataset, check it, and draw its first case
 to import_preview.png. Nothing is left behind if that fails. Without --format, say what the source looks like.
@@ -200,7 +200,7 @@ def spacing_from(values: list[float] | None) -> tuple[float, ...] | None:
     return tuple(values) if len(values) > 1 else (values[0], values[0])
 
 
-def print_result(form: Format, result: Result) -> None:
+def print_result(form: Format, result: ImportResult) -> None:
     """The check's report, what was assumed and left out, and what comes next."""
     from autolmk.errors import counted, some
     from autolmk.importing import PREVIEW

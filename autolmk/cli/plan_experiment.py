@@ -81,7 +81,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
     from autolmk.errors import AutolmkError
     from autolmk.fingerprint import FILE_NAME, Fingerprint
     from autolmk.methods.registry import PLANNERS
-    from autolmk.planning.planner import plan_dataset
+    from autolmk.planning.planner import PlanRequest, plan_dataset
 
     folder = folders.preprocessed / name
     if not (folder / FILE_NAME).is_file():
@@ -91,16 +91,15 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
             found=f"nothing in {folders.preprocessed}",
             remedy=f"run autolmk_extract_fingerprint -d {name}, or autolmk_plan_and_preprocess -d {name} for all steps",
         )
-    plans = plan_dataset(
+    request = PlanRequest.of(
         Fingerprint.load(folder / FILE_NAME),
-        planners(args.planner or tuple(PLANNERS), args.set or ()),
-        plans_name=args.overwrite_plans_name,
-        device=device_type(args.device),
+        device_type(args.device),
         preset=args.preset,
         memory_target_gb=args.gpu_memory_target,
         spacing=args.overwrite_target_spacing,
-        leave_out=args.planner is None,
     )
+    used = planners(args.planner or tuple(PLANNERS), args.set or ())
+    plans = plan_dataset(request, used, plans_name=args.overwrite_plans_name, leave_out=args.planner is None)
     file = folder / f"{plans.plans_name}.json"
     plans.save(file)
     print(description(plans))
@@ -235,8 +234,8 @@ def _measured(trainer: Trainer) -> float:
     import torch
 
     from autolmk.planning.memory import random_batch
-    from autolmk.training.run import Run
     from autolmk.training.schedule import Limits
+    from autolmk.training.state import Run
 
     plans, configuration = trainer.plans, trainer.configuration
     device = torch.device(plans.device)

@@ -136,9 +136,9 @@ def _add_machine(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from autolmk.prediction.folder import FolderOptions, predict_folder
     from autolmk.prediction.output import PredictionFolder, fingerprints
     from autolmk.prediction.predictor import Predictor
-    from autolmk.prediction.run import Extras, predict_cases
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(
@@ -179,16 +179,10 @@ def _predict(args: argparse.Namespace) -> int:
         unit=predictor.plans.unit,
         recipe=predictor.recipe,
     )
-    report = predict_cases(
-        predictor,
-        cases,
-        output,
-        resume=args.continue_prediction,
-        readers=args.npp,
-        writers=args.nps,
-        extras=Extras(args.save_heatmap_crops, args.save_overlays, args.save_detections),
-        record=_record(args, model, predictor),
+    options = FolderOptions(
+        args.continue_prediction, args.npp, args.nps, args.save_heatmap_crops, args.save_overlays, args.save_detections
     )
+    report = predict_folder(predictor, cases, output, options, record=_record(args, model, predictor))
     print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
     if beyond := len(output.outside):
         lie = "lies" if beyond == 1 else "lie"
@@ -205,8 +199,8 @@ def _identity(predictor: Predictor, *, detections: bool) -> dict[str, Any]:
     return {
         "checkpoints": predictor.digests,
         "plans": predictor.plans.digest(),
-        "mirroring": predictor.mirror,
-        "step_size": predictor.step,
+        "mirroring": predictor.test_time.mirror,
+        "step_size": predictor.test_time.step,
         "shape_prior": [model.is_drawn for model in predictor.models],
         "co_slice": [model.configuration.co_slice for model in predictor.models],
         "stages": [len(model.stages) for model in predictor.models],

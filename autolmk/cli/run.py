@@ -20,9 +20,9 @@ from autolmk.jobs.run_record import STEPS, save_record
 from autolmk.paths import DEFAULT_PLANS_NAME, dataset_name
 
 if TYPE_CHECKING:
-    from autolmk.jobs.job import Job, Result
+    from autolmk.jobs.job import Job, JobResult
     from autolmk.jobs.run_clock import RunClock
-    from autolmk.jobs.run_record import Record, Shares, Wanted
+    from autolmk.jobs.run_record import Record, TimeShares, Wanted
     from autolmk.jobs.workflow import Request, Step
     from autolmk.plans import Plans
 
@@ -224,7 +224,7 @@ class _Running:
         done = {**record.done, "prepare": prepare(self.request, plans).stamp()}
         return self._kept(record, done=done, given_up=given_up)
 
-    def _shares(self, plans: Plans, asked: Wanted) -> Shares:
+    def _shares(self, plans: Plans, asked: Wanted) -> TimeShares:
         self.pace = later_hours.measured_pace(self.request, plans, asked)
         n = run_hours.slots(self.args, plans, len(asked.trainings()))
         limit = Limit(self.request, plans, self.pace, STEPS[: self.last + 1])
@@ -293,7 +293,7 @@ class _Running:
 
     def _run(
         self, jobs: Sequence[Job], label: str, bytes_a_job: int = run_hours.TRAINING_BYTES, slots: int = 1
-    ) -> list[Result]:
+    ) -> list[JobResult]:
         """slots: jobs at a time, between which the cores are shared, also where there are fewer jobs."""
         from autolmk.jobs.dispatch import run_jobs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from autolmk.cli import later_hours
 
 if TYPE_CHECKING:
-    from autolmk.jobs.run_record import Record, Shares, Wanted
+    from autolmk.jobs.run_record import Record, TimeShares, Wanted
     from autolmk.jobs.workflow import Request
     from autolmk.plans import Plans
 
@@ -67,7 +67,7 @@ class Limit:
             self._found[key] = likely_members(models, stages)
         return self._found[key]
 
-    def shares(self, asked: Wanted, slots: int, *, taken: float, compared: bool = True) -> Shares:
+    def shares(self, asked: Wanted, slots: int, *, taken: float, compared: bool = True) -> TimeShares:
         """The shares of a new run's time, as is to be expected now. compared: configurations may be given up."""
         from autolmk.jobs.run_record import Record
         from autolmk.jobs.time_shares import share_out

@@ -40,7 +40,7 @@ class SliceTarget(Target):
 
 class SliceCodec(Codec):
     """For networks that take the windows of all landmarks in order. Candidates are those of the heatmaps, to which such
-    a network has added what it says of the slice (`networks.slices`).
+    a network has added what it says of the slice (`networks.slice_fusion`).
 
     sigma_voxels: (D,) input voxels, of the heatmaps. elsewhere: (G,) logits of "the slice is not in these windows".
     """

@@ -20,7 +20,7 @@ from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.trainer import trainer_class
 from autolmk.planning.memory import GIB, training_bytes
-from autolmk.planning.planner import PRESETS, Planner, draft_plans
+from autolmk.planning.planner import PRESETS, Planner, PlanRequest, draft_plans
 from autolmk.plans import Configuration, Plans
 
 PRESET, DEVICE = "XS", "cpu"
@@ -71,7 +71,7 @@ def check_planner(planner: type[Planner], *, ndims: Sequence[int] = (2, 3)) -> N
         raise breach("required methods are missing", ", ".join(sorted(planner.__abstractmethods__)), "plan", "write it")
     for ndim in ndims:
         with own_random_state(ndim), breach.names(f"in {ndim}D"):
-            bench = _Bench(breach, planner, example_fingerprint(ndim))
+            bench = _PlannerBench(breach, planner, example_fingerprint(ndim))
             for name, configuration in bench.planned.items():
                 with breach.names(f"in {ndim}D, configuration {name!r}"):
                     for check in CONFIGURATION_CHECKS:
@@ -82,7 +82,7 @@ def check_planner(planner: type[Planner], *, ndims: Sequence[int] = (2, 3)) -> N
 
 
 @dataclass
-class _Bench:
+class _PlannerBench:
     breach: Breach
     planner: type[Planner]
     fingerprint: Fingerprint
@@ -97,9 +97,7 @@ class _Bench:
     ) -> dict[str, Configuration]:
         """What a new planner makes of the fingerprint; checked to be configurations."""
         with self.breach.during("planning"):
-            found = self.planner().plan(
-                self.fingerprint, preset=PRESET, device=DEVICE, memory_target_gb=memory_target_gb, spacing=spacing
-            )
+            found = self.planner().plan(PlanRequest(self.fingerprint, PRESET, DEVICE, memory_target_gb, spacing))
         if not isinstance(found, dict) or not found or not all(isinstance(c, Configuration) for c in found.values()):
             raise self.breach(
                 "plan returns the wrong thing", type(found).__name__, "a dict of Configuration, not empty"
@@ -114,7 +112,7 @@ class _Bench:
 # -- each configuration ------------------------------------------------------------------------------------------------
 
 
-def _lists_fit_the_data(bench: _Bench, configuration: Configuration) -> None:
+def _lists_fit_the_data(bench: _PlannerBench, configuration: Configuration) -> None:
     c, ndim = configuration, bench.fingerprint.ndim
     lengths = {"spacing": c.spacing, "patch_size": c.patch_size, "sigma": c.sigma}
     lengths["architecture.output_stride"] = c.architecture.output_stride
@@ -127,7 +125,7 @@ def _lists_fit_the_data(bench: _Bench, configuration: Configuration) -> None:
         raise bench.breach("batch_size is wrong", c.batch_size, "at least 1")
 
 
-def _windows_fit_the_network(bench: _Bench, configuration: Configuration) -> None:
+def _windows_fit_the_network(bench: _PlannerBench, configuration: Configuration) -> None:
     step = np.prod(configuration.architecture.strides, axis=0)
     least = configuration.windows.least_side or configuration.patch_size
     for name, side in (("patch", configuration.patch_size), ("windows.least_side", least)):
@@ -140,7 +138,7 @@ def _windows_fit_the_network(bench: _Bench, configuration: Configuration) -> Non
         raise bench.breach("the shortest side of windows is above the longest", found, "least_side <= patch_size")
 
 
-def _reasons_are_given(bench: _Bench, configuration: Configuration) -> None:
+def _reasons_are_given(bench: _PlannerBench, configuration: Configuration) -> None:
     fields = {f.name for f in dataclasses.fields(Configuration)}
     strangers = sorted(key for key in configuration.why if key.partition(".")[0] not in fields)
     if strangers:
@@ -150,7 +148,7 @@ def _reasons_are_given(bench: _Bench, configuration: Configuration) -> None:
         raise bench.breach("numbers come without a reason", ", ".join(missing), "a short reason for each in `why`")
 
 
-def _json_keeps_it(bench: _Bench, configuration: Configuration) -> None:
+def _json_keeps_it(bench: _PlannerBench, configuration: Configuration) -> None:
     with bench.breach.during("writing it as JSON and reading it back"):
         again = from_json(Configuration, json.loads(json.dumps(to_json(configuration), allow_nan=False)))
     if again != configuration:
@@ -160,7 +158,7 @@ def _json_keeps_it(bench: _Bench, configuration: Configuration) -> None:
         raise bench.breach("JSON does not keep it", ", ".join(differing), "plain numbers, texts and tuples")
 
 
-def _trainer_fits_the_memory(bench: _Bench, configuration: Configuration) -> None:
+def _trainer_fits_the_memory(bench: _PlannerBench, configuration: Configuration) -> None:
     try:
         cls = trainer_class(configuration.trainer)
     except AutolmkError as error:
@@ -175,7 +173,7 @@ def _trainer_fits_the_memory(bench: _Bench, configuration: Configuration) -> Non
 # -- the planner as a whole --------------------------------------------------------------------------------------------
 
 
-def _planning_is_pure(bench: _Bench) -> None:
+def _planning_is_pure(bench: _PlannerBench) -> None:
     before = to_json(bench.fingerprint)
     state = str(np.random.get_state(legacy=False))
     if bench.plan() != bench.planned:
@@ -186,7 +184,7 @@ def _planning_is_pure(bench: _Bench) -> None:
         raise bench.breach("planning draws random numbers", "another random state", "a pure function")
 
 
-def _plans_can_be_read_back(bench: _Bench) -> None:
+def _plans_can_be_read_back(bench: _PlannerBench) -> None:
     plans = bench.plans(bench.planned)
     with bench.breach.during("reading the plans back"):
         again = Plans.parse(json.loads(json.dumps(to_json(plans), allow_nan=False)))
@@ -194,14 +192,14 @@ def _plans_can_be_read_back(bench: _Bench) -> None:
         raise bench.breach("plans change when they are written and read", again.digest(), plans.digest())
 
 
-def _spacing_can_be_demanded(bench: _Bench) -> None:
+def _spacing_can_be_demanded(bench: _PlannerBench) -> None:
     demanded = tuple(1.5 * s for s in bench.fingerprint.median_spacing)
     found = [c.spacing for c in bench.plan(spacing=demanded).values()]
     if not any(np.allclose(s, demanded) for s in found):
         raise bench.breach("-overwrite_target_spacing is not followed", found, f"{demanded} in some configuration")
 
 
-def _more_memory_is_no_loss(bench: _Bench) -> None:
+def _more_memory_is_no_loss(bench: _PlannerBench) -> None:
     def voxels(configurations: dict[str, Configuration]) -> float:
         return float(sum(np.prod(c.patch_size) * c.batch_size for c in configurations.values()))
 
@@ -211,14 +209,14 @@ def _more_memory_is_no_loss(bench: _Bench) -> None:
         raise bench.breach("with four times the memory it plans less", found, "no fewer")
 
 
-CONFIGURATION_CHECKS: tuple[Callable[[_Bench, Configuration], None], ...] = (
+CONFIGURATION_CHECKS: tuple[Callable[[_PlannerBench, Configuration], None], ...] = (
     _lists_fit_the_data,
     _windows_fit_the_network,
     _reasons_are_given,
     _json_keeps_it,
     _trainer_fits_the_memory,
 )
-PLANNER_CHECKS: tuple[Callable[[_Bench], None], ...] = (
+PLANNER_CHECKS: tuple[Callable[[_PlannerBench], None], ...] = (
     _planning_is_pure,
     _plans_can_be_read_back,
     _spacing_can_be_demanded,

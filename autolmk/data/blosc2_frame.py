@@ -26,7 +26,7 @@ ARRAY = b"b2nd"  # the one metalayer of a plain array
 
 
 @dataclass(frozen=True)
-class Frame:
+class StoredFrame:
     """What a frame says of its array. shape, chunks, blocks: (D,) voxels. dtype: as numpy writes it, such as <f4."""
 
     shape: tuple[int, ...]
@@ -63,7 +63,7 @@ def _said(dtype: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> str:
     return f"type {dtype}, shape {shape} and chunks {chunks}"
 
 
-def _header(stream: BinaryIO, size: int) -> tuple[Frame, int, int]:
+def _header(stream: BinaryIO, size: int) -> tuple[StoredFrame, int, int]:
     """(what the frame says, bytes of its header, bytes of its chunks)."""
     start = stream.read(FIXED.size)
     if len(start) < FIXED.size or start[2:10] != MAGIC:
@@ -95,7 +95,7 @@ def _metalayer(content: bytes) -> bytes:
     return content[place + 8 : place + 8 + int.from_bytes(content[place + 4 : place + 8], "big")]
 
 
-def _array(meta: bytes) -> Frame:
+def _array(meta: bytes) -> StoredFrame:
     """msgpack: [version, D, [shape], [chunks], [blocks], kind of dtype, dtype]."""
     try:
         ndim, place = meta[2], 3
@@ -117,10 +117,10 @@ def _array(meta: bytes) -> Frame:
     shape, chunks, blocks = numbers
     if min(min(values) for values in numbers) < 1 or dtype not in ("<f4", "|u1"):
         raise ValueError(f"an array of type {dtype!r} and shape {shape}")
-    return Frame(shape, chunks, blocks, dtype)
+    return StoredFrame(shape, chunks, blocks, dtype)
 
 
-def _check_chunks(stream: BinaryIO, frame: Frame, header: int, compressed: int) -> None:
+def _check_chunks(stream: BinaryIO, frame: StoredFrame, header: int, compressed: int) -> None:
     """ValueError where the index or a chunk is not of a built-in codec, or lies outside the frame."""
     import blosc2
 

@@ -11,8 +11,8 @@ Nothing here needs torch.
 from __future__ import annotations
 
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription, Measurement
-from autolmk.dataset.opening import infer_description, lists_landmarks, missing_description
-from autolmk.dataset.raw import TABLE, Case, Dataset
+from autolmk.dataset.opening import Dataset, infer_description, lists_landmarks, missing_description
+from autolmk.dataset.raw import TABLE, Case
 
 __all__ = [
     "TABLE",

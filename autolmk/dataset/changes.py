@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolmk.dataset.raw import Case, Dataset
+from autolmk.dataset.opening import Dataset
+from autolmk.dataset.raw import Case
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.files.serialization import from_json, read_json, to_json, write_json
 

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +14,10 @@ from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
 from autolmk.annotations.formats import suggestion
 from autolmk.dataset.description import DatasetDescription, LandmarkDescription
+from autolmk.dataset.raw import Case, RawDataset
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import Geometry
 from autolmk.nifti_header import Form
-
-if TYPE_CHECKING:
-    from autolmk.dataset.raw import Case, Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +27,7 @@ CASES_FOR_FRAME = 5
 CASES_FOR_CHANNELS, CASES_FOR_COLOUR = 3, 25  # of which most decide; pictures are small, and differ more often
 
 
-def complete(dataset: Dataset) -> DatasetDescription:
+def complete(dataset: RawDataset) -> DatasetDescription:
     """The dataset's description with file_ending, channel_names and landmarks filled in where they are left out.
 
     AutolmkError where it names landmarks that no file has."""
@@ -64,7 +61,7 @@ def say_inferred(file: Path, key: str, names: tuple[str, ...]) -> None:
     logger.info("%s is not in %s; inferred from the files: %s", key, file.name, ", ".join(names))
 
 
-def offer(dataset: Dataset) -> DatasetDescription:
+def offer(dataset: RawDataset) -> DatasetDescription:
     """The description of a dataset without dataset.json, with name, numTraining and, if it matters, coordinates."""
     cases = dataset.cases("Tr")
     name = dataset.name.partition("_")[2] or dataset.name
@@ -73,7 +70,7 @@ def offer(dataset: Dataset) -> DatasetDescription:
     return description if frame is None else replace(description, coordinates=frame)
 
 
-def _some_cases(dataset: Dataset) -> list[Case]:
+def _some_cases(dataset: RawDataset) -> list[Case]:
     cases = dataset.cases("Tr")
     if not cases:
         raise AutolmkError(
@@ -118,7 +115,7 @@ def _channels_of(case: Case, form: Form | None) -> tuple[str, ...]:
     return tuple(f"channel {i}" for i in range(n))
 
 
-def _landmark_names(dataset: Dataset) -> list[str]:
+def _landmark_names(dataset: RawDataset) -> list[str]:
     """In the order in which they first appear, case by case."""
     names: dict[str, None] = {}
     damaged: AutolmkError | None = None
@@ -136,7 +133,7 @@ def _landmark_names(dataset: Dataset) -> list[str]:
     raise _no_landmarks(dataset)
 
 
-def _no_landmarks(dataset: Dataset) -> AutolmkError:
+def _no_landmarks(dataset: RawDataset) -> AutolmkError:
     """What is in landmarksTr instead."""
     images, points = [case.identifier for case in dataset.cases("Tr")], list(dataset.annotation_files("Tr"))
     if points:
@@ -160,7 +157,7 @@ def _no_landmarks(dataset: Dataset) -> AutolmkError:
     )
 
 
-def _frame(dataset: Dataset, cases: list[Case]) -> Frame | None:
+def _frame(dataset: RawDataset, cases: list[Case]) -> Frame | None:
     """The reading under which most points lie inside their images; None where files say.
 
     Where readings agree: voxel for images without physical size, which stays right once a spacing is given, else LPS.

@@ -1,4 +1,4 @@
-"""A dataset without a dataset.json, or with one that leaves out most: what to offer instead."""
+"""A dataset as users open it; and what is offered where there is no dataset.json, or one that leaves out most."""
 
 from __future__ import annotations
 
@@ -7,9 +7,36 @@ import re
 from pathlib import Path
 
 from autolmk.dataset.description import DatasetDescription
-from autolmk.dataset.inferring import complete, offer
-from autolmk.dataset.raw import Dataset
+from autolmk.dataset.inferring import complete, offer, say_inferred
+from autolmk.dataset.raw import RawDataset
 from autolmk.errors import AutolmkError
+
+
+class Dataset(RawDataset):
+    """A raw dataset. Opening it reads dataset.json and lists files; images and points are read when asked for."""
+
+    @classmethod
+    def open(cls, folder: Path, description: DatasetDescription | None = None) -> Dataset:
+        """The dataset in `folder`. AutolmkError where it is missing, or dataset.json is missing or wrong.
+
+        description: instead of the folder's dataset.json. What either leaves out is inferred from the files.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise AutolmkError(
+                "a dataset's folder is missing", file=folder, remedy="check --raw and the dataset's name"
+            )
+        if description is None:
+            file = folder / "dataset.json"
+            if not file.exists():
+                raise missing_description(folder)[0]
+            description = DatasetDescription.load(file)
+        dataset = cls(folder, complete(cls(folder, description)))
+        if description.channel_names is None:
+            say_inferred(folder / "dataset.json", "channel_names", dataset.channel_names)
+        if description.names is None:
+            say_inferred(folder / "dataset.json", "landmarks", dataset.landmark_names)
+        return dataset
 
 
 def missing_description(folder: Path) -> tuple[AutolmkError, Dataset | None]:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from autolmk import imageio
 from autolmk.annotations import Annotation, Frame, ending_of, read, read_table
 from autolmk.dataset.description import DatasetDescription, DeclaredSlice
-from autolmk.dataset.inferring import complete, say_inferred
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.image import Image
@@ -36,37 +35,12 @@ class Case:
     labels: Path | None = None
 
 
-class Dataset:
-    """A raw dataset. Opening it reads dataset.json and lists files; images and points are read when asked for."""
+class RawDataset:
+    """The files of a raw dataset, read as `description` says; images and points are read when they are asked for."""
 
     def __init__(self, folder: Path, description: DatasetDescription) -> None:
         self.folder, self.description = Path(folder), description
         self._tables: dict[Path, dict[str, Annotation]] = {}
-
-    @classmethod
-    def open(cls, folder: Path, description: DatasetDescription | None = None) -> Dataset:
-        """The dataset in `folder`. AutolmkError where it is missing, or dataset.json is missing or wrong.
-
-        description: instead of the folder's dataset.json. What either leaves out is inferred from the files.
-        """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise AutolmkError(
-                "a dataset's folder is missing", file=folder, remedy="check --raw and the dataset's name"
-            )
-        if description is None:
-            file = folder / "dataset.json"
-            if not file.exists():
-                from autolmk.dataset.opening import missing_description
-
-                raise missing_description(folder)[0]
-            description = DatasetDescription.load(file)
-        dataset = cls(folder, complete(cls(folder, description)))
-        if description.channel_names is None:
-            say_inferred(folder / "dataset.json", "channel_names", dataset.channel_names)
-        if description.names is None:
-            say_inferred(folder / "dataset.json", "landmarks", dataset.landmark_names)
-        return dataset
 
     @property
     def name(self) -> str:

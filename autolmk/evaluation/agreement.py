@@ -18,7 +18,7 @@ from scipy import stats
 from autolmk.annotations import Annotation
 from autolmk.dataset.description import Measurement
 from autolmk.evaluation.bootstrap import LEVEL, MIN_CASES, Estimate, shares
-from autolmk.evaluation.measurements import TABLE, Measured, measure, measured, read_measurements, unit_of
+from autolmk.evaluation.measurements import TABLE, MeasuredValue, measure, measured, read_measurements, unit_of
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
 
@@ -63,7 +63,7 @@ class Pair:
 
 def compare(
     truth: Mapping[str, Landmarks],
-    predicted: Mapping[str, Mapping[str, Measured]],
+    predicted: Mapping[str, Mapping[str, MeasuredValue]],
     measurements: Mapping[str, Measurement],
     *,
     unit: str,
@@ -74,7 +74,7 @@ def compare(
     for case, marks in truth.items():
         values = measure(marks.points, marks.names, measurements)
         for name, value in zip(measurements, values, strict=True):
-            found = predicted.get(case, {}).get(name, Measured(None, None))
+            found = predicted.get(case, {}).get(name, MeasuredValue(None, None))
             true = float(value) if math.isfinite(value) else None
             error = None if true is None or found.value is None else found.value - true
             kind = unit_of(measurements[name], unit)
@@ -93,7 +93,7 @@ def pairs_of(
     """`compare` of a folder of predictions: values of the points that are called present; error radii as
     measurements.csv in the folder says, else as they follow from those of the points. AutolmkError where that table is
     damaged."""
-    predicted: dict[str, dict[str, Measured]] = {}
+    predicted: dict[str, dict[str, MeasuredValue]] = {}
     for case, marks in truth.items():
         if case in predictions:
             predicted[case] = measured(called_present(predictions[case], marks.points.shape[1]), measurements)

@@ -38,7 +38,7 @@ class MeasurementCalibration:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredValue:
     """One measurement of one case. value: mm or px, degrees, or a ratio; None where a landmark is missing.
     error_radius: half-width in the value's unit; None where it is not known."""
 
@@ -116,7 +116,7 @@ def measured(
     landmarks: Landmarks,
     measurements: Mapping[str, Measurement],
     calibration: MeasurementCalibration | None = None,
-) -> dict[str, Measured]:
+) -> dict[str, MeasuredValue]:
     """Of one case: name -> value and error radius, from its present landmarks and their error radii."""
     calibration = calibration or MeasurementCalibration()
     values = measure(landmarks.points, landmarks.names, measurements)
@@ -126,7 +126,7 @@ def measured(
     for name, value, width in zip(measurements, values, widths, strict=True):
         factor = calibration.factors.get(name, 1.0)
         known = math.isfinite(width) and factor is not None
-        result[name] = Measured(
+        result[name] = MeasuredValue(
             float(value) if math.isfinite(value) else None, float(width) * (factor or 0.0) if known else None
         )
     return result
@@ -153,10 +153,10 @@ def write_measurements(
     return folder / TABLE
 
 
-def read_measurements(file: Path) -> dict[str, dict[str, Measured]]:
+def read_measurements(file: Path) -> dict[str, dict[str, MeasuredValue]]:
     """case -> measurement -> value and error radius, as `write_measurements` wrote them. AutolmkError where the table
     is missing or damaged."""
-    result: dict[str, dict[str, Measured]] = {}
+    result: dict[str, dict[str, MeasuredValue]] = {}
     for row in read_rows(file, COLUMNS, remedy="predict again"):
         try:
             value, radius = (float(row[key]) if row[key] else None for key in ("value", "error_radius"))
@@ -169,7 +169,7 @@ def read_measurements(file: Path) -> dict[str, dict[str, Measured]]:
                 expected="numbers, or nothing, as value and error_radius",
                 remedy="predict again",
             ) from None
-        result.setdefault(row["case"], {})[row["measurement"]] = Measured(value, radius)
+        result.setdefault(row["case"], {})[row["measurement"]] = MeasuredValue(value, radius)
     return result
 
 

@@ -21,7 +21,7 @@ from autolmk.errors import AutolmkError, counted, some
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.imageio import integrity
 from autolmk.imageio.dicom_header import (
-    Frame,
+    DicomFrame,
     aspect,
     described,
     frames_of,
@@ -32,7 +32,7 @@ from autolmk.imageio.dicom_header import (
     understood,
 )
 from autolmk.imageio.files import files_of
-from autolmk.imageio.itk import Source, load
+from autolmk.imageio.itk import ImageSource, load
 from autolmk.imageio.notices import notice
 
 SPACING_TOLERANCE = 0.01  # how far slices may lie from even spacing, over that spacing
@@ -50,7 +50,7 @@ KNOWN = (
 EMBEDDED = ("MONOCHROME1", "MONOCHROME2", "RGB")  # photometric interpretations whose stored values are values
 
 
-def inspect_file(file: Path) -> Source:
+def inspect_file(file: Path) -> ImageSource:
     """A single DICOM file: a radiograph, a slice, or a volume of several frames."""
     with understood(file):
         header = read_header(file)
@@ -61,16 +61,16 @@ def inspect_file(file: Path) -> Source:
         order, geometry = _stacked(frames, header, file, [f"frame {i + 1}" for i in range(len(frames))], file)
         _remark(header, file)
         declared = padding(header, frames, _inverted_at(header))
-        return Source((str(file),), geometry, True, lambda: _values(file, header, frames)[order], declared)
+        return ImageSource((str(file),), geometry, True, lambda: _values(file, header, frames)[order], declared)
 
 
-def inspect_series(folder: Path) -> Source:
+def inspect_series(folder: Path) -> ImageSource:
     """The slices of the one series in a folder and those below it. AutolmkError where they form no even grid."""
     headers = _series(folder)
     files = list(headers)
     if len(files) == 1:
         return inspect_file(files[0])
-    frames: list[Frame] = []
+    frames: list[DicomFrame] = []
     first = headers[files[0]]
     for file, header in headers.items():
         with understood(file):
@@ -91,7 +91,7 @@ def inspect_series(folder: Path) -> Source:
     for file, header, frame in slices:
         with understood(file):
             declared.add(padding(header, [frame], _inverted_at(header)))
-    return Source(
+    return ImageSource(
         tuple(str(file) for file, _, _ in slices),
         geometry,
         True,
@@ -100,7 +100,7 @@ def inspect_series(folder: Path) -> Source:
     )
 
 
-def _single(file: Path, header: Any, frame: Frame) -> Source:
+def _single(file: Path, header: Any, frame: DicomFrame) -> ImageSource:
     shape = (1, int(header.Rows), int(header.Columns))
     _remark(header, file)
     if frame.size is None:
@@ -116,7 +116,7 @@ def _single(file: Path, header: Any, frame: Frame) -> Source:
         spacing, axes = (thickness(header, file), *frame.size), np.column_stack([normal, frame.axes])
         geometry = Geometry.from_parts(shape, spacing, frame.position.tolist(), axes)
     declared = padding(header, [frame], _inverted_at(header))
-    return Source((str(file),), geometry, frame.size is not None, lambda: _values(file, header, [frame]), declared)
+    return ImageSource((str(file),), geometry, frame.size is not None, lambda: _values(file, header, [frame]), declared)
 
 
 # -- which files ------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def _remark(header: Any, file: Path) -> None:
 
 
 def _stacked(
-    frames: Sequence[Frame], header: Any, place: Path, names: Sequence[str], files: Path | Sequence[Path]
+    frames: Sequence[DicomFrame], header: Any, place: Path, names: Sequence[str], files: Path | Sequence[Path]
 ) -> tuple[npt.NDArray[np.intp], Geometry]:
     """(order along the normal of the planes, their grid). AutolmkError where they form no even, straight grid."""
     missing = [
@@ -268,7 +268,7 @@ def _slice_step(
     return np.asarray(normal * (step @ normal))
 
 
-def _plane(frame: Frame) -> str:
+def _plane(frame: DicomFrame) -> str:
     assert frame.size is not None and frame.axes is not None
     return f"pixels of {frame.size[0]:g} x {frame.size[1]:g} mm, orientation {np.round(frame.axes.T[::-1], 3).tolist()}"
 
@@ -296,13 +296,13 @@ def _several(folder: Path, file: Path, frames: int, files: int) -> AutolmkError:
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
-def _values(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any]:
+def _values(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
     """(F, rows, columns[, 3]) of a file, rescaled frame by frame. AutolmkError where they cannot be decoded."""
     with understood(file):
         return _rescaled(file, header, frames)
 
 
-def _rescaled(file: Path, header: Any, frames: Sequence[Frame]) -> npt.NDArray[Any]:
+def _rescaled(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
     photometric = _photometric(header)
     if photometric not in KNOWN:
         raise _unsupported(file, f"PhotometricInterpretation {photometric[:40]}")

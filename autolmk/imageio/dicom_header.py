@@ -37,7 +37,7 @@ CENTIMETRES = 3  # in PhysicalUnitsXDirection
 
 
 @dataclass(frozen=True)
-class Frame:
+class DicomFrame:
     """One plane. size: (row, column) spacing in mm; None where nothing says. position: (3,) LPS mm of the first pixel.
 
     axes: (3, 2), the directions in which rows and columns are counted. position and axes are None where nothing says.
@@ -61,7 +61,7 @@ def read_whole(file: Path) -> Any:
     return _read(file, stop_before_pixels=False)
 
 
-def frames_of(header: Any, file: Path) -> list[Frame]:
+def frames_of(header: Any, file: Path) -> list[DicomFrame]:
     """Its frames, in the order in which they are stored. AutolmkError where a number makes no sense."""
     count = int(_number(header, "NumberOfFrames", file) or 1)
     size = pixel_size(header, file)
@@ -102,7 +102,7 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
     return calibrated or detector or _pair(header, "NominalScannedPixelSpacing", file) or _of_ultrasound(header, file)
 
 
-def padding(header: Any, frames: Sequence[Frame], inverted_at: int | None) -> tuple[float, float] | None:
+def padding(header: Any, frames: Sequence[DicomFrame], inverted_at: int | None) -> tuple[float, float] | None:
     """(lowest, highest) value that PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2) declare, as
     it is after rescaling; None without one, in colour images, and where frames differ.
 
@@ -208,7 +208,7 @@ def _damaged(file: Path, error: Exception) -> AutolmkError:
     )
 
 
-def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> Frame:
+def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> DicomFrame:
     """places: from the frame's own functional groups to the file's header; the first that says something counts."""
     own = next(
         (
@@ -225,7 +225,9 @@ def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> F
     intercept = _first(places, "PixelValueTransformationSequence", lambda d: _number(d, "RescaleIntercept", file))
     if slope == 0:
         raise _senseless(file, "RescaleSlope 0", "a slope that is not 0")
-    return Frame(own or size, origin, None if turned is None else _axes(turned, file), slope or 1.0, intercept or 0.0)
+    return DicomFrame(
+        own or size, origin, None if turned is None else _axes(turned, file), slope or 1.0, intercept or 0.0
+    )
 
 
 def _first(places: list[Any], sequence: str, read: Callable[[Any], Any]) -> Any:
@@ -241,19 +243,21 @@ def _groups(place: Any, sequence: str) -> Iterator[Any]:
     yield from place.get(sequence) or []
 
 
-def _by_offsets(header: Any, count: int, size: tuple[float, float] | None, file: Path) -> list[Frame]:
+def _by_offsets(header: Any, count: int, size: tuple[float, float] | None, file: Path) -> list[DicomFrame]:
     """Frames without functional groups: GridFrameOffsetVector says how far each is along the normal."""
     first = _frame([header], size, file)
     offsets = header.get("GridFrameOffsetVector")
     if count == 1:
         return [first]
     if offsets is None or first.position is None or first.axes is None or len(offsets) != count:
-        return [Frame(first.size, None, None, first.slope, first.intercept)] * count
+        return [DicomFrame(first.size, None, None, first.slope, first.intercept)] * count
     steps = np.array([float(offset) for offset in offsets])
     normal = np.cross(first.axes[:, 1], first.axes[:, 0])
     if steps[0] != 0:  # z coordinates instead of distances from the first frame
         steps = steps - steps[0]
-    return [Frame(first.size, first.position + s * normal, first.axes, first.slope, first.intercept) for s in steps]
+    return [
+        DicomFrame(first.size, first.position + s * normal, first.axes, first.slope, first.intercept) for s in steps
+    ]
 
 
 def _axes(values: FloatArray, file: Path) -> FloatArray:

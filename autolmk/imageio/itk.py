@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """What one file, or one DICOM folder, holds: the slices in order, and what its header says.
 
     load: the voxels, (*S) or (*S, C) on the grid of `geometry`, of any real type; None reads `files` by ITK. padding:

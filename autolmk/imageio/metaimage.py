@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from autolmk.geometry import Geometry
 from autolmk.imageio.integrity import truncated
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
     LONGEST,
@@ -52,7 +52,7 @@ SYNONYMS = {
 
 
 @dataclass(frozen=True)
-class Header:
+class MetaImageHeader:
     """fields: by their lower-case names. start: of what follows the header, in bytes."""
 
     file: Path
@@ -72,7 +72,7 @@ class Header:
         return text in ("true", "1")
 
 
-def inspect(file: Path) -> Source:
+def inspect(file: Path) -> ImageSource:
     """The grid of a MetaImage. AutolmkError where it is damaged or unsupported, or where its header is at odds."""
     header = read_header(file)
     (n,) = sizes(file, "NDims", header.fields.get("ndims", ""), 1)
@@ -97,10 +97,10 @@ def inspect(file: Path) -> Source:
         array = np.moveaxis(array, 0, -1).transpose([*reversed(range(d)), d])
         return array if (slope, offset) == (1.0, 0.0) else array * slope + offset
 
-    return Source((str(file),), geometry, sized, load)
+    return ImageSource((str(file),), geometry, sized, load)
 
 
-def read_header(file: Path) -> Header:
+def read_header(file: Path) -> MetaImageHeader:
     """The fields up to ElementDataFile. AutolmkError where it is no MetaImage, or synonyms differ."""
     first = (b"objecttype", b"ndims", b"comment", b"name", b"id", b"objectsubtype", b"binarydata", b"dimsize")
     data = header_bytes(file, first, "MetaImage")
@@ -118,10 +118,10 @@ def read_header(file: Path) -> Header:
             raise senseless(file, f"{key} stands twice: {fields[key][:80]!r}, {match[2][:80]!r}", "one of them")
     if fields.get("objecttype", "image").lower() != "image":
         raise unsupported(file, f"ObjectType = {fields['objecttype'][:80]}", "an image")
-    return Header(file, fields, end.end())
+    return MetaImageHeader(file, fields, end.end())
 
 
-def _stored(header: Header, shape: list[int], channels: int) -> Stored:
+def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
     file, fields = header.file, header.fields
     kind = fields.get("elementtype", "").upper()
     code = TYPES.get(kind.removeprefix("MET_").removesuffix("_ARRAY"))
@@ -144,7 +144,7 @@ def _stored(header: Header, shape: list[int], channels: int) -> Stored:
     return Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
 
 
-def _geometry(header: Header, shape: list[int], n: int, d: int) -> tuple[Geometry, bool]:
+def _geometry(header: MetaImageHeader, shape: list[int], n: int, d: int) -> tuple[Geometry, bool]:
     """(the grid, whether anything says how large a voxel is)."""
     file = header.file
     spacing, filled = header.numbers("elementspacing", n), header.numbers("elementsize", n)
@@ -197,7 +197,7 @@ def _compare_sizes(file: Path, spacing: list[float] | None, filled: list[float] 
         )
 
 
-def _compare_orientation(header: Header, geometry: Geometry, placed: bool) -> None:
+def _compare_orientation(header: MetaImageHeader, geometry: Geometry, placed: bool) -> None:
     said = header.fields.get("anatomicalorientation", "").upper().strip()
     if geometry.ndim != 3 or "?" in said or len(said) != 3:
         return
@@ -216,7 +216,7 @@ def _compare_orientation(header: Header, geometry: Geometry, placed: bool) -> No
     )
 
 
-def _intensity(header: Header) -> tuple[float, float]:
+def _intensity(header: MetaImageHeader) -> tuple[float, float]:
     """(slope, offset) of stored values."""
     slope = (header.numbers("elementtointensityfunctionslope", 1) or [1.0])[0]
     offset = (header.numbers("elementtointensityfunctionoffset", 1) or [0.0])[0]

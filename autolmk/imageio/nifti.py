@@ -24,14 +24,14 @@ from nibabel.spatialimages import HeaderDataError
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
 from autolmk.imageio.integrity import foreign, truncated, unreadable
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.nifti_header import Form, ras_affine
 
 CHUNK = 1 << 22
 
 
-def inspect(file: Path, form: Form | None = None) -> Source:
+def inspect(file: Path, form: Form | None = None) -> ImageSource:
     """The grid of a NIfTI file. form: which one counts where a header's two forms disagree.
 
     AutolmkError where the file is damaged or unsupported, or where its header contradicts itself.
@@ -45,7 +45,7 @@ def inspect(file: Path, form: Form | None = None) -> Source:
         notice(problem, file, found=found, remedy=remedy)
     shape, _ = _axes(header, file)
     require_whole(file, header)
-    return Source((str(file),), Geometry.from_ras(shape, affine), True, lambda: _load(file, header))
+    return ImageSource((str(file),), Geometry.from_ras(shape, affine), True, lambda: _load(file, header))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

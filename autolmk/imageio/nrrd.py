@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolmk.geometry import Geometry
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.stored import (
     LONGEST,
     Encoding,
@@ -66,7 +66,7 @@ CHANNELS = re.compile(
 
 
 @dataclass(frozen=True)
-class Header:
+class NrrdHeader:
     """fields: by their lower-case names, without spaces. start: of what follows the header, in bytes."""
 
     file: Path
@@ -81,7 +81,7 @@ class Header:
         return [word.strip('"') for word in words] or [""] * n
 
 
-def inspect(file: Path) -> Source:
+def inspect(file: Path) -> ImageSource:
     """The grid of a NRRD file. AutolmkError where it is damaged or unsupported, or where its header is at odds."""
     header = read_header(file)
     (n,) = sizes(file, "dimension", header.fields.get("dimension", ""), 1)
@@ -104,10 +104,10 @@ def inspect(file: Path) -> Source:
         array = array.reshape(*geometry.shape, shape[channel] if channel is not None else 1)
         return array[..., :-1] if alpha else array
 
-    return Source((str(file),), geometry, sized, load)
+    return ImageSource((str(file),), geometry, sized, load)
 
 
-def read_header(file: Path) -> Header:
+def read_header(file: Path) -> NrrdHeader:
     """The fields. AutolmkError where it is no NRRD file, or a field stands twice with other content."""
     data = header_bytes(file, (b"nrrd000",), "NRRD")
     end = re.search(rb"\r?\n\r?\n", data)
@@ -125,10 +125,10 @@ def read_header(file: Path) -> Header:
             raise senseless(file, f"{key} stands twice: {fields[key][:80]!r}, {value.strip()[:80]!r}", "one of them")
     if end is None and "datafile" not in fields:
         raise senseless(file, "a header without an empty line after it", "voxels after an empty line, or a data file")
-    return Header(file, fields, end.end() if end else len(data))
+    return NrrdHeader(file, fields, end.end() if end else len(data))
 
 
-def _stored(header: Header, shape: list[int]) -> Stored:
+def _stored(header: NrrdHeader, shape: list[int]) -> Stored:
     file, fields = header.file, header.fields
     kind = fields.get("type", "").lower()
     code = next((code for code, names in TYPES.items() if kind in names), None)
@@ -163,7 +163,7 @@ def _after_lines(file: Path, start: int, lines: int) -> int:
     return start
 
 
-def _vectors(header: Header, n: int) -> list[list[float] | None] | None:
+def _vectors(header: NrrdHeader, n: int) -> list[list[float] | None] | None:
     """`space directions`, an axis each, None for "none"; None without the field."""
     text = header.fields.get("spacedirections")
     if text is None:
@@ -176,7 +176,7 @@ def _vectors(header: Header, n: int) -> list[list[float] | None] | None:
 
 
 def _roles(
-    header: Header, shape: list[int], vectors: list[list[float] | None] | None
+    header: NrrdHeader, shape: list[int], vectors: list[list[float] | None] | None
 ) -> tuple[list[int], int | None, bool]:
     """(axes in space, the axis of channels, whether the last channel is opacity)."""
     file, n = header.file, len(shape)
@@ -205,7 +205,7 @@ def _roles(
 
 
 def _geometry(
-    header: Header, shape: list[int], spatial: list[int], vectors: list[list[float] | None] | None
+    header: NrrdHeader, shape: list[int], spatial: list[int], vectors: list[list[float] | None] | None
 ) -> tuple[Geometry, bool]:
     """(the grid of the axes in space, whether anything says how large a voxel is)."""
     file, n, d = header.file, len(header.fields["sizes"].split()), len(spatial)
@@ -240,7 +240,7 @@ def _geometry(
     return Geometry(tuple(reversed(shape)), affine), True
 
 
-def _signs(header: Header, d: int) -> npt.NDArray[np.float64]:
+def _signs(header: NrrdHeader, d: int) -> npt.NDArray[np.float64]:
     """That turn the header's space to LPS."""
     space, dimension = header.fields.get("space", "").lower(), header.fields.get("spacedimension")
     if space and dimension:
@@ -256,7 +256,7 @@ def _signs(header: Header, d: int) -> npt.NDArray[np.float64]:
     return np.ones(d)
 
 
-def _spacings(header: Header, n: int, spatial: list[int]) -> list[float]:
+def _spacings(header: NrrdHeader, n: int, spatial: list[int]) -> list[float]:
     """(D,) of the axes in space, NaN where not known."""
     text = header.fields.get("spacings")
     values = numbers(header.file, "spacings", text, n) if text else [np.nan] * n
@@ -267,7 +267,7 @@ def _spacings(header: Header, n: int, spatial: list[int]) -> list[float]:
 
 
 def _unplaced(
-    header: Header, shape: list[int], spacings: list[float], spatial: list[int], n: int
+    header: NrrdHeader, shape: list[int], spacings: list[float], spatial: list[int], n: int
 ) -> tuple[Geometry, bool]:
     """The grid without space directions."""
     file, d = header.file, len(shape)

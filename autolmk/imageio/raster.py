@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.jpeg_scans import is_whole
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import (
@@ -40,7 +40,7 @@ RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 PLAIN_SOF = (0xC0, 0xC1, 0xC2)
 
 
-def inspect(file: Path, kind: str) -> Source:
+def inspect(file: Path, kind: str) -> ImageSource:
     """The size of a PNG, JPEG or BMP file, whose structure is checked. AutolmkError where it is damaged or not read."""
     data = file.read_bytes()
     width, height, exif = {"PNG": _check_png, "JPEG": _check_jpeg, "BMP": _check_bmp}[kind](file, data)

@@ -10,9 +10,9 @@ import numpy as np
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.imageio import dicom, pictures, volumes
+from autolmk.imageio import dicom, picture_files, volumes
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
-from autolmk.imageio.itk import Source, describe, header, load
+from autolmk.imageio.itk import ImageSource, describe, header, load
 from autolmk.imageio.notices import notice
 from autolmk.nifti_header import Form
 
@@ -86,7 +86,7 @@ def metadata(file: Path, tag: str) -> str | None:
     return str(reader.GetMetaData(tag)).strip() if reader.HasMetaDataKey(tag) else None
 
 
-def _inspect(path: Path, nifti_affine: Form | None = None) -> Source:
+def _inspect(path: Path, nifti_affine: Form | None = None) -> ImageSource:
     ending = ending_of(path)
     if ending is None or not path.exists():
         missing = not path.exists()
@@ -99,11 +99,11 @@ def _inspect(path: Path, nifti_affine: Form | None = None) -> Source:
     if ending in (DICOM, ".dcm"):
         return dicom.inspect_series(path) if ending == DICOM else dicom.inspect_file(path)
     if ending in SIZELESS:
-        return pictures.inspect(path, ending)
+        return picture_files.inspect(path, ending)
     return volumes.inspect(path, ending, nifti_affine)
 
 
-def _sized(source: Source, spacing: Sequence[float] | None, path: Path) -> Geometry:
+def _sized(source: ImageSource, spacing: Sequence[float] | None, path: Path) -> Geometry:
     geometry = source.geometry
     if source.has_physical_size or spacing is None:
         return geometry
@@ -121,7 +121,7 @@ def _sized(source: Source, spacing: Sequence[float] | None, path: Path) -> Geome
     return Geometry.from_parts(geometry.shape, given, [float(x) for x in geometry.origin], geometry.direction)
 
 
-def _read_array(path: Path, source: Source) -> FloatImage:
+def _read_array(path: Path, source: ImageSource) -> FloatImage:
     array = load(source.files, path) if source.load is None else source.load()
     if np.iscomplexobj(array):
         raise AutolmkError("an image holds complex numbers", file=path, remedy="write their magnitude")

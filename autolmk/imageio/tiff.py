@@ -21,7 +21,7 @@ import numpy as np
 import tifffile
 
 from autolmk.errors import AutolmkError
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import (
     Pixels,
@@ -45,7 +45,7 @@ UNKNOWN = re.compile(r"\b(COMPRESSION|PREDICTOR)\b")  # in what tifffile raises 
 EXACT = 1 << 24  # float32 holds every whole number up to here
 
 
-def inspect(file: Path) -> Source:
+def inspect(file: Path) -> ImageSource:
     """The size of the picture, or of the stack of slices, in a TIFF file. AutolmkError where it cannot be read."""
     with _opened(file) as tif:
         pages = _full_pages(file, tif)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 
 Pixels = npt.NDArray[Any]
@@ -68,8 +68,8 @@ def drop_opacity(file: Path, pixels: Pixels, opaque: float) -> Pixels:
     return pixels[..., :-1]
 
 
-def plane(file: Path, shape: tuple[int, ...], load: Any) -> Source:
-    return Source((str(file),), Geometry.from_parts(shape, [1.0] * len(shape)), False, load)
+def plane(file: Path, shape: tuple[int, ...], load: Any) -> ImageSource:
+    return ImageSource((str(file),), Geometry.from_parts(shape, [1.0] * len(shape)), False, load)
 
 
 def damaged(file: Path, found: str, expected: str) -> AutolmkError:

@@ -4,6 +4,15 @@ predictions become what it writes; whole or not at all."""
 from __future__ import annotations
 
 from autolmk.importing.conversion import Conversion, Places, convert, of_dataset, of_predictions
-from autolmk.importing.run import PREVIEW, Result, import_source
+from autolmk.importing.importer import PREVIEW, ImportResult, import_source
 
-__all__ = ["PREVIEW", "Conversion", "Places", "Result", "convert", "import_source", "of_dataset", "of_predictions"]
+__all__ = [
+    "PREVIEW",
+    "Conversion",
+    "Places",
+    "ImportResult",
+    "convert",
+    "import_source",
+    "of_dataset",
+    "of_predictions",
+]

@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_bytes
-from autolmk.jobs.job import GRACE_SECONDS, Job, Place, Result, failure, run_job
+from autolmk.jobs.job import GRACE_SECONDS, Job, JobResult, Place, failure, run_job
 from autolmk.jobs.watching import Watch
 from autolmk.parallel import default_workers, processors
 
@@ -35,7 +35,7 @@ WORKER_SECONDS = 120  # to wait for a worker of a cluster that has none
 LOOK_SECONDS = 2.0  # between looks whether a cluster still has workers
 BEAT_SECONDS, SILENCE_SECONDS = 5.0, 90.0  # a network file system may show a change a minute late
 GPU = "GPU"  # the resource that Dask workers may declare
-Run = Callable[[Sequence[Job]], Iterator[Result]]
+Run = Callable[[Sequence[Job]], Iterator[JobResult]]
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +47,7 @@ def run_jobs(
     folder: Path,
     scheduler: str | None = None,
     echo: Callable[[str], None] | None = None,
-) -> list[Result]:
+) -> list[JobResult]:
     """Run those of `jobs` that are not done, one a place at a time, and give their results.
 
     scheduler: address of a Dask scheduler (tcp://...), `ray` or ray://...; the jobs then run on its workers, one a
@@ -60,7 +60,7 @@ def run_jobs(
     todo = [job for job in jobs if not job.done]
     if not todo:
         return []
-    results: dict[str, Result] = {}
+    results: dict[str, JobResult] = {}
     gpu = any("device" in job.takes for job in todo)
     with _backend(scheduler, places, folder, gpu) as run, Watch(todo, label, echo) as watch:
         for result in run(todo):
@@ -132,14 +132,14 @@ def _local(places: Sequence[Place]) -> Iterator[Run]:
     for place in places:
         free.put(place)
 
-    def one(job: Job) -> Result:
+    def one(job: Job) -> JobResult:
         place = free.get()
         try:
             return run_job(job, place, lambda: not stop.is_set())
         finally:
             free.put(place)
 
-    def run(jobs: Sequence[Job]) -> Iterator[Result]:
+    def run(jobs: Sequence[Job]) -> Iterator[JobResult]:
         return _results(Parallel(min(len(places), len(jobs)), "threading", **_AS_THEY_END)(map(delayed(one), jobs)))
 
     try:
@@ -157,7 +157,7 @@ def _local(places: Sequence[Place]) -> Iterator[Run]:
 _AS_THEY_END: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "all"}
 
 
-def _results(found: Iterable[Any]) -> Iterator[Result]:
+def _results(found: Iterable[Any]) -> Iterator[JobResult]:
     yield from found
 
 
@@ -170,7 +170,7 @@ def _dask(address: str, device: str, folder: Path, *, gpu: bool) -> Iterator[Run
         slots, declared = _slots(client, gpu=gpu)
         resources = {GPU: 1} if declared else None
 
-        def run(jobs: Sequence[Job]) -> Iterator[Result]:
+        def run(jobs: Sequence[Job]) -> Iterator[JobResult]:
             tasks = [
                 client.submit(run_on_worker, job, device, slots, file, pure=False, resources=resources) for job in jobs
             ]
@@ -179,7 +179,7 @@ def _dask(address: str, device: str, folder: Path, *, gpu: bool) -> Iterator[Run
         yield run
 
 
-def _as_they_end(tasks: Sequence[Any], client: Any) -> Iterator[Result]:
+def _as_they_end(tasks: Sequence[Any], client: Any) -> Iterator[JobResult]:
     """What Dask's tasks give. Always tasks of the cluster, also where it has one slot. Workers may come and go, as long
     as there are some again within WORKER_SECONDS; else AutolmkError."""
     ended: queue.Queue[Any] = queue.Queue()
@@ -211,7 +211,7 @@ def _no_worker(client: Any, problem: str) -> AutolmkError:
     )
 
 
-def run_on_worker(job: Job, device: str, slots: Mapping[str, int], heartbeat: Path) -> Result:
+def run_on_worker(job: Job, device: str, slots: Mapping[str, int], heartbeat: Path) -> JobResult:
     """`run_job` in a Dask worker, as long as somebody waits for it. slots: host -> jobs at a time there."""
     distributed = _needed("distributed", "dask")
     worker = distributed.get_worker()
@@ -239,7 +239,7 @@ def _host(address: str) -> str:
     return address.rpartition("://")[2].rpartition(":")[0]
 
 
-def _of_living_workers(found: Iterable[Any]) -> Iterator[Result]:
+def _of_living_workers(found: Iterable[Any]) -> Iterator[JobResult]:
     distributed = _needed("distributed", "dask")
     try:
         yield from found
@@ -356,7 +356,7 @@ def _ray(address: str, place: Place, *, gpu: bool) -> Iterator[Run]:
     if gpu and ray.cluster_resources().get(GPU):
         task = task.options(num_gpus=1)
 
-    def run(jobs: Sequence[Job]) -> Iterator[Result]:
+    def run(jobs: Sequence[Job]) -> Iterator[JobResult]:
         left = [task.remote(job, place) for job in jobs]
         while left:
             (ended,), left = ray.wait(left, num_returns=1)

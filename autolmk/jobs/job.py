@@ -72,7 +72,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Result:
+class JobResult:
     """How a job ended. code: exit code, negative for the signal that ended it. stopped: it was asked to, as nobody
     wanted it any more. said: the last lines of its log."""
 
@@ -93,7 +93,7 @@ class Result:
         return not self.stopped and self.code < 0
 
 
-def run_job(job: Job, place: Place, wanted: Callable[[], bool] = lambda: True) -> Result:
+def run_job(job: Job, place: Place, wanted: Callable[[], bool] = lambda: True) -> JobResult:
     """Run a job in a process of its own, and wait for it.
 
     The process ends when this one does, even if this one is killed. wanted: asked again and again; once it says no, a
@@ -101,16 +101,16 @@ def run_job(job: Job, place: Place, wanted: Callable[[], bool] = lambda: True) -
     """
     started = time.monotonic()
     if not wanted():
-        return Result(job, 1, 0.0, stopped=True)
+        return JobResult(job, 1, 0.0, stopped=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         _say(log.fileno(), job, f"$ autolmk_{' '.join([job.command[0], *job.arguments(place)])}")
         begin = job.log.stat().st_size
         if not _is_free(job, wanted):
             held = f"another process still trains into {job.folder}; end it first"
-            return Result(job, 1, time.monotonic() - started, stopped=not wanted(), said=held)
+            return JobResult(job, 1, time.monotonic() - started, stopped=not wanted(), said=held)
         code, stopped = _run(command_line(job, place), log.fileno(), wanted)
-    return Result(job, code, time.monotonic() - started, stopped, tail(job.log, begin))
+    return JobResult(job, code, time.monotonic() - started, stopped, tail(job.log, begin))
 
 
 def command_line(job: Job, place: Place) -> list[str]:
@@ -127,7 +127,7 @@ def tail(log: Path, begin: int = 0) -> str:
     return "\n".join([line for line in lines if line][-TAIL_LINES:])
 
 
-def failure(results: Sequence[Result]) -> AutolmkError:
+def failure(results: Sequence[JobResult]) -> AutolmkError:
     """What to tell of the jobs that failed, at least one."""
     first, *others = results
     more = "".join(f"; {other.job.name} {_end_of(other)}, see {other.job.log}" for other in others)
@@ -139,7 +139,7 @@ def failure(results: Sequence[Result]) -> AutolmkError:
     )
 
 
-def _end_of(result: Result) -> str:
+def _end_of(result: JobResult) -> str:
     if result.stopped:
         return "was stopped"
     if result.code < 0:

@@ -17,7 +17,7 @@ from autolmk.files.serialization import read_json
 from autolmk.fold.held_out import read_crossval
 from autolmk.fold.log import duration
 from autolmk.jobs.giving_up import judged, steps_of
-from autolmk.jobs.job import Job, Result
+from autolmk.jobs.job import Job, JobResult
 from autolmk.jobs.narrowing import FEWEST_CASES, SHORT, fewest_folds, narrowed, ranked, useful_seconds
 from autolmk.jobs.run_record import BEYOND, GivenUp, Record
 from autolmk.jobs.time_shares import folds_at_once, length, waves, waves_to_come
@@ -35,7 +35,7 @@ class Means:
     """What a race uses. run: does jobs, on so many slots. slots: trainings at a time. left: s of the run's time that
     are left for training, None without a limit. keep: writes the record down. say: tells the user."""
 
-    run: Callable[[Sequence[Job], int], Sequence[Result]]
+    run: Callable[[Sequence[Job], int], Sequence[JobResult]]
     slots: int
     left: Callable[[Record], float | None]
     keep: Callable[[Record], None]

@@ -102,7 +102,7 @@ class GivenUp:
 
 
 @dataclass(frozen=True)
-class Shares:
+class TimeShares:
     """Of the wall time of a run, s, as it was to be shared out at first. slots: jobs at a time. waves: of trainings.
     training: each of them, as long as `Record.lengths` says nothing else. reserved: by step, for all that is no
     training."""
@@ -124,7 +124,7 @@ class Record:
     """
 
     wanted: Wanted
-    shares: Shares | None
+    shares: TimeShares | None
     expected: dict[str, float | None] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
@@ -153,7 +153,9 @@ def save_record(file: Path, plans_name: str, record: Record) -> None:
     write_json(file, {"version": VERSION, "runs": {**_records(file), plans_name: record}})
 
 
-def decided(earlier: Record | None, wanted: Wanted, shares: Callable[[], Shares], *, begun: bool, file: Path) -> Record:
+def decided(
+    earlier: Record | None, wanted: Wanted, shares: Callable[[], TimeShares], *, begun: bool, file: Path
+) -> Record:
     """The record to go on with: the earlier one, or a new one where nothing was trained yet.
 
     shares: shares out the time of a new run that has a limit. begun: whether any training was. AutolmkError where it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from autolmk.jobs.run_record import BEYOND, RESERVED, Shares
+from autolmk.jobs.run_record import BEYOND, RESERVED, TimeShares
 
 SURVIVE = 0.5  # share of the configurations that the first fold's length expects to be left after it
 MARGIN = 0.15  # of what the steps after training are expected to take, that is kept beside, and
@@ -65,8 +65,8 @@ def share_out(
     slots: int,
     compared: bool = False,
     taken: float = 0.0,
-) -> Shares:
+) -> TimeShares:
     """Of a run that has not begun to train. reserved: step -> s. taken: s so far."""
     n = waves_to_come(methods, folds, slots, compared=compared, first=True)
     left = max_seconds - taken - with_margin(reserved, max_seconds)
-    return Shares(slots, n, max(1.0, length(left, n, BEYOND)), dict(reserved))
+    return TimeShares(slots, n, max(1.0, length(left, n, BEYOND)), dict(reserved))

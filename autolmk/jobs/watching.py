@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from autolmk.errors import AutolmkError
 from autolmk.fold.log import duration
-from autolmk.jobs.job import Job, Result
+from autolmk.jobs.job import Job, JobResult
 from autolmk.progress import TENTHS, has_bars
 
 LOOK_SECONDS = 2.0
@@ -53,7 +53,7 @@ class Watch:
         self._look()
         self._bar.close()
 
-    def ended(self, result: Result) -> None:
+    def ended(self, result: JobResult) -> None:
         """Say that a job ended, and how."""
         self.ended_names.add(result.job.name)
         if len(self.jobs) > 1 and not result.killed:

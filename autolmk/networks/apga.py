@@ -45,14 +45,14 @@ def build_apga(
     the last layer; else instance norm, leaky ReLU and a linear head. The output may be finer than the first stage: it
     is then reached by interpolation. Raises ValueError where the architecture's lists disagree or widths do not suit.
     """
-    blocks = Blocks(ndim, published)
+    blocks = BlockStyle(ndim, published)
     network = APGA(architecture, n_channels, (n_landmarks, n_maps), blocks, fdt)
     if not published:
         network.apply(InitWeights_He(NEGATIVE_SLOPE))
     return network
 
 
-class Blocks:
+class BlockStyle:
     """Makes blocks of convolutions of one kind. No convolution before a norm has a bias, but the published plain ones:
     it does nothing there."""
 
@@ -95,7 +95,7 @@ class Blocks:
 class ResidualBlock(nn.Module):
     """He et al., Deep Residual Learning, CVPR 2016: two convolutions, a strided 1x1 shortcut where shapes change."""
 
-    def __init__(self, blocks: Blocks, n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
+    def __init__(self, blocks: BlockStyle, n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         one = (1,) * len(kernel)
         self.path = nn.Sequential(
@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """A stem of plain convolutions, then stages of residual blocks."""
 
-    def __init__(self, architecture: Architecture, n_channels: int, blocks: Blocks) -> None:
+    def __init__(self, architecture: Architecture, n_channels: int, blocks: BlockStyle) -> None:
         super().__init__()
         a, n_in = architecture, n_channels
         lists = (a.kernel_sizes, a.strides, a.n_conv_per_stage)
@@ -188,7 +188,7 @@ class Branch(nn.Module):
     """A task's decoder, with its half of the FDT at every skip. stages: indices of the encoder's, coarsest first."""
 
     def __init__(
-        self, architecture: Architecture, stages: Sequence[int], n_outputs: int, blocks: Blocks, fdt: bool
+        self, architecture: Architecture, stages: Sequence[int], n_outputs: int, blocks: BlockStyle, fdt: bool
     ) -> None:
         super().__init__()
         a = architecture
@@ -229,7 +229,7 @@ class APGA(nn.Module):
     `build_apga`."""
 
     def __init__(
-        self, architecture: Architecture, n_channels: int, n_outputs: tuple[int, int], blocks: Blocks, fdt: bool
+        self, architecture: Architecture, n_channels: int, n_outputs: tuple[int, int], blocks: BlockStyle, fdt: bool
     ) -> None:
         super().__init__()
         a = architecture

@@ -16,7 +16,7 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Sta
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-from autolmk.networks.apga import Blocks, ResidualBlock
+from autolmk.networks.apga import BlockStyle, ResidualBlock
 from autolmk.networks.unet import NEGATIVE_SLOPE, Head
 from autolmk.plans import Architecture
 
@@ -70,7 +70,7 @@ class PublishedResNet(nn.Module):
 
     def __init__(self, architecture: Architecture, n_channels: int, n_outputs: int, ndim: int) -> None:
         super().__init__()
-        a, blocks = architecture, Blocks(ndim, published=True)
+        a, blocks = architecture, BlockStyle(ndim, published=True)
         require_stages(a)
         pool, one = a.strides[1], (1,) * ndim
         kernel = tuple(3 if s > 1 else 1 for s in pool)

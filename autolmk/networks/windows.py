@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autolmk.codecs.constants import constant
 from autolmk.codecs.slices import Group, SliceOutput
 from autolmk.networks.grouped import CONVOLUTIONS, GroupedUNet
-from autolmk.networks.slices import SliceFusion, along
+from autolmk.networks.slice_fusion import SliceFusion, along
 from autolmk.networks.unet import NEGATIVE_SLOPE, Head, build_unet, without_autocast
 from autolmk.plans import Architecture
 

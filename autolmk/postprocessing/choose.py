@@ -18,10 +18,10 @@ from autolmk.detections import Detections
 from autolmk.files.serialization import to_json
 from autolmk.fold.held_out import CrossValidation
 from autolmk.postprocessing import presence, shape_prior
-from autolmk.postprocessing.context import Context, Step
+from autolmk.postprocessing.context import Context, PostprocessingStep
 from autolmk.postprocessing.evidence import held_out, localisation, verdict
 from autolmk.postprocessing.evidence import presence as presence_evidence
-from autolmk.postprocessing.flags import Judgement, Limits, judge, measure_limits
+from autolmk.postprocessing.flags import FlagLimits, Judgement, judge, measure_limits
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
 from autolmk.progress import Progress
 from autolmk.shapes.point_distribution import ShapeModel, fit_shape_model
@@ -55,7 +55,7 @@ def choose_steps(
         decisions, _ = _decided(shapes, crossval.cases, context, seed)
         bar.update()
     nested = replace(crossval, detections={**crossval.detections, **after})
-    limits = Limits()
+    limits = FlagLimits()
     if after:
         noise = shape_prior.noise_of([(found.as_found(), truth) for found, truth in held_out(nested, nested.cases)])
         limits = measure_limits(nested.detections, nested.truth, model_of, noise, context.sometimes_absent)
@@ -94,7 +94,9 @@ def _parts(crossval: CrossValidation, cases: Sequence[str], seed: int) -> list[l
     return [sorted(order[i::PARTS]) for i in range(min(PARTS, len(order)))]
 
 
-def _decided(shapes: _Shapes, cases: Sequence[str], context: Context, seed: int) -> tuple[list[Decision], list[Step]]:
+def _decided(
+    shapes: _Shapes, cases: Sequence[str], context: Context, seed: int
+) -> tuple[list[Decision], list[PostprocessingStep]]:
     """The decision on each step, in order, each after those kept before it, and the kept ones fitted on all cases."""
     crossval = shapes.crossval
     parts = _parts(crossval, cases, seed)
@@ -134,7 +136,7 @@ def _tried(
     order = sorted(after)
     truth = [shapes.crossval.truth[case] for case in order]
     sides = [current[case] for case in order], [after[case] for case in order]
-    if name == presence.Presence.name:
+    if name == presence.PresenceStep.name:
         evidence = presence_evidence(*sides, truth, context.sometimes_absent)
     else:
         evidence = localisation(*sides, truth)
@@ -148,16 +150,16 @@ def _fitted(
     current: Mapping[str, Detections],
     cases: Sequence[str],
     context: Context,
-) -> Step | str:
+) -> PostprocessingStep | str:
     """The step, fitted on what `current` says of these cases, or why it cannot be."""
-    known = {"model": shapes.of(cases)} if name == shape_prior.ShapePrior.name else {}
-    step: Step | str = STEPS[name][1](
+    known = {"model": shapes.of(cases)} if name == shape_prior.ShapePriorStep.name else {}
+    step: PostprocessingStep | str = STEPS[name][1](
         [(current[case], shapes.crossval.truth[case]) for case in cases], context, **known
     )
     return step
 
 
-def _applied(found: Detections, steps: Sequence[Step]) -> Detections:
+def _applied(found: Detections, steps: Sequence[PostprocessingStep]) -> Detections:
     for step in steps:
         found = step.apply(found)
     return found

@@ -33,7 +33,7 @@ class Context:
         return cls(plans.landmarks, plans.sometimes_absent, plans.co_slice_groups, plans.pairs, plans.unit)
 
 
-class Step(Protocol):
+class PostprocessingStep(Protocol):
     """A frozen dataclass of JSON-able parameters. `fit` of its module gives it, from held-out cases and the
     context, or a text that says why they do not tell it."""
 

@@ -28,7 +28,7 @@ LEAST_POINTS = 40  # good ones, to measure a limit
 
 
 @dataclass(frozen=True)
-class Limits:
+class FlagLimits:
     """shape: standardised distance from where the others make a point likely. unsure: distance of the likelihood from
     0.5, of landmarks that may be absent. unlikely: likelihood of the others. disagreement: mm between members. None:
     not judged. false_alarms: share of the held-out cases' good points that any of them flags; gross_flagged of gross:
@@ -53,7 +53,9 @@ class Judgement:
     flags: tuple[tuple[str, ...], ...]
 
 
-def judge(found: Detections, model: ShapeModel | None, limits: Limits, sometimes_absent: Sequence[str]) -> Judgement:
+def judge(
+    found: Detections, model: ShapeModel | None, limits: FlagLimits, sometimes_absent: Sequence[str]
+) -> Judgement:
     """Of detections after postprocessing."""
     residual, distance = shape_judgement(found, model, limits.noise)
     return Judgement(residual, tuple(flags_of(found, distance, limits, sometimes_absent)))
@@ -76,7 +78,7 @@ def shape_judgement(
 def flags_of(
     found: Detections,
     distance: FloatArray,
-    limits: Limits,
+    limits: FlagLimits,
     sometimes_absent: Sequence[str],
 ) -> list[tuple[str, ...]]:
     """Of each landmark; distance: (L,) standardised. What is called absent, or has no place, is only flagged as
@@ -112,7 +114,7 @@ def measure_limits(
     model_of: Mapping[str, ShapeModel | None],
     noise: Sequence[float],
     sometimes_absent: Sequence[str],
-) -> Limits:
+) -> FlagLimits:
     """From held-out cases after postprocessing; model_of: case -> a shape model that has not seen it."""
     cases = sorted(found)
     errors = np.stack([errors_of(found[case], truth[case]) for case in cases])
@@ -125,7 +127,7 @@ def measure_limits(
     apart = np.stack([found[case].disagreement for case in cases])
     n_points = int(known.sum())
     away = np.abs(likelihood - 0.5)[may_lack & known]
-    limits = Limits(
+    limits = FlagLimits(
         shape=_upper(distances[good], SHAPE),
         unsure=_band(away, UNSURE * n_points),
         unlikely=_lower(likelihood[good & ~may_lack], UNLIKELY),
@@ -136,7 +138,9 @@ def measure_limits(
     reasons = [flags_of(found[c], distances[i], limits, sometimes_absent) for i, c in enumerate(cases)]
     flagged = np.array([[bool(reason) for reason in row] for row in reasons])
     share = float(flagged[good].mean()) if good.any() else None
-    return Limits(**{**vars(limits), "false_alarms": share, "gross_flagged": int(flagged[errors > gross_limit].sum())})
+    return FlagLimits(
+        **{**vars(limits), "false_alarms": share, "gross_flagged": int(flagged[errors > gross_limit].sum())}
+    )
 
 
 def _upper(values: FloatArray, share: float) -> float | None:

@@ -11,16 +11,16 @@ from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json, near, to_json
 from autolmk.postprocessing import co_slice, outside, presence, shape_prior
-from autolmk.postprocessing.context import Step
+from autolmk.postprocessing.context import PostprocessingStep
 from autolmk.postprocessing.evidence import Evidence
-from autolmk.postprocessing.flags import Judgement, Limits, judge
+from autolmk.postprocessing.flags import FlagLimits, Judgement, judge
 from autolmk.shapes.point_distribution import ShapeModel
 
 STEPS: dict[str, tuple[type[Any], Callable[..., Any]]] = {  # in this order; each with its fit
     outside.Outside.name: (outside.Outside, outside.fit),
-    shape_prior.ShapePrior.name: (shape_prior.ShapePrior, shape_prior.fit),
+    shape_prior.ShapePriorStep.name: (shape_prior.ShapePriorStep, shape_prior.fit),
     co_slice.CoSlice.name: (co_slice.CoSlice, co_slice.fit),
-    presence.Presence.name: (presence.Presence, presence.fit),
+    presence.PresenceStep.name: (presence.PresenceStep, presence.fit),
 }
 
 
@@ -51,11 +51,11 @@ class Postprocessing:
     decisions: tuple[Decision, ...] = ()
     shape: ShapeModel | None = None
     shape_why: str = ""
-    limits: Limits = field(default_factory=Limits)
+    limits: FlagLimits = field(default_factory=FlagLimits)
     sometimes_absent: tuple[str, ...] = ()
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[PostprocessingStep, ...]:
         """Those kept. AutolmkError where one is unknown or its parameters are wrong."""
         return tuple(_step(d) for d in self.decisions if d.kept)
 
@@ -70,12 +70,14 @@ class Postprocessing:
         return judge(found, self.shape, self.limits, self.sometimes_absent)
 
 
-def _step(decision: Decision) -> Step:
+def _step(decision: Decision) -> PostprocessingStep:
     if decision.name not in STEPS:
         raise AutolmkError(
             f"there is no step of postprocessing {decision.name!r}{near(decision.name, STEPS)}",
             expected=f"one of {', '.join(STEPS)}",
             remedy="update autolmk, or take the step out of the file",
         )
-    step: Step = from_json(STEPS[decision.name][0], decision.parameters or {}, path=f"postprocessing.{decision.name}")
+    step: PostprocessingStep = from_json(
+        STEPS[decision.name][0], decision.parameters or {}, path=f"postprocessing.{decision.name}"
+    )
     return step

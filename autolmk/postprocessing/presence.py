@@ -23,7 +23,7 @@ LARGEST = 20.0  # log-odds beyond which a likelihood says no more
 
 
 @dataclass(frozen=True)
-class Presence:
+class PresenceStep:
     """offset: landmark -> what is added to the logit of its likelihood."""
 
     offset: dict[str, float]
@@ -37,7 +37,7 @@ class Presence:
         return replace(found, likelihood=np.where(movable, moved, found.likelihood))
 
 
-def fit(held_out: HeldOut, context: Context) -> Presence | str:
+def fit(held_out: HeldOut, context: Context) -> PresenceStep | str:
     """Offsets of the landmarks that may be absent."""
     if not context.sometimes_absent:
         return "no landmark is ever absent"
@@ -53,7 +53,7 @@ def fit(held_out: HeldOut, context: Context) -> Presence | str:
     if not logits or all(present) or not any(present):
         return "the held-out cases do not show landmarks both present and absent"
     common, own = _offsets(np.array(logits), np.array(present), np.array(landmark), len(which))
-    return Presence({context.names[i]: round(common + float(o), 6) for i, o in zip(which, own, strict=True)})
+    return PresenceStep({context.names[i]: round(common + float(o), 6) for i, o in zip(which, own, strict=True)})
 
 
 def _offsets(logits: FloatArray, present: FloatArray, landmark: FloatArray, n: int) -> tuple[float, FloatArray]:

@@ -41,7 +41,7 @@ POOLED = 10.0  # pseudo-cases of the errors of all landmarks, added to those of 
 
 
 @dataclass(frozen=True)
-class ShapePrior:
+class ShapePriorStep:
     """model: of the landmarks. noise: (L,) mm an axis, the detections' own errors. trust: factor on log-odds."""
 
     model: ShapeModel
@@ -74,7 +74,7 @@ class ShapePrior:
         return np.asarray(np.nan_to_num((TAILS + p) / 2 * np.log1p(square / TAILS)))
 
 
-def fit(held_out: HeldOut, context: Context, model: ShapeModel | None = None) -> ShapePrior | str:
+def fit(held_out: HeldOut, context: Context, model: ShapeModel | None = None) -> ShapePriorStep | str:
     """The model of these cases' truth (`model`, where it is known already), the size of the detections' errors, and how
     far log-odds can be trusted."""
     why = no_shape(held_out)
@@ -82,7 +82,7 @@ def fit(held_out: HeldOut, context: Context, model: ShapeModel | None = None) ->
         return why
     model = fit_shape_model([marks for _, marks in held_out]) if model is None else model
     assert model is not None  # there is no reason why not
-    step = ShapePrior(model, noise_of(held_out), 0.5)
+    step = ShapePriorStep(model, noise_of(held_out), 0.5)
     return replace(step, trust=_trust(step, held_out))
 
 
@@ -112,7 +112,7 @@ def _nearest_of(found: Detections, truth: Landmarks) -> FloatArray:
     return np.where(np.isfinite(nearest), nearest, np.nan)
 
 
-def _trust(step: ShapePrior, held_out: HeldOut) -> float:
+def _trust(step: ShapePriorStep, held_out: HeldOut) -> float:
     """The factor under which the right candidates are the likeliest (softmax of the evidence), of `TRUSTS`."""
     choices = [_labelled(step, found, truth.points) for found, truth in held_out]
     log_odds, cost, right = (np.concatenate(part) for part in zip(*choices, strict=True))
@@ -129,7 +129,7 @@ def _trust(step: ShapePrior, held_out: HeldOut) -> float:
     return max(TRUSTS, key=likelihood)
 
 
-def _labelled(step: ShapePrior, found: Detections, truth: FloatArray) -> tuple[FloatArray, FloatArray, Choice]:
+def _labelled(step: ShapePriorStep, found: Detections, truth: FloatArray) -> tuple[FloatArray, FloatArray, Choice]:
     """Of each landmark with several candidates, one of them right: log-odds (N, K), cost (N, K), which one is right."""
     apart = np.linalg.norm(found.candidates - truth[:, None], axis=2)
     limit = 4 * np.array(step.noise) * np.sqrt(truth.shape[1])
@@ -158,7 +158,7 @@ class _Settled:
 class _Search:
     """For the choice of candidates, one a landmark, that has the most evidence."""
 
-    def __init__(self, step: ShapePrior, found: Detections) -> None:
+    def __init__(self, step: ShapePriorStep, found: Detections) -> None:
         self.step, self.found, self.noise = step, found, np.array(step.noise)
         self.says = np.where(np.isfinite(found.log_odds), step.trust * found.log_odds, -np.inf)
         self.belief = _belief(found)

@@ -10,20 +10,19 @@ import torch
 
 from autolmk.geometry import FloatArray
 from autolmk.image import Image
-from autolmk.plans import Configuration
 from autolmk.prediction.candidates import centred_start
-from autolmk.prediction.inference import Look, Prediction, evaluating
+from autolmk.prediction.first_look import Look
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import evaluating
 
 
-def heatmap_crops(
-    look: Look, prediction: Prediction, configuration: Configuration, half_width: npt.ArrayLike
-) -> Iterator[tuple[str, Image]]:
+def heatmap_crops(look: Look, prediction: Prediction, half_width: npt.ArrayLike) -> Iterator[tuple[str, Image]]:
     """For each landmark that has a position, the scores around it, as (name, one-channel image at output resolution):
     around the nearest place that was looked at, where votes put it beyond the image.
 
     half_width: (D,) mm. Looks again, at one window a group of landmarks.
     """
-    geometry, patch = look.image.geometry, configuration.patch_size
+    geometry, patch = look.image.geometry, look.patch
     voxels = geometry.to_voxels(prediction.candidates[:, 0])
     left = list(np.flatnonzero(np.isfinite(voxels).all(axis=1)))
     half_voxels = np.asarray(half_width) / np.array(geometry.spacing) - 1e-6

@@ -25,7 +25,7 @@ REMEDY = "choose another folder, or move these files away"
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRun:
     """What the record of a run says that it wrote. cases: case -> digest of its files. tables: names of files in the
     folder. crops: names of files in heatmap_crops/CASE."""
 
@@ -35,7 +35,7 @@ class Earlier:
     identity: dict[str, Any] | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> Earlier:
+    def read(cls, folder: Path) -> EarlierRun:
         """Of the run that wrote into `folder` before; empty where none did. AutolmkError where run.json is damaged or
         none of autolmk."""
         file = folder / RUN
@@ -74,7 +74,7 @@ class Earlier:
             remove_leftovers(folder / CROPS / case, self.crops)
 
 
-def refuse_others(folder: Path, earlier: Earlier, cases: Iterable[str], tables: Collection[str]) -> None:
+def refuse_others(folder: Path, earlier: EarlierRun, cases: Iterable[str], tables: Collection[str]) -> None:
     """AutolmkError where files stand in the way of what a run of `cases` writes that `earlier` did not write, or a link
     in the place of one of its folders."""
     for place in (folder / OVERLAYS, folder / DETECTIONS, folder / CROPS):

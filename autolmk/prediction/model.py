@@ -12,108 +12,89 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from autolmk.data.preprocessing import preprocess_image
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
 from autolmk.files.digest import digest
 from autolmk.files.serialization import from_json, near, read_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.image import Image
 from autolmk.imageio import squeeze
 from autolmk.methods.sources import model_trainer_class
 from autolmk.networks.precision import choose_device
 from autolmk.plans import Configuration, Plans
-from autolmk.prediction.inference import Look, Prediction
+from autolmk.prediction.first_look import Look
+from autolmk.prediction.options import TestTime
 from autolmk.prediction.shrinkage import is_drawn
-from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
+from autolmk.prediction.stage import Prepared, Stage, load_stage
 
 CHECKPOINTS = ("final", "best", "latest")
 NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction
 
 
 class Model:
-    """A model folder, loaded once.
+    """A model folder, loaded once; AutolmkError where it is incomplete or damaged.
 
-    folds: such as (0, 1) or ("all",); default: every fold that was trained. checkpoint: final or best. device: auto,
-    cpu, cuda or cuda:N. mirror: test-time mirroring, where the plans allow it. step: between windows, in window sides.
-    shape_prior: points are drawn toward the mean shape, where the plans say so; False leaves them as they were found.
-    co_slice: landmarks of a group are put on one slice, where the plans say so; False leaves each for itself.
-    stages: the first so many of a method's stages; default: all.
-    trainer: for models of a trainer of your own, `file.py:Class`, of the last stage; trust_code runs the copies in the
-    model folder, for all stages that this does not name.
-    AutolmkError where the folder is incomplete or damaged.
+    test_time: what a user chooses. stages: of the method, first to last. digests: SHA-256 of each fold's checkpoints,
+    by fold or fold/stage.
     """
 
-    def __init__(
-        self,
-        model_folder: Path | str,
-        folds: Sequence[int | str] | None = None,
-        checkpoint: str = "final",
-        device: str = "auto",
-        *,
-        mirror: bool = True,
-        step: float = 0.5,
-        shape_prior: bool = True,
-        co_slice: bool = True,
-        stages: int | None = None,
-        trainer: str | None = None,
-        trust_code: bool = False,
-    ) -> None:
+    def __init__(self, model_folder: Path | str, test_time: TestTime | None = None) -> None:
         self.model_folder = Path(model_folder).expanduser()
-        if not 0 < step <= 1:
-            raise AutolmkError(
-                "the step between windows must be a share of the window",
-                found=step,
-                expected="0 < step <= 1",
-                remedy="correct -step_size; 0.5 is the default",
-            )
+        self.test_time = test_time = test_time or TestTime()
         self.plans = Plans.load(self.model_folder / "plans.json")
         description = self.model_folder / "dataset.json"
         self.description = DatasetDescription.load(description) if description.is_file() else None
-        self.folds = chosen_folds(self.model_folder, folds, checkpoint)
-        self.checkpoint, self.device, self.mirror, self.step = checkpoint, choose_device(device), mirror, step
-        self.digests: dict[str, str] = {}  # SHA-256 of each fold's checkpoints, by fold or fold/stage
-        self.stages: list[Stage] = []  # first to last
-        folders = {fold: self.model_folder / f"fold_{fold}" for fold in self.folds}
-        kind, given = checkpoint, trainer
-        earlier: list[str] = []  # names of the stages before the last
-        while folders:
-            self.stages.insert(0, self._stage(folders, kind, given, trust_code))
-            for folder in folders.values():
-                place = folder.relative_to(self.model_folder).as_posix().removeprefix("fold_")
-                self.digests[place] = hashlib.sha256(checkpoint_file(folder, kind).read_bytes()).hexdigest()
-            before = self.stages[0].configuration.previous_stage
-            self._require_new(before, earlier, next(iter(folders.values())) / "config.json")
-            folders = {} if before is None else {fold: folder / before for fold, folder in folders.items()}
-            kind, given = "final", None  # what a later stage was trained on
-        if stages is not None and not 1 <= stages <= len(self.stages):
+        self.folds = chosen_folds(self.model_folder, test_time.folds, test_time.checkpoint)
+        self.device = choose_device(test_time.device)
+        self.digests: dict[str, str] = {}
+        loaded = self._load_stages()
+        if test_time.stages is not None and not 1 <= test_time.stages <= len(loaded):
             raise AutolmkError(
                 "there are not so many stages",
                 file=self.model_folder,
-                found=stages,
-                expected=f"1 to {len(self.stages)}",
+                found=test_time.stages,
+                expected=f"1 to {len(loaded)}",
                 remedy="correct --stages, or leave it out",
             )
-        del self.stages[stages or len(self.stages) :]
-        last = self.stages[-1].configuration
+        *before, last = loaded[: test_time.stages]
         self.configuration = dataclasses.replace(
-            last, shape_prior=last.shape_prior and shape_prior, co_slice=last.co_slice and co_slice
+            last.configuration,
+            shape_prior=last.configuration.shape_prior and test_time.shape_prior,
+            co_slice=last.configuration.co_slice and test_time.co_slice,
         )
-        self.stages[-1] = dataclasses.replace(self.stages[-1], configuration=self.configuration)
+        self.stages = (*before, dataclasses.replace(last, configuration=self.configuration))
 
-    def _stage(self, folders: Mapping[str, Path], checkpoint: str, given: str | None, trust_code: bool) -> Stage:
-        """The stage before those that are already there."""
-        trainers, configurations, rights = [], [], {"trust_code": trust_code, "last": not self.stages}
+    def _load_stages(self) -> list[Stage]:
+        """All stages, first to last; notes the digests of their checkpoints."""
+        stages: list[Stage] = []
+        folders = {fold: self.model_folder / f"fold_{fold}" for fold in self.folds}
+        kind, given = self.test_time.checkpoint, self.test_time.trainer
+        earlier: list[str] = []  # names of the stages before the last
+        while folders:
+            stages.insert(0, self._load_stage(folders, kind, given, last=not stages))
+            for folder in folders.values():
+                place = folder.relative_to(self.model_folder).as_posix().removeprefix("fold_")
+                self.digests[place] = hashlib.sha256(checkpoint_file(folder, kind).read_bytes()).hexdigest()
+            before = stages[0].configuration.previous_stage
+            self._require_new(before, earlier, next(iter(folders.values())) / "config.json")
+            folders = {} if before is None else {fold: folder / before for fold, folder in folders.items()}
+            kind, given = "final", None  # what a later stage was trained on
+        return stages
+
+    def _load_stage(self, folders: Mapping[str, Path], checkpoint: str, given: str | None, *, last: bool) -> Stage:
+        """One stage, of the folds in `folders`; given: its trainer, as a user names it."""
+        trainers, configurations, rights = [], [], {"trust_code": self.test_time.trust_code, "last": last}
         for folder in folders.values():
             configuration, options, specification = _fold_config(folder)
             cls = model_trainer_class(specification, self.model_folder, given=given, **rights)
             configurations.append(configuration)
             trainers.append(cls(self.plans, configuration, options))
         stage = load_stage(trainers, list(folders.values()), checkpoint, self.device)
-        return dataclasses.replace(stage, configuration=_common(configurations, self.folds, self.model_folder))
+        common = _common(configurations, self.folds, self.model_folder)
+        test_time = self.test_time
+        return dataclasses.replace(stage, configuration=common, mirror=test_time.mirror, step=test_time.step)
 
     def _require_new(self, before: str | None, earlier: list[str], file: Path) -> None:
         """Note a stage's name. AutolmkError where the plans lack it or the stages run in a circle."""
@@ -146,29 +127,10 @@ class Model:
             image = squeeze(image)
         return [Prepared(*preprocess_image(image, stage.configuration)) for stage in self.stages]
 
-    def compute(self, prepared: Sequence[Prepared]) -> Prediction:
-        """All that the networks say of a prepared image."""
-        try:
-            return predict_stages(
-                prepared, self.stages, self.plans, device=self.device, mirror=self.mirror, step=self.step
-            )
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            windows = (
-                f"{s.configuration.trainer} {'x'.join(map(str, s.configuration.patch_size))}" for s in self.stages
-            )
-            raise AutolmkError(
-                "the device's memory does not suffice for one window",
-                found=f"{str(error).splitlines()[0]} Windows, in voxels: {', '.join(windows)}",
-                expected=f"a GPU of about the {self.plans.memory_target_gb:g} GiB that were planned for, or less",
-                remedy="free the device of other programs, predict with -device cpu, or train a smaller --preset",
-            ) from None
-
-    def look(self, prepared: Sequence[Prepared]) -> Look:
-        """For those who want a window's scores, such as `crops.heatmap_crops`: of the first stage, which sees
-        windows that hold many landmarks."""
-        first, stage = prepared[0], self.stages[0]
-        return Look(first.image, first.fill, stage.members, self.plans, stage.configuration, self.device, self.mirror)
+    def first_look(self, prepared: Sequence[Prepared]) -> Look:
+        """The look of the first stage, which sees windows that hold many landmarks, for those who want a window's
+        scores, such as `crops.heatmap_crops`."""
+        return Look(self.stages[0], prepared[0])
 
 
 def trained_folds(model_folder: Path, checkpoint: str) -> list[str]:

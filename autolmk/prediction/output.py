@@ -28,7 +28,7 @@ from autolmk.evaluation.measurements import write_measurements
 from autolmk.files.serialization import make_folder, write_json
 from autolmk.image import Image
 from autolmk.imageio import files_of, write_image
-from autolmk.prediction.earlier import CROPS, FAILURES, OVERLAYS, RUN, Earlier, not_ours, refuse_others
+from autolmk.prediction.earlier import CROPS, FAILURES, OVERLAYS, RUN, EarlierRun, not_ours, refuse_others
 from autolmk.selection import Recipe
 from autolmk.selection.results import (
     COLUMNS,
@@ -81,7 +81,7 @@ class PredictionFolder:
         the way that no run of autolmk wrote.
         """
         make_folder(self.folder)
-        earlier = Earlier.read(self.folder)
+        earlier = EarlierRun.read(self.folder)
         if resume:
             self._require_same(earlier)
         refuse_others(self.folder, earlier, self.cases, self.tables)
@@ -186,7 +186,7 @@ class PredictionFolder:
             cases.setdefault(row["case"], []).append([row[column] for column in self.columns])
         return cases
 
-    def _require_same(self, earlier: Earlier) -> None:
+    def _require_same(self, earlier: EarlierRun) -> None:
         """AutolmkError where the earlier run, if there was one, predicted in another way."""
         file = self.folder / RUN
         if earlier.identity is None:

@@ -34,7 +34,7 @@ Picture = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Text:
+class Caption:
     """Starting at pixel (x, y), its middle line; size: points."""
 
     x: float
@@ -68,10 +68,10 @@ def write_overlay(file: Path, case: str, image: Image, landmarks: Landmarks, bes
     shown = sum(bool(s == Status.PRESENT) for s in landmarks.status)
     letters = max(LONGEST, (canvas.shape[1] - LIST) // LARGE)
     title = f"{_short(case, letters)}   {shown} of {len(landmarks.names)} landmarks present"
-    _write(file, canvas, [Text(GAP, TITLE / 2, title, WHITE, LARGE), *texts], crosses)
+    _write(file, canvas, [Caption(GAP, TITLE / 2, title, WHITE, LARGE), *texts], crosses)
 
 
-Drawing = tuple[Picture, list[Text], list[Cross]]
+Drawing = tuple[Picture, list[Caption], list[Cross]]
 
 
 def _volume(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, voxels: FloatArray) -> Drawing:
@@ -85,16 +85,16 @@ def _volume(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, vox
         top, left = TITLE + i // COLUMNS * height, GAP + i % COLUMNS * width
         colour, heading = _colour(landmarks, i), _heading(landmarks, i)
         if not np.isfinite(voxels[i]).all():
-            texts.append(Text(left, top + HEADING / 2, f"{heading}, no candidate", colour))
+            texts.append(Caption(left, top + HEADING / 2, f"{heading}, no candidate", colour))
             continue
-        texts.append(Text(left, top + HEADING / 2, heading, colour))
+        texts.append(Caption(left, top + HEADING / 2, heading, colour))
         for axis, view in enumerate(VIEWS):
             tile, y, x = _slice(grey, spacing, voxels[i], axis)
             corner, edge = top + HEADING, left + axis * (TILE + SEAM)
             canvas[corner : corner + TILE, edge : edge + TILE] = tile
             crosses.append(Cross(edge + x, corner + y, colour))
             if i < COLUMNS:
-                texts.append(Text(edge + 3, corner + TILE - 8, view, UNKNOWN, SMALL - 2))
+                texts.append(Caption(edge + 3, corner + TILE - 8, view, UNKNOWN, SMALL - 2))
     return canvas, texts, crosses
 
 
@@ -114,7 +114,7 @@ def _plane(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, voxe
         colour, heading = _colour(landmarks, i), _heading(landmarks, i)
         found = bool(np.isfinite(voxels[i]).all())
         place = float(pixels[1]) + GAP, TITLE + (i + 0.5) * HEADING
-        texts.append(Text(*place, heading if found else f"{heading}, no candidate", colour))
+        texts.append(Caption(*place, heading if found else f"{heading}, no candidate", colour))
         if found:
             y, x = ((voxels[i] + 0.5) * per_voxel - 0.5).tolist()
             crosses.append(Cross(x, TITLE + y, colour, _short(name)))
@@ -167,7 +167,7 @@ def _slice(grey: Picture, spacing: tuple[float, ...], voxel: FloatArray, axis: i
     return tile, float(y), float(x)
 
 
-def _write(file: Path, picture: Picture, texts: list[Text], crosses: list[Cross]) -> None:
+def _write(file: Path, picture: Picture, texts: list[Caption], crosses: list[Cross]) -> None:
     """As PNG, a pixel each, atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

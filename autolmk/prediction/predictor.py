@@ -9,9 +9,11 @@ and what follows. Neither needs environment variables or preprocessed data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +28,11 @@ from autolmk.image import Image
 from autolmk.imageio import as_channels, has_physical_size, read_image, require_contrast, split_name, squeeze
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
-from autolmk.prediction.inference import Prediction
+from autolmk.prediction.chain import look_through
 from autolmk.prediction.model import Model
-from autolmk.prediction.stages import Prepared
+from autolmk.prediction.options import Choices, TestTime
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import Prepared
 from autolmk.selection import RECIPE, Recipe
 
 ABSOLUTE = ("ct", "rgb", "none")  # normalisations that leave grey values their own scale
@@ -37,8 +41,9 @@ ABSOLUTE = ("ct", "rgb", "none")  # normalisations that leave grey values their 
 class Predictor:
     """Loads a folder once and predicts any number of images.
 
-    Options are those of `Model`. A packed folder says by itself which folds, stages and steps count, and refuses
-    others. AutolmkError where the folder is incomplete or damaged.
+    folds, checkpoint, device and further options by keyword: see `TestTime`, or all of them at once as `test_time`.
+    A packed folder says by itself which folds, stages and steps count, and refuses others. AutolmkError where the
+    folder is incomplete or damaged.
     """
 
     def __init__(
@@ -48,34 +53,21 @@ class Predictor:
         checkpoint: str = "final",
         device: str = "auto",
         *,
-        mirror: bool = True,
-        step: float = 0.5,
-        shape_prior: bool = True,
-        co_slice: bool = True,
-        stages: int | None = None,
-        trainer: str | None = None,
-        trust_code: bool = False,
+        test_time: TestTime | None = None,
+        **options: Unpack[Choices],
     ) -> None:
-        self.model_folder = Path(model_folder).expanduser()
-        self.mirror, self.step = mirror, step
-        packed = (self.model_folder / RECIPE).is_file()
-        self.recipe = Recipe.load(self.model_folder) if packed else None
+        given = TestTime(folds, checkpoint, device, **options)
+        if test_time is not None and given != TestTime():
+            raise TypeError("options of prediction come one by one or as test_time, not both")
+        self.model_folder, self.test_time = Path(model_folder).expanduser(), test_time or given
+        self.recipe = Recipe.load(self.model_folder) if (self.model_folder / RECIPE).is_file() else None
         if self.recipe is None:
-            models = [
-                Model(
-                    self.model_folder, folds, checkpoint, device, mirror=mirror, step=step, shape_prior=shape_prior,
-                    co_slice=co_slice, stages=stages, trainer=trainer, trust_code=trust_code,
-                )
-            ]  # fmt: skip
+            self.models: tuple[Model, ...] = (Model(self.model_folder, self.test_time),)
         else:
-            _refuse_parts(self.model_folder, folds, checkpoint, shape_prior, co_slice, stages, trainer)
-            models = [
-                Model(
-                    self.model_folder / m.model, m.folds, device=device, mirror=mirror, step=step, trust_code=trust_code
-                )
-                for m in self.recipe.members
-            ]
-        self.models: tuple[Model, ...] = tuple(models)
+            _refuse_parts(self.model_folder, self.test_time)
+            self.models = tuple(
+                Model(self.model_folder / m.model, replace(self.test_time, folds=m.folds)) for m in self.recipe.members
+            )
         self.training_range = TrainingRange.load(
             self.model_folder, ndim=self.plans.ndim, channels=len(self.plans.channel_names)
         )
@@ -92,7 +84,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """That computes."""
+        """The device that runs the models."""
         return self.models[0].device
 
     @property
@@ -130,15 +122,15 @@ class Predictor:
         image = Image(values, geometry)
         prepared = self.prepare(image)
         require_contrast(image)
-        return self.compute(prepared, self.outside(image)).landmarks
+        return self.conclude(self.look(prepared), self.outside(image)).landmarks
 
     def predict_file(self, path: Path | str | Sequence[Path | str]) -> Landmarks:
         """Landmarks of an image file, a DICOM folder, or several files that are the channels of one image."""
         files = [path] if isinstance(path, (str, Path)) else list(path)
         image = self.read([Path(file) for file in files])
-        return self.compute(self.prepare(image), self.outside(image)).landmarks
+        return self.conclude(self.look(self.prepare(image)), self.outside(image)).landmarks
 
-    # -- in steps, so that a caller may overlap them over cases -------------------------------------------------------
+    # -- the stops, so that a caller may overlap them over cases: read, prepare, look, conclude ------------------------
 
     def read(self, files: Sequence[Path], case: str | None = None) -> Image:
         """The image of one case, channels in order. case: its name, for those datasets that list spacings by case.
@@ -186,47 +178,55 @@ class Predictor:
         absolute = [n.scheme in ABSOLUTE for n in self.models[0].configuration.normalization]
         return self.training_range.outside(image.geometry, appearances(image), absolute)
 
-    def compute(self, prepared: Sequence[Sequence[Prepared]], outside: Sequence[str] = ()) -> Prediction:
-        """All that is found in a prepared image. outside: what `outside` said of it; what the landmarks' own pose and
-        shape say is added."""
-        prediction = self._found(prepared)
-        said, geometry = list(outside), prepared[0][-1].image.geometry
+    def look(self, prepared: Sequence[Sequence[Prepared]]) -> list[Prediction]:
+        """What each model finds in a prepared image, through all of its stages. AutolmkError where the device's memory
+        does not suffice, or a network's output is not finite."""
+        found = []
+        for model, images in zip(self.models, prepared, strict=True):
+            with _memory_errors(model):
+                found.append(look_through(model.stages, images))
+        return found
+
+    def conclude(self, found: Sequence[Prediction], outside: Sequence[str] = ()) -> Prediction:
+        """The final landmarks: what the models found as one, by the recipe of a packed folder.
+
+        outside: what `outside` said of the image; what the landmarks' own pose and shape say is added.
+        """
+        prediction = found[0]
+        said, geometry = list(outside), prediction.detections.geometry
+        if self.recipe is not None:
+            final = self.recipe.conclude([one.detections for one in found])
+            detections, looks = final.detections, sum(one.looks for one in found)
+            prediction = Prediction(
+                final.landmarks, detections.candidates, detections.log_odds, looks, detections, final
+            )
         if self.training_range is not None:
             said += self.training_range.outside_pose(prediction.landmarks, geometry)
         return replace(prediction, landmarks=replace(prediction.landmarks, outside=tuple(said)))
 
-    def _found(self, prepared: Sequence[Sequence[Prepared]]) -> Prediction:
-        found = [model.compute(images) for model, images in zip(self.models, prepared, strict=True)]
-        if self.recipe is None:
-            return found[0]
-        final = self.recipe.conclude([prediction.detections for prediction in found])
-        detections, looks = final.detections, sum(prediction.looks for prediction in found)
-        return Prediction(final.landmarks, detections.candidates, detections.log_odds, looks, detections, final)
+
+@contextmanager
+def _memory_errors(model: Model) -> Iterator[None]:
+    """A device's lack of memory as an AutolmkError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        windows = (f"{s.configuration.trainer} {'x'.join(map(str, s.configuration.patch_size))}" for s in model.stages)
+        raise AutolmkError(
+            "the device's memory does not suffice for one window",
+            found=f"{str(error).splitlines()[0]} Windows, in voxels: {', '.join(windows)}",
+            expected=f"a GPU of about the {model.plans.memory_target_gb:g} GiB that were planned for, or less",
+            remedy="free the device of other programs, predict with -device cpu, or train a smaller --preset",
+        ) from None
 
 
-def _refuse_parts(
-    folder: Path,
-    folds: Sequence[int | str] | None,
-    checkpoint: str,
-    shape_prior: bool,
-    co_slice: bool,
-    stages: int | None,
-    trainer: str | None,
-) -> None:
+def _refuse_parts(folder: Path, test_time: TestTime) -> None:
     """AutolmkError where a part is asked for that a packed folder has decided on."""
-    asked = {
-        "folds": folds is not None,
-        "the checkpoint": checkpoint != "final",
-        "no shape prior": not shape_prior,
-        "no co-slice step": not co_slice,
-        "stages": stages is not None,
-        "a trainer": trainer is not None,
-    }
-    chosen = [name for name, said in asked.items() if said]
-    if chosen:
+    if test_time.parts:
         raise AutolmkError(
             "a packed model says by itself which folds and steps count",
             file=folder,
-            found=f"{', '.join(chosen)} asked for",
+            found=f"{', '.join(test_time.parts)} asked for",
             remedy="leave that out, or predict with one of the model folders in it",
         )

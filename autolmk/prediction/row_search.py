@@ -1,4 +1,4 @@
-"""The search for the best rows: which place each member of a row has, of those that `rows.pose` found.
+"""The search for the best rows: which place each member of a row has, of those that `row_choice.pose` found.
 
 A beam goes member by member. What is kept at each step is judged by its score so far plus what the members after it
 can still add, as a chain through the places tells exactly (dynamic programming over the last member that has a place):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.fold.point_errors import PointErrors, t_scale
 from autolmk.geometry import FloatArray
 from autolmk.prediction.assignment import ShapePrior

@@ -6,8 +6,8 @@ import numpy as np
 
 from autolmk.evaluation import Scores
 from autolmk.evaluation.bootstrap import MIN_CASES
-from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, Table, Text, section
-from autolmk.report.charts import Axis, Row, Series, axis, lines, whiskers
+from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, TableBlock, Text, section
+from autolmk.report.charts import Axis, ChartRow, Series, axis, lines, whiskers
 from autolmk.report.results import Results
 from autolmk.report.sources import FIND_BEST, Sources
 from autolmk.report.wording import interval, number, percent
@@ -53,8 +53,8 @@ def _headline(sources: Sources) -> list[Block]:
     ]
     names = ("within", *(results.name for results in sources.results))
     return [
-        Table("Radial errors of all landmarks", head, "lrrrrrr", tuple(rows)),
-        Table("Successful detection rate (SDR)", names, "l" + "r" * len(sources.results), tuple(rates)),
+        TableBlock("Radial errors of all landmarks", head, "lrrrrrr", tuple(rows)),
+        TableBlock("Successful detection rate (SDR)", names, "l" + "r" * len(sources.results), tuple(rates)),
     ]
 
 
@@ -86,20 +86,20 @@ def _by_landmark(sources: Sources) -> Figure:
     """In the order of the landmarks, worst first where there are held-out results."""
     tables = [results.evaluation.landmarks for results in sources.results]
     names = sorted(tables[0], key=lambda name: -(tables[0][name].mre.value or 0.0))
-    rows = [Row(name, tuple(t[name].mre if name in t else None for t in tables)) for name in names]
+    rows = [ChartRow(name, tuple(t[name].mre if name in t else None for t in tables)) for name in names]
     shown = [v for row in rows for e in row.values if e for v in (e.value, e.high) if v is not None]
     x = axis(f"mean radial error ({sources.unit})", shown)
     said = "Mean radial error of each landmark with its 95 % interval over cases, largest first."
     return Figure(said, whiskers(rows, [r.name for r in sources.results], x, f"Dots with whiskers. {said}"))
 
 
-def _table(results: Results, unit: str) -> Table:
+def _table(results: Results, unit: str) -> TableBlock:
     rows = [_row(name, scores) for name, scores in results.evaluation.landmarks.items()]
     rows.append(_row("overall", results.evaluation.overall))
     radii = list(results.evaluation.overall.sdr)[:3]
     head = ("landmark", "points", f"MRE ({unit})", "SD", f"median ({unit})", *(f"SDR {r} {unit}" for r in radii))
     head = (*head, "missed", "swapped")
-    return Table(
+    return TableBlock(
         f"In the order of dataset.json, {results.evaluation.n_cases} cases",
         head,
         "l" + "r" * (len(head) - 1),

@@ -25,7 +25,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """align: a letter a column, l or r. strong: indices of rows to stress."""
 
     kind: ClassVar[str] = "table"
@@ -68,7 +68,7 @@ class Fold:
     hidden: bool = False
 
 
-Block = Text | Facts | Table | Figure | Gallery | Fold
+Block = Text | Facts | TableBlock | Figure | Gallery | Fold
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from autolmk.dataset.raw import Case
 from autolmk.evaluation import Point
 from autolmk.geometry import FloatArray
 from autolmk.progress import tracked
-from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, Table, Text, section
+from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, TableBlock, Text, section
 from autolmk.report.pictures import picture
 from autolmk.report.results import Results
 from autolmk.report.sources import Sources
@@ -64,7 +64,7 @@ def _worst_of(sources: Sources, results: Results, progress: bool) -> Fold:
     return Fold(f"{results.name[:1].upper()}{results.name[1:]}", tuple(blocks))
 
 
-def _cases(results: Results, unit: str) -> Table:
+def _cases(results: Results, unit: str) -> TableBlock:
     errors: dict[str, list[Point]] = {}
     for point in results.evaluation.points:
         if point.error is not None:
@@ -77,7 +77,7 @@ def _cases(results: Results, unit: str) -> Table:
         row = [case, str(len(values)), number(float(np.mean(values))), number(float(np.median(values)))]
         rows.append((*row, f"{furthest.landmark}, {number(furthest.error)}"))
     head = ("case", "points", f"MRE ({unit})", f"median ({unit})", f"furthest point ({unit})")
-    return Table(f"Cases with the largest errors, {results.name}", head, "lrrrl", tuple(rows))
+    return TableBlock(f"Cases with the largest errors, {results.name}", head, "lrrrl", tuple(rows))
 
 
 def _shown(sources: Sources, results: Results, point: Point) -> Shown | None:

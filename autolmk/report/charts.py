@@ -77,7 +77,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Row:
+class ChartRow:
     """Of `whiskers`: an estimate a series, None where it has none. strong: stressed."""
 
     label: str
@@ -114,7 +114,7 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, alternative: str) -> str:
     return _written(root)
 
 
-def whiskers(rows: Sequence[Row], names: Sequence[str], x: Axis, alternative: str) -> str:
+def whiskers(rows: Sequence[ChartRow], names: Sequence[str], x: Axis, alternative: str) -> str:
     """Dots with the whiskers of their intervals, a row a thing. names: of the series; two or more make a legend."""
     left = min(16 + BOLD * max((len(short(row.label)) for row in rows), default=1), 180.0)
     legend = LINE if len(names) > 1 else 0.0

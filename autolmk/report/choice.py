@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from autolmk.errors import counted
-from autolmk.report.blocks import Block, Facts, Figure, Section, Table, Text, section
-from autolmk.report.charts import Row, axis, whiskers
+from autolmk.report.blocks import Block, Facts, Figure, Section, TableBlock, Text, section
+from autolmk.report.charts import ChartRow, axis, whiskers
 from autolmk.report.sources import FIND_BEST, Sources
 from autolmk.report.wording import (
     CLOSE,
@@ -63,7 +63,7 @@ def _facts(known: Mapping[str, Any], sources: Sources) -> tuple[tuple[str, str],
     return tuple(rows)
 
 
-def _comparison(candidates: Mapping[str, Mapping[str, Any]], chosen: str, unit: str) -> Table:
+def _comparison(candidates: Mapping[str, Mapping[str, Any]], chosen: str, unit: str) -> TableBlock:
     radii = list(dict.fromkeys(r for c in candidates.values() for r in _object(c, "sdr")))
     order = sorted(candidates, key=lambda name: _value(candidates[name], "mre"))
     rows = []
@@ -86,7 +86,7 @@ def _comparison(candidates: Mapping[str, Mapping[str, Any]], chosen: str, unit: 
     head += [f"SDR {r} {unit}" for r in radii]
     caption = "Candidates on the held-out cases, least error first; the chosen one is stressed"
     strong = frozenset([order.index(chosen)] if chosen in order else [])
-    return Table(caption, tuple(head), "ll" + "r" * (len(head) - 2), tuple(rows), strong)
+    return TableBlock(caption, tuple(head), "ll" + "r" * (len(head) - 2), tuple(rows), strong)
 
 
 def _size(candidate: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def _size(candidate: Mapping[str, Any]) -> str:
 
 def _losses(candidates: Mapping[str, Mapping[str, Any]], chosen: str) -> list[Figure]:
     order = sorted(candidates, key=lambda name: _value(candidates[name], "mre"))
-    rows = [Row(name, (estimate(candidates[name].get("mre")),), name == chosen) for name in order]
+    rows = [ChartRow(name, (estimate(candidates[name].get("mre")),), name == chosen) for name in order]
     shown = [v for row in rows for e in row.values if e for v in (e.value, e.low, e.high) if v is not None]
     if not shown:
         return []
@@ -121,7 +121,7 @@ def _postprocessing(steps: Any, unit: str) -> list[Block]:
         rows.append((plain(step.get("name")), said, without, after, plain(step.get("why"))))
     caption = f"Postprocessing: each step with and without, on held-out cases (errors in {unit})"
     strong = frozenset(i for i, step in enumerate(known) if step.get("kept") is True)
-    return [Table(caption, ("step", "", "without", "with", "why"), "lllll", tuple(rows), strong)]
+    return [TableBlock(caption, ("step", "", "without", "with", "why"), "lllll", tuple(rows), strong)]
 
 
 def _evidence(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autolmk.errors import some
 from autolmk.fingerprint import Fingerprint
-from autolmk.report.blocks import Block, Facts, Fold, Section, Table, Text, section
+from autolmk.report.blocks import Block, Facts, Fold, Section, TableBlock, Text, section
 from autolmk.report.sources import Sources
 from autolmk.report.wording import number, plain
 
@@ -57,7 +57,7 @@ def _list(values: tuple[float, ...]) -> str:
     return " × ".join(map(number, values))
 
 
-def _landmarks(sources: Sources, fingerprint: Fingerprint) -> Table:
+def _landmarks(sources: Sources, fingerprint: Fingerprint) -> TableBlock:
     known = (sources.description.landmarks if sources.description else None) or {}
     defined = any(d.definition for d in known.values())
     rows = []
@@ -67,4 +67,4 @@ def _landmarks(sources: Sources, fingerprint: Fingerprint) -> Table:
         definition = known[name].definition if name in known else None
         rows.append((*row, definition or "") if defined else tuple(row))
     head = ("landmark", "present", "absent", "unknown", *(("definition",) if defined else ()))
-    return Table("How many training cases show each landmark", head, "lrrr" + "l" * defined, tuple(rows))
+    return TableBlock("How many training cases show each landmark", head, "lrrr" + "l" * defined, tuple(rows))

@@ -8,7 +8,7 @@ from typing import Any
 from autolmk.fold.log import duration, read_log
 from autolmk.report.blocks import Block, Figure, Gallery, Section, Text, section
 from autolmk.report.charts import Axis, Series, axis, lines
-from autolmk.report.sources import Model, Sources
+from autolmk.report.sources import Sources, TrainedModel
 from autolmk.report.wording import as_number
 
 POINTS = 200  # of a curve, at most
@@ -30,7 +30,7 @@ def learning(sources: Sources) -> Section:
     return section("learning", "Learning curves", blocks)
 
 
-def _charts(title: str, model: Model, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Figure]:
+def _charts(title: str, model: TrainedModel, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Figure]:
     losses = _curves(logs, "epoch", "loss")
     errors = _curves(logs, "validation", "mre")
     took = max((as_number(entries[-1].get("elapsed")) or 0.0 for entries in logs.values()), default=0.0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from autolmk.evaluation.agreement import Agreement, Pair, agreements, pairs_of
-from autolmk.report.blocks import Block, Figure, Gallery, Section, Table, Text, section
+from autolmk.report.blocks import Block, Figure, Gallery, Section, TableBlock, Text, section
 from autolmk.report.charts import Axis, Series, axis, lines
 from autolmk.report.sources import Sources
 from autolmk.report.wording import NOTHING, interval, number
@@ -37,7 +37,7 @@ def measuring(sources: Sources) -> Section | None:
     return section("measurements", "Measurements", blocks)
 
 
-def _table(found: Mapping[str, Agreement], name: str) -> Table:
+def _table(found: Mapping[str, Agreement], name: str) -> TableBlock:
     rows = []
     for key, a in found.items():
         n = f"{a.n} ({a.missing} missing)" if a.missing else str(a.n)
@@ -54,7 +54,7 @@ def _table(found: Mapping[str, Agreement], name: str) -> Table:
         "within radius",
         "median radius",
     )
-    return Table(f"Agreement on the {name}", head, "lrlrrrrrr", tuple(rows))
+    return TableBlock(f"Agreement on the {name}", head, "lrlrrrrrr", tuple(rows))
 
 
 def _plot(name: str, found: Agreement, pairs: tuple[Pair, ...], where: str) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autolmk.files.serialization import to_json
 from autolmk.plans import Configuration, Plans
-from autolmk.report.blocks import Block, Facts, Fold, Section, Table, Text, section
+from autolmk.report.blocks import Block, Facts, Fold, Section, TableBlock, Text, section
 from autolmk.report.sources import Sources
 from autolmk.report.wording import NOTHING, plain
 
@@ -39,11 +39,11 @@ def _of_dataset(plans: Plans) -> list[Block]:
         ("may be absent", ", ".join(plans.sometimes_absent) or "no landmark"),
     ]
     rows = tuple((key, reason) for key, reason in plans.why.items())
-    table = Table(f"Reasons in {plans.plans_name} that concern all configurations", ("what", "why"), "ll", rows)
+    table = TableBlock(f"Reasons in {plans.plans_name} that concern all configurations", ("what", "why"), "ll", rows)
     return [Facts(tuple(facts)), *([table] if rows else [])]
 
 
-def _stage(configuration: Configuration, name: str) -> Table:
+def _stage(configuration: Configuration, name: str) -> TableBlock:
     """Each number beside its reason; those of an object, such as schedule, in one row unless it has reasons itself."""
     content, why = to_json(configuration), dict(configuration.why)
     rows = []
@@ -62,4 +62,4 @@ def _stage(configuration: Configuration, name: str) -> Table:
     ]
     rows += [(key, NOTHING, reason) for key, reason in why.items()]
     caption = f"{name}: trained by {configuration.trainer}"
-    return Table(caption, ("number", "value", "why"), "lll", tuple(rows))
+    return TableBlock(caption, ("number", "value", "why"), "lll", tuple(rows))

@@ -12,7 +12,7 @@ from scipy.integrate import trapezoid
 from autolmk.evaluation.bootstrap import Estimate, shares
 from autolmk.evaluation.conformal import conformal_quantile
 from autolmk.geometry import FloatArray
-from autolmk.report.blocks import Block, Figure, Gallery, Section, Table, Text, section
+from autolmk.report.blocks import Block, Figure, Gallery, Section, TableBlock, Text, section
 from autolmk.report.charts import Axis, Series, lines
 from autolmk.report.results import Results
 from autolmk.report.sources import FIND_BEST, Sources
@@ -60,7 +60,7 @@ def _radii(sources: Sources) -> list[Block]:
             row = [results.name, str(len(known[results.name])), str(len(radii)), level(claimed)]
             rows.append((*row, interval(coverage(known[results.name]), share=True), number(float(np.median(radii)))))
     head = ("", "cases", "points", "claimed", "measured", f"median radius ({sources.unit})")
-    blocks: list[Block] = [Table("Points within their error radius", head, "lrrrrr", tuple(rows))]
+    blocks: list[Block] = [TableBlock("Points within their error radius", head, "lrrrrr", tuple(rows))]
     if isinstance(said, dict) and said.get("why"):
         blocks.append(Text(sentence(str(said["why"]))))
     return [*blocks, *_curve(known)]
@@ -120,7 +120,7 @@ def _presence(sources: Sources) -> list[Block]:
     if not rows:
         return [Text("No landmark is annotated as absent in an evaluated case, so presence cannot be judged.")]
     head = ("", "landmarks that are absent in some case", "present, called so", "absent, called so", "AUC")
-    return [Table("Presence", head, "llrrr", tuple(rows)), Gallery(tuple(figures))]
+    return [TableBlock("Presence", head, "llrrr", tuple(rows)), Gallery(tuple(figures))]
 
 
 def _roc(likelihood: FloatArray, present: npt.NDArray[np.bool_]) -> tuple[list[tuple[float, float]], float]:

@@ -27,7 +27,7 @@ FIND_BEST = "autolmk_find_best_configuration"
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class TrainedModel:
     """A trained configuration, results/DATASET/TRAINER__PLANS__CONFIGURATION. folds: that were begun. validated: those
     of them whose held-out cases were predicted."""
 
@@ -71,7 +71,7 @@ class Sources:
     raw: Dataset | None
     description: DatasetDescription | None
     fingerprint: Fingerprint | None
-    models: tuple[Model, ...]
+    models: tuple[TrainedModel, ...]
     final: Path | None
     information: dict[str, Any] | None
     held_out: Results | None
@@ -156,12 +156,12 @@ def _first(name: str, folders: tuple[Path, ...]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _models(results: Path) -> tuple[Model, ...]:
+def _models(results: Path) -> tuple[TrainedModel, ...]:
     folders = sorted(results.glob("*__*__*")) if results.is_dir() else []
     return tuple(_model(folder) for folder in folders if (folder / "plans.json").is_file())
 
 
-def _model(folder: Path) -> Model:
+def _model(folder: Path) -> TrainedModel:
     if not (folder / "plans.json").is_file():
         raise AutolmkError(
             "this is no model's folder",
@@ -175,7 +175,7 @@ def _model(folder: Path) -> Model:
         for fold in folds
         if fold != "all" and all((folder / f"fold_{fold}" / VALIDATION / f).is_file() for f in (PREDICTIONS, TRUTH))
     )
-    return Model(folder, Plans.load(folder / "plans.json"), tuple(folds), validated)
+    return TrainedModel(folder, Plans.load(folder / "plans.json"), tuple(folds), validated)
 
 
 def _final(results: Path, model: Path | None) -> Path | None:
@@ -201,7 +201,7 @@ def _information(final: Path | None) -> dict[str, Any] | None:
 
 
 def _held_out(
-    final: Path | None, models: tuple[Model, ...], fingerprint: Fingerprint | None
+    final: Path | None, models: tuple[TrainedModel, ...], fingerprint: Fingerprint | None
 ) -> tuple[Results | None, str]:
     if final is not None and (final / CROSSVAL / SUMMARY).is_file():
         folder = final / CROSSVAL

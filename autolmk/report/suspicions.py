@@ -9,7 +9,7 @@ import numpy as np
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.agreement import called_present
 from autolmk.report.annotation_doubts import FOLDER, Doubt, doubts
-from autolmk.report.blocks import Block, Gallery, Section, Table, Text, section
+from autolmk.report.blocks import Block, Gallery, Section, TableBlock, Text, section
 from autolmk.report.cases import Shown, pictures
 from autolmk.report.sources import Sources
 from autolmk.report.wording import NOTHING, number, percent
@@ -58,7 +58,7 @@ def suspicions(sources: Sources, found: tuple[Doubt, ...] | str, *, progress: bo
     return section("suspected", title, blocks)
 
 
-def _table(found: tuple[Doubt, ...], unit: str) -> Table:
+def _table(found: tuple[Doubt, ...], unit: str) -> TableBlock:
     rows = []
     for doubt in found:
         row = [doubt.case, doubt.landmark, number(doubt.distance), f"{doubt.times:.1f} ×", number(doubt.disagreement)]
@@ -66,7 +66,7 @@ def _table(found: tuple[Doubt, ...], unit: str) -> Table:
         rows.append((*row, doubt.nearest or NOTHING))
     head = ["case", "landmark", f"distance ({unit})", "of the usual", f"models' spread ({unit})"]
     head += [f"error radius ({unit})", "likelihood", "lies where models see"]
-    return Table("Annotations that models doubt, most doubtful first", tuple(head), "llrrrrrl", tuple(rows))
+    return TableBlock("Annotations that models doubt, most doubtful first", tuple(head), "llrrrrrl", tuple(rows))
 
 
 def _shown(doubt: Doubt, unit: str) -> Shown:

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from autolmk.selection.recipe import RECIPE, Conclusion, Member, Recipe
+from autolmk.selection.recipe import RECIPE, Conclusion, Recipe, RecipeMember
 
 __all__ = [
     "Conclusion",
-    "Member",
+    "RecipeMember",
     "RECIPE",
     "Recipe",
 ]

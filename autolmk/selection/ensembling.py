@@ -89,7 +89,7 @@ def combine_cases(cases: Sequence[Sequence[Detections]], combination: Combinatio
     if not cases or len(combination.members) == 1:
         return [found[0] for found in cases]
     k = max(one.candidates.shape[1] for found in cases for one in found)
-    pool = _Pool.joined([_Pool.of(found, combination, k) for found in cases])
+    pool = _PooledCandidates.joined([_PooledCandidates.of(found, combination, k) for found in cases])
     places, odds, weights = zip(*(pool.take() for _ in range(k)), strict=True)
     candidates, log_odds = np.stack(places, axis=1), np.stack(odds, axis=1)
     result = []
@@ -115,7 +115,7 @@ def _combined(
 
 
 @dataclass(eq=False)
-class _Pool:
+class _PooledCandidates:
     """The candidates that are left. points: (L, M, K, P), anything where there is none; probability: (L, M, K), 0
     there; deviation: (L, M) mm an axis of each model's errors; weight: (L, M) of each model's points; n_models: (L,)
     that know the landmark."""
@@ -127,12 +127,12 @@ class _Pool:
     n_models: FloatArray
 
     @classmethod
-    def joined(cls, pools: Sequence[_Pool]) -> _Pool:
+    def joined(cls, pools: Sequence[_PooledCandidates]) -> _PooledCandidates:
         """Landmarks of many cases in one row."""
         return cls(*(np.concatenate([vars(pool)[name] for pool in pools]) for name in cls.__dataclass_fields__))
 
     @classmethod
-    def of(cls, found: Sequence[Detections], combination: Combination, k: int) -> _Pool:
+    def of(cls, found: Sequence[Detections], combination: Combination, k: int) -> _PooledCandidates:
         """Of all members of one case; those with fewer than k candidates are filled up."""
         points, log_odds = [], []
         for one in found:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,11 @@ def choose(
     }
     compared = compare(candidates, seed=seed)
     chosen, why = simplest(candidates, compared)
-    return _finished(chosen, why, members[chosen], compared, combined[chosen], held_out, plans, level, seed, progress)
+    combination, _, evidence = choose_combination({n: held_out[n] for n in members[chosen]}, seed=seed)
+    choice = Choice(
+        compared, chosen, why, members[chosen], combination, Postprocessing(), None, {}, {"combination": evidence}
+    )
+    return _finished(choice, combined[chosen], plans, level=level, seed=seed, progress=progress)
 
 
 def _ensembles(models: Mapping[str, CrossValidation], most_members: int) -> list[tuple[str, ...]]:
@@ -122,19 +126,9 @@ def _ensembles(models: Mapping[str, CrossValidation], most_members: int) -> list
 
 
 def _finished(
-    chosen: str,
-    why: str,
-    members: tuple[str, ...],
-    compared: dict[str, Comparison],
-    found: CrossValidation,
-    models: Mapping[str, CrossValidation],
-    plans: Plans,
-    level: float,
-    seed: int,
-    progress: bool,
+    choice: Choice, found: CrossValidation, plans: Plans, *, level: float, seed: int, progress: bool
 ) -> Choice:
-    """What follows the chosen candidate, and all of it judged on cases that no choice has seen."""
-    combination, _, evidence = choose_combination({n: models[n] for n in members}, seed=seed)
+    """The choice with what follows the chosen candidate, all of it judged on cases that no choice has seen."""
     steps, nested, judged, reasons = choose_steps(found, Context.of(plans), seed=seed, progress=progress)
     table = _ErrorTable.of(nested, judged)
     radius = table.fit(found.cases, level, seed)
@@ -142,7 +136,7 @@ def _finished(
     for cases in _groups(found):
         conclusions |= table.conclude(cases, level=level, sometimes_absent=plans.sometimes_absent, seed=seed)
     evidence = {
-        "combination": evidence,
+        **choice.evidence,
         "postprocessing": reasons,
         "error_radius": {
             "level": level,
@@ -151,7 +145,7 @@ def _finished(
             **_coverage(conclusions, found),
         },
     }
-    return Choice(compared, chosen, why, members, combination, steps, radius, conclusions, evidence)
+    return replace(choice, postprocessing=steps, error_radius=radius, conclusions=conclusions, evidence=evidence)
 
 
 def _groups(found: CrossValidation) -> list[tuple[str, ...]]:

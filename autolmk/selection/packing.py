@@ -17,7 +17,7 @@ from autolmk.errors import AutolmkError, some
 from autolmk.files.atomic import refuse_link
 from autolmk.files.serialization import make_folder, read_json, write_json
 from autolmk.paths import MEASURING, SOURCE_FOLDER, SOURCE_RECORD
-from autolmk.selection.recipe import RECIPE, Member, Recipe
+from autolmk.selection.recipe import RECIPE, Recipe, RecipeMember
 
 OF_MODEL = ("plans.json", "dataset.json", "dataset_fingerprint.json", SOURCE_RECORD)
 OF_FOLD = ("config.json", "measured.json", "checkpoint_final.safetensors")
@@ -100,7 +100,7 @@ def _is_packed(name: str) -> bool:
     return first == "crossval" or first.count("__") == 2 or name in (RECIPE, *OF_MODEL, *OF_PACKED)
 
 
-def copy_model(source: Path, target: Path, member: Member) -> None:
+def copy_model(source: Path, target: Path, member: RecipeMember) -> None:
     """What prediction needs of a model folder: plans, own trainers' sources, and the folds' weights and records."""
     make_folder(target)
     for name in OF_MODEL:

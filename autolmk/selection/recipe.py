@@ -36,7 +36,7 @@ REMEDY = "run autolmk_find_best_configuration again"
 
 
 @dataclass(frozen=True)
-class Member:
+class RecipeMember:
     """model: its folder's name, TRAINER__PLANS__CONFIGURATION. folds: that are averaged, such as "0", "1", or "all"."""
 
     model: str
@@ -71,7 +71,7 @@ class Recipe:
     unit: Literal["mm", "px"]
     landmarks: tuple[str, ...]
     sometimes_absent: tuple[str, ...]
-    members: tuple[Member, ...]
+    members: tuple[RecipeMember, ...]
     combination: Combination
     postprocessing: Postprocessing
     error_radius: ErrorRadius | None = None

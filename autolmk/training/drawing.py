@@ -20,15 +20,14 @@ import numpy as np
 from autolmk.detections import Detections
 from autolmk.files.serialization import read_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.fold.point_errors import PointErrors, fit_point_errors
 from autolmk.landmarks import Landmarks
-from autolmk.plans import Configuration, Plans
 from autolmk.postprocessing.context import errors_of
 from autolmk.postprocessing.evidence import localisation, verdict
 from autolmk.prediction.assignment import ShapePrior
-from autolmk.prediction.inference import conclude, pooled_prior
 from autolmk.prediction.shrinkage import shrink, shrink_by_misfit
+from autolmk.prediction.stage import Assigned, Stage
 from autolmk.shapes.pose import FEWEST_POINTS, FEWEST_SHAPES
 from autolmk.training.validation import CaseResult, Validation
 
@@ -36,19 +35,17 @@ PARTS = 8  # at most, that the held-out cases are divided into
 logger = logging.getLogger(__name__)
 
 
-def choose_drawing(
-    measured: Measured, validation: Validation, plans: Plans, configuration: Configuration
-) -> tuple[Measured, Validation]:
-    """(with errors measured on these held-out cases, and the decision; the same predictions as they now read).
+def choose_drawing(stage: Stage, validation: Validation) -> tuple[Measured, Validation]:
+    """(what the stage's fold measured, with errors of these held-out cases and the decision; the same predictions as
+    they now read).
 
-    validation: of points as they were found, which `measured` must leave so.
+    validation: of points as they were found, which the stage must leave so.
     """
+    plans, configuration, prior, (measured,) = stage.plans, stage.configuration, stage.prior, stage.measured
     if not configuration.shape_prior:
         return dataclasses.replace(measured, errors=PointErrors(why="the plans do without")), validation
     found = {case: result.prediction.detections for case, result in validation.results.items()}
     truth = {case: result.truth for case, result in validation.results.items()}
-    unknown = np.isin(plans.landmarks, measured.untrained)
-    prior = pooled_prior([measured], plans, unknown)
     before = [plans.configurations.get(c.previous_stage or "") for c in plans.configurations.values()]
     errors = measure_errors(found, truth, prior, plans.unit, looks_follow=configuration in before)
     said = ("fully drawn" if errors.fully else "drawn") if errors.drawn else "not drawn"
@@ -56,14 +53,11 @@ def choose_drawing(
     measured = dataclasses.replace(measured, errors=errors)
     if prior is None or not errors.drawn:
         return measured, validation
-    results = {}
+    stage, results = dataclasses.replace(stage, measured=(measured,)), {}
     for case, result in validation.results.items():
         now = drawn(found[case], prior, errors)
-        prediction = conclude(
-            now.candidates, now.log_odds, now.spread, result.prediction.looks, now.geometry,
-            plans, configuration, [measured], unknown,
-        )  # fmt: skip
-        prediction = prediction.moved_by(now.moved).in_rows(now.row, result.prediction.reach)
+        assigned = Assigned(now.candidates, now.log_odds, now.spread, now.moved, now.row, result.prediction.reach)
+        prediction = stage.conclude(assigned, result.prediction.looks, now.geometry)
         results[case] = CaseResult(result.truth, prediction, result.diagonal)
     return measured, Validation(results, validation.seconds)
 

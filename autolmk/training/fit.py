@@ -28,18 +28,18 @@ from autolmk.files.serialization import from_json, make_folder, read_json, to_js
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import Console, Logger, RunLog
-from autolmk.fold.measurements import Measured, measure
+from autolmk.fold.measured import Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
 from autolmk.planning.memory import shortage
-from autolmk.prediction.inference import Prediction
-from autolmk.prediction.stages import load_stage
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import load_stage
 from autolmk.progress import tracked
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
-from autolmk.training.run import Run, changes, run_content, run_digest
 from autolmk.training.schedule import Limits
 from autolmk.training.signals import Signals
+from autolmk.training.state import Run, changes, run_content, run_digest
 from autolmk.training.validation import validate, write_results
 
 logger = logging.getLogger(__name__)
@@ -307,20 +307,10 @@ def validate_checkpoint(
             file=folder,
             remedy="validate a numbered fold; fold `all` trains on every case",
         )
-    where = choose_device(device)
-    stage = load_stage([trainer], [folder], name, where)
+    stage = load_stage([trainer], [folder], name, choose_device(device))
     _require_unseen(cases, folder)
-    validation = validate(
-        stage.members[0],
-        store,
-        cases,
-        trainer.plans,
-        trainer.configuration,
-        stage.measured[0],
-        device=where,
-        before=before,
-        progress=partial(tracked, label="validation"),
-    )
+    bar = partial(tracked, label="validation")
+    validation = validate(stage, store, cases, before=before, progress=bar)
     write_results(target, validation, trainer.plans, trainer.configuration)
     return validation.numbers()
 

@@ -19,15 +19,16 @@ from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import Console, Logger, RunLog, duration, time_left
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.methods.trainer import Trainer
-from autolmk.prediction.inference import Member, Prediction
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import Member, Stage
 from autolmk.progress import tracked
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
-from autolmk.training.run import Run
 from autolmk.training.schedule import MEASURED_CASES, StepRate
 from autolmk.training.signals import Signals
+from autolmk.training.state import Run
 from autolmk.training.validation import (
     Interrupted,
     Validation,
@@ -241,24 +242,20 @@ class Loop:
                 return False
         return True
 
-    def _member(self) -> Member:
-        """The averaged weights."""
+    def _stage(self) -> Stage:
+        """The averaged weights, ready to predict."""
         trainer, average = self.work.trainer, self.run.averaged
-        return Member(trainer.prediction_network(average.network), average.codec, self.measured.untrained)
+        member = Member(trainer.prediction_network(average.network), average.codec, self.measured.untrained)
+        return Stage(trainer.plans, trainer.configuration, (member,), (self.measured,), self.run.device)
 
     def _predict(self, cases: Sequence[str], *, final: bool) -> Validation:
         """Before the end without searches: a network that has learnt little calls much elsewhere, and would search in
         vain for longer than it trains."""
-        trainer = self.work.trainer
         bar = partial(tracked, label="final validation", shown=final)
         return validate(
-            self._member(),
+            self._stage(),
             self.work.store,
             cases,
-            trainer.plans,
-            trainer.configuration,
-            self.measured,
-            device=self.run.device,
             before=None if self.work.earlier is None else self.work.earlier.predict,
             search=final,
             interrupted=self.signals.stop,
@@ -321,9 +318,9 @@ class Loop:
             took = validation.seconds
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, "final weights, all held-out cases", keep=comparable)
-            self.measured, validation = tell_rows(self.measured, validation, plans, configuration, training)
-            self.measured, validation = choose_drawing(self.measured, validation, plans, configuration)
-            self.measured, validation = calibrate(self.measured, validation, plans)
+            self.measured, validation = tell_rows(self._stage(), validation, training)
+            self.measured, validation = choose_drawing(self._stage(), validation)
+            self.measured, validation = calibrate(self._stage(), validation)
             write_results(work.folder / "validation", validation, plans, configuration)
         elif work.refit_of is not None:
             self.measured = self.measured.held_out_as(Measured.load(work.refit_of))
@@ -341,14 +338,10 @@ class Loop:
 
     def _measure_decoding(self) -> None:
         """Let the codec measure on held-out cases how to decode, and decode so from now on."""
-        work, member = self.work, self._member()
-        cases = subset(work.val_cases, MEASURED_CASES)
-        rest = (work.trainer.plans, work.trainer.configuration, self.measured)
-        windows = held_out_windows(
-            member, work.store, cases, *rest, device=self.run.device, interrupted=self.signals.stop
-        )
-        found = member.codec.measure(windows)
-        member.codec.adopt(found)
+        stage, cases = self._stage(), subset(self.work.val_cases, MEASURED_CASES)
+        codec = stage.members[0].codec
+        found = codec.measure(held_out_windows(stage, self.work.store, cases, interrupted=self.signals.stop))
+        codec.adopt(found)
         self.measured = dataclasses.replace(self.measured, decoding=found)
 
     def _end(self, took: float) -> None:

@@ -21,13 +21,13 @@ from scipy.stats import binomtest
 
 from autolmk.data.store import Store
 from autolmk.detections import Detections
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks, Status
-from autolmk.plans import Configuration, Plans
-from autolmk.prediction.inference import conclude, in_order_of_rows, pooled_prior
+from autolmk.plans import Plans
+from autolmk.prediction.row_choice import pose
 from autolmk.prediction.row_search import Choice, Problem, search
-from autolmk.prediction.rows import pose
+from autolmk.prediction.stage import Assigned, Stage
 from autolmk.shapes.row import Row, Rows
 from autolmk.training.drawing import finished_folds
 from autolmk.training.row_groups import groups_of
@@ -55,18 +55,16 @@ def training_rows(store: Store, cases: Sequence[str], measured: Measured, plans:
 
 
 def tell_rows(
-    measured: Measured,
-    validation: Validation,
-    plans: Plans,
-    configuration: Configuration,
-    training: Callable[[], TrainingRows],
+    stage: Stage, validation: Validation, training: Callable[[], TrainingRows]
 ) -> tuple[Measured, Validation]:
-    """(with the rows that these held-out cases show, the same predictions as they now read).
+    """(what the stage's fold measured, with the rows that these held-out cases show; the same predictions as they now
+    read).
 
-    validation: of candidates as they were found, which `measured` must leave so. training: gives what rows are measured
+    validation: of candidates as they were found, which the stage must leave so. training: gives what rows are measured
     on, asked where there are any. Later stages are left alone.
     """
-    if configuration.previous_stage is not None:
+    plans, (measured,) = stage.plans, stage.measured
+    if stage.configuration.previous_stage is not None:
         return measured, validation
     found = {case: result.prediction.detections for case, result in validation.results.items()}
     truth = {case: result.truth for case, result in validation.results.items()}
@@ -75,18 +73,13 @@ def tell_rows(
     logger.info("rows of look-alikes: %s", rows.why)
     if not rows.rows or not rows.used:
         return measured, validation
-    unknown = np.isin(plans.landmarks, measured.untrained)
-    prior = pooled_prior([measured], plans, unknown)
-    results = {}
+    stage, results = dataclasses.replace(stage, measured=(measured,)), {}
     for case, result in validation.results.items():
         old = found[case]
-        chosen = in_order_of_rows(old.candidates, old.log_odds, [measured], plans, prior, old.geometry)
-        spread = _spread(chosen.candidates[:, 0], old)
-        prediction = conclude(
-            chosen.candidates, chosen.log_odds, spread, result.prediction.looks, old.geometry,
-            plans, configuration, [measured], unknown,
-        )  # fmt: skip
-        prediction = prediction.in_rows(chosen.probability, chosen.reach)
+        chosen = stage.in_order_of_rows(old.candidates, old.log_odds, old.geometry)
+        spread, in_rows = _spread(chosen.candidates[:, 0], old), (chosen.probability, chosen.reach)
+        assigned = Assigned(chosen.candidates, chosen.log_odds, spread, np.empty((0, 0)), *in_rows)
+        prediction = stage.conclude(assigned, result.prediction.looks, old.geometry)
         results[case] = CaseResult(result.truth, prediction, result.diagonal)
     chosen_as_rows = Validation(results, validation.seconds)
     alone, together = (float(each.errors().mean()) for each in (validation, chosen_as_rows))

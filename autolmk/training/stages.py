@@ -29,18 +29,19 @@ from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json
 from autolmk.fold.checkpoint import checkpoint_file, read_record
-from autolmk.fold.measurements import FILE_NAME, Measured, measure
+from autolmk.fold.measured import FILE_NAME, Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
 from autolmk.networks.unet import cumulative_strides
 from autolmk.paths import MEASURING
 from autolmk.plans import Configuration
-from autolmk.prediction.inference import Prediction
-from autolmk.prediction.stages import Prepared, Stage, load_stage, predict_stages
+from autolmk.prediction.chain import look_through
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import Prepared, Stage, load_stage
 from autolmk.training.drawing import finished_folds
 from autolmk.training.fit import fit, is_finished, validate_checkpoint
 from autolmk.training.loop import Earlier
-from autolmk.training.run import run_digest
+from autolmk.training.state import run_digest
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
@@ -335,7 +336,6 @@ def predictor_of(stages: Sequence[StageWork], folder: Path, device: torch.device
     AutolmkError at once where a file of theirs is missing or damaged."""
     loaded = load_chain(stages, folder, device)
     known: dict[str, Prediction] = {}
-    plans = stages[-1].trainer.plans
 
     def predict(case: str) -> Prediction:
         if case not in known:
@@ -343,7 +343,7 @@ def predictor_of(stages: Sequence[StageWork], folder: Path, device: torch.device
             for stage in stages:
                 stored = stage.store.load(case)
                 images.append(Prepared(stored.image(), stored.fill))
-            known[case] = predict_stages(images, loaded, plans, device=device)
+            known[case] = look_through(loaded, images)
         return known[case]
 
     return predict

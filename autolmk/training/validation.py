@@ -19,14 +19,15 @@ from autolmk.data.loading import TrainingLoader, check_case
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.evaluation import RADII, penalties, point_errors
 from autolmk.evaluation.presence_calibration import fit_presence
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray
-from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.plans import Augmentation, Configuration, Plans
-from autolmk.prediction.inference import Member, Prediction, evaluating, landmarks_of, likelihoods, predict_image
-from autolmk.prediction.refinement import look_again
+from autolmk.prediction.first_look import look_first
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.second_look import look_again
+from autolmk.prediction.stage import Prepared, Stage, evaluating
 from autolmk.selection.results import write_held_out
 
 Read = TypeVar("Read")
@@ -97,14 +98,10 @@ class Validation:
 
 
 def validate(
-    member: Member,
+    stage: Stage,
     store: Store,
     cases: Sequence[str],
-    plans: Plans,
-    configuration: Configuration,
-    measured: Measured,
     *,
-    device: torch.device,
     before: Callable[[str], Prediction] | None = None,
     search: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
@@ -117,24 +114,23 @@ def validate(
     state is left as it was.
     AutolmkError where a case was preprocessed by other plans.
     """
-    start = time.monotonic()
+    start, plans, device = time.monotonic(), stage.plans, stage.device
     results = {}
-    expected = preprocessing_digest(plans, configuration)
+    expected = preprocessing_digest(plans, stage.configuration)
 
-    def read(case: str) -> tuple[StoredCase, Image]:
+    def read(case: str) -> tuple[StoredCase, Prepared]:
         stored = store.load(case)
         check_case(store, case, stored, plans, expected)
-        return stored, stored.image()
+        return stored, Prepared(stored.image(), stored.fill)
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
-        for case, (stored, image) in zip(progress(cases), read_ahead(read, cases), strict=True):
+        for case, (stored, prepared) in zip(progress(cases), read_ahead(read, cases), strict=True):
             if interrupted():
                 raise Interrupted
-            fill, rest = stored.fill, ([member], plans, configuration, [measured])
             if before is None:
-                prediction = predict_image(image, fill, *rest, device=device)
+                prediction = look_first(stage, prepared)
             else:
-                prediction = look_again(image, fill, before(case), *rest, device=device, search=search)
+                prediction = look_again(stage, prepared, before(case), search=search)
             results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
     return Validation(results, time.monotonic() - start)
 
@@ -152,32 +148,29 @@ def read_ahead(read: Callable[[str], Read], cases: Sequence[str]) -> Iterator[Re
 
 
 def held_out_windows(
-    member: Member,
+    stage: Stage,
     store: Store,
     cases: Sequence[str],
-    plans: Plans,
-    configuration: Configuration,
-    measured: Measured,
     *,
-    device: torch.device,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[HeldOut]:
     """What the network says of windows that are drawn as in training, but straight and unchanged; always the same ones.
 
     Landmarks that the fold's training cases never show count as unknown. interrupted: as of `validate`.
     """
-    a, windows = configuration.augmentation, configuration.windows
+    plans, (member,), (measured,) = stage.plans, stage.members, stage.measured
+    a, windows = stage.configuration.augmentation, stage.configuration.windows
     still = Augmentation(tuple(0.0 for _ in a.rotation), (1.0, 1.0), tuple(0.0 for _ in a.translation), None, 0.0)
     plain = dataclasses.replace(windows, holding=1.0, elsewhere=0.0, exact=float(windows.exact > 0))
-    configuration = dataclasses.replace(configuration, batch_size=1, augmentation=still, windows=plain)
+    configuration = dataclasses.replace(stage.configuration, batch_size=1, augmentation=still, windows=plain)
     loader = TrainingLoader(
         store, cases, plans, configuration, lambda rng, data: data, seed=0,
         iterations=len(cases) * (WINDOWS_A_CASE if windows.kind == "random" else 1),
         placement=measured.placement, shape=measured.shape(plans.landmarks),
     )  # fmt: skip
     untrained = torch.as_tensor(np.isin(plans.landmarks, measured.untrained))
-    precision = Precision(device)
-    network = MixedPrecision(member.network, device, precision.dtype)
+    precision = Precision(stage.device)
+    network = MixedPrecision(member.network, stage.device, precision.dtype)
     for batch in loader:
         if interrupted():
             raise Interrupted
@@ -188,25 +181,26 @@ def held_out_windows(
         yield HeldOut(scores, torch.as_tensor(batch["voxels"]), status.masked_fill(untrained[rows], Status.UNKNOWN))
 
 
-def calibrate(measured: Measured, validation: Validation, plans: Plans) -> tuple[Measured, Validation]:
-    """(presence calibrated on these held-out cases, the same predictions as that calibration reads them).
+def calibrate(stage: Stage, validation: Validation) -> tuple[Measured, Validation]:
+    """(what the stage's fold measured, presence calibrated on these held-out cases; the same predictions as that
+    calibration reads them).
 
     Only landmarks that some case lacks count: the others are never called absent. What the training cases never show is
     left out: the network knows nothing of it.
     """
-    untrained = np.isin(plans.landmarks, measured.untrained)
-    log_odds, present, index = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent) & ~untrained)
+    plans, (measured,) = stage.plans, stage.measured
+    log_odds, present, index = validation.presence(np.isin(plans.landmarks, plans.sometimes_absent) & ~stage.unknown)
     if not len(log_odds):
         return measured, validation
     fit = fit_presence(log_odds, present, measured.prior(plans.landmarks)[index])
     measured = measured.with_presence(slope=fit.slope, intercept=fit.intercept, cases=len(validation.results))
+    calibrated = dataclasses.replace(stage, measured=(measured,))
     results = {}
     for case, result in validation.results.items():
         found = result.prediction
-        landmarks = landmarks_of(found.candidates, found.log_odds, plans, [measured], untrained)
-        log_odds = found.detections.log_odds[:, 0]
-        likelihood = np.where(untrained, np.nan, likelihoods(log_odds, [measured], plans.landmarks))
+        likelihood = calibrated.likelihoods(found.detections.log_odds[:, 0])
         detections = dataclasses.replace(found.detections, likelihood=likelihood)
+        landmarks = calibrated.landmarks(found.candidates, found.log_odds)
         prediction = dataclasses.replace(found, landmarks=landmarks, detections=detections)
         results[case] = dataclasses.replace(result, prediction=prediction)
     return measured, Validation(results, validation.seconds)

@@ -19,7 +19,7 @@ from autolmk.cli import run as command
 from autolmk.cli import train
 from autolmk.files.serialization import read_json
 from autolmk.jobs import dispatch, race, run_clock
-from autolmk.jobs.job import Job, Place, Result
+from autolmk.jobs.job import Job, JobResult, Place
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans
 
@@ -46,7 +46,7 @@ class Ran:
         self.places: list[Place] = []
         self.code = code
 
-    def __call__(self, jobs: Sequence[Job], *, places: Sequence[Place], **settings: Any) -> list[Result]:
+    def __call__(self, jobs: Sequence[Job], *, places: Sequence[Place], **settings: Any) -> list[JobResult]:
         self.jobs += jobs
         self.places = list(places)
         for job in jobs:
@@ -54,7 +54,7 @@ class Ran:
                 self.make(FOLDERS[0] / file)
             for output in job.outputs:
                 self.make(output)
-        return [Result(job, self.code if 3 in job.accepted else 0, 1.0) for job in jobs]
+        return [JobResult(job, self.code if 3 in job.accepted else 0, 1.0) for job in jobs]
 
     def make(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def test_a_prediction_that_was_broken_off_is_continued(folder: Path, ran: Ran, m
     with monkeypatch.context() as broken:
         broken.setitem(OUTPUTS, "predict", [])
 
-        def breaks(jobs: Sequence[Job], **settings: Any) -> list[Result]:
+        def breaks(jobs: Sequence[Job], **settings: Any) -> list[JobResult]:
             if jobs[0].name == "predict":
                 raise KeyboardInterrupt
             return ran(jobs, **settings)
@@ -282,7 +282,7 @@ def test_a_dataset_that_is_not_planned_is_planned_first(
     plans = file.read_text()
     file.unlink()
 
-    def plan(jobs: Sequence[Job], **settings: Any) -> list[Result]:
+    def plan(jobs: Sequence[Job], **settings: Any) -> list[JobResult]:
         if jobs[0].name == "prepare":
             file.write_text(plans)
         return ran(jobs, **settings)

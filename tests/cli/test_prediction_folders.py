@@ -17,7 +17,7 @@ from autolmk.files.serialization import read_json, to_json, write_json
 from autolmk.geometry import Geometry
 from autolmk.postprocessing import Decision, Postprocessing
 from autolmk.prediction.output import PredictionFolder
-from autolmk.selection import Member, Recipe
+from autolmk.selection import Recipe, RecipeMember
 from autolmk.selection.ensembling import single
 from autolmk.selection.results import REVIEW
 
@@ -37,7 +37,7 @@ def predicted(folder: Path, detections: Detections | None = None, **record: Any)
 
 
 def recipe(folder: Path, **changes: Any) -> Path:
-    known = Recipe("Dataset001_X", "mm", NAMES, (), (Member(MODEL, ("0",)),), single(MODEL), Postprocessing())
+    known = Recipe("Dataset001_X", "mm", NAMES, (), (RecipeMember(MODEL, ("0",)),), single(MODEL), Postprocessing())
     write_json(folder / "recipe.json", {**to_json(known), **changes})
     return folder
 

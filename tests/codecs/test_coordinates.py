@@ -22,7 +22,8 @@ from autolmk.landmarks import Status
 from autolmk.networks.resnet import ResNet
 from autolmk.plans import Architecture
 from autolmk.prediction.crops import heatmap_crops
-from autolmk.prediction.inference import Look, Member, predict_image
+from autolmk.prediction.first_look import Look, look_first
+from autolmk.prediction.stage import Member, Prepared, Stage
 from autolmk.trainers.coarse_to_fine import CoordinateTrainer
 
 
@@ -75,12 +76,12 @@ def test_an_image_is_predicted_but_there_are_no_heatmap_crops_of_it() -> None:
     trainer = a_trainer(2)
     c, plans = trainer.configuration, trainer.plans
     image = Image(np.zeros((2, *c.patch_size), dtype=np.float32), Geometry.from_parts(c.patch_size, c.spacing))
-    members = [Member(trainer.build_network(), trainer.build_codec())]
-    found = predict_image(image, (0.0, 0.0), members, plans, c, [], device="cpu")
+    stage = Stage(plans, c, (Member(trainer.build_network(), trainer.build_codec()),), ())
+    found = look_first(stage, Prepared(image, (0.0, 0.0)))
     assert np.isfinite(found.candidates[:, 0]).all() and np.isnan(found.candidates[:, 1:]).all()
-    look = Look(image, (0.0, 0.0), members, plans, c, torch.device("cpu"), mirror=True)
+    look = Look(stage, Prepared(image, (0.0, 0.0)))
     with pytest.raises(AutolmkError, match="no heatmaps") as raised:
-        list(heatmap_crops(look, found, c, [2.0, 2.0]))
+        list(heatmap_crops(look, found, [2.0, 2.0]))
     assert raised.value.remedy and "--save_heatmap_crops" in raised.value.remedy
 
 

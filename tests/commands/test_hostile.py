@@ -17,11 +17,12 @@ from autolmk.data.splits import check_splits
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json, to_json, write_json
 from autolmk.fold import checkpoint
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.methods.trainer import build
 from autolmk.plans import Plans
 from autolmk.prediction.model import Model
-from autolmk.selection.recipe import Member
+from autolmk.prediction.options import TestTime
+from autolmk.selection.recipe import RecipeMember
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 ELSEWHERE = ["../../victim", "/etc", "..", ".", "", "a/b", "a\\b", "~root", "C:x", "a\nb", "nul", "x."]
@@ -49,13 +50,13 @@ def test_no_name_in_plans_leads_elsewhere(name: str) -> None:
     with pytest.raises(AutolmkError, match="plain name"):
         Plans.parse(value)
     with pytest.raises(AutolmkError, match="plain name"):
-        from_json(Member, {"model": name, "folds": ["0"]})
+        from_json(RecipeMember, {"model": name, "folds": ["0"]})
 
 
 @pytest.mark.parametrize("folds", [[], ["../0"], [""], ["0", "0"], ["-1"], ["٣"], ["al"]])
 def test_folds_of_a_member_are_folds(folds: list[str]) -> None:
     with pytest.raises(AutolmkError, match="fold"):
-        from_json(Member, {"model": "a", "folds": folds})
+        from_json(RecipeMember, {"model": "a", "folds": folds})
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def model_folder(folder: Path, previous: str) -> Path:
 )
 def test_stages_in_a_circle_are_an_error(tmp_path: Path, previous: str, words: str) -> None:
     with pytest.raises(AutolmkError, match=words) as error:
-        Model(model_folder(tmp_path, previous), device="cpu")
+        Model(model_folder(tmp_path, previous), TestTime(device="cpu"))
     assert "config.json" in str(error.value)
 
 
@@ -131,7 +132,7 @@ def test_options_of_another_kind_are_named(tmp_path: Path, options: Any) -> None
     file = folder / "fold_0" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "options": options}))
     with pytest.raises(AutolmkError, match="options"):
-        Model(folder, device="cpu")
+        Model(folder, TestTime(device="cpu"))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e30", "-1" + "0" * 400])

@@ -16,7 +16,8 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Normalization, Plans, Windows, replace_configuration
-from autolmk.prediction.inference import Member, predict_image
+from autolmk.prediction.first_look import look_first
+from autolmk.prediction.stage import Member, Prepared, Stage
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 FILL = (-7.0, 9.0)
@@ -167,7 +168,7 @@ def errors(member: Member, plans: Plans, side: int, others: int) -> FloatArray:
     for seed in range(100, 108):
         array, voxels = picture(seed, side, others)
         image = Image(array, Geometry.from_parts((side, side), (1.0, 1.0)))
-        shown = predict_image(image, (0.0,), [member], plans, plans.configurations["example"], (), device="cpu")
+        shown = look_first(Stage(plans, plans.configurations["example"], (member,), ()), Prepared(image, (0.0,)))
         found.append(np.linalg.norm(shown.best() - voxels[:, ::-1], axis=1))
     return np.concatenate(found)
 

@@ -12,7 +12,7 @@ from autolmk.dataset.description import Measurement
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.agreement import agreements, compare
 from autolmk.evaluation.measurements import (
-    Measured,
+    MeasuredValue,
     MeasurementCalibration,
     fit_factors,
     measure,
@@ -112,7 +112,7 @@ def test_calibration_is_applied() -> None:
     calibration = MeasurementCalibration(0.9, 20, {"width": 2.0, "depth": None})
     found = measured(present(POINTS, 1.0), MEASUREMENTS, calibration)
     assert plain["width"].error_radius and found["width"].error_radius == pytest.approx(2 * plain["width"].error_radius)
-    assert found["depth"] == Measured(pytest.approx(np.sqrt(525)), None)
+    assert found["depth"] == MeasuredValue(pytest.approx(np.sqrt(525)), None)
     assert found["tilt"] == plain["tilt"]
 
 
@@ -138,8 +138,8 @@ def test_agreement_of_a_known_bias() -> None:
         points = POINTS + rng.normal(size=(4, 3))
         truth[f"c{i}"] = present(points)
         width = measure(points, NAMES, MEASUREMENTS)[0]
-        predicted[f"c{i}"] = {"width": Measured(width + 0.5 + 0.2 * rng.normal(), 0.5)}
-    predicted["c0"] = {"width": Measured(None, None)}
+        predicted[f"c{i}"] = {"width": MeasuredValue(width + 0.5 + 0.2 * rng.normal(), 0.5)}
+    predicted["c0"] = {"width": MeasuredValue(None, None)}
     pairs = compare(truth, predicted, {"width": MEASUREMENTS["width"]}, unit="mm")
     found = agreements(pairs)["width"]
     assert (found.n, found.missing, found.unit, found.n_radius) == (199, 1, "mm", 199)
@@ -156,7 +156,7 @@ def test_intervals_of_the_limits_cover() -> None:
     width = {"width": MEASUREMENTS["width"]}
     hits = np.zeros(3)
     for _ in range(500):
-        predicted = {case: {"width": Measured(30 + 1 + rng.normal(), None)} for case in truth}
+        predicted = {case: {"width": MeasuredValue(30 + 1 + rng.normal(), None)} for case in truth}
         found = agreements(compare(truth, predicted, width, unit="mm"))["width"]
         known = zip((found.bias, found.lower, found.upper), (1, 1 - 1.96, 1 + 1.96), strict=True)
         hits += [bool(e.low is not None and e.high is not None and e.low <= value <= e.high) for e, value in known]

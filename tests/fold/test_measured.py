@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured, measure, measure_shape
+from autolmk.fold.measured import Measured, measure, measure_shape
 from autolmk.landmarks import Landmarks, Status
 from autolmk.shapes.pose import fit_similarity
 

@@ -22,10 +22,11 @@ from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.networks.precision import MixedPrecision
 from autolmk.planning.memory import count_saved, random_batch
 from autolmk.plans import Augmentation, Normalization, Plans, Schedule, SliceGroup, Windows
-from autolmk.prediction.stages import Prepared, predict_stages
-from autolmk.training.run import Run
+from autolmk.prediction.chain import look_through
+from autolmk.prediction.stage import Prepared
 from autolmk.training.schedule import Limits
 from autolmk.training.stages import StageWork, load_chain, train_stages
+from autolmk.training.state import Run
 
 Kind = tuple[str, dict[str, Any], int | None]  # a trainer, its options, windows of a sample
 GROUP = (0, 2, 3)  # landmarks that lie on one slice
@@ -245,7 +246,7 @@ def method(gpu: PretendedGpu, name: str, ndim: int, folder: Path) -> dict[str, A
     finished = train_stages(works, TRAIN, VAL, fold, subjects=subjects, device="cuda", compile=False)
     stored = store.load(VAL[0])
     prepared = [Prepared(stored.image(), stored.fill)] * len(works)
-    found = predict_stages(prepared, load_chain(works, fold, CUDA), plans, device=CUDA)
+    found = look_through(load_chain(works, fold, CUDA), prepared)
     return {
         "finished": finished,
         "finite": bool(np.isfinite(found.candidates[:, 0]).all()),

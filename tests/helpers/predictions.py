@@ -7,7 +7,7 @@ import numpy as np
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks
-from autolmk.prediction.inference import Prediction
+from autolmk.prediction.prediction import Prediction
 
 
 def a_prediction(landmarks: Landmarks, candidates: FloatArray, log_odds: FloatArray, spread: float = 1.0) -> Prediction:

@@ -17,7 +17,7 @@ from autolmk.files.locks import exclusive
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.imageio import read_geometry, write_image
-from autolmk.importing.run import MARK
+from autolmk.importing.importer import MARK
 from autolmk.landmarks import Status
 
 GRID = Geometry.from_parts((12, 14, 16), (2, 1, 0.5), (5, 6, 7))

@@ -20,7 +20,7 @@ import pytest
 from autolmk.errors import AutolmkError
 from autolmk.jobs import dispatch
 from autolmk.jobs.dispatch import cluster_slots, run_jobs
-from autolmk.jobs.job import Job, Place, Result
+from autolmk.jobs.job import Job, JobResult, Place
 
 pytest.importorskip("distributed")
 PAGE = Path(__file__).parents[2] / "documentation" / "command_line.md"
@@ -133,9 +133,9 @@ def test_ray_runs_a_single_job_as_a_task(tmp_path: Path, monkeypatch: pytest.Mon
             assert options == {"num_gpus": 1}
             return self
 
-        def remote(self, job: Job, place: Place) -> Result:
+        def remote(self, job: Job, place: Place) -> JobResult:
             tasks.append(job)
-            return Result(job, 0, 1.0)
+            return JobResult(job, 0, 1.0)
 
     ray = SimpleNamespace(
         init=lambda **settings: None, shutdown=lambda: None, cluster_resources=lambda: {"GPU": 1.0, "CPU": 1.0},

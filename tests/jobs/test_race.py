@@ -15,9 +15,9 @@ from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_json
 from autolmk.jobs import race
-from autolmk.jobs.job import Job, Result
+from autolmk.jobs.job import Job, JobResult
 from autolmk.jobs.race import Means, Race
-from autolmk.jobs.run_record import Record, Shares, Wanted
+from autolmk.jobs.run_record import Record, TimeShares, Wanted
 from autolmk.jobs.workflow import Request, trainings
 from autolmk.paths import folders
 from autolmk.plans import Plans
@@ -40,12 +40,12 @@ class World:
         split = [{"train": [], "val": [f"c{f}{i}" for i in range(8)]} for f in range(folds)]
         write_json(tmp_path / "preprocessed" / "Dataset001_A" / "splits_final.json", split)
         wanted = Wanted(tuple(names), tuple(map(str, range(folds))), limit)
-        self.record = Record(wanted, None if limit is None else Shares(slots, 1, 1.0, {}))
+        self.record = Record(wanted, None if limit is None else TimeShares(slots, 1, 1.0, {}))
         self.waves: list[list[str]] = []
         self.cores: list[int] = []
         self.said: list[str] = []
 
-    def run(self, jobs: Sequence[Job], slots: int) -> list[Result]:
+    def run(self, jobs: Sequence[Job], slots: int) -> list[JobResult]:
         self.waves.append([job.name.replace(" fold ", "") for job in jobs])
         self.cores.append(slots)
         end = self.now + max(job.seconds or 0.0 for job in jobs) + self.beyond
@@ -57,7 +57,7 @@ class World:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
         self.now = end
-        return [Result(job, 0, (job.seconds or 0.0) + self.beyond) for job in jobs]
+        return [JobResult(job, 0, (job.seconds or 0.0) + self.beyond) for job in jobs]
 
     def left(self, record: Record) -> float | None:
         return None if self.limit is None else self.limit - AFTER - self.now

@@ -14,7 +14,7 @@ from autolmk.errors import AutolmkError
 from autolmk.jobs.run_record import (
     GivenUp,
     Record,
-    Shares,
+    TimeShares,
     Wanted,
     decided,
     load_record,
@@ -27,7 +27,7 @@ FILE = Path("run.json")
 SIX = Wanted(("a", "b"), ("0", "1", "2"), max_seconds=6600.0)
 
 
-def shares(wanted: Wanted, slots: int) -> Shares:
+def shares(wanted: Wanted, slots: int) -> TimeShares:
     assert wanted.max_seconds is not None
     methods, folds = len(wanted.configurations), len(wanted.folds)
     return share_out(wanted.max_seconds, {"predict": 600.0}, methods=methods, folds=folds, slots=slots)

@@ -25,7 +25,7 @@ from autolmk.networks.apga import APGA, LandmarkPath, build_apga, heads_of, publ
 from autolmk.networks.unet import Head
 from autolmk.planners.apga import ApgaPlanner, label_groups, label_maps
 from autolmk.planning.memory import random_batch
-from autolmk.planning.planner import PRESETS, draft_plans, memory_of, plan_dataset, usable_bytes
+from autolmk.planning.planner import PRESETS, PlanRequest, draft_plans, memory_of, plan_dataset, usable_bytes
 from autolmk.plans import Configuration, LabelMap, Plans, replace_configuration
 from autolmk.testing import check_trainer
 from autolmk.trainers.apga import ApgaTrainer
@@ -346,7 +346,7 @@ def test_squared_error_is_zero_for_its_own_gaussians_alone() -> None:
 def plan(fingerprint: Fingerprint, labels: str = "auto", **arguments: Any) -> Plans:
     arguments = {"preset": "XS", "device": "cpu", **arguments}
     planners = {"apga": ApgaPlanner({"labels": labels})}
-    return plan_dataset(fingerprint, planners, plans_name="autolmkPlans", **arguments)
+    return plan_dataset(PlanRequest.of(fingerprint, **arguments), planners, plans_name="autolmkPlans")
 
 
 MADE: dict[str, Configuration] = {}

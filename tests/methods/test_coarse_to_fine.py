@@ -18,19 +18,19 @@ from autolmk.codecs.slices import Group, SliceCodec
 from autolmk.conformance import check_trainer, example_plans
 from autolmk.data.stage_windows import Placement
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.losses import spatial_cross_entropy
 from autolmk.methods.trainer import build
 from autolmk.networks.grouped import GroupedUNet
-from autolmk.networks.slices import AxisAttention, KeySlice
+from autolmk.networks.slice_fusion import AxisAttention, KeySlice
 from autolmk.networks.windows import CorrelatedUNets, OwnUNets, across
 from autolmk.planning.memory import training_bytes
 from autolmk.plans import Architecture, Plans, SliceGroup, Windows
-from autolmk.prediction.inference import Member
-from autolmk.prediction.refinement import look_again
+from autolmk.prediction.second_look import look_again
+from autolmk.prediction.stage import Member, Prepared, Stage
 from autolmk.trainers.coarse_to_fine import FineTrainer
 
 SOLID = Architecture(
@@ -303,7 +303,8 @@ def test_correlated_networks_look_again() -> None:
     odds = np.where(np.isfinite(points[:, :1]), 3.0, -np.inf)
     before = a_prediction(Landmarks(plans.landmarks, points, status), points[:, None], odds)
     member, measured = Member(*build(trainer)), Measured(placement=Placement(patch, 2.0))
-    found = look_again(image, (0.0, 0.0), before, [member], plans, trainer.configuration, [measured], device="cpu")
+    stage = Stage(plans, trainer.configuration, (member,), (measured,))
+    found = look_again(stage, Prepared(image, (0.0, 0.0)), before)
     assert np.isfinite(found.candidates[:4, 0]).all() and np.isfinite(found.log_odds[:4, 0]).all()
     assert found.looks > 5
 

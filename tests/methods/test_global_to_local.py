@@ -20,15 +20,16 @@ from autolmk.data.stage_windows import MARGIN
 from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import Fingerprint, LandmarkStatistics
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import trainer_class
 from autolmk.planners.global_to_local import CELLS, GLOBAL, NAME, GlobalToLocalPlanner
-from autolmk.planning.planner import PRESETS, memory_of, plan_dataset, planner_class, usable_bytes
+from autolmk.planning.planner import PRESETS, PlanRequest, memory_of, plan_dataset, planner_class, usable_bytes
 from autolmk.plans import Configuration, Plans, Windows
+from autolmk.prediction.chain import look_through
 from autolmk.prediction.crops import heatmap_crops
-from autolmk.prediction.inference import Look, Member, predict_image
-from autolmk.prediction.stages import Prepared, load_stage, predict_stages
+from autolmk.prediction.first_look import Look, look_first
+from autolmk.prediction.stage import Member, Prepared, load_stage
 from autolmk.trainers.global_to_local import GlobalTrainer, LocalTrainer
 from autolmk.training.schedule import Limits, ValidationBudget
 from autolmk.training.stages import StageWork, load_chain, train_stages
@@ -51,7 +52,7 @@ def plan(fingerprint: Fingerprint, **arguments: Any) -> Plans:
     if key not in MADE:
         planners = {NAME: GlobalToLocalPlanner()}
         arguments = {"preset": "XS", "device": "cpu", **arguments}
-        MADE[key] = plan_dataset(fingerprint, planners, plans_name="autolmkPlans", **arguments)
+        MADE[key] = plan_dataset(PlanRequest.of(fingerprint, **arguments), planners, plans_name="autolmkPlans")
     return MADE[key]
 
 
@@ -282,7 +283,7 @@ def test_each_stage_measures_how_to_vote_and_prediction_votes_so(store: Store, t
     both = load_stage([stage.trainer] * 2, folders, "final", torch.device("cpu"))
     assert {member.codec.voting for member in both.members} == {rule}  # type: ignore[union-attr]
     stored = store.load(VAL[0])
-    found = predict_stages([Prepared(stored.image(), stored.fill)] * 2, stages, staged_plans(), device="cpu")
+    found = look_through(stages, [Prepared(stored.image(), stored.fill)] * 2)
     assert found.landmarks.names == NAMES and np.isfinite(found.candidates[:, 0]).all()
 
 
@@ -298,11 +299,11 @@ def test_crops_show_the_cells_around_a_landmark_even_one_that_is_voted_beyond_th
 ) -> None:
     work = works(store)[0]
     loaded = load_stage([work.trainer], [trained / "heatmap"], "final", torch.device("cpu"))
-    stored, c = store.load(VAL[0]), loaded.configuration
-    rest = (stored.image(), stored.fill, loaded.members, staged_plans(), c)
-    found = predict_image(*rest, loaded.measured, device="cpu")
+    stored = store.load(VAL[0])
+    loaded, image = dataclasses.replace(loaded, mirror=False), Prepared(stored.image(), stored.fill)
+    found = look_first(loaded, image)
     found.candidates[1, 0] = [-50.0, 400.0]
-    crops = dict(heatmap_crops(Look(*rest, torch.device("cpu"), False), found, c, (3.0, 3.0)))
+    crops = dict(heatmap_crops(Look(loaded, image), found, (3.0, 3.0)))
     assert set(crops) == set(NAMES)
     for name, crop in crops.items():
         assert min(crop.array.shape) >= 1 and crop.geometry.spacing == (2.0, 2.0)
@@ -315,9 +316,7 @@ def test_held_out_windows_are_straight_always_the_same_and_of_the_asked_cases(st
         for work, folder in zip(works(store), (trained / "heatmap", trained), strict=True)
     )
     for work, loaded in (first, last):
-        measured, member = loaded.measured[0], loaded.members[0]
-        rest = (store, VAL, staged_plans(), loaded.configuration, measured)
-        one, again = ([*held_out_windows(member, *rest, device=torch.device("cpu"))] for _ in range(2))
+        one, again = ([*held_out_windows(loaded, store, VAL)] for _ in range(2))
         assert len(one) == len(VAL) and all(torch.equal(a.scores, b.scores) for a, b in zip(one, again, strict=True))
         assert one[0].scores.shape[1] == len(NAMES)
         if work is first[0]:  # the whole image: its own voxels
@@ -325,14 +324,16 @@ def test_held_out_windows_are_straight_always_the_same_and_of_the_asked_cases(st
             voxels = sorted(t.geometry.to_voxels(t.landmarks.points)[0].tolist() for t in truths)
             assert np.allclose(sorted(w.voxels[0, 0].tolist() for w in one), voxels)
             windows = Windows("whole", elsewhere=1.0, exact=0.5, order=2)  # in training alone
-            drawn = dataclasses.replace(loaded.configuration, windows=windows)
-            same = [*held_out_windows(member, *rest[:3], drawn, measured, device=torch.device("cpu"))]
+            drawn = dataclasses.replace(
+                loaded, configuration=dataclasses.replace(loaded.configuration, windows=windows)
+            )
+            same = [*held_out_windows(drawn, store, VAL)]
             assert all(torch.equal(a.scores, b.scores) for a, b in zip(one, same, strict=True))
-        untrained = dataclasses.replace(measured, untrained=("dark",))
-        unknown = next(held_out_windows(member, *rest[:-1], untrained, device=torch.device("cpu")))
+        measured = dataclasses.replace(loaded.measured[0], untrained=("dark",))
+        unknown = next(held_out_windows(dataclasses.replace(loaded, measured=(measured,)), store, VAL))
         assert int(unknown.status[0, 1]) == Status.UNKNOWN and int(unknown.status[0, 0]) == Status.PRESENT
         with pytest.raises(Interrupted):
-            next(held_out_windows(member, *rest, device=torch.device("cpu"), interrupted=lambda: True))
+            next(held_out_windows(loaded, store, VAL, interrupted=lambda: True))
 
 
 def test_time_is_kept_for_what_the_codec_measures() -> None:

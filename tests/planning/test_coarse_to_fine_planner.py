@@ -18,7 +18,7 @@ from autolmk.networks.unet import cumulative_strides
 from autolmk.planners.coarse_to_fine import COARSE, LEAST, NAME, WINDOWS, CoarseToFinePlanner, _fitting
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.planning import window_rules
-from autolmk.planning.planner import memory_of, plan_dataset, usable_bytes
+from autolmk.planning.planner import PlanRequest, memory_of, plan_dataset, usable_bytes
 from autolmk.plans import Configuration, Plans
 from autolmk.testing import check_planner
 
@@ -38,7 +38,9 @@ def plans(fingerprint: Fingerprint, **arguments: Any) -> Plans:
     arguments = {"preset": "XS", "device": "cpu", **arguments}
     key = json.dumps([to_json(fingerprint), arguments])
     if key not in MADE:
-        MADE[key] = plan_dataset(fingerprint, {NAME: CoarseToFinePlanner()}, plans_name="autolmkPlans", **arguments)
+        MADE[key] = plan_dataset(
+            PlanRequest.of(fingerprint, **arguments), {NAME: CoarseToFinePlanner()}, plans_name="autolmkPlans"
+        )
     return MADE[key]
 
 
@@ -105,7 +107,7 @@ def test_a_number_moves_with_its_cause(number: str) -> None:
 def test_the_coarse_stage_is_the_heatmaps_plan_with_its_share_of_the_time() -> None:
     both = plans(POSED)
     heatmap = plan_dataset(
-        POSED, {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans", preset="XS", device="cpu"
+        PlanRequest.of(POSED, "cpu"), {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans"
     ).configurations["heatmap"]
     coarse, last = both.configurations[COARSE], both.configurations[NAME]
     assert both.chain(NAME) == (COARSE, NAME)
@@ -175,7 +177,7 @@ def test_no_window_is_larger_than_the_image(shape: tuple[float, ...], factor: fl
     """Where a coarse stage is demanded: else so small an image is seen in one look."""
     fingerprint = a_fingerprint(spacing=(factor,) * len(shape), shape=shape, n_landmarks=6)
     two = {NAME: CoarseToFinePlanner({"coarse": "heatmap"})}
-    c = plan_dataset(fingerprint, two, plans_name="two", preset="XS", device="cpu").configurations[NAME]
+    c = plan_dataset(PlanRequest.of(fingerprint, "cpu"), two, plans_name="two").configurations[NAME]
     assert c.previous_stage is not None and all(n <= size for n, size in zip(c.patch_size, shape, strict=True))
     assert all(a <= b for a, b in zip(c.windows.least_side or (), c.patch_size, strict=True))
     assert all(n // o >= 3 for n, o in zip(c.patch_size, c.architecture.output_stride, strict=True))

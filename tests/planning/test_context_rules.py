@@ -20,6 +20,7 @@ from autolmk.planning.context_rules import (
     receptive_field,
     seen_of_extent,
 )
+from autolmk.planning.planner import PlanRequest
 
 
 def with_shape(points: np.ndarray, base: Fingerprint | None = None) -> Fingerprint:
@@ -80,7 +81,7 @@ def test_first_stages_say_what_they_see() -> None:
         (CoarseToFinePlanner(), "coarse_to_fine_coarse"),
         (GlobalToLocalPlanner(), "global_to_local_global"),
     ):
-        planned = planner.plan(base, preset="XS", device="cpu", memory_target_gb=0.3)[first]
+        planned = planner.plan(PlanRequest(base, "XS", "cpu", 0.3))[first]
         small, large = (with_shape(k * np.linspace(0, 1, 6)[:, None] * [0, 0, 100.0], base) for k in (1, 2))
         share, why = seen_of_extent(small, planned)
         assert share == pytest.approx(2 * seen_of_extent(large, planned)[0])
@@ -92,5 +93,5 @@ def test_first_stages_say_what_they_see() -> None:
 def test_coordinates_see_the_whole_window() -> None:
     base = a_fingerprint(spacing=(2.0, 2.0, 2.0), shape=(80.0,) * 3, n_landmarks=6, nearest=30.0)
     planner = CoarseToFinePlanner({"coarse": "coordinates"})
-    planned = planner.plan(base, preset="XS", device="cpu", memory_target_gb=0.3)["coarse_to_fine_coarse"]
+    planned = planner.plan(PlanRequest(base, "XS", "cpu", 0.3))["coarse_to_fine_coarse"]
     assert math.isinf(min(receptive_field(planned))) and "the whole window" in seen_of_extent(base, planned)[1]

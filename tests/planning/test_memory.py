@@ -19,8 +19,8 @@ from autolmk.networks.topology import topology
 from autolmk.networks.unet import build_unet
 from autolmk.planning.memory import MemoryEstimate, saved_bytes, training_bytes
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
-from autolmk.training.run import Run
 from autolmk.training.schedule import Limits
+from autolmk.training.state import Run
 
 
 class UNetTrainer(Trainer):

@@ -13,7 +13,7 @@ from autolmk.fingerprint import CoSliceGroup, Fingerprint
 from autolmk.methods.registry import PLANNERS
 from autolmk.methods.trainer import trainer_class
 from autolmk.planners.coarse_to_fine import COARSE, NAME, CoarseToFinePlanner
-from autolmk.planning.planner import PRESETS, Planner, memory_of, plan_dataset, usable_bytes
+from autolmk.planning.planner import PRESETS, Planner, PlanRequest, memory_of, plan_dataset, usable_bytes
 from autolmk.plans import Plans
 from autolmk.trainers.coarse_to_fine import CoordinateTrainer, FineTrainer
 
@@ -22,7 +22,7 @@ COARSE_KINDS: tuple[Literal["heatmap", "coordinates"], ...] = ("heatmap", "coord
 
 def plan(fingerprint: Fingerprint, **options: str) -> Plans:
     made = {NAME: CoarseToFinePlanner(options)}
-    return plan_dataset(fingerprint, made, plans_name="autolmkPlans", preset="XS", device="cpu")
+    return plan_dataset(PlanRequest.of(fingerprint, "cpu"), made, plans_name="autolmkPlans")
 
 
 FEW = a_fingerprint(n_cases=6, n_landmarks=4)
@@ -59,7 +59,7 @@ def test_coordinates_see_the_whole_image_however_coarse_and_say_where_that_canno
     assert isinstance(trainer_class("coordinates")(plans, coarse), CoordinateTrainer)
     with pytest.raises(AutolmkError, match=r"whole image|small(est)? window"):
         made = CoarseToFinePlanner({"coarse": "coordinates", "weights": "shared"})
-        made.plan(huge, preset="XS", device="cpu", memory_target_gb=0.01)
+        made.plan(PlanRequest(huge, "XS", "cpu", 0.01))
 
 
 # -- one look ----------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_a_setting_goes_to_the_planners_that_know_it() -> None:
 def test_planners_of_one_name_stand_beside_each_other() -> None:
     names = [f"autolmk.planners.{method}:PublishedPlanner" for method in ("apga", "coarse_to_fine", "global_to_local")]
     assert list(planners(names, [])) == names and list(planners(names[:1], [])) == ["PublishedPlanner"]
-    made = plan_dataset(FEW, planners(names, []), plans_name="all", preset="M", device="cuda", memory_target_gb=40.0)
+    made = plan_dataset(PlanRequest.of(FEW, "cuda", memory_target_gb=40.0), planners(names, []), plans_name="all")
     assert [name for name in made.configurations if name.endswith("published")] == [
         "apga_published", "coarse_to_fine_published", "global_to_local_published"
     ]  # fmt: skip

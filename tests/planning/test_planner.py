@@ -25,7 +25,15 @@ from autolmk.fingerprint.landmark_statistics import CoSliceGroup
 from autolmk.geometry import Geometry
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.planning import rules, window_rules
-from autolmk.planning.planner import PRESETS, expected_seconds, memory_of, plan_dataset, planner_class, usable_bytes
+from autolmk.planning.planner import (
+    PRESETS,
+    PlanRequest,
+    expected_seconds,
+    memory_of,
+    plan_dataset,
+    planner_class,
+    usable_bytes,
+)
 from autolmk.planning.window_search import Search, first_true
 from autolmk.plans import Configuration, Normalization, Plans, SliceGroup
 from autolmk.testing import check_planner
@@ -48,7 +56,9 @@ BODY = a_fingerprint(spacing=(0.8, 0.8, 0.8), shape=(300.0, 512.0, 512.0), n_lan
 
 def plan(fingerprint: Fingerprint, **arguments: Any) -> Plans:
     arguments = {"preset": "XS", "device": "cpu", **arguments}
-    return plan_dataset(fingerprint, {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans", **arguments)
+    return plan_dataset(
+        PlanRequest.of(fingerprint, **arguments), {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans"
+    )
 
 
 MADE: dict[str, Plans] = {}
@@ -552,7 +562,7 @@ def test_a_dataset_without_cases_cannot_be_planned() -> None:
 def test_two_planners_may_not_share_a_configuration() -> None:
     planners = {"heatmap": HeatmapPlanner(), "again": HeatmapPlanner()}
     with pytest.raises(AutolmkError, match="name a configuration alike"):
-        plan_dataset(BASE, planners, plans_name="p", device="cpu")
+        plan_dataset(PlanRequest.of(BASE, "cpu"), planners, plans_name="p")
 
 
 def test_expected_duration_is_the_steps_or_the_budget() -> None:
@@ -608,7 +618,7 @@ def test_wrong_preset_exits_with_near_names(fingerprinted: Path, capsys: pytest.
 
 
 def test_the_pace_is_that_of_trainings_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autolmk.training.run import Run
+    from autolmk.training.state import Run
 
     batches: list[Any] = []
     real = Run.step
@@ -650,7 +660,7 @@ def test_the_template_of_the_documentation_is_a_planner(tmp_path: Path) -> None:
     (tmp_path / "my_planner.py").write_text(template)
     found = planner_class(f"{tmp_path / 'my_planner.py'}:UprightPlanner")
     check_planner(found, ndims=(2,))
-    made = plan_dataset(BASE, {"upright": found()}, plans_name="p", device="cpu")
+    made = plan_dataset(PlanRequest.of(BASE, "cpu"), {"upright": found()}, plans_name="p")
     assert made.configurations["upright"].augmentation.rotation == (5.0, 5.0, 5.0)
 
 
@@ -660,9 +670,9 @@ def test_methods_that_do_not_suit_are_left_out_where_nobody_asked_for_them() -> 
             raise AutolmkError("this dataset has no left side")
 
     both = {"heatmap": HeatmapPlanner(), "refusing": Refusing()}
-    made = plan_dataset(BASE, both, plans_name="autolmkPlans", preset="XS", device="cpu", leave_out=True)
+    made = plan_dataset(PlanRequest.of(BASE, "cpu"), both, plans_name="autolmkPlans", leave_out=True)
     assert list(made.configurations) == ["heatmap"] and made.planner == "heatmap"
     assert made.why["refusing"] == "left out: this dataset has no left side"
     for planners, leave_out in ((both, False), ({"refusing": Refusing()}, True)):
         with pytest.raises(AutolmkError, match="no left side"):
-            plan_dataset(BASE, planners, plans_name="autolmkPlans", preset="XS", device="cpu", leave_out=leave_out)
+            plan_dataset(PlanRequest.of(BASE, "cpu"), planners, plans_name="autolmkPlans", leave_out=leave_out)

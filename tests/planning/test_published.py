@@ -24,7 +24,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import to_json
 from autolmk.fingerprint import CoSliceGroup, Fingerprint
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Status
 from autolmk.methods.losses import soft_dice, squared_error
 from autolmk.methods.trainer import Trainer, trainer_class
@@ -33,7 +33,7 @@ from autolmk.paths import MEASURING
 from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
 from autolmk.planning.memory import random_batch
-from autolmk.planning.planner import Planner, draft_plans, plan_dataset, planner_class
+from autolmk.planning.planner import Planner, PlanRequest, draft_plans, plan_dataset, planner_class
 from autolmk.plans import Configuration, Plans, Windows
 from autolmk.testing import check_trainer
 
@@ -56,7 +56,9 @@ def plans_of(method: str, fingerprint: Fingerprint, **arguments: Any) -> Plans:
     key = (method, id(fingerprint), repr(arguments))
     if key not in MADE:
         arguments = {"preset": "M", "device": "cuda", "memory_target_gb": 40.0, **arguments}
-        MADE[key] = plan_dataset(fingerprint, {method: published(method)()}, plans_name="published", **arguments)
+        MADE[key] = plan_dataset(
+            PlanRequest.of(fingerprint, **arguments), {method: published(method)()}, plans_name="published"
+        )
     return MADE[key]
 
 
@@ -234,7 +236,7 @@ def test_global_to_locals_loss_has_the_published_balance(fingerprint: Fingerprin
 
 def test_global_to_locals_published_loss_has_the_published_balance_in_any_plan() -> None:
     """`--set losses=published` needs no other weight; that of its own loss does not count."""
-    planned = planner_class("global_to_local")().plan(BRAIN, preset="XS", device="cpu", memory_target_gb=0.3)
+    planned = planner_class("global_to_local")().plan(PlanRequest(BRAIN, "XS", "cpu", 0.3))
     first = dataclasses.replace(planned["global_to_local_global"], options={"losses": "published", "class_weight": 9.0})
     trainer, n = trainer_of(BRAIN, first), len(BRAIN.landmarks)
     codec: Any = trainer.build_codec()
@@ -312,7 +314,7 @@ def test_any_dataset_is_planned_with_a_reason_for_every_number(method: str, shap
 @pytest.mark.parametrize("method", METHODS)
 def test_a_published_network_that_does_not_fit_is_refused(method: str) -> None:
     with pytest.raises(AutolmkError, match="does not fit the memory target"):
-        published(method)().plan(BRAIN, preset="XS", device="cpu", memory_target_gb=0.02)
+        published(method)().plan(PlanRequest(BRAIN, "XS", "cpu", 0.02))
 
 
 def test_windows_of_a_slice_are_seen_together() -> None:
@@ -327,7 +329,7 @@ def test_windows_of_a_slice_are_seen_together() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_plans_from_before_these_fields_are_read_as_they_were(method: str) -> None:
-    planned = planner_class(method)().plan(BRAIN, preset="XS", device="cpu", memory_target_gb=0.3)
+    planned = planner_class(method)().plan(PlanRequest(BRAIN, "XS", "cpu", 0.3))
     plans = draft_plans(BRAIN, planned, device="cpu")
     value = to_json(plans)
     for configuration in value["configurations"].values():

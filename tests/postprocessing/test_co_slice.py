@@ -7,16 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from test_inference import FAR, PEAK, member, names_of, oblique, plans_for, predict, scene
-from test_refinement import first, mean_shape
-from test_refinement import member as window_member
+from test_first_look import FAR, PEAK, member, names_of, oblique, plans_for, predict, scene
+from test_second_look import first, mean_shape
+from test_second_look import member as window_member
 
 from autolmk.data.stage_windows import Placement
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration
-from autolmk.prediction.refinement import look_again
+from autolmk.prediction.second_look import look_again
+from autolmk.prediction.stage import Prepared, Stage
 from autolmk.shapes.shared_slice import LESS_LIKELY, on_one_slice
 
 NAMES = ("a", "b", "c", "d")
@@ -137,10 +138,8 @@ def test_later_stages_do_so_too() -> None:
         plans, "test", windows=Windows("landmark"), previous_stage="coarse", spacing=(1.0,) * 3
     )
     measured = Measured(mean_shape=mean_shape(points), placement=Placement((16,) * 3, 2.0))
-    found = look_again(
-        scene(geometry, shown), (FAR,) * 6, first(points + 1.0, plans), [window_member(plans)], plans,
-        plans.configuration("test"), [measured], device="cpu",
-    )  # fmt: skip
+    stage = Stage(plans, plans.configuration("test"), (window_member(plans),), (measured,))
+    found = look_again(stage, Prepared(scene(geometry, shown), (FAR,) * 6), first(points + 1.0, plans))
     np.testing.assert_allclose(found.detections.best, shown, atol=0.05)
     np.testing.assert_allclose(
         geometry.to_voxels(found.candidates[:, 0])[:, 0], geometry.to_voxels(shown)[:, 0].mean(), atol=0.05

@@ -56,17 +56,17 @@ def chosen() -> tuple[Postprocessing, CrossValidation, dict[str, Judgement], lis
 
 
 @pytest.fixture(scope="module")
-def prior() -> shape_prior.ShapePrior:
+def prior() -> shape_prior.ShapePriorStep:
     model = cross_validation(shifted=0.3)
     found = shape_prior.fit(held_out(model, model.cases), CONTEXT)
-    assert isinstance(found, shape_prior.ShapePrior)
+    assert isinstance(found, shape_prior.ShapePriorStep)
     return found
 
 
 # -- the shape prior --------------------------------------------------------------------------------------------------
 
 
-def test_look_alikes_are_told_apart(prior: shape_prior.ShapePrior) -> None:
+def test_look_alikes_are_told_apart(prior: shape_prior.ShapePriorStep) -> None:
     before, after = [], []
     for seed in range(100, 120):
         truth = configuration(seed)
@@ -76,7 +76,7 @@ def test_look_alikes_are_told_apart(prior: shape_prior.ShapePrior) -> None:
     assert (np.array(before) > STEP / 2).sum() > 20 and (np.array(after) > STEP / 2).sum() == 0
 
 
-def test_neighbours_that_are_off_together_move_together(prior: shape_prior.ShapePrior) -> None:
+def test_neighbours_that_are_off_together_move_together(prior: shape_prior.ShapePriorStep) -> None:
     for seed in range(200, 206):
         truth = configuration(seed)
         found = detections(seed, truth, together=True)
@@ -84,7 +84,7 @@ def test_neighbours_that_are_off_together_move_together(prior: shape_prior.Shape
         assert (errors_of(prior.apply(found), truth) < STEP / 2).all()
 
 
-def test_only_the_order_of_candidates_changes(prior: shape_prior.ShapePrior) -> None:
+def test_only_the_order_of_candidates_changes(prior: shape_prior.ShapePriorStep) -> None:
     truth = configuration(300)
     right, found = detections(300, truth), detections(301, truth, 0.5)
     np.testing.assert_array_equal(prior.apply(right).candidates, right.candidates)
@@ -97,7 +97,7 @@ def test_only_the_order_of_candidates_changes(prior: shape_prior.ShapePrior) -> 
         assert rows[0] == rows[1] and sorted(found.log_odds[i]) == sorted(after.log_odds[i])
 
 
-def test_two_landmarks_never_take_one_place(prior: shape_prior.ShapePrior) -> None:
+def test_two_landmarks_never_take_one_place(prior: shape_prior.ShapePriorStep) -> None:
     """A place that its neighbour holds already is no gain, although the wrong candidate is a little off."""
     truth = configuration(400)
     found = detections(400, truth)
@@ -108,7 +108,7 @@ def test_two_landmarks_never_take_one_place(prior: shape_prior.ShapePrior) -> No
     assert apart.min() > 2
 
 
-def test_a_landmark_without_any_candidate_stays_so(prior: shape_prior.ShapePrior) -> None:
+def test_a_landmark_without_any_candidate_stays_so(prior: shape_prior.ShapePriorStep) -> None:
     found = detections(400, configuration(400), 3)
     candidates, log_odds = found.candidates.copy(), found.log_odds.copy()
     candidates[5], log_odds[5] = np.nan, -np.inf
@@ -119,7 +119,7 @@ def test_a_landmark_without_any_candidate_stays_so(prior: shape_prior.ShapePrior
 def test_more_look_alikes_than_right_points_do_not_pass_for_noise() -> None:
     model = cross_validation(16, shifted=0.9)
     step = shape_prior.fit(held_out(model, model.cases), CONTEXT)
-    assert isinstance(step, shape_prior.ShapePrior)
+    assert isinstance(step, shape_prior.ShapePriorStep)
     assert min(step.noise) > 0.2 and max(step.noise) < 0.5  # 0.3 mm an axis, and most of the row 6 mm off
     truth = [configuration(seed) for seed in range(100, 106)]
     found = [detections(seed, marks, 0.9) for seed, marks in enumerate(truth, 100)]
@@ -139,14 +139,14 @@ def test_photographs_have_shapes_too_and_slices_in_space_do_not() -> None:
             (replace(found, candidates=candidates, geometry=flat), Landmarks(NAMES, truth.points[:, 1:], truth.status))
         )
     step = shape_prior.fit(cases, CONTEXT)
-    assert isinstance(step, shape_prior.ShapePrior)
+    assert isinstance(step, shape_prior.ShapePriorStep)
     gross = [[(errors_of(d, truth)[ROW] > STEP / 2).sum() for d in (f, step.apply(f))] for f, truth in cases]
     assert np.sum(gross, axis=0)[0] > 15 and np.sum(gross, axis=0)[1] <= 1
     slices = [(replace(found, geometry=in_space), truth) for found, truth in held_out(model, model.cases)]
     assert "turn over" in str(shape_prior.fit(slices, CONTEXT))
 
 
-def test_unusual_anatomy_is_not_forced(prior: shape_prior.ShapePrior) -> None:
+def test_unusual_anatomy_is_not_forced(prior: shape_prior.ShapePriorStep) -> None:
     """A landmark 4 mm from its usual place whose network is sure of it stays, in spite of a candidate at that place."""
     truth = configuration(500)
     found = detections(500, truth)
@@ -219,7 +219,7 @@ def test_presence_is_decided_where_held_out_cases_say() -> None:
     said = {step["name"]: step for step in evidence}
     assert said["presence"]["kept"] and said["presence"]["without"] < 0.8 < 0.9 < said["presence"]["with"]
     (step,) = result.steps
-    assert isinstance(step, presence.Presence) and set(step.offset) == {"b"} and -4.5 < step.offset["b"] < -1.5
+    assert isinstance(step, presence.PresenceStep) and set(step.offset) == {"b"} and -4.5 < step.offset["b"] < -1.5
     right = [
         (nested.detections[c].likelihood[1] >= 0.5) == (nested.truth[c].status[1] == Status.PRESENT)
         for c in nested.cases
@@ -233,7 +233,7 @@ def test_few_absent_cases_move_little() -> None:
     context = Context(("a", "b"), sometimes_absent=("b",))
     model = presence_cases(3, 4.0, seed=3)
     step = presence.fit(held_out(model, model.cases), context)
-    assert isinstance(step, presence.Presence) and abs(step.offset["b"]) < 2.5
+    assert isinstance(step, presence.PresenceStep) and abs(step.offset["b"]) < 2.5
     assert "never absent" not in str(step) and "no landmark" in str(presence.fit([], CONTEXT))
 
 

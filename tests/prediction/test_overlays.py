@@ -32,10 +32,12 @@ def test_case_names_status_and_likelihood_are_written(
     ndim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, landmarks, best = predicted(ndim)
-    shown: list[overlays.Text] = []
+    shown: list[overlays.Caption] = []
     write, sides = overlays._write, []
 
-    def watch(file: Path, picture: overlays.Picture, texts: list[overlays.Text], crosses: list[overlays.Cross]) -> None:
+    def watch(
+        file: Path, picture: overlays.Picture, texts: list[overlays.Caption], crosses: list[overlays.Cross]
+    ) -> None:
         shown.extend(texts)
         sides.extend([picture.shape, len(crosses)])
         write(file, picture, texts, crosses)

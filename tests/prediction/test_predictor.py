@@ -18,7 +18,7 @@ import autolmk
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_json
 from autolmk.fold import checkpoint
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image
@@ -26,6 +26,7 @@ from autolmk.methods.sources import keep_sources
 from autolmk.methods.trainer import trainer_class
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
 from autolmk.prediction.model import Model, trained_folds
+from autolmk.prediction.options import TestTime
 from autolmk.prediction.predictor import Predictor
 
 PLUGIN = """
@@ -229,16 +230,16 @@ def test_folds_default_to_what_was_trained(tmp_path: Path) -> None:
     model = make_model(tmp_path, folds=("10", "2", "all"))
     (model / "fold_3").mkdir()
     assert trained_folds(model, "final") == ["2", "10", "all"]
-    predictor = Model(model, device="cpu", trust_code=True)
+    predictor = Model(model, TestTime(device="cpu", trust_code=True))
     assert predictor.folds == ["2", "10"]
     assert len(predictor.stages[-1].members) == len(predictor.measured) == 2
-    assert Model(model, ["all"], device="cpu", trust_code=True).folds == ["all"]
+    assert Model(model, TestTime(["all"], device="cpu", trust_code=True)).folds == ["all"]
     with pytest.raises(AutolmkError, match=r"fold 3 .* has no checkpoint_final"):
-        Model(model, [3], device="cpu", trust_code=True)
+        Model(model, TestTime([3], device="cpu", trust_code=True))
     with pytest.raises(AutolmkError, match=r"no fold .* checkpoint_best"):
-        Model(model, checkpoint="best", device="cpu", trust_code=True)
+        Model(model, TestTime(checkpoint="best", device="cpu", trust_code=True))
     with pytest.raises(AutolmkError, match="kind of checkpoint"):
-        Model(model, checkpoint="finall", device="cpu", trust_code=True)
+        Model(model, TestTime(checkpoint="finall", device="cpu", trust_code=True))
 
 
 def test_code_of_a_model_folder_runs_only_if_trusted(tmp_path: Path) -> None:
@@ -294,8 +295,8 @@ def test_folds_of_different_plans_cannot_be_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", ["shape_prior", "co_slice"])
 def test_the_shape_prior_and_the_co_slice_step_can_be_left_out(tmp_path: Path, step: str) -> None:
     model = make_model(tmp_path)
-    assert getattr(Model(model, device="cpu", trust_code=True).configuration, step)
-    assert not getattr(Model(model, device="cpu", trust_code=True, **{step: False}).configuration, step)
+    assert getattr(Model(model, TestTime(device="cpu", trust_code=True)).configuration, step)
+    assert not getattr(Model(model, TestTime(device="cpu", trust_code=True, **{step: False})).configuration, step)
 
 
 def test_no_such_device_or_step(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from report_data import ReportData, write_report_data
 from autolmk.annotations import read
 from autolmk.cli.report import main
 from autolmk.files.serialization import read_json, write_json
-from autolmk.report.charts import Axis, Row, Series, axis, lines, whiskers
+from autolmk.report.charts import Axis, ChartRow, Series, axis, lines, whiskers
 from autolmk.report.pictures import png
 
 TITLES = (
@@ -215,7 +215,7 @@ def test_charts_are_well_formed_whatever_the_names() -> None:
     x = Axis("x < 1 & y", 0, 1)
     drawn = lines([Series("<b>", ((0, 0), (1, float("nan")), (1, 1)), 0)], x, x, '"quoted"')
     assert ElementTree.fromstring(drawn).get("aria-label") == '"quoted"'
-    ElementTree.fromstring(whiskers([Row("<i>&", (None,))], ["a"], x, "empty"))
+    ElementTree.fromstring(whiskers([ChartRow("<i>&", (None,))], ["a"], x, "empty"))
 
 
 def test_an_axis_of_nothing_but_zeros_has_a_length() -> None:

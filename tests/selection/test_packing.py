@@ -12,7 +12,7 @@ from autolmk.cli.find_best_configuration import _size
 from autolmk.errors import AutolmkError
 from autolmk.paths import MEASURING
 from autolmk.postprocessing import Postprocessing
-from autolmk.selection import Member, Recipe
+from autolmk.selection import Recipe, RecipeMember
 from autolmk.selection.ensembling import single
 from autolmk.selection.packing import pack
 
@@ -20,7 +20,7 @@ MODEL = runpy.run_path(str(Path(__file__).parents[1] / "prediction" / "test_pred
 
 
 def a_recipe(name: str, *folds: str) -> Recipe:
-    member = Member(name, folds)
+    member = RecipeMember(name, folds)
     return Recipe("Dataset001_Blobs", "mm", ("bright", "dark"), (), (member,), single(name), Postprocessing())
 
 

@@ -10,7 +10,7 @@ import pytest
 from autolmk.detections import Detections
 from autolmk.files.serialization import write_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.fold.point_errors import PointErrors
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status

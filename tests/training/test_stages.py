@@ -22,15 +22,17 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, write_json
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import read_log
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.sources import keep_sources
 from autolmk.paths import MEASURING
 from autolmk.plans import Plans, Windows
-from autolmk.prediction.inference import Prediction
+from autolmk.prediction.chain import look_through
 from autolmk.prediction.model import Model
-from autolmk.prediction.refinement import Seen, _Looks
-from autolmk.prediction.stages import Prepared, predict_stages
+from autolmk.prediction.options import TestTime
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.second_look import Seen, _Looks
+from autolmk.prediction.stage import Prepared
 from autolmk.trainers.coarse_to_fine import FineTrainer
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.fit import is_finished
@@ -234,7 +236,7 @@ def test_a_trained_chain_predicts_what_it_validated(store: Store, trained: Path,
     assert stages[1].configuration.patch_size == Measured.load(trained).placement.side  # type: ignore[union-attr]
     stored = store.load(VAL[0])
     images = [Prepared(stored.image(), stored.fill)] * 2
-    found = predict_stages(images, stages, staged_plans(), device="cpu")
+    found = look_through(stages, images)
     assert found.landmarks.names == NAMES and np.isfinite(found.candidates[:, 0]).all()
     again = validate_stages(works(store), VAL, trained, "final", tmp_path / "again", device="cpu")
     assert again["cases"] == len(VAL)
@@ -250,16 +252,16 @@ def test_a_model_folder_predicts_by_all_its_stages(store: Store, trained: Path, 
     for fold in ("fold_0", "fold_1"):
         shutil.copytree(trained, tmp_path / fold)
     for folds in ([0], None):
-        predictor = Model(tmp_path, folds, device="cpu")
+        predictor = Model(tmp_path, TestTime(folds, device="cpu"))
         assert [stage.configuration.trainer for stage in predictor.stages] == ["heatmap", "fine"]
         assert set(predictor.digests) == {f"{fold}{stage}" for fold in predictor.folds for stage in ("", "/heatmap")}
-        found = predictor.compute([image, image]).landmarks
+        found = look_through(predictor.stages, [image, image]).landmarks
         assert np.allclose(found.points, validated[VAL[0]].points, atol=1e-4)
-    coarse = Model(tmp_path, [0], device="cpu", stages=1)
+    coarse = Model(tmp_path, TestTime([0], device="cpu", stages=1))
     assert [stage.configuration.trainer for stage in coarse.stages] == ["heatmap"]
-    assert coarse.compute([image]).looks < predictor.compute([image, image]).looks
+    assert look_through(coarse.stages, [image]).looks < look_through(predictor.stages, [image, image]).looks
     with pytest.raises(AutolmkError, match="not so many stages"):
-        Model(tmp_path, [0], device="cpu", stages=3)
+        Model(tmp_path, TestTime([0], device="cpu", stages=3))
 
 
 OWN = """
@@ -289,16 +291,17 @@ def test_any_mix_of_own_and_shipped_trainers_predicts(
     staged_plans().save(model / "plans.json")
     keep_sources(named.values(), model)
     with pytest.raises(AutolmkError, match="--trust-code"):
-        Model(model, device="cpu")
+        Model(model, TestTime(device="cpu"))
     stored = store.load(VAL[0])
     image = Prepared(stored.image(), stored.fill)
-    found = Model(model, device="cpu", trust_code=True).compute([image, image]).landmarks
+    stages = Model(model, TestTime(device="cpu", trust_code=True)).stages
+    found = look_through(stages, [image, image]).landmarks
     assert np.allclose(found.points, read_table(trained / "validation" / "landmarks.csv")[VAL[0]].points, atol=1e-4)
     if "heatmap" in own:  # -tr names the last stage's trainer alone
         with pytest.raises(AutolmkError) as refused:
-            Model(model, device="cpu", trainer=named["fine"])
+            Model(model, TestTime(device="cpu", trainer=named["fine"]))
         assert "--trust-code; -tr names the last stage's trainer alone" in str(refused.value)
-    Model(model, device="cpu", trainer=named["fine"], trust_code="heatmap" in own)
+    Model(model, TestTime(device="cpu", trainer=named["fine"], trust_code="heatmap" in own))
 
 
 class Remembering:

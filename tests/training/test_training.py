@@ -23,7 +23,7 @@ from autolmk.files.serialization import read_json, write_json
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import read_log
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Architecture, Augmentation, Configuration, Normalization, Plans, Schedule, Windows
@@ -31,7 +31,7 @@ from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training import schedule as schedule_module
 from autolmk.training.fit import fit, is_finished
 from autolmk.training.loop import Loop
-from autolmk.training.run import Run
+from autolmk.training.state import Run
 
 NAMES = ("bright", "dark", "rare")
 TRAIN, VAL = [f"case{i}" for i in range(6)], ["case6", "case7"]

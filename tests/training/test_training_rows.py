@@ -6,19 +6,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from test_inference import plans_for
-from test_rows import case, gross, look, marks, names_of
+from test_first_look import plans_for
+from test_row_choice import case, gross, look, marks, names_of
 
 from autolmk.files.serialization import write_json
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
-from autolmk.prediction.inference import conclude, in_order_of_rows
+from autolmk.prediction.row_choice import Chosen
+from autolmk.prediction.stage import Assigned, Stage
 from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
 from autolmk.training.rows import _more_than_chance, adopted_rows, tell_rows
@@ -29,6 +31,10 @@ N = 6
 
 def plans() -> Plans:
     return plans_for(names_of(N))
+
+
+def stage(measured: Measured | None = None) -> Stage:
+    return Stage(plans(), plans().configuration("test"), (), (measured or Measured(),))
 
 
 def training_of(cases: list[tuple[Landmarks, Geometry]]) -> Callable[[], TrainingRows]:
@@ -45,16 +51,7 @@ def validated(mistaken: bool) -> tuple[Validation, Callable[[], TrainingRows]]:
         candidates, odds, _ = look(points, image, rng)
         if not mistaken:
             candidates, odds = np.stack([points[1:-1]] * 2, axis=1) + rng.normal(0, 0.5, (N, 2, 3)), odds[:, :2]
-        rest = (
-            np.full(N, 2.0),
-            1,
-            image,
-            plans(),
-            plans().configuration("test"),
-            [Measured()],
-            np.zeros(N, dtype=bool),
-        )
-        prediction = conclude(candidates, odds, *rest)
+        prediction = stage().conclude(Assigned(candidates, odds, np.full(N, 2.0)), 1, image)
         results[f"{i}"] = CaseResult(marks(points[1:-1], image), prediction, 100.0)
     return Validation(results, 1.0), training_of([(marks(p[1:-1], image), image) for p, image in shown])
 
@@ -66,14 +63,14 @@ def errors(validation: Validation) -> float:
 
 def test_held_out_predictions_read_as_the_fold_now_predicts() -> None:
     validation, training = validated(True)
-    measured, after = tell_rows(Measured(), validation, plans(), plans().configuration("test"), training)
+    measured, after = tell_rows(stage(), validation, training)
     rows = measured.rows
     assert rows is not None and rows.used and set(rows.rows[0].names) == set(names_of(N))
     assert rows.cases == 8 and 7 < rows.right <= 8
     assert errors(validation) > 0.2 and errors(after) <= 0.03
     for name, result in after.results.items():
         old = validation.results[name].prediction.detections
-        now = in_order_of_rows(old.candidates, old.log_odds, [measured], plans(), None, old.geometry)
+        now = stage(measured).in_order_of_rows(old.candidates, old.log_odds, old.geometry)
         np.testing.assert_array_equal(result.prediction.detections.candidates, now.candidates)
         np.testing.assert_array_equal(result.prediction.detections.row, now.probability)
         assert (result.prediction.landmarks.points == now.candidates[:, 0]).all()
@@ -83,7 +80,7 @@ def test_held_out_predictions_read_as_the_fold_now_predicts() -> None:
 
 def test_what_is_not_mistaken_is_left_alone() -> None:
     validation, training = validated(False)
-    measured, after = tell_rows(Measured(), validation, plans(), plans().configuration("test"), training)
+    measured, after = tell_rows(stage(), validation, training)
     assert after is validation
     assert measured.rows is not None and not measured.rows.rows and "no landmarks are mistaken" in measured.rows.why
 
@@ -91,13 +88,13 @@ def test_what_is_not_mistaken_is_left_alone() -> None:
 def test_later_stages_are_left_alone() -> None:
     validation, training = validated(True)
     later = replace(plans().configuration("test"), previous_stage="coarse")
-    measured, after = tell_rows(Measured(), validation, plans(), later, training)
+    measured, after = tell_rows(replace(stage(), configuration=later), validation, training)
     assert measured.rows is None and after is validation
 
 
 def test_fold_all_takes_the_rows_of_finished_folds_as_its_own_cases_show_them(tmp_path: Path) -> None:
     validation, training = validated(True)
-    measured, _ = tell_rows(Measured(), validation, plans(), plans().configuration("test"), training)
+    measured, _ = tell_rows(stage(), validation, training)
     assert adopted_rows(tmp_path / "fold_all", "d", training).rows == ()
     folder = tmp_path / "fold_0"
     folder.mkdir()
@@ -125,11 +122,13 @@ def test_rows_are_not_used_where_all_points_together_err_more(monkeypatch: pytes
     """As where a false row of well-found landmarks mends a few points and moves the others a little."""
     validation, training = validated(True)
 
-    def astray(*arguments: object) -> object:
-        found = in_order_of_rows(*arguments)  # type: ignore[arg-type]
+    order = Stage.in_order_of_rows
+
+    def astray(self: Stage, *arguments: Any) -> Chosen:
+        found = order(self, *arguments)
         return replace(found, candidates=found.candidates + 100.0)
 
-    monkeypatch.setattr("autolmk.training.rows.in_order_of_rows", astray)
-    measured, after = tell_rows(Measured(), validation, plans(), plans().configuration("test"), training)
+    monkeypatch.setattr(Stage, "in_order_of_rows", astray)
+    measured, after = tell_rows(stage(), validation, training)
     assert after is validation and measured.rows is not None and not measured.rows.used
     assert "mean error" in measured.rows.why

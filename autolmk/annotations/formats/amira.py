@@ -12,7 +12,7 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import rows_of_numbers, whole, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
 
 ENDINGS = (".landmarkascii", ".landmarksascii", ".landmarks", ".am")
 HEADER = re.compile(r"\s*#\s*(AmiraMesh|Avizo|HyperMesh)\b.*ASCII", re.IGNORECASE)
@@ -20,7 +20,7 @@ HEADER = re.compile(r"\s*#\s*(AmiraMesh|Avizo|HyperMesh)\b.*ASCII", re.IGNORECAS
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     collector = Collector(source, None)
     for stem, file, images in source.pairs(source.files(ENDINGS), ENDINGS):
         points = points_of(file)

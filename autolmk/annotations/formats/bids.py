@@ -21,7 +21,7 @@ from autolmk.annotations.formats.exported import Export, ExportedCase, Writer, c
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import wrong
 from autolmk.annotations.formats.slicer import annotation_of
-from autolmk.annotations.formats.source import Images, Source, some_files, stem_of
+from autolmk.annotations.formats.source import Images, ImportedFiles, some_files, stem_of
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.errors import some
 from autolmk.files.serialization import write_bytes, write_json
@@ -36,7 +36,7 @@ IMAGE_SUFFIXES = ("T1w", "T2w", "ct", "CT", "FLAIR", "T2star", "PDw", "T1map", "
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a tree."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     collector = Collector(source, "LPS")
     images = [(f, entities_of(stem_of(f))) for f in source.all_images() if stem_of(f).startswith("sub-")]
     files = [f for f in source.files((".fcsv", ".mrk.json")) if f.name.startswith("sub-")]

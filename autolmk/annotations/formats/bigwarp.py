@@ -12,14 +12,14 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options, undecided
 from autolmk.annotations.formats.parsing import Table, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 
 FIRST = re.compile(r'"?[^,"]*"?\s*,\s*"?(true|false)"?\s*(,\s*"?[^,"]+"?\s*){4,6}', re.IGNORECASE)
 
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = [f for f in source.files((".csv",)) if _looks(f)]
     if not files:
         wrong(path, "source", "no rows name,true,x,y,...", "landmarks of BigWarp")

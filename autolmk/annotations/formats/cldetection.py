@@ -13,13 +13,13 @@ from typing import Any
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, number, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files, stem_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, stem_of
 from autolmk.errors import some
 
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of one file, or of one of training and one of test."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     collector = Collector(source, "voxel")
     files = [f for f in source.files((".json",)) if _looks(head_of(f))] or [source.only_file((".json",))]
     for file in files:

@@ -17,14 +17,14 @@ from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.exported import Export, ExportedCase, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 from autolmk.errors import some
 from autolmk.files.serialization import write_json
 
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of one file; with --keep-split, of one for training and one for test, told by their names."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = [f for f in source.files((".json",)) if _looks(head_of(f, 2**22))] or source.files((".json",))[:1]
     collector = Collector(source, "voxel")
     hidden = 0
@@ -38,7 +38,7 @@ def read(path: Path, options: Options) -> Imported:
     return collector.result(labelled)
 
 
-def _read_file(file: Path, source: Source, collector: Collector, options: Options) -> int:
+def _read_file(file: Path, source: ImportedFiles, collector: Collector, options: Options) -> int:
     content = json_of(file)
     images: dict[Any, str] = {}
     for i, image in enumerate(field(content, "images", list, file, "the file")):

@@ -16,7 +16,7 @@ from autolmk import imageio
 from autolmk.annotations.annotation import Annotation, Frame
 from autolmk.annotations.formats.imported import Imported, ImportedCase, Options, undecided
 from autolmk.annotations.formats.parsing import LARGEST
-from autolmk.annotations.formats.source import Images, Source, inside, stem_of
+from autolmk.annotations.formats.source import Images, ImportedFiles, inside, stem_of
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
@@ -31,7 +31,7 @@ class Collector:
     frame: of all points; None where the files do not say, so that --frame must. first_pixel: the format's convention.
     """
 
-    def __init__(self, source: Source, frame: Frame | None, first_pixel: float = 0.0) -> None:
+    def __init__(self, source: ImportedFiles, frame: Frame | None, first_pixel: float = 0.0) -> None:
         self.source, self.frame = source, frame
         given = source.options.first_pixel
         self.first_pixel = first_pixel if given is None else given

@@ -11,7 +11,7 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 from autolmk.errors import some
 
 LEVELS = ("scorer", "individuals", "bodyparts", "coords")
@@ -19,7 +19,7 @@ LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of all tables of a project, or of one."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     collector = Collector(source, "voxel")
     files = [f for f in source.files((".csv",)) if _header(f)]
     if not files:
@@ -29,7 +29,7 @@ def read(path: Path, options: Options) -> Imported:
     return collector.result("an empty field is a part that nobody labelled")
 
 
-def _read_table(file: Path, source: Source, collector: Collector, options: Options) -> None:
+def _read_table(file: Path, source: ImportedFiles, collector: Collector, options: Options) -> None:
     table = Table(file)
     levels: dict[str, list[str]] = {}
     for _, row in table.rows[:4]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 from autolmk.errors import AutolmkError, some
 
 ENDINGS = (".csv", ".tsv", ".txt", ".xls")
@@ -21,7 +21,7 @@ BINARY = (".roi", ".zip")
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder of tables, or of one."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     binary = some_files(path, BINARY)
     if binary and not some_files(path, ENDINGS):
         raise AutolmkError(
@@ -37,7 +37,7 @@ def read(path: Path, options: Options) -> Imported:
     return collector.result("X and Y are in pixels: no scale was set when they were measured")
 
 
-def _read_table(file: Path, source: Source, collector: Collector) -> None:
+def _read_table(file: Path, source: ImportedFiles, collector: Collector) -> None:
     table = Table(file)
     header = [h.strip().lower() for h in table.rows[0][1]]
     if "x" not in header or "y" not in header:

@@ -15,7 +15,7 @@ import numpy as np
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.imported import Format, Imported, Options, undecided
 from autolmk.annotations.formats.parsing import number, wrong
-from autolmk.annotations.formats.source import Source, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, some_files, text_of
 from autolmk.errors import some
 from autolmk.geometry import FloatArray
 
@@ -26,7 +26,7 @@ ANNOTATORS = ("junior", "senior")
 
 def read(path: Path, options: Options) -> Imported:
     """The cases, as one annotator sees them or the mean of both."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = _by_annotator(source)
     if options.annotator is None:
         raise _which(files, source)
@@ -67,7 +67,7 @@ def points_of(file: Path) -> FloatArray:
     return np.array(points, dtype=np.float64)
 
 
-def _by_annotator(source: Source) -> dict[str, dict[str, Path]]:
+def _by_annotator(source: ImportedFiles) -> dict[str, dict[str, Path]]:
     files: dict[str, dict[str, Path]] = {a: {} for a in ANNOTATORS}
     for file in source.files((".txt",)):
         for annotator in ANNOTATORS:
@@ -78,7 +78,7 @@ def _by_annotator(source: Source) -> dict[str, dict[str, Path]]:
     return files
 
 
-def _which(files: Mapping[str, Mapping[str, Path]], source: Source) -> Exception:
+def _which(files: Mapping[str, Mapping[str, Path]], source: ImportedFiles) -> Exception:
     both = sorted(set(files["junior"]) & set(files["senior"])) or sorted(files["junior"] or files["senior"])
     first = {a: points_of(files[a][both[0]])[0] for a in ANNOTATORS if both[0] in files[a]}
     choices = {a: f"landmark 1 of {both[0]} at {p.tolist()}" for a, p in first.items()}
@@ -87,7 +87,7 @@ def _which(files: Mapping[str, Mapping[str, Path]], source: Source) -> Exception
     return undecided("two annotators placed these points", source.folder, "--annotator", choices)
 
 
-def _is_test(stem: str, source: Source) -> bool:
+def _is_test(stem: str, source: ImportedFiles) -> bool:
     images = source.image(stem, source.folder, "its own name")
     folder = images[0].parent.name.lower() if images else ""
     if "test" in folder or "train" in folder:

@@ -10,12 +10,12 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     collector = Collector(source, "voxel", first_pixel=0.5)
     files = [f for f in source.files((".json",)) if _looks(head_of(f, 2**22))] or source.files((".json",))[:1]
     others = 0

@@ -11,12 +11,12 @@ import numpy as np
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import number, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
 
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     collector = Collector(source, "LPS")
     for stem, file, images in source.pairs(source.files((".mps",)), (".mps",)):
         collector.add(stem, images, *_points(file), file=file)

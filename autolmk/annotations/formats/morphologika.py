@@ -15,7 +15,7 @@ from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import rows_of_numbers, whole, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
 from autolmk.annotations.formats.specimens import add_specimens
 from autolmk.errors import some
 from autolmk.files.serialization import write_bytes
@@ -26,7 +26,7 @@ Lines = list[tuple[int, str]]
 
 def read(path: Path, options: Options) -> Imported:
     """The specimens of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = [f for f in source.files(ENDINGS) if _looks(f)]
     if len(files) != 1:
         wrong(path, "source", f"{len(files)} files with [rawpoints]", "one file", "name the file itself as the source")

@@ -19,7 +19,7 @@ from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import number, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
 from autolmk.annotations.formats.specimens import add_specimens
 from autolmk.errors import some
 from autolmk.files.serialization import write_bytes
@@ -46,7 +46,7 @@ class Control:
 
 def read(path: Path, options: Options) -> Imported:
     """The specimens of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     file = source.only_file(ENDINGS)
     lines = [(i, t.strip()) for i, t in enumerate(text_of(file).split("\n"), start=1)]
     lines = [(i, t) for i, t in lines if t and not t.startswith(('"', "'"))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import number, rows_of_numbers, whole, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
 
 IBUG = re.compile(r"\s*version\s*:\s*\d+\s*\n+\s*n_points\s*:", re.IGNORECASE)
 EDITOR = re.compile(r"\s*version\s+\d+(\.\d+)?\s*\n+\s*\d+\s*\n", re.IGNORECASE)
@@ -20,7 +20,7 @@ EDITOR = re.compile(r"\s*version\s+\d+(\.\d+)?\s*\n+\s*\d+\s*\n", re.IGNORECASE)
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file; all of one kind."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = source.files((".pts",))
     kinds = {_kind(f) for f in files}
     if len(kinds) != 1 or None in kinds:

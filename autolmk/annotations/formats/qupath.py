@@ -12,7 +12,7 @@ from typing import Any
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, coordinate, field, json_of, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 from autolmk.errors import some
 
 ENDINGS = (".geojson", ".json", ".tsv", ".txt")
@@ -21,7 +21,7 @@ Points = tuple[list[str], list[list[float]], int]
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = [f for f in source.files(ENDINGS) if _looks(f)] or source.files(ENDINGS)[:1]
     collector = Collector(source, "voxel", first_pixel=0.5)
     others = 0

@@ -12,13 +12,13 @@ from pathlib import Path
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, whole, wrong
-from autolmk.annotations.formats.source import Images, Source, head_of, some_files, stem_of
+from autolmk.annotations.formats.source import Images, ImportedFiles, head_of, some_files, stem_of
 from autolmk.errors import AutolmkError, some
 
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of one table."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     file = source.only_file((".csv",))
     table = Table(file)
     header = table.rows[0][1]
@@ -57,7 +57,7 @@ def _of_one_track(
     return rows
 
 
-def _frames(source: Source) -> dict[int, list[Path]]:
+def _frames(source: ImportedFiles) -> dict[int, list[Path]]:
     frames: dict[int, list[Path]] = {}
     for image in source.all_images():
         match = re.search(r"(\d{1,9})$", stem_of(image))

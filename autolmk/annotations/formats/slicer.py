@@ -14,7 +14,7 @@ from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.exported import Export, Writer
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import json_of
-from autolmk.annotations.formats.source import Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
 from autolmk.annotations.formats.states import add_annotation
 
 ENDINGS = (".mrk.json", ".json", ".fcsv")
@@ -22,7 +22,7 @@ ENDINGS = (".mrk.json", ".json", ".fcsv")
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a folder, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = [f for f in source.files(ENDINGS) if _looks(f)] or source.files(ENDINGS)[:1]
     collector = Collector(source, "LPS")
     for stem, file, images in source.pairs(files, ENDINGS):

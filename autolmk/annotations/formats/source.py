@@ -23,7 +23,7 @@ DETACHED = (".mhd", ".nhdr")
 Images = tuple[Path, ...]
 
 
-class Source:
+class ImportedFiles:
     """A file or folder that is imported, and the folder with its images."""
 
     def __init__(self, path: Path, options: Options) -> None:

@@ -17,7 +17,7 @@ from autolmk.annotations.formats.collect import Collector, height_of, numbered
 from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options, undecided
 from autolmk.annotations.formats.parsing import number, rows_of_numbers, whole, wrong
-from autolmk.annotations.formats.source import Images, Source, head_of, some_files, text_of
+from autolmk.annotations.formats.source import Images, ImportedFiles, head_of, some_files, text_of
 from autolmk.files.serialization import write_bytes
 from autolmk.geometry import FloatArray
 
@@ -34,7 +34,7 @@ class Specimen:
 
 def read(path: Path, options: Options) -> Imported:
     """The specimens of all TPS files of the source."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = source.files((".tps",))
     specimens = [(file, specimen) for file in files for specimen in specimens_of(file)]
     flat = all(s.points.shape[1] == 2 for _, s in specimens)
@@ -82,7 +82,7 @@ def specimens_of(file: Path) -> list[Specimen]:
     return specimens
 
 
-def _image(specimen: Specimen, source: Source, file: Path) -> Images | None:
+def _image(specimen: Specimen, source: ImportedFiles, file: Path) -> Images | None:
     keys = specimen.keys
     name = keys.get("IMAGE") or keys.get("ID")
     if not name:

@@ -14,7 +14,7 @@ from autolmk import imageio
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
-from autolmk.annotations.formats.source import Images, Source, head_of, some_files
+from autolmk.annotations.formats.source import Images, ImportedFiles, head_of, some_files
 from autolmk.geometry import FloatArray
 
 SUFFIXES = ("_seg-subreg_ctd.json", "_seg-vb_ctd.json", "_ctd.json", ".json")
@@ -31,7 +31,7 @@ VERTEBRAE = {
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a tree, or of one file."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     files = [f for f in source.files((".json",)) if _looks(head_of(f))] or source.files((".json",))[:1]
     collector = Collector(source, "voxel")
     for stem, file, images in source.pairs(files, SUFFIXES):

@@ -17,7 +17,7 @@ from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.exported import Export, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, wrong
-from autolmk.annotations.formats.source import Source, head_of, some_files
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
 from autolmk.errors import some
 from autolmk.escaping import cell
 
@@ -43,7 +43,7 @@ def axis_of(column: str) -> tuple[str, str] | None:
 
 def read(path: Path, options: Options) -> Imported:
     """The cases of a table."""
-    source = Source(path, options)
+    source = ImportedFiles(path, options)
     file = source.only_file((".csv", ".tsv"))
     table = Table(file)
     header = table.rows[0][1]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
-from autolmk.imageio import pictures
+from autolmk.imageio import picture_files
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 255, (20, 30)).astype(np.uint8)
@@ -141,13 +141,13 @@ def test_what_libraries_log_becomes_a_notice(
 ) -> None:
     file = tmp_path / "a.png"
     Image.fromarray((np.arange(600) % 251).astype(np.uint8).reshape(20, 30)).save(file)
-    inspect = pictures._inspect
+    inspect = picture_files._inspect
 
     def talking(file: Path, ending: str) -> object:
         logging.getLogger("tifffile").warning("incorrect %s count", "StripByteCounts")
         return inspect(file, ending)
 
-    monkeypatch.setattr(pictures, "_inspect", talking)
+    monkeypatch.setattr(picture_files, "_inspect", talking)
     with imageio.noticed() as notices:
         imageio.read_image([file])
     assert [n.found for n in notices] == ["incorrect StripByteCounts count"]

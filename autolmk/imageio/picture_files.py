@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autolmk.errors import AutolmkError
-from autolmk.imageio.itk import Source
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import damaged, unsupported
 
@@ -48,7 +48,7 @@ LOGGERS = ("tifffile", "PIL")
 NOT_IMAGES = ((b"/annex/", "git-annex pointer"), (b"version https://git-lfs", "git-lfs pointer"))
 
 
-def inspect(file: Path, ending: str) -> Source:
+def inspect(file: Path, ending: str) -> ImageSource:
     """The size of a picture. AutolmkError where it is damaged, of a kind that is not read, or no picture."""
     with _guarded(file):
         source = _inspect(file, ending)
@@ -102,7 +102,7 @@ def _heard() -> Iterator[list[str]]:
         found += said
 
 
-def _inspect(file: Path, ending: str) -> Source:
+def _inspect(file: Path, ending: str) -> ImageSource:
     try:
         with file.open("rb") as stream:
             start = stream.read(512)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +28,12 @@ import torch
 from autolmk.data.sampling import coarser, cut
 from autolmk.data.stage_windows import Frame, centres, frame_of
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import FloatImage, Image
+from autolmk.image import FloatImage
 from autolmk.networks.precision import MixedPrecision, Precision
-from autolmk.plans import Configuration, Plans
-from autolmk.prediction.inference import (
-    Member,
-    Prediction,
-    conclude,
-    evaluating,
-    merge_radius,
-    pooled_prior,
-    voxel_side,
-)
-from autolmk.prediction.shrinkage import draw_best
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.stage import Assigned, Member, Prepared, Stage, evaluating, require_finite, voxel_side
 
 N_CANDIDATES = 5
 CHUNK = 16  # windows seen at a time where the network takes any number
@@ -55,53 +45,30 @@ Row = tuple[int, Geometry, bool]  # a landmark, its window, whether what it show
 Seen = tuple[FloatArray, FloatArray, FloatArray]  # candidates (L, K, P) mm, log-odds and widths of peaks in mm (L, K)
 
 
-def look_again(
-    image: Image,
-    fill: Sequence[float],
-    before: Prediction,
-    members: Sequence[Member],
-    plans: Plans,
-    configuration: Configuration,
-    measured: Sequence[Measured],
-    *,
-    device: torch.device | str,
-    search: bool = True,
-) -> Prediction:
+def look_again(stage: Stage, prepared: Prepared, before: Prediction, *, search: bool = True) -> Prediction:
     """Landmarks of a preprocessed image from windows around `before`, what the previous stage says of this image.
 
-    Arguments as of `inference.predict_image`; measured: of each member's fold. search: for what windows call elsewhere.
-    AutolmkError where a fold measured no placement, or a network's output is not finite.
+    search: for what windows call elsewhere. AutolmkError where a fold measured no placement, or a network's output is
+    not finite.
     """
-    looks = [
-        _Looks(image, fill, member, one, plans, configuration, torch.device(device))
-        for member, one in zip(members, measured, strict=True)
-    ]
+    geometry = prepared.image.geometry
+    looks = [_Looks(stage, prepared, *both) for both in zip(stage.members, stage.measured, strict=True)]
     found = [look.settle(before, search=search) for look in looks]
-    unknown = np.all([np.isin(plans.landmarks, member.untrained) for member in members], axis=0)
-    candidates, log_odds, spread = fuse(found, merge_radius(configuration))
-    log_odds[unknown] = -np.inf
+    candidates, log_odds, spread = fuse(found, stage.merge_radius)
+    log_odds[stage.unknown] = -np.inf
     holds = np.mean([look.holds for look in looks])
     candidates = _keep(before, candidates, log_odds + holds)
     candidates, log_odds, spread = _beside(before, candidates, log_odds, spread)
-    prior = pooled_prior(measured, plans, unknown)
-    use = configuration.shape_prior and image.geometry.ndim == image.geometry.physical_ndim
-    moved = draw_best(candidates, log_odds, spread[:, 0], prior if use else None, measured, plans.landmarks)
-    seen = before.looks + sum(look.seen for look in looks)
-    rest = (seen, image.geometry, plans, configuration, measured, unknown)
-    prediction = conclude(candidates, log_odds, spread[:, 0], *rest).moved_by(moved)
-    return prediction.in_rows(before.detections.row, before.reach) if len(before.reach) else prediction
+    rows = {"probability": before.detections.row, "reach": before.reach} if len(before.reach) else {}
+    assigned = stage.drawn(Assigned(candidates, log_odds, spread[:, 0], **rows), geometry)
+    return stage.conclude(assigned, before.looks + sum(look.seen for look in looks), geometry)
 
 
-@dataclass(frozen=True, eq=False)
-class _Padded:
-    """A preprocessed image that is read as a stored case is; fill: (C,) the value outside it."""
+class _Blocks:
+    """A preprocessed image, read as a stored case is."""
 
-    image: Image
-    fill: tuple[float, ...]
-
-    @property
-    def geometry(self) -> Geometry:
-        return self.image.geometry
+    def __init__(self, prepared: Prepared) -> None:
+        self.image, self.fill, self.geometry = prepared.image, prepared.fill, prepared.image.geometry
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
         return self.image.resample(self.geometry.crop(start, shape), fill=self.fill).array
@@ -110,30 +77,25 @@ class _Padded:
 class _Looks:
     """One member's looks at one image; counts windows in `seen`."""
 
-    def __init__(
-        self,
-        image: Image,
-        fill: Sequence[float],
-        member: Member,
-        measured: Measured,
-        plans: Plans,
-        configuration: Configuration,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, stage: Stage, prepared: Prepared, member: Member, measured: Measured) -> None:
         if measured.placement is None:
             raise AutolmkError(
                 "a fold of a later stage has not measured where its windows lie",
                 found="measured.json without a placement",
                 remedy="train this fold again",
             )
-        self.image, self.fill, self.member, self.plans = image, tuple(fill), member, plans
-        self.configuration, self.windows, self.side = configuration, configuration.windows, measured.placement.side
-        self.placement = measured.placement
-        self.spacings = self.placement.looks(configuration.spacing, self.windows.rounds)
+        self.prepared, self.image, self.fill = prepared, prepared.image, prepared.fill
+        self.member, self.plans, self.configuration = member, stage.plans, stage.configuration
+        self.windows, self.placement, self.side = (
+            stage.configuration.windows,
+            measured.placement,
+            measured.placement.side,
+        )
+        self.spacings = self.placement.looks(self.configuration.spacing, self.windows.rounds)
         self.holds = self.placement.holds(self.spacings[0])  # later looks lie around what the first one found
-        self.shape = measured.shape(plans.landmarks)
-        self.precision = Precision(device)
-        self.network = MixedPrecision(member.network, device, self.precision.dtype)
+        self.shape = measured.shape(self.plans.landmarks)
+        self.precision = Precision(stage.device)
+        self.network = MixedPrecision(member.network, stage.device, self.precision.dtype)
         self.seen = 0
         self.row: tuple[FloatArray, FloatArray] | None = None  # places (L, P) of rows, and how far to go from them (L,)
 
@@ -243,12 +205,7 @@ class _Looks:
         with torch.inference_mode(), evaluating([self.member]):
             output = self.network(self.precision.tensor(np.stack(data + data[-1:] * more)[None]), landmarks)
             scores = codec.scores(output, landmarks)
-            if not np.isfinite(float(scores.amax())):
-                raise AutolmkError(
-                    "the network's output is not finite",
-                    found=f"scores up to {float(scores.amax())}",
-                    remedy="check the image's intensities; if other images fail too, train again",
-                )
+            require_finite(scores)
             found = codec.decode(scores)
         found_of = (x[0, : len(windows)].double().cpu().numpy() for x in (found.voxels, found.log_odds, found.spread))
         voxels, log_odds, spread = found_of
@@ -264,7 +221,7 @@ class _Looks:
         """(C, *side), as training cut it; spacing: (D,) mm of the look's voxels."""
         if tuple(spacing) == tuple(self.configuration.spacing):
             return self.image.resample(window, fill=self.fill, low_pass=self.windows.low_pass).array
-        blocks = coarser(_Padded(self.image, self.fill), spacing, self.configuration.spacing)
+        blocks = coarser(_Blocks(self.prepared), spacing, self.configuration.spacing)
         return cut(blocks, window, low_pass=self.windows.low_pass)
 
     def _search(self, starts: Sequence[FloatArray], middles: FloatArray, seen: Seen, frame: Frame) -> Seen:

@@ -4,6 +4,7 @@ image holds landmark l's log-Gaussian, so every error is that of the windows."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from predictions import a_prediction
 from scipy.spatial.transform import Rotation
-from test_inference import FAR, PEAK, SIGMA, names_of, plans_for, scene
+from test_first_look import FAR, PEAK, SIGMA, names_of, plans_for, scene
 from torch import Tensor, nn
 
 from autolmk.codecs import HeatmapCodec
@@ -19,13 +20,14 @@ from autolmk.data.sampling import coarser, cut
 from autolmk.data.stage_windows import Placement
 from autolmk.data.store import StoredCase
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import Plans, SliceGroup, Windows, replace_configuration
-from autolmk.prediction.inference import Member, Prediction
-from autolmk.prediction.refinement import fuse, look_again
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.second_look import fuse, look_again
+from autolmk.prediction.stage import Member, Prepared, Stage
 
 SIDE = 16
 FEW = 6  # landmarks: fewer than shrinking toward the mean shape takes
@@ -63,6 +65,10 @@ def first(points: FloatArray, plans: Plans, odds: float = 4.0) -> Prediction:
     return a_prediction(Landmarks(plans.landmarks, points, status), points[:, None].copy(), log_odds)
 
 
+def in_rows(found: Prediction, probability: FloatArray, reach: FloatArray) -> Prediction:
+    return replace(found, detections=replace(found.detections, row=probability), reach=reach)
+
+
 def mean_shape(shape: FloatArray | None) -> dict[str, tuple[float, ...]] | None:
     return None if shape is None else dict(zip(names_of(FEW), map(tuple, shape.tolist()), strict=True))
 
@@ -77,14 +83,13 @@ def look(
     search: bool = True,
     spacings: tuple[tuple[float, ...], ...] = (),
 ) -> Prediction:
-    fill = (FAR,) * len(image.array)
     used = members or (member(plans),)
     side = plans.configuration("test").patch_size
     known = () if errors is None else tuple(tuple(tuple(row) for row in case) for case in errors.tolist())
     placement = Placement(side, 2.0, known, spacings=spacings)
-    measured = [Measured(mean_shape=mean_shape(shape), placement=placement)] * len(used)
-    rest = (plans, plans.configuration("test"), measured)
-    return look_again(image, fill, before, used, *rest, device="cpu", search=search)
+    measured = (Measured(mean_shape=mean_shape(shape), placement=placement),) * len(used)
+    stage = Stage(plans, plans.configuration("test"), used, measured)
+    return look_again(stage, Prepared(image, (FAR,) * len(image.array)), before, search=search)
 
 
 def grid(d: int) -> Geometry:
@@ -226,7 +231,7 @@ def test_a_landmark_that_was_drawn_off_its_peak_is_looked_for_there(kept: bool) 
     points[0] = geometry.to_physical((40.0, 3.0))
     drawn = anatomy(geometry)
     before = first(drawn, plans)
-    before = before.moved_by(drawn - points) if kept else before
+    before = replace(before, detections=replace(before.detections, moved=drawn - points)) if kept else before
     found = look(scene(geometry, points), before, plans, shape=ANATOMY[:, :2])
     assert (np.linalg.norm(found.candidates[0, 0] - points[0]) < 0.1) == kept
 
@@ -345,9 +350,9 @@ def test_what_cannot_be_used_is_said() -> None:
     image, before = scene(geometry, points), first(points, plans)
     with pytest.raises(AutolmkError, match="not finite"):
         look(image, before, plans, member(plans, OwnChannel(float("nan"))), shape=ANATOMY[:, :2])
-    rest = ([member(plans)], plans, plans.configuration("test"), [Measured()])
+    stage = Stage(plans, plans.configuration("test"), (member(plans),), (Measured(),))
     with pytest.raises(AutolmkError, match="where its windows lie"):
-        look_again(image, (FAR,) * FEW, before, *rest, device="cpu")
+        look_again(stage, Prepared(image, (FAR,) * FEW), before)
 
 
 @pytest.mark.parametrize("windows", WINDOWS)
@@ -369,7 +374,7 @@ def test_windows_do_not_choose_the_row(windows: Windows) -> None:
     log_odds = np.stack([before.log_odds[:, 0], before.log_odds[:, 0] - 2], axis=1)
     reach, row = np.full(FEW, np.inf), np.full(FEW, np.nan)
     reach[2], row[2] = 3.0, 0.8
-    in_row = a_prediction(before.landmarks, candidates, log_odds).in_rows(row, reach)
+    in_row = in_rows(a_prediction(before.landmarks, candidates, log_odds), row, reach)
     found = look(image, in_row, plans, shape=ANATOMY[:, :2])
     np.testing.assert_allclose(found.candidates[:, 0], points, atol=0.3)
     np.testing.assert_array_equal(found.candidates[2, 1], other[2])
@@ -387,7 +392,7 @@ def test_a_member_outside_the_image_is_not_looked_for() -> None:
     off = before.candidates[:, 0] + 1.0
     found = look(
         scene(geometry, points),
-        a_prediction(before.landmarks, off[:, None], before.log_odds).in_rows(np.zeros(FEW), reach),
+        in_rows(a_prediction(before.landmarks, off[:, None], before.log_odds), np.zeros(FEW), reach),
         plans,
     )
     np.testing.assert_array_equal(found.candidates[1, 0], off[1])

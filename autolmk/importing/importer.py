@@ -24,7 +24,7 @@ FEW = 16  # images, up to which the check needs no processes of its own
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class ImportResult:
     """What was imported. imported: None for a format that holds whole datasets. report: of the check."""
 
     folder: Path
@@ -42,7 +42,7 @@ def import_source(
     link: bool = False,
     spacing: tuple[float, ...] | None = None,
     progress: bool = True,
-) -> Result:
+) -> ImportResult:
     """Make the raw dataset `target` from a source in this format, check it, and draw its first case.
 
     link: link to the images instead of copying them. spacing: mm, order x, y(, z), for images without a physical size.
@@ -71,7 +71,7 @@ def import_source(
             found=error.strerror or str(error),
             remedy="free disk space, choose another folder, or use --link",
         ) from None
-    return Result(target, description, report, imported)
+    return ImportResult(target, description, report, imported)
 
 
 @contextmanager

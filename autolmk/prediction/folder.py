@@ -1,4 +1,4 @@
-"""Prediction of many cases: reading, computing and writing overlap; one bad case does not stop the others."""
+"""Prediction of many cases: reading, looking and writing overlap; one bad case does not stop the others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from autolmk.files.serialization import make_folder
 from autolmk.image import Image
 from autolmk.imageio import Notice, check_channels, noticed
 from autolmk.prediction.crops import heatmap_crops
-from autolmk.prediction.inference import Prediction
 from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
+from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.predictor import Predictor
-from autolmk.prediction.stages import Prepared
+from autolmk.prediction.stage import Prepared
 from autolmk.progress import Progress
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
@@ -32,16 +33,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Extras:
-    """What to write beside the points."""
+class FolderOptions:
+    """How many cases are predicted, and what is written beside the points.
 
+    resume: cases that are done already are left alone. readers, writers: threads that prepare images ahead and that
+    write behind; 0 does it in turn. At most readers + 1 images are held ahead. heatmap_crops: log-odds around each
+    landmark. overlays: pictures of the slices at each landmark. detections: all candidates. progress: show a bar.
+    """
+
+    resume: bool = False
+    readers: int = 1
+    writers: int = 1
     heatmap_crops: bool = False
     overlays: bool = False
     detections: bool = False
+    progress: bool = True
 
 
 @dataclass
-class Report:
+class FolderReport:
     """failures, and by case the seconds of each step, the windows seen, and what was odd about its files."""
 
     failures: list[Failure] = field(default_factory=list)
@@ -59,44 +69,42 @@ class _Read:
     outside: tuple[str, ...]
 
 
-def predict_cases(
+def predict_folder(
     predictor: Predictor,
     cases: Mapping[str, Sequence[Path]],
     output: PredictionFolder,
+    options: FolderOptions = FolderOptions(),
     *,
-    resume: bool = False,
-    readers: int = 1,
-    writers: int = 1,
-    extras: Extras = Extras(),
     record: Mapping[str, Any] | None = None,
-    progress: bool = True,
-) -> Report:
-    """Predict `cases` (case -> its files) into `output`, those that are done already left alone if `resume`.
+) -> FolderReport:
+    """Predict `cases` (case -> its files) into `output`; a case that cannot be read or predicted is a failure, and the
+    others go on.
 
-    readers, writers: threads that prepare images ahead and that write behind; 0 does it in turn. At most readers + 1
-    images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a
-    failure and the others go on; AutolmkError only where the output cannot be written, or another process is at work in
-    it.
+    record: what run.json shall say besides. AutolmkError only where the output cannot be written, or another process is
+    at work in it.
     """
     make_folder(output.folder)
     with exclusive(output.folder):
-        return _predict_cases(predictor, cases, output, resume, readers, writers, extras, record or {}, progress)
+        left = _begin(predictor, cases, output, options)
+        run = {**(record or {}), "started": now(), "not_judged": predictor.not_judged}
+        output.write_run(run)
+        work = _Work(predictor, output, options)
+        bar = Progress(len(left), "predicting", shown=options.progress)
+        with closing(bar), closing(work.writing):
+            for case, read in _ahead(predictor, {case: cases[case] for case in left}, options.readers):
+                work.case(case, read)
+                bar.update()
+            work.writing.wait()
+        output.finish({**run, "cases": work.report.cases}, work.report.failures)
+    return work.report
 
 
-def _predict_cases(
-    predictor: Predictor,
-    cases: Mapping[str, Sequence[Path]],
-    output: PredictionFolder,
-    resume: bool,
-    readers: int,
-    writers: int,
-    extras: Extras,
-    record: Mapping[str, Any],
-    progress: bool,
-) -> Report:
-    """What `predict_cases` does once nobody else can."""
-    crops = file_names(predictor.plans.landmarks) if extras.heatmap_crops else []
-    left = output.begin(resume=resume, crops=[f"{name}.nii.gz" for name in crops])
+def _begin(
+    predictor: Predictor, cases: Mapping[str, Sequence[Path]], output: PredictionFolder, options: FolderOptions
+) -> Sequence[str]:
+    """The cases that are left to predict."""
+    crops = file_names(predictor.plans.landmarks) if options.heatmap_crops else []
+    left = output.begin(resume=options.resume, crops=[f"{name}.nii.gz" for name in crops])
     if len(left) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
     if predictor.not_judged:
@@ -104,66 +112,50 @@ def _predict_cases(
             "%s: does not say how training images were: %s; so images outside their range pass unsaid",
             *(predictor.model_folder, "; ".join(predictor.not_judged)),
         )
-    run = {**record, "started": now(), "not_judged": predictor.not_judged}
-    output.write_run(run)
-    report = Report()
-    writing = _Writing(writers)
-    bar = Progress(len(left), "predicting", shown=progress)
-    try:
-        for case, read in _ahead(predictor, {case: cases[case] for case in left}, readers):
-            for said in read.notices:
-                logger.warning("%s: %s", case, said)
-            if isinstance(read.prepared, AutolmkError):
-                report.failures.append(_failure(case, read.prepared))
-            else:
-                _predict_one(predictor, case, read, output, extras, writing, report)
-            if read.notices and case in report.cases:
-                report.cases[case]["notices"] = [str(said) for said in read.notices]
-            bar.update()
-        writing.wait()
-    finally:
-        bar.close()
-        writing.close()
-    output.finish({**run, "cases": report.cases}, report.failures)
-    return report
+    return left
 
 
-def _predict_one(
-    predictor: Predictor,
-    case: str,
-    read: _Read,
-    output: PredictionFolder,
-    extras: Extras,
-    writing: _Writing,
-    report: Report,
-) -> None:
-    start, prepared = time.monotonic(), read.prepared
-    assert not isinstance(prepared, AutolmkError)
-    try:
-        prediction = predictor.compute(prepared, read.outside)
-        crops = _crops(predictor, prepared, prediction) if extras.heatmap_crops else []
-    except Exception as error:
-        report.failures.append(_failure(case, error))
-        return
-    report.cases[case] = {
-        "seconds": {"read": round(read.seconds, 3), "predict": round(time.monotonic() - start, 3)},
-        "windows": prediction.looks,
-        "shape": list(prepared[0][-1].image.geometry.shape),
-    }
-    if prediction.landmarks.outside:
-        logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))
-    image = prepared[0][-1].image if extras.overlays else None
-    writing.submit(output, case, prediction, crops, image, extras.detections)
+class _Work:
+    """Predicting cases: images are prepared ahead, points are written behind."""
+
+    def __init__(self, predictor: Predictor, output: PredictionFolder, options: FolderOptions) -> None:
+        self.predictor, self.output, self.options = predictor, output, options
+        self.report, self.writing = FolderReport(), _Writing(options.writers)
+
+    def case(self, case: str, read: _Read) -> None:
+        """Predict a case that was read, or note why it cannot be."""
+        for said in read.notices:
+            logger.warning("%s: %s", case, said)
+        prepared = read.prepared
+        if isinstance(prepared, AutolmkError):
+            self.report.failures.append(_failure(case, prepared))
+            return
+        start, predictor, options = time.monotonic(), self.predictor, self.options
+        try:
+            prediction = predictor.conclude(predictor.look(prepared), read.outside)
+            crops = _crops(predictor, prepared, prediction) if options.heatmap_crops else []
+        except Exception as error:
+            self.report.failures.append(_failure(case, error))
+            return
+        self.report.cases[case] = {
+            "seconds": {"read": round(read.seconds, 3), "predict": round(time.monotonic() - start, 3)},
+            "windows": prediction.looks,
+            "shape": list(prepared[0][-1].image.geometry.shape),
+            **({"notices": [str(said) for said in read.notices]} if read.notices else {}),
+        }
+        if prediction.landmarks.outside:
+            logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))
+        image = prepared[0][-1].image if options.overlays else None
+        self.writing.submit(self.output, case, prediction, crops, image, options.detections)
 
 
 def _crops(
     predictor: Predictor, prepared: Sequence[Sequence[Prepared]], prediction: Prediction
 ) -> list[tuple[str, Image]]:
     """As the first model sees it."""
-    model, images = predictor.models[0], prepared[0]
-    configuration = model.stages[0].configuration
-    half = CROP_SIGMAS * np.array(configuration.sigma)
-    return list(heatmap_crops(model.look(images), prediction, configuration, half))
+    model = predictor.models[0]
+    half = CROP_SIGMAS * np.array(model.stages[0].configuration.sigma)
+    return list(heatmap_crops(model.first_look(prepared[0]), prediction, half))
 
 
 def _write(

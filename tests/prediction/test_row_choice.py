@@ -15,11 +15,11 @@ from scipy.spatial.transform import Rotation
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import to_json
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.postprocessing.flags import ROW, Limits, judge, row_flags
-from autolmk.prediction.rows import choose_rows
+from autolmk.postprocessing.flags import ROW, FlagLimits, judge, row_flags
+from autolmk.prediction.row_choice import choose_rows
 from autolmk.selection.results import write_review
 from autolmk.shapes.row import Row, Rows
 from autolmk.training.row_groups import groups_of
@@ -317,7 +317,7 @@ def test_a_row_below_nine_tenths_is_flagged_where_it_is_shown() -> None:
         names_of(4), column(4)[:, None], np.ones((4, 1)), np.ones(4), likelihood, image,
         row=np.array([0.89, 0.91, 0.5, np.nan]),
     )  # fmt: skip
-    assert judge(found, None, Limits(), ["body 2"]).flags == ((ROW,), (), (), ())
+    assert judge(found, None, FlagLimits(), ["body 2"]).flags == ((ROW,), (), (), ())
     assert row_flags(found, likelihood > 0.5) == [(ROW,), (), (), ()]
 
 

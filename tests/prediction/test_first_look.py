@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter
 
 from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
@@ -40,7 +40,8 @@ from autolmk.plans import (
 )
 from autolmk.prediction.candidates import Pool, centrality, centred_start, cover, merge, tile_starts
 from autolmk.prediction.crops import heatmap_crops
-from autolmk.prediction.inference import Look, Member, likelihoods, predict_image
+from autolmk.prediction.first_look import Look, look_first
+from autolmk.prediction.stage import Member, Prepared, Stage
 from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
 
@@ -125,10 +126,9 @@ def oblique(shape: tuple[int, ...], seed: int = 0) -> Geometry:
 
 
 def predict(image: Image, plans: Plans, *members: Member, measured: Sequence[Measured] = (), **options: float):  # type: ignore[no-untyped-def]
-    fill = (FAR,) * len(image.array)
-    return predict_image(
-        image, fill, members or [member(plans)], plans, plans.configuration("test"), measured, device="cpu", **options
-    )
+    used = tuple(members or [member(plans)])
+    stage = Stage(plans, plans.configuration("test"), used, tuple(measured), **options)
+    return look_first(stage, Prepared(image, (FAR,) * len(image.array)))
 
 
 def places(geometry: Geometry, count: int, seed: int = 1, margin: float = 2.0) -> FloatArray:
@@ -303,15 +303,8 @@ def test_mirroring_makes_prediction_symmetric() -> None:
 
 def test_no_mirroring_where_the_plans_forbid_it() -> None:
     plans = plans_for(["a"], mirror_axis=None)
-    look = Look(
-        scene(oblique((10, 10, 10)), places(oblique((10, 10, 10)), 1)),
-        (FAR,),
-        [member(plans)],
-        plans,
-        plans.configuration("test"),
-        torch.device("cpu"),
-        True,
-    )
+    image = scene(oblique((10, 10, 10)), places(oblique((10, 10, 10)), 1))
+    look = Look(Stage(plans, plans.configuration("test"), (member(plans),), ()), Prepared(image, (FAR,)))
     assert len(look.views) == 1
 
 
@@ -378,8 +371,9 @@ def test_presence_by_measured_calibration() -> None:
 
 
 def test_likelihoods_of_members_are_averaged() -> None:
-    measured = [Measured(presence_slope=1.0), Measured(presence_slope=0.0)]
-    np.testing.assert_allclose(likelihoods(np.array([0.0, 100.0, -np.inf]), measured), [0.5, 0.75, 0.25])
+    plans, measured = plans_for(names_of(3)), (Measured(presence_slope=1.0), Measured(presence_slope=0.0))
+    stage = Stage(plans, plans.configuration("test"), (), measured)
+    np.testing.assert_allclose(stage.likelihoods(np.array([0.0, 100.0, -np.inf])), [0.5, 0.75, 0.25])
 
 
 def test_what_a_member_never_saw_in_training_is_left_out_of_the_average() -> None:
@@ -456,9 +450,8 @@ def test_heatmap_crops_lie_where_the_landmarks_are() -> None:
     plans = plans_for(names_of(5))
     image = scene(geometry, points)
     prediction = predict(image, plans)
-    configuration = plans.configuration("test")
-    look = Look(image, (FAR,) * 5, [member(plans)], plans, configuration, torch.device("cpu"), False)
-    crops = dict(heatmap_crops(look, prediction, configuration, (6.0, 6.0, 6.0)))
+    stage = Stage(plans, plans.configuration("test"), (member(plans),), (), mirror=False)
+    crops = dict(heatmap_crops(Look(stage, Prepared(image, (FAR,) * 5)), prediction, (6.0, 6.0, 6.0)))
     assert set(crops) == set(plans.landmarks)
     for name, point in zip(names_of(5), points, strict=True):
         crop = crops[name]
@@ -506,7 +499,7 @@ def test_memory_grows_with_neither_landmarks_nor_image() -> None:
         array = np.random.default_rng(0).standard_normal((1, side, side, side * tiles), dtype=np.float32)
         image = Image(array, Geometry.from_parts(array.shape[1:], (1.0,) * 3))
         with LiveTensors() as live:
-            predict_image(image, (0.0,), [one], plans, configuration, [], device="cpu", step=1.0)
+            look_first(Stage(plans, configuration, (one,), (), step=1.0), Prepared(image, (0.0,)))
         return live.peak
 
     window_logits = 64 * side**3 * 4
