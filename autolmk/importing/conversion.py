@@ -20,7 +20,7 @@ from autolmk.dataset import TABLE, Dataset
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.files.serialization import make_folder, read_json
 from autolmk.geometry import Geometry
-from autolmk.importing.run import prepared, require_free
+from autolmk.importing.importer import prepared, require_free
 from autolmk.landmarks import Landmarks, normal
 from autolmk.paths import plain_name
 

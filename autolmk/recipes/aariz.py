@@ -10,7 +10,7 @@ from autolmk import imageio
 from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import Table, coordinate, field, json_of, wrong
-from autolmk.annotations.formats.source import Source
+from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.errors import some
 from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files, subfolder
 
@@ -24,7 +24,7 @@ def read(source: Path, choices: Choices) -> Imported:
     annotator = choices.annotator or "mean"
     wanted = [FOLDERS[a] for a in FOLDERS if annotator in (a, "mean")]
     sizes = _sizes(source / SIZES)
-    collector = Collector(Source(source, reading(choices)), "voxel")
+    collector = Collector(ImportedFiles(source, reading(choices)), "voxel")
     images: list[Path] = []
     for part in ("train", "valid", "test"):
         folder = subfolder(source, part)

@@ -10,7 +10,7 @@ from autolmk import imageio
 from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import Table, wrong
-from autolmk.annotations.formats.source import Source, text_of
+from autolmk.annotations.formats.source import ImportedFiles, text_of
 from autolmk.recipes.public_dataset import Choices, PublicDataset, reading, require_files
 
 VERTEBRAE, CORNERS = 17, 4
@@ -21,7 +21,7 @@ def read(source: Path, choices: Choices) -> Imported:
     """The rows of landmarks.csv, shares of the image's width and height; the folder test is the test part."""
     roots = [f.parent.parent.parent for f in sorted(source.rglob("labels/*/filenames.csv"))]
     require_files(roots, source, "labels/training/filenames.csv and landmarks.csv, and data/training")
-    collector = Collector(Source(source, reading(choices)), "voxel")
+    collector = Collector(ImportedFiles(source, reading(choices)), "voxel")
     for labels in sorted(source.rglob("labels/*/filenames.csv")):
         part, root = labels.parent.name, labels.parent.parent.parent
         names = [line.strip() for line in text_of(labels).splitlines() if line.strip()]

@@ -13,7 +13,7 @@ from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.bids import ENDINGS, entities_of, image_of
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.slicer import annotation_of
-from autolmk.annotations.formats.source import Source, stem_of
+from autolmk.annotations.formats.source import ImportedFiles, stem_of
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.dataset.description import LandmarkDescription
 from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
@@ -35,7 +35,7 @@ def read(source: Path, choices: Choices) -> Imported:
     files = sorted(set(files))
     require_files(files, source, f"DATASET/{TRUTH}/sub-LABEL/anat/*.fcsv and DATASET/sub-LABEL/anat/*.nii.gz")
     options = replace(reading(choices), names_from="number")
-    reader = Source(source, options)
+    reader = ImportedFiles(source, options)
     collector = Collector(reader, "LPS")
     for file in files:
         root = next(p.parent.parent for p in file.parents if p.name == "afids_groundtruth")

@@ -10,7 +10,7 @@ from autolmk import imageio
 from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import wrong
-from autolmk.annotations.formats.source import Source
+from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.dataset.description import Measurement
 from autolmk.errors import some
 from autolmk.geometry import FloatArray
@@ -26,7 +26,7 @@ SPACES = {  # masks -> the images in whose space they lie, first the space in wh
 def read(source: Path, choices: Choices) -> Imported:
     """Both ends of each measure; unknown where a mask lacks it. Masks and images must have the same grid."""
     masks, images = _space(source)
-    collector = Collector(Source(source, reading(choices)), "voxel")
+    collector = Collector(ImportedFiles(source, reading(choices)), "voxel")
     names = [f"{label}_{end}" for label in LABELS for end in (1, 2)]
     for mask in masks:
         case = mask.name.split("_")[0]

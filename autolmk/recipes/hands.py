@@ -10,7 +10,7 @@ from autolmk import imageio
 from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.parsing import Table, wrong
-from autolmk.annotations.formats.source import Source
+from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.errors import some
 from autolmk.recipes.public_dataset import Choices, PublicDataset, reading, require_files
 
@@ -21,7 +21,7 @@ def read(source: Path, choices: Choices) -> Imported:
     require_files(files, source, "all.csv of Payer's repository, and the images, in any folder below")
     if len(files) > 1:
         wrong(source, "source", some([str(f.relative_to(source)) for f in files]), "one all.csv")
-    reader = Source(source, reading(choices))
+    reader = ImportedFiles(source, reading(choices))
     collector = Collector(reader, "voxel")
     table = Table(files[0], delimiters=",")
     width = len(table.rows[0][1])

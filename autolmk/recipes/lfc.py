@@ -9,7 +9,7 @@ from typing import Any
 from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
-from autolmk.annotations.formats.source import Source
+from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.dataset.description import Measurement
 from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files, subfolder
 
@@ -21,7 +21,7 @@ SUFFIX = re.compile(r".*?(\d+)(?:\.mrk)?\.json")
 
 def read(source: Path, choices: Choices) -> Imported:
     """The cases of train, valid and test: both ends of TCD, HDV and ADV. feta21, another population, is left aside."""
-    collector = Collector(Source(source, reading(choices)), "LPS")
+    collector = Collector(ImportedFiles(source, reading(choices)), "LPS")
     names = [f"{line}_{end}" for line in USED for end in (1, 2)]
     images = []
     for part in PARTS:

@@ -9,7 +9,7 @@ import numpy as np
 from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.parsing import wrong
-from autolmk.annotations.formats.source import Source
+from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
 from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
@@ -22,7 +22,7 @@ def read(source: Path, choices: Choices) -> Imported:
     """The cases of train, val and test; the size of a voxel is the one of _spacing.npy, whatever the image says."""
     files = sorted(f for part in ("train", "val", "test") for f in source.glob(f"{part}/*_volume.nrrd"))
     require_files(files, source, "train/*_volume.nrrd, val/*_volume.nrrd and test/*_volume.nrrd")
-    collector = Collector(Source(source, reading(choices)), "voxel")
+    collector = Collector(ImportedFiles(source, reading(choices)), "voxel")
     for file in files:
         stem = file.name.removesuffix("_volume.nrrd")
         points = _array(file.with_name(f"{stem}_label.npy"), 2)

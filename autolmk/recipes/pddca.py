@@ -10,7 +10,7 @@ from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import wrong
 from autolmk.annotations.formats.slicer import annotation_of
-from autolmk.annotations.formats.source import Source
+from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.errors import some
 from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
@@ -21,7 +21,7 @@ def read(source: Path, choices: Choices) -> Imported:
     files = sorted(source.glob("*/*.fcsv"))
     require_files(files, source, "CASE/img.nrrd and CASE/*.fcsv")
     options = reading(choices)
-    collector = Collector(Source(source, options), "LPS")
+    collector = Collector(ImportedFiles(source, options), "LPS")
     for file in files:
         images = [f for f in sorted(file.parent.iterdir()) if f.is_file() and imageio.ending_of(f) is not None]
         named = [f for f in images if imageio.stem_of(f) == "img"] or images

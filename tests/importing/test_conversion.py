@@ -41,7 +41,7 @@ WHOLE_PIXELS = {case: np.where(np.isnan(v), 1.5, v) for case, v in PIXELS.items(
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preview of an import, which is tested elsewhere, takes longer to draw than all the rest."""
-    monkeypatch.setattr("autolmk.importing.run.write_preview", lambda dataset, case, file: None)
+    monkeypatch.setattr("autolmk.importing.importer.write_preview", lambda dataset, case, file: None)
 
 
 def converted(tmp_path: Path, source: Path, form: str, *options: str) -> Path:

@@ -35,7 +35,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preview of an import, which is tested elsewhere, takes longer to draw than all the rest."""
-    monkeypatch.setattr("autolmk.importing.run.write_preview", lambda dataset, case, file: None)
+    monkeypatch.setattr("autolmk.importing.importer.write_preview", lambda dataset, case, file: None)
 
 
 def spots(n: int, seed: int) -> FloatArray:
