@@ -103,7 +103,7 @@ class SliceGroup:
 @dataclass(frozen=True)
 class Windows:
     """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles, random places;
-    `landmark`: a window a landmark, around where the previous stage found it, see `placement`.
+    `landmark`: a window a landmark, around where the previous stage found it, see `data.stage_windows`.
 
     holding: share of random training windows that are placed to hold a random present landmark.
     Of training windows that hold many landmarks: elsewhere: share that lies far off, or shows no image at all, with a

@@ -100,7 +100,7 @@ def _search(request: PlanRequest, fixed: dict[str, Any]) -> ApgaSearch:
 
 
 class ApgaSearch(Search):
-    """With APGA's network and its memory."""
+    """The search for window and spacing with APGA's network and its memory."""
 
     def architecture(self, shape: Topology) -> Architecture:
         """The preset's widths in residual stages, two convolutions a decoder stage."""

@@ -111,7 +111,7 @@ class CellSearch(Search):
         return self.preset.max_seconds is not None
 
     def reasons(self, design: Design, kind: str) -> dict[str, str]:
-        """For the window and the network."""
+        """The reasons for the window and the network."""
         budget, unit = f"{self.budget / GIB:.2f} GiB", self.fingerprint.unit
         cell = "x".join(f"{s:.3g}" for s in design.output_spacing)
         count = "x".join(str(n // c) for n, c in zip(design.patch, design.architecture.output_stride, strict=True))
@@ -135,7 +135,7 @@ class CellSearch(Search):
 def halved(
     voxels: Sequence[int], spacing: Sequence[float], halvings: tuple[int, int], below: float = math.inf
 ) -> Topology:
-    """Of the most halvings that leave 8 cells an axis and cells below so many mm, between the least and the most.
+    """The topology with the most halvings that leave 8 cells an axis and cells below so many mm.
 
     Axes that are never halved, being coarse, do not count.
     """
@@ -226,14 +226,14 @@ class _Local:
         )
 
     def widths(self) -> Iterator[int]:
-        """From the preset's, halved."""
+        """Widths of the first stage, halved from the preset's on."""
         width = min(LOCAL_WIDTH, self.preset.base_features[int(self.fingerprint.ndim == 3)])
         while width >= NARROWEST:
             yield width
             width //= 2
 
     def spacings(self) -> Iterator[tuple[float, ...]]:
-        """From the finest to the global stage's."""
+        """Spacings from the finest to the global stage's."""
         step, most = min(self.finest), max(*self.first.spacing, *self.finest)
         while step <= most:
             yield rules.rounded(rules.coarsened(self.finest, step))
@@ -259,7 +259,7 @@ class _Local:
         return tuple(min(pair) for pair in zip(shape.fitting(wanted), most, strict=True)), shape
 
     def draft(self, spacing: tuple[float, ...], width: int, missed: float) -> Configuration:
-        """With everything but what depends on memory."""
+        """The configuration with everything but what depends on memory."""
         fingerprint = self.fingerprint
         normalization, why_normalization = rules.normalizations(fingerprint)
         patch, shape = self.shape(spacing, missed)
@@ -304,7 +304,7 @@ class _Local:
     def windows(
         self, spacing: Sequence[float], patch: Sequence[int], shape: Topology
     ) -> tuple[Windows, dict[str, str]]:
-        """Of all landmarks, as each has a network of its own; jitter follows from the longest side."""
+        """Windows of all landmarks, as each has a network of its own; jitter follows from the longest side."""
         pose, why_pose = window_rules.pose_windows(self.fingerprint)
         shortest = shape.fitting(in_cubes(LEAST_SIDE, spacing))
         least = tuple(
@@ -343,7 +343,8 @@ class _Local:
         }
 
     def longest(self, draft: Configuration) -> Configuration:
-        """With the longest side that training may choose: for a miss of up to a whole global cell, as memory allows."""
+        """The configuration with the longest side that training may choose: for a miss of up to a whole global cell, as
+        memory allows."""
         width = draft.architecture.features_per_stage[0]
         options = [self.draft(draft.spacing, width, missed) for missed in MISSES]
         chosen = next(c for c in options if self.fits(c))  # the last one is the draft, which fits

@@ -28,7 +28,7 @@ OWN_CASES = 15  # from which a network of its own for each landmark is expected 
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one method: what it is sorted by, the lowest first, and that in words."""
+    """What one method is sorted by, the lowest first, and that in words."""
 
     key: tuple[int, ...]
     why: str

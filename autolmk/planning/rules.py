@@ -75,8 +75,8 @@ def nearest_distance(fingerprint: Fingerprint) -> float:
 
 
 def normalizations(fingerprint: Fingerprint) -> Because[tuple[Normalization, ...]]:
-    """By channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by case, see
-    `case_scheme`."""
+    """Normalizations by channel name, as nnU-Net: CT with the numbers of the whole dataset, anything unknown case by
+    case, see `case_scheme`."""
     result, reasons = [], []
     for name, found in zip(fingerprint.channel_names, fingerprint.intensity, strict=True):
         unnamed, why = case_scheme(found)
@@ -340,5 +340,5 @@ def data_identifier(spacing: Sequence[float], normalization: Sequence[Normalizat
 
 
 def rounded(spacing: Sequence[float]) -> tuple[float, ...]:
-    """To 6 significant digits, so that plans read well and digests do not hang on the last bit."""
+    """Numbers rounded to 6 significant digits, so that plans read well and digests do not hang on the last bit."""
     return tuple(float(f"{s:.6g}") for s in spacing)

@@ -107,9 +107,9 @@ def pose_error(fingerprint: Fingerprint) -> Because[float]:
 def window_augmentation(
     fingerprint: Fingerprint, spacing: Sequence[float], side: Sequence[int], pose: bool
 ) -> tuple[Augmentation, dict[str, str]]:
-    """Of windows of `side` (D,) voxels a landmark: in the pose's frame what its fit may be off by, else the ranges of
-    the images' poses. Mirrored, a window shows the partner's surroundings; in pose it is so at the shape's own plane,
-    however that lies in the images."""
+    """The augmentation of windows of `side` (D,) voxels a landmark: in the pose's frame what its fit may be off by,
+    else the ranges of the images' poses. Mirrored, a window shows the partner's surroundings; in pose it is so at the
+    shape's own plane, however that lies in the images."""
     image, why = augmentation(fingerprint, spacing, [n * s for n, s in zip(side, spacing, strict=True)])
     if slice_groups(fingerprint)[0]:
         image = dataclasses.replace(image, mirror_axis=None)

@@ -248,7 +248,7 @@ class Search:
         return fine and max(stride) <= 4 and all(n // o >= SMALLEST for n, o in zip(patch, stride, strict=True))
 
     def heads_share(self, architecture: Architecture, patch: Sequence[int], spacing: Sequence[float]) -> float:
-        """Of the bytes of one more window, those that its logits (float32) and their gradient take."""
+        """The share that logits (float32) and their gradient take of the bytes of one more window."""
         cells = math.prod(n // o for n, o in zip(patch, architecture.output_stride, strict=True))
         heads = 2 * 4 * len(self.fingerprint.landmarks) * cells
         return heads / self.cost(patch, architecture, spacing).per_batch
@@ -299,7 +299,7 @@ class Search:
         return f"{start}, coarsened {factor:.2f} times so that {aim}; nearest landmarks allow {self.coarsest:.3g}"
 
     def reasons(self, design: Design, kind: str) -> dict[str, str]:
-        """For the window and the network."""
+        """The reasons for the window and the network."""
         budget = f"{self.budget / GIB:.2f} GiB"
         share = self.heads_share(design.architecture, design.patch, design.spacing)
         covers = "x".join(f"{r:.4g}" for r in self.reach)
@@ -379,7 +379,7 @@ def of_the_time(configuration: Configuration, share: float) -> Configuration:
 def cases_a_step(
     fingerprint: Fingerprint, configuration: Configuration, preset: Preset, device: str, budget: float
 ) -> rules.Because[int]:
-    """Of a stage that sees a window a landmark: as many as fit, at most the preset's batch and half of the cases."""
+    """Cases a step of a stage with a window a landmark: as many as fit, at most the preset's batch and half of all."""
     one = memory_of(fingerprint, configuration, device, 1)
     most = min(preset.batch_most, max(1, fingerprint.n_cases // 2))
     size = max(1, min(most, 1 + int((budget - one.total) // one.per_batch)))

@@ -38,7 +38,7 @@ class CoSlice:
 
 
 def fit(held_out: HeldOut, context: Context) -> CoSlice | str:
-    """With the radius of the least mean error of the groups' members on these cases."""
+    """Fit the step: the radius of the least mean error of the groups' members on these cases."""
     if not context.co_slice_groups:
         return "no landmarks share a slice"
     across = [found.geometry.spacing[group.axis] for found, _ in held_out for group in context.co_slice_groups]

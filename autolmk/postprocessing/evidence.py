@@ -42,7 +42,7 @@ class Evidence:
 
 
 def localisation(before: Sequence[Detections], after: Sequence[Detections], truth: Sequence[Landmarks]) -> Evidence:
-    """Of the mean radial error, a point without a place counting as in `evaluation`."""
+    """Evidence from the mean radial error, a point without a place counting as in `evaluation`."""
     diagonals = {str(i): float(np.hypot.reduce(found.geometry.extent)) for i, found in enumerate(before)}
     missing = penalties({str(i): marks for i, marks in enumerate(truth)}, diagonals)
     errors = [
@@ -59,7 +59,7 @@ def localisation(before: Sequence[Detections], after: Sequence[Detections], trut
 def presence(
     before: Sequence[Detections], after: Sequence[Detections], truth: Sequence[Landmarks], names: Sequence[str]
 ) -> Evidence:
-    """Of the share of right decisions, over the landmarks `names`, which may be absent."""
+    """Evidence from the share of right decisions, over the landmarks `names`, which may be absent."""
     right = []
     for side in (before, after):
         rows = []

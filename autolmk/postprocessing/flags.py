@@ -56,7 +56,7 @@ class Judgement:
 def judge(
     found: Detections, model: ShapeModel | None, limits: FlagLimits, sometimes_absent: Sequence[str]
 ) -> Judgement:
-    """Of detections after postprocessing."""
+    """Judge detections after postprocessing."""
     residual, distance = shape_judgement(found, model, limits.noise)
     return Judgement(residual, tuple(flags_of(found, distance, limits, sometimes_absent)))
 
@@ -81,8 +81,8 @@ def flags_of(
     limits: FlagLimits,
     sometimes_absent: Sequence[str],
 ) -> list[tuple[str, ...]]:
-    """Of each landmark; distance: (L,) standardised. What is called absent, or has no place, is only flagged as
-    unsure."""
+    """The flags of each landmark; distance: (L,) standardised. What is called absent, or has no place, is only flagged
+    as unsure."""
     may_lack = np.isin(found.names, list(sometimes_absent))
     apart, result = found.disagreement, []
     for i in range(len(found.names)):
@@ -103,8 +103,8 @@ def flags_of(
 
 
 def row_flags(found: Detections, present: npt.NDArray[np.bool_]) -> list[tuple[str, ...]]:
-    """Of each landmark, of a single model, for which nothing measured the other limits. present: (L,) as it calls
-    them."""
+    """The flags of each landmark of a single model, for which nothing measured the other limits. present: (L,) as it
+    calls them."""
     return [(ROW,) if shown and row < SURE_ROW else () for shown, row in zip(present, found.row, strict=True)]
 
 
@@ -115,7 +115,7 @@ def measure_limits(
     noise: Sequence[float],
     sometimes_absent: Sequence[str],
 ) -> FlagLimits:
-    """From held-out cases after postprocessing; model_of: case -> a shape model that has not seen it."""
+    """Measure limits on held-out cases after postprocessing; model_of: case -> a shape model that has not seen it."""
     cases = sorted(found)
     errors = np.stack([errors_of(found[case], truth[case]) for case in cases])
     gross_limit = GROSS * float(np.nanmedian(errors)) if np.isfinite(errors).any() else np.inf

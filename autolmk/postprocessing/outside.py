@@ -46,7 +46,7 @@ class Outside:
 
 
 def fit(held_out: HeldOut, context: Context) -> Outside:
-    """With the margin that holds every annotation of these cases."""
+    """Fit the step: the margin that holds every annotation of these cases."""
     furthest = 0.0
     for found, truth in held_out:
         voxels = found.geometry.to_voxels(truth.points[truth.present])

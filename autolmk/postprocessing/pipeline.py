@@ -66,7 +66,7 @@ class Postprocessing:
         return found
 
     def judge(self, found: Detections) -> Judgement:
-        """Of detections after `apply`."""
+        """Judge detections after `apply`."""
         return judge(found, self.shape, self.limits, self.sometimes_absent)
 
 

@@ -57,7 +57,7 @@ class ShapePrior:
         n_cases: int = 0,
         left_out: FloatArray | None = None,
     ) -> ShapePrior:
-        """Of several folds' mean shapes (L, P), each in a pose of its own: aligned to the first and averaged."""
+        """Several folds' mean shapes (L, P), each in a pose of its own, aligned to the first and averaged."""
         first = shapes[0]
         aligned = [first]
         for shape in shapes[1:]:

@@ -17,7 +17,7 @@ from autolmk.prediction.stage import evaluating
 
 
 def heatmap_crops(look: Look, prediction: Prediction, half_width: npt.ArrayLike) -> Iterator[tuple[str, Image]]:
-    """For each landmark that has a position, the scores around it, as (name, one-channel image at output resolution):
+    """The scores around each landmark that has a position, as (name, one-channel image at output resolution):
     around the nearest place that was looked at, where votes put it beyond the image.
 
     half_width: (D,) mm. Looks again, at one window a group of landmarks.

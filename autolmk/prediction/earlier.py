@@ -36,8 +36,8 @@ class EarlierRun:
 
     @classmethod
     def read(cls, folder: Path) -> EarlierRun:
-        """Of the run that wrote into `folder` before; empty where none did. AutolmkError where run.json is damaged or
-        none of autolmk."""
+        """Read what run.json says of the run that wrote into `folder` before; empty where none did. AutolmkError where
+        run.json is damaged or none of autolmk."""
         file = folder / RUN
         if not os.path.lexists(file):
             return cls()

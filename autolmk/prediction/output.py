@@ -117,7 +117,7 @@ class PredictionFolder:
             write_image(self.folder / CROPS / case / f"{files[name]}.nii.gz", crop)
 
     def overlay_file(self, case: str) -> Path:
-        """Where the case's picture belongs."""
+        """The place of the case's picture."""
         return self.folder / OVERLAYS / f"{case}.png"
 
     def finish(self, run: Mapping[str, Any], failures: Sequence[Failure]) -> None:
@@ -154,7 +154,7 @@ class PredictionFolder:
         return (TABLE, FAILURES, REVIEW, *(() if self.recipe is None else (MEASUREMENTS,)))
 
     def points_file(self, case: str) -> Path:
-        """Where the case's points belong."""
+        """The place of the case's points."""
         return self.folder / f"{case}.mrk.json"
 
     def _write_measurements(self, recipe: Recipe) -> None:
@@ -230,7 +230,7 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of autolmk, Python and the packages that results depend on."""
+    """The versions of autolmk, Python and the packages that results depend on."""
     found = {"autolmk": autolmk.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:

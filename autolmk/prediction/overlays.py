@@ -46,7 +46,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Cross:
-    """At pixel (x, y), with a name beside it where it has one."""
+    """A cross at pixel (x, y), with a name beside it where it has one."""
 
     x: float
     y: float

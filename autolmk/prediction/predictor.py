@@ -74,7 +74,7 @@ class Predictor:
 
     @property
     def plans(self) -> Plans:
-        """Of the first model; landmarks, channels and unit are the same for all."""
+        """The plans of the first model; landmarks, channels and unit are the same for all."""
         return self.models[0].plans
 
     @property
@@ -96,7 +96,7 @@ class Predictor:
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """Of what kinds it is not known how training images were, so that images outside their range pass unsaid."""
+        """Properties of training images that are not known, so that images outside their range pass unsaid."""
         return NOTHING if self.training_range is None else self.training_range.not_judged
 
     # -- for everybody ------------------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ class _Future:
         self.start = unary + self.later[:, 0] - self.lead
 
     def none_yet(self, i: int) -> float:
-        """Of a row in which members up to i are missing."""
+        """The state of a row in which members up to i are missing."""
         return float(self.start[i + 1 :].max()) if i + 1 < len(self.start) else -np.inf
 
     def of_missing(self, i: int, last: Choice, at: Choice) -> FloatArray:
@@ -263,7 +263,7 @@ class _Beam:
         self.future = _Future(self.problem, self.unary)
 
     def extend(self, i: int) -> None:
-        """By member i: at each place that is free, or missing."""
+        """Extend states by member i: at each place that is free, or missing."""
         n = self.evidence.shape[1]
         begun = np.asarray((self.choice >= 0).any(axis=1))
         last = _last(self.choice) if i else np.zeros(len(self.choice), dtype=int)

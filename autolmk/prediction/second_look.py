@@ -1,5 +1,5 @@
-"""Second looks: a window around each landmark that the stage before found, see `placement`; one decoder for validation
-and for autolmk_predict.
+"""Second looks: a window around each landmark that the stage before found, see `data.stage_windows`; the only such
+decoder, for validation and autolmk_predict.
 
 Each member of an ensemble looks in the pose of its own mean shape; their points are fused. What a window answers with
 "elsewhere" is searched in its neighbourhood, once, and kept where it was if that finds nothing. Where a fold measured

@@ -62,12 +62,12 @@ class Combination:
 
 
 def single(name: str) -> Combination:
-    """Of one model: what it says is left as it is."""
+    """The combination of one model, which leaves what it says as it is."""
     return Combination("mean", (name,))
 
 
 def equal_combination(names: Sequence[str]) -> Combination:
-    """Of models of which nothing is known: all count alike."""
+    """The combination of models of which nothing is known: all count alike."""
     return Combination("mean", tuple(names))
 
 
@@ -133,7 +133,7 @@ class _PooledCandidates:
 
     @classmethod
     def of(cls, found: Sequence[Detections], combination: Combination, k: int) -> _PooledCandidates:
-        """Of all members of one case; those with fewer than k candidates are filled up."""
+        """The candidates of all members in one case; those with fewer than k candidates are filled up."""
         points, log_odds = [], []
         for one in found:
             missing = k - one.candidates.shape[1]
@@ -249,8 +249,8 @@ def _weighted_mean(values: FloatArray, weight: FloatArray) -> FloatArray:
 
 
 def fit_combination(models: Mapping[str, CrossValidation], cases: Sequence[str], rule: Rule) -> Combination:
-    """On these held-out cases. A landmark's variance is drawn to its model's as far as few cases leave it uncertain
-    (empirical Bayes on the logarithm), so that landmarks weigh of their own only where the data supports it."""
+    """Fit the combination on held-out cases. A landmark's variance is drawn to its model's as far as few cases leave it
+    uncertain (empirical Bayes on the logarithm): landmarks weigh of their own only where the data supports it."""
     return _fit(models, cases, (rule,))[rule]
 
 

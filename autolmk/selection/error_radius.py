@@ -97,8 +97,8 @@ def fit_error_radius(
     level: float = 0.9,
     seed: int,
 ) -> ErrorRadius:
-    """From held-out cases: statistics (N, L), NaN where there is none, and errors (N, L) mm, NaN where the landmark is
-    not annotated as present; names: of the L landmarks.
+    """Fit error radii on held-out cases: statistics (N, L), NaN where there is none, and errors (N, L) mm, NaN where
+    the landmark is not annotated as present; names: of the L landmarks.
 
     Statistics are lengths, such as the width of a heatmap's peak, or logarithms where their name starts with log_. The
     scores that the quantile is taken of come from scale models fitted without their case, in at most 10 folds of cases

@@ -37,7 +37,7 @@ BEST_MODELS = 5  # of which ensembles are made: 25 of them at most
 
 @dataclass(frozen=True)
 class Size:
-    """Of a model: its stages and its weights, of one fold."""
+    """The size of a model: its stages and its weights, of one fold."""
 
     n_stages: int
     n_parameters: int
@@ -175,7 +175,7 @@ class _ErrorTable:
         return cls(held_out, judged, statistics, np.stack(errors))
 
     def fit(self, cases: Sequence[str], level: float, seed: int) -> ErrorRadius | None:
-        """On these cases; None where they have no annotated point."""
+        """Fit the radius on these cases; None where they have no annotated point."""
         rows = np.isin(self.held_out.cases, cases)
         if not np.isfinite(self.errors[rows]).any():
             return None
@@ -186,7 +186,7 @@ class _ErrorTable:
     def conclude(
         self, cases: Sequence[str], *, level: float, sometimes_absent: Sequence[str], seed: int
     ) -> dict[str, Conclusion]:
-        """Of these cases, with radii of all others."""
+        """Conclude these cases with radii of all others."""
         radius = self.fit([case for case in self.held_out.cases if case not in set(cases)], level, seed)
         found = self.held_out.detections
         return {case: concluded(found[case], self.judged[case], radius, sometimes_absent) for case in cases}
@@ -216,7 +216,7 @@ def calibrate_measurements(
     measurements: Mapping[str, Measurement],
     level: float,
 ) -> MeasurementCalibration | None:
-    """Of declared measurements, on held-out cases; None without any."""
+    """Calibrate declared measurements on held-out cases; None without any."""
     if not measurements:
         return None
     names = next(iter(conclusions.values())).landmarks.names

@@ -51,7 +51,7 @@ class Result:
         return cls(conclusion.landmarks, conclusion.detections.best, conclusion.detections, more)
 
     def rows(self, case: str, columns: Sequence[str]) -> list[list[str]]:
-        """Of landmarks.csv."""
+        """The rows of landmarks.csv."""
         outside = "; ".join(self.landmarks.outside)
         more = {"log_odds": self.detections.log_odds[:, 0].tolist(), OUTSIDE: [outside] * len(self.best), **self.more}
         return table_rows(case, self.landmarks, columns, best=self.best, more=more)
