@@ -25,7 +25,7 @@ from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stages import Prepared
-from autolmk.progress import Progress
+from autolmk.progress_bars import ProgressBar
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _predict_cases(
     output.write_run(run)
     report = Report()
     writing = _Writing(writers)
-    bar = Progress(len(left), "predicting", shown=progress)
+    bar = ProgressBar(len(left), "predicting", shown=progress)
     try:
         for case, read in _ahead(predictor, {case: cases[case] for case in left}, readers):
             for said in read.notices:

@@ -33,7 +33,7 @@ from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.stages import load_stage
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.run import Run, changes, run_content, run_digest

@@ -22,7 +22,7 @@ from autolmk.fold.log import Console, Logger, RunLog, duration, time_left
 from autolmk.fold.measurements import Measured
 from autolmk.methods.trainer import Trainer
 from autolmk.prediction.inference import Member, Prediction
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.run import Run

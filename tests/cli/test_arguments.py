@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.cli.parsing import EVERY_COMMAND, FOLDERS, Parser, add_dataset, option, parser
+from autolmk.cli.arguments import EVERY_COMMAND, FOLDERS, Parser, add_dataset, option, parser
 from autolmk.errors import AutolmkError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from autolmk.parallel import map_cases
-from autolmk.progress import Progress, duration, has_bars, hide, tracked
+from autolmk.progress_bars import ProgressBar, duration, has_bars, hide, tracked
 
 
 class Terminal(io.StringIO):
@@ -28,14 +28,14 @@ def shown_again() -> Iterator[None]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, "autolmk.progress")
+    caplog.set_level(logging.INFO, "autolmk.progress_bars")
     logging.getLogger("autolmk").propagate = True  # which the command line turns off
     return caplog
 
 
 @pytest.mark.parametrize(("total", "lines"), [(1, 1), (3, 3), (10, 10), (37, 10), (1000, 10)])
 def test_a_log_gets_a_line_every_tenth(total: int, lines: int, said: pytest.LogCaptureFixture) -> None:
-    with Progress(total, "predicting", delay=0) as progress:
+    with ProgressBar(total, "predicting", delay=0) as progress:
         for _ in range(total):
             progress.update()
     assert len(said.messages) == lines
@@ -44,7 +44,7 @@ def test_a_log_gets_a_line_every_tenth(total: int, lines: int, said: pytest.LogC
 
 
 def test_what_is_over_soon_says_nothing(said: pytest.LogCaptureFixture) -> None:
-    with Progress(20, "predicting", delay=1e9) as progress:
+    with ProgressBar(20, "predicting", delay=1e9) as progress:
         for _ in range(20):
             progress.update()
     assert said.messages == []
@@ -52,8 +52,8 @@ def test_what_is_over_soon_says_nothing(said: pytest.LogCaptureFixture) -> None:
 
 def test_time_left_is_in_proportion(said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("autolmk.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(4, "checking")
+    monkeypatch.setattr("autolmk.progress_bars.time.monotonic", lambda: clock[0])
+    progress = ProgressBar(4, "checking")
     clock[0] += 30
     progress.update()
     assert said.messages == ["checking: 1 of 4 cases in 30 s, about 90 s left"]
@@ -66,7 +66,7 @@ def test_a_terminal_gets_a_bar(said: pytest.LogCaptureFixture, monkeypatch: pyte
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     assert has_bars()
-    with Progress(4, "predicting", delay=0) as progress:
+    with ProgressBar(4, "predicting", delay=0) as progress:
         for _ in range(4):
             progress.update()
     assert "predicting" in stream.getvalue() and "\r" in stream.getvalue()
@@ -80,7 +80,7 @@ def test_hidden_progress_says_nothing(
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     hide()
-    with Progress(4, "predicting", delay=0) as progress:
+    with ProgressBar(4, "predicting", delay=0) as progress:
         progress.update(4)
     assert stream.getvalue() == "" and said.messages == [] and not has_bars()
 
