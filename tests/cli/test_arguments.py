@@ -202,10 +202,12 @@ def test_what_users_of_nnunet_type_is_taken(command: str, words: str, parsers: d
 
 
 def test_earlier_p_of_evaluate_is_read_with_a_warning(
-    parsers: dict[str, Parser], caplog: pytest.LogCaptureFixture
+    parsers: dict[str, Parser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from autolmk.cli.evaluate_arguments import places
 
+    said: list[str] = []
+    monkeypatch.setattr("autolmk.cli.evaluate_arguments.logger.warning", said.append)
     args = parsers["autolmk_evaluate"].parsed(["-p", "out", "-d", "1"])
-    assert places(args) == (Path("out"), None, "1") and "-p is read as -i" in caplog.text
+    assert places(args) == (Path("out"), None, "1") and said[0].startswith("-p is read as -i")
     assert "-p" not in parsers["autolmk_evaluate"].format_help().split()
