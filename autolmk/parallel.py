@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from autolmk.errors import AutolmkError
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 T = TypeVar("T")
 R = TypeVar("R")

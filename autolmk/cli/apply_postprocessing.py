@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autolmk.cli.common import OK, option, parser, run
 from autolmk.errors import AutolmkError, counted
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 
 def main(argv: Sequence[str] | None = None) -> int:

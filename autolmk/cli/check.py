@@ -8,8 +8,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from autolmk.cli.arguments import add_dataset, add_folders, add_processes, option, parser
 from autolmk.cli.common import folders_from, run
-from autolmk.cli.parsing import add_dataset, add_folders, add_processes, option, parser
 
 DESCRIPTION = """List all faults of a raw dataset at once, each with what was found, what was expected and what to do.
 The exit code is 0 without faults or with mere warnings, 2 with faults of the dataset, 3 with faults of single cases."""

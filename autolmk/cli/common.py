@@ -1,4 +1,4 @@
-"""What every command shares: folders, messages without tracebacks, exit codes; and, from `parsing`, its arguments."""
+"""What every command shares: folders, messages without tracebacks, exit codes; and all that `arguments` has."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from autolmk import progress
-from autolmk.cli.parsing import Parser, add_dataset, add_folders, argument, option, parser
+from autolmk import progress_bars
+from autolmk.cli.arguments import Parser, add_dataset, add_folders, argument, option, parser
 from autolmk.errors import AutolmkError
 from autolmk.escaping import lines, visible
 from autolmk.methods.registry import place_in_plugin
@@ -64,7 +64,7 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         args = parser.parsed(sys.argv[1:] if argv is None else argv)
         verbose = args.verbose
         set_up_logging(verbose)
-        progress.hide(args.disable_progress_bar)
+        progress_bars.hide(args.disable_progress_bar)
         with contextlib.redirect_stdout(_Escaping(sys.stdout)):
             return main(args)
     except KeyboardInterrupt:

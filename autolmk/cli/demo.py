@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from autolmk.cli.arguments import add_device, option, parser
 from autolmk.cli.common import INTERNAL, OK, run
-from autolmk.cli.parsing import add_device, option, parser
 from autolmk.files.serialization import read_json
 from autolmk.phantom import write_phantom
 

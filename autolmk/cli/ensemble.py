@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, option, parser, run
 from autolmk.errors import AutolmkError, counted
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 if TYPE_CHECKING:
     from autolmk.cli.prediction_folders import Predicted

@@ -17,7 +17,7 @@ from autolmk.cli.evaluate_arguments import UNITS, evaluate_parser, places
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, write_json
 from autolmk.paths import dataset_name
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 if TYPE_CHECKING:
     from autolmk.annotations import Annotation

@@ -6,7 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from autolmk.cli.parsing import Parser, add_folders, argument, option, parser
+from autolmk.cli.arguments import Parser, add_folders, argument, option, parser
 from autolmk.errors import AutolmkError
 from autolmk.paths import DATASET_NAME
 

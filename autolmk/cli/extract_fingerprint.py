@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from autolmk.cli.arguments import Parser, add_dataset, add_folders, add_processes, option, parser
 from autolmk.cli.common import OK, SOME_FAILED, USER, folders_from, run
-from autolmk.cli.parsing import Parser, add_dataset, add_folders, add_processes, option, parser
 from autolmk.errors import counted
 from autolmk.paths import Folders, dataset_name
 

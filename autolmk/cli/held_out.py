@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolmk.cli.parsing import Parser, add_dataset, add_plans, option
+from autolmk.cli.arguments import Parser, add_dataset, add_plans, option
 from autolmk.errors import AutolmkError
 from autolmk.paths import Folders, dataset_name
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from autolmk.cli.arguments import add_dataset, add_folders, option, parser
 from autolmk.cli.common import OK, SOME_FAILED, USER, folders_from, run
 from autolmk.cli.extract_fingerprint import CHECKED, DATASETS, checked, write_fingerprint
-from autolmk.cli.parsing import add_dataset, add_folders, option, parser
 from autolmk.cli.plan_experiment import add_planning, plan
 from autolmk.cli.preprocess import add_preprocessing
 from autolmk.errors import counted

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.cli.common import OK, folders_from, run, setting
 from autolmk.cli.extract_fingerprint import DATASETS
-from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autolmk
+from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
-from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import BEST, dataset_name
 

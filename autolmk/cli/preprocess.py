@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autolmk.cli.arguments import Parser, add_dataset, add_folders, add_plans, add_processes, option, parser
 from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
-from autolmk.cli.parsing import Parser, add_dataset, add_folders, add_plans, add_processes, option, parser
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, plans_file
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from autolmk.cli.arguments import add_dataset, add_folders, option, parser
 from autolmk.cli.common import OK, folders_from, run
-from autolmk.cli.parsing import add_dataset, add_folders, option, parser
 from autolmk.errors import counted
 
 

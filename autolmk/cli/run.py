@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli import later_hours, overview, run_hours
+from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
-from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.cli.time_limit import Limit
 from autolmk.errors import AutolmkError
 from autolmk.jobs.run_record import STEPS, save_record

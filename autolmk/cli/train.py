@@ -17,7 +17,7 @@ from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.cli.train_arguments import train_parser as _parser
 from autolmk.errors import AutolmkError, some
 from autolmk.paths import Folders, dataset_name, model_folder, plans_file
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 if TYPE_CHECKING:
     from autolmk.data.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autolmk.cli.parsing import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
+from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.paths import DEFAULT_PLANS_NAME
 
 

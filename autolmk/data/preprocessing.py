@@ -26,7 +26,7 @@ from autolmk.image import FloatImage, Image, border
 from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 if TYPE_CHECKING:
     from autolmk.dataset import Case, Dataset

@@ -24,7 +24,7 @@ from autolmk.files.serialization import from_json, near, read_json, write_json
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Status
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 POINTS, LABELS, SPACINGS = "all_landmarks_voxel.json", "name_to_label.json", "spacing.json"
 CUBE = 1.5  # voxels by which a point may differ from its cube: rounding, and half of a cube that the border cuts off

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import near, to_json, write_bytes
-from autolmk.progress import duration as duration
-from autolmk.progress import has_bars
+from autolmk.progress_bars import duration as duration
+from autolmk.progress_bars import has_bars
 
 LOG_NAME = "training_log.jsonl"
 PICTURE_NAME = "progress.png"

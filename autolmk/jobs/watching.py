@@ -13,7 +13,7 @@ from tqdm import tqdm
 from autolmk.errors import AutolmkError
 from autolmk.fold.log import duration
 from autolmk.jobs.job import Job, JobResult
-from autolmk.progress import TENTHS, has_bars
+from autolmk.progress_bars import TENTHS, has_bars
 
 LOOK_SECONDS = 2.0
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom.anatomy import CO_SLICE, HEAD, POINTS, ROW, ROW_POINTS, SOMETIMES_ABSENT, Structure
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 SIDE = 80.0  # mm: the field of view that the model below was drawn for
 SPACING = {3: (2.5, 1.0, 1.0), 2: (1.0, 1.0)}  # mm, array order

@@ -19,7 +19,7 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.phantom.anatomy import Structure
 from autolmk.phantom.phantom import NOISE, Phantom, _paint, _rotation, _Shape
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 
 STEP = 10.0  # px of the model between neighbours
 WIDTH, ENDS = 64, 30.0  # px: of images; of the model above the first body and below the last one

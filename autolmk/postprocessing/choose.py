@@ -23,7 +23,7 @@ from autolmk.postprocessing.evidence import held_out, localisation, verdict
 from autolmk.postprocessing.evidence import presence as presence_evidence
 from autolmk.postprocessing.flags import FlagLimits, Judgement, judge, measure_limits
 from autolmk.postprocessing.pipeline import STEPS, Decision, Postprocessing
-from autolmk.progress import Progress
+from autolmk.progress_bars import ProgressBar
 from autolmk.shapes.point_distribution import ShapeModel, fit_shape_model
 
 PARTS = 4  # at most, that the cases of one fold are divided into
@@ -45,7 +45,7 @@ def choose_steps(
     parts = _parts(crossval, crossval.cases, seed)
     after: dict[str, Detections] = {}
     model_of: dict[str, ShapeModel | None] = {}
-    with Progress(len(parts) + 1, "postprocessing", unit="choice", shown=progress) as bar:
+    with ProgressBar(len(parts) + 1, "postprocessing", unit="choice", shown=progress) as bar:
         for part in parts if len(parts) > 1 else []:
             others = [case for case in crossval.cases if case not in part]
             _, steps = _decided(shapes, others, context, seed)

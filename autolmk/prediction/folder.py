@@ -26,7 +26,7 @@ from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.predictor import Predictor
 from autolmk.prediction.stage import Prepared
-from autolmk.progress import Progress
+from autolmk.progress_bars import ProgressBar
 
 CROP_SIGMAS = 6.0  # half width of a heatmap crop, in widths of the heatmap
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def predict_folder(
         run = {**(record or {}), "started": now(), "not_judged": predictor.not_judged}
         output.write_run(run)
         work = _Work(predictor, output, options)
-        bar = Progress(len(left), "predicting", shown=options.progress)
+        bar = ProgressBar(len(left), "predicting", shown=options.progress)
         with closing(bar), closing(work.writing):
             for case, read in _ahead(predictor, {case: cases[case] for case in left}, options.readers):
                 work.case(case, read)

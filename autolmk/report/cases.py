@@ -13,7 +13,7 @@ from autolmk.dataset import Dataset
 from autolmk.dataset.raw import Case
 from autolmk.evaluation import Point
 from autolmk.geometry import FloatArray
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, TableBlock, Text, section
 from autolmk.report.pictures import picture
 from autolmk.report.results import Results

@@ -9,7 +9,7 @@ from pathlib import Path
 import autolmk
 from autolmk.escaping import html
 from autolmk.files.serialization import write_bytes
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.report.accuracy import accuracy
 from autolmk.report.annotation_doubts import FOLDER, write_doubts
 from autolmk.report.blocks import Section

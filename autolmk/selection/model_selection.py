@@ -25,7 +25,7 @@ from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
 from autolmk.postprocessing import Context, Judgement, Postprocessing, choose_steps
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.selection.ensembling import Combination, choose_combination
 from autolmk.selection.error_radius import ErrorRadius, fit_error_radius
 from autolmk.selection.recipe import Conclusion, concluded, error_statistics

@@ -34,7 +34,7 @@ from autolmk.networks.precision import choose_device
 from autolmk.planning.memory import shortage
 from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import load_stage
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.training.loop import Earlier, Loop, Settings, Work
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.schedule import Limits

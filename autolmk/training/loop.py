@@ -23,7 +23,7 @@ from autolmk.fold.measured import Measured
 from autolmk.methods.trainer import Trainer
 from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import Member, Stage
-from autolmk.progress import tracked
+from autolmk.progress_bars import tracked
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.schedule import MEASURED_CASES, StepRate

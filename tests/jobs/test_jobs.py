@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import signal
 import subprocess
@@ -265,16 +264,16 @@ def test_what_is_seen_of_running_jobs(tmp_path: Path) -> None:
     assert watch.status() == (0.5, "heatmap fold 0 50%")
 
 
-def test_a_log_gets_a_line_every_tenth_of_the_jobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "autolmk.jobs.watching")
-    logging.getLogger("autolmk").propagate = True  # which the command line turns off
+def test_a_log_gets_a_line_every_tenth_of_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("autolmk.jobs.watching.logger.info", lambda text, *values: said.append(text % values))
     listed = [job(tmp_path, str(k), "") for k in range(30)]
     watch = Watch(listed, "training")
     for one in listed:
         watch.ended_names.add(one.name)
         watch._look()
         watch._look()
-    assert len(caplog.messages) == 10 and caplog.messages[0] == "training: 3.00 of 30; waiting"
+    assert len(said) == 10 and said[0] == "training: 3.00 of 30; waiting" and said[-1].endswith("all done")
 
 
 def test_what_a_single_job_says_is_passed_on(python: None, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import write_image
-from autolmk.importing import Result, import_source
+from autolmk.importing import ImportResult, import_source
 from autolmk.landmarks import Status
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.planning.planner import plan_dataset
@@ -250,7 +250,7 @@ PARTS = {  # training and test cases
 }
 
 
-def converted(tmp_path: Path, name: str, choices: Choices | None = None) -> Result:
+def converted(tmp_path: Path, name: str, choices: Choices | None = None) -> ImportResult:
     source = tmp_path / "source"
     if not source.exists():
         STAND_INS[ALIKE.get(name, name)](source)

@@ -13,6 +13,7 @@ from autolmk.files.serialization import near
 LARGEST = 2**31  # whole numbers of arguments are smaller
 EXAMPLES = "examples:\n"
 HELP_COLUMN = 30
+WORKS_ON = "what to work on"
 EVERY_COMMAND = "every command"
 FOLDERS = "folders"
 GOES_ON = "--c"  # of nnU-Net: to go on; so it never stands for -c, a configuration
@@ -75,6 +76,7 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
             formatter_class=_HelpFormatter,
         )
+        self._positionals.title = WORKS_ON
         self.examples = tuple(examples)
         self.spellings: dict[str, str] = {}  # as declared -> the name that argparse knows
         self.twins: dict[str, str] = {}  # as of `_key` -> the same

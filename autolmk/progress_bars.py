@@ -30,8 +30,8 @@ def has_bars() -> bool:
     return not _hidden and sys.stderr.isatty()
 
 
-class Progress:
-    """Progress of `total` pieces of work, called `label`; use it in a `with` statement and call `update` after each.
+class ProgressBar:
+    """Shows how far `total` pieces of work, called `label`, are; use it in a `with` statement, `update` it after each.
 
     On a terminal (stderr) a bar, which goes away at the end. Elsewhere a line of the log each time that another tenth
     of the work is done. unit: what a piece is called. shown: False shows neither. delay: seconds for which nothing is
@@ -72,7 +72,7 @@ class Progress:
             *(self.label, self.done, self.total, self.unit + plural, duration(elapsed), rest),
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(
@@ -84,11 +84,11 @@ class Progress:
 def tracked(
     items: Iterable[T], label: str, *, total: int | None = None, unit: str = "case", shown: bool = True
 ) -> Iterator[T]:
-    """The items, one after the other, while their progress is shown; see `Progress`. total: how many there are, where
-    `items` has no length."""
+    """The items, one after the other, while their progress is shown; see `ProgressBar`. total: how many there are,
+    where `items` has no length."""
     if total is None:
         total = len(items) if isinstance(items, Sized) else 0
-    with Progress(total, label, unit=unit, shown=shown) as progress:
+    with ProgressBar(total, label, unit=unit, shown=shown) as progress:
         for item in items:
             yield item
             progress.update()
