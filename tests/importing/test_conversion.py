@@ -377,6 +377,8 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.Cap
     broad = pictures(tmp_path / "broad")
     content = json.loads((broad / "dataset.json").read_text())
     (broad / "dataset.json").write_text(json.dumps(content | {"spacing": [0.25, 0.5]}))
+    tiny = pictures(tmp_path / "tiny")
+    (tiny / "dataset.json").write_text(json.dumps(content | {"spacing": [1e-200, 1.0]}))
     for source, form, message in (
         (deep, "coco", "points of volumes"),
         (flat, "bids", "pictures"),
@@ -384,6 +386,7 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.Cap
         (outside, "tps", "both missing points and points outside their picture"),
         (broad, "tps", "only square pixels"),
         (broad, "nts", "only square pixels"),
+        (tiny, "csv", "size of a voxel makes no sense"),
         (deep, "stl", "cannot be converted to 'stl'"),
         (tmp_path / "gone", "csv", "missing"),
         (deep / "imagesTr", "csv", "no points to convert"),
