@@ -71,7 +71,7 @@ def commands() -> list[Command]:
     store = (f"{pre}/*/*", f"{pre}/*/*/*")
     one = (f"{MODEL}/*.json", f"{MODEL}/fold_*/*")
     held_out = (f"{MODEL}/fold_*/validation/*", f"{MODEL}/fold_*/*.json", f"{MODEL}/*.json")
-    points, record = "landmarks.csv", "run.json"
+    points, record, wide = "landmarks.csv", "run.json", "points.csv"
     predicted = (f"out/{points}", f"out/{record}")
     in_turn, model = f"-npp 0 -nps 0 {CPU}", f"-m {{world}}/{MODEL}"
     planned = f"-d 1 -pl heatmap --preset XS {CPU}"
@@ -116,6 +116,13 @@ def commands() -> list[Command]:
                 f"apply_postprocessing -i {{world}}/single -o {{world}}/out -r {{world}}/{best}",
                 ("single/**/*", best), ("out",), predicted, 2),
         Command("report", f"report 1 {FOLDERS}", reported, (res,), (f"{res}/report.html",), 2),
+        Command("convert", f"convert {{world}}/predicted --to csv --dataset 1 -o {{world}}/converted {FOLDERS}",
+                (f"predicted/{points}", f"predicted/{record}", f"{raw}/imagesTs/*", described), ("converted",),
+                (f"converted/{wide}",)),
+        Command("convert dataset", f"convert 1 --to mrk.json -o {{world}}/converted {FOLDERS}", (*images, described),
+                ("converted",)),
+        Command("recipe", f"recipe pddca --compare {{world}}/predicted/evaluation {FOLDERS}",
+                ("predicted/evaluation/summary.json",)),
         Command("run dry", f"run 1 --dry-run {CPU}", (plans, f"{res}/*", described, f"{MODEL}/*.json")),
         Command("run slurm", slurm, (plans, described), (pre,)),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """mre, sd: mm or px. sdr: radius in mm -> percent."""
 
     method: str
@@ -24,7 +24,7 @@ class Row:
     reference: str
 
 
-def own_row(results: Path) -> tuple[Row, str]:
+def own_row(results: Path) -> tuple[ResultRow, str]:
     """What summary.json of autolmk_evaluate says of all landmarks, and its unit. AutolmkError where it is damaged."""
     file = results / SUMMARY if results.is_dir() else results
     remedy = f"name a folder that autolmk_evaluate wrote, or its {SUMMARY}"
@@ -32,7 +32,7 @@ def own_row(results: Path) -> tuple[Row, str]:
     try:
         overall, unit = content["overall"], content["unit"]
         sdr = {float(radius): 100 * value for radius, entry in overall["sdr"].items() if (value := _value(entry))}
-        row = Row("here", _value(overall["mre"]), overall["sd"], sdr, f"{content['n_cases']} cases of {file}")
+        row = ResultRow("here", _value(overall["mre"]), overall["sd"], sdr, f"{content['n_cases']} cases of {file}")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise AutolmkError(
             "this is no summary of errors", file=file, expected="overall with mre, sd and sdr, and unit", remedy=remedy
@@ -45,7 +45,7 @@ def own_row(results: Path) -> tuple[Row, str]:
 def comparison(dataset: PublicDataset, results: Path) -> str:
     """A table of the published rows and one of one's own, and what makes them differ."""
     own, unit = own_row(results)
-    rows = [Row(p.method, p.mre, p.sd, dict(p.sdr), p.reference) for p in dataset.published if p.mre is not None]
+    rows = [ResultRow(p.method, p.mre, p.sd, dict(p.sdr), p.reference) for p in dataset.published if p.mre is not None]
     radii = sorted({r for row in rows for r in row.sdr} | set(own.sdr)) or []
     header = ["method", f"MRE {unit}", "SD", *(f"SDR {r:g}" for r in radii), "reference"]
     table = [header]

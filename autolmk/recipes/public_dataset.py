@@ -16,6 +16,7 @@ from autolmk.errors import AutolmkError, counted, some
 from autolmk.recipes.splits import read_split
 
 ON_IMAGE = 0.9  # share of points that must lie on their images, or the frame is wrong
+SMALLEST, LARGEST = 1e-6, 1e4  # mm: the side of a voxel
 MARGIN = 1.0  # voxels by which an annotator may place a point beyond the border
 Annotator = Literal["junior", "senior", "mean"]
 
@@ -87,6 +88,7 @@ class PublicDataset:
                 error.problem, file=error.file or source, case=error.case, found=error.found, expected=expected,
                 remedy=remedy,
             ) from None  # fmt: skip
+        _require_sizes(found.cases, source)
         _require_on_image(found.cases, source)
         if choices.split is not None:
             parts = read_split(choices.split, [case.identifier for case in found.cases])
@@ -124,6 +126,20 @@ def require_files(found: Sequence[Path], source: Path, expected: str) -> None:
 def reading(choices: Choices, unlisted: Literal["unknown", "absent"] = "unknown") -> Options:
     """Options for the readers of `annotations.formats`."""
     return Options(annotator=choices.annotator, unlisted=unlisted, split=True)
+
+
+def _require_sizes(cases: Sequence[ImportedCase], source: Path) -> None:
+    """AutolmkError where the source says of a voxel that it is as large as none can be."""
+    for case in cases:
+        if case.spacing is not None and not all(SMALLEST <= size <= LARGEST for size in case.spacing):
+            raise AutolmkError(
+                "the size of a voxel makes no sense",
+                file=source,
+                case=case.identifier,
+                found=f"{list(case.spacing)} mm",
+                expected=f"{SMALLEST:g} to {LARGEST:g} mm",
+                remedy="fetch the file that says it again",
+            )
 
 
 def _require_on_image(cases: Sequence[ImportedCase], source: Path) -> None:

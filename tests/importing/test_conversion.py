@@ -21,16 +21,20 @@ from raw_datasets import (
     PIXEL,
     PIXELS,
     VOXELS,
+    marks,
     pictures,
     predictions,
     volumes,
 )
 
+from autolmk.annotations import write
 from autolmk.annotations.formats import WRITERS
 from autolmk.cli.convert import main
 from autolmk.cli.import_ import main as import_main
 from autolmk.dataset import Dataset
-from autolmk.geometry import FloatArray
+from autolmk.geometry import FloatArray, Geometry
+from autolmk.image import Image
+from autolmk.imageio import write_image
 from autolmk.landmarks import Status
 
 POINTS = {case: GRID.to_physical(voxels[:, ::-1]) for case, voxels in VOXELS.items()}  # mm, LPS
@@ -326,6 +330,32 @@ def test_predictions_of_pictures_need_images_and_the_size_of_a_pixel(
         np.testing.assert_allclose(np.reshape(found, (-1, 3))[:, :2], PIXELS["a"], atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["coco", "csv", "tps", "nts", "bids", "nnlandmark"])
+def test_a_radiograph_in_a_volume_of_one_slice_is_a_picture(form: str, tmp_path: Path) -> None:
+    raw, grid = tmp_path / "raw", Geometry.from_parts((1, 30, 40), (1.0, 0.25, 0.25), (5.0, -6.0, 7.0))
+    (raw / "imagesTr").mkdir(parents=True)
+    (raw / "landmarksTr").mkdir()
+    image = Image(np.random.default_rng(0).random((1, 1, 30, 40)).astype(np.float32), grid)
+    points = {case: grid.to_physical(np.pad(p[:, ::-1], ((0, 0), (1, 0)))) for case, p in PIXELS.items()}
+    for case, mm in points.items():
+        write_image(raw / "imagesTr" / f"{case}_0000.nii.gz", image)
+        write(raw / "landmarksTr" / f"{case}.mrk.json", marks(mm))
+    content = {"channel_names": {"0": "X"}, "file_ending": ".nii.gz", "landmarks": {name: {} for name in NAMES}}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    target = converted(tmp_path, raw, form)
+    source = {"csv": "points.csv", "tps": "landmarks.tps", "nts": "landmarks.nts"}.get(form, "")
+    if form == "coco":
+        found = json.loads((target / "annotations.json").read_text())
+        assert (found["images"][0]["width"], found["images"][0]["height"]) == (40, 30)
+    if form == "bids":
+        assert len(list(target.rglob("*.fcsv"))) == 2
+        return
+    options = {"tps": ["--scale", "ignore", "--negatives", "missing"]}.get(form, [])
+    options += ["--y-from", "bottom"] if form in ("tps", "nts") else []
+    options += [] if form == "nnlandmark" else ["--images", str(raw / "imagesTr")]
+    same(again(tmp_path, form, target / source, *options), points)
+
+
 def test_predictions_in_pixels_need_no_images_for_csv(tmp_path: Path) -> None:
     source = predictions(tmp_path / "predicted", PIXELS, unit="px")
     table = pd.read_csv(converted(tmp_path, source, "csv") / "points.csv", index_col="image")
@@ -377,6 +407,8 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.Cap
     broad = pictures(tmp_path / "broad")
     content = json.loads((broad / "dataset.json").read_text())
     (broad / "dataset.json").write_text(json.dumps(content | {"spacing": [0.25, 0.5]}))
+    tiny = pictures(tmp_path / "tiny")
+    (tiny / "dataset.json").write_text(json.dumps(content | {"spacing": [1e-200, 1.0]}))
     for source, form, message in (
         (deep, "coco", "points of volumes"),
         (flat, "bids", "pictures"),
@@ -384,6 +416,7 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.Cap
         (outside, "tps", "both missing points and points outside their picture"),
         (broad, "tps", "only square pixels"),
         (broad, "nts", "only square pixels"),
+        (tiny, "csv", "size of a voxel makes no sense"),
         (deep, "stl", "cannot be converted to 'stl'"),
         (tmp_path / "gone", "csv", "missing"),
         (deep / "imagesTr", "csv", "no points to convert"),

@@ -395,6 +395,18 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "mml" / "val" / "c_label.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(AutolmkError, match=r"c_label\.npy"):
         DATASETS["mml"].imported(tmp_path / "mml", Choices())
+    (tmp_path / "mml" / "val" / "c_label.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((((((\n")
+    with pytest.raises(AutolmkError, match=r"c_label\.npy"):
+        DATASETS["mml"].imported(tmp_path / "mml", Choices())
+    np.save(tmp_path / "mml" / "val" / "c_label.npy", spots(14, 2))
+    np.save(tmp_path / "mml" / "val" / "c_spacing.npy", np.array([1e-200, 1.0, 1.0]))
+    with pytest.raises(AutolmkError, match="size of a voxel makes no sense"):
+        DATASETS["mml"].imported(tmp_path / "mml", Choices())
+    afids(tmp_path / "afids")
+    for file in (tmp_path / "afids").rglob("*.fcsv"):
+        file.write_text("# Markups fiducial file version = 4.6\n")
+    with pytest.raises(AutolmkError, match="no image of the source has points"):
+        DATASETS["afids"].imported(tmp_path / "afids", Choices())
     lfc(tmp_path / "lfc")
     (tmp_path / "lfc" / "train_label" / "1" / "L_6.json").unlink()
     with pytest.raises(AutolmkError, match="5 files"):

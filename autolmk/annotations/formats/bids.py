@@ -112,7 +112,7 @@ FORMAT = Format(
 
 def _write(export: Export, folder: Path) -> Sequence[str]:
     """A derivative dataset: sub-*/[ses-*/]anat/*_desc-*_afids.fcsv, numbered as AFIDs are, and a JSON file beside."""
-    if export.planar:
+    if export.cases[0].landmarks.points.shape[1] == 2:
         cannot_hold("pictures", "BIDS as AFIDs use it", export.cases[0].identifier, "volumes", "convert to coco or csv")
     desc = "autolmk" if export.predicted else "groundtruth"
     stems = {case.identifier: _stem_of(case.identifier, desc) for case in export.cases}

@@ -146,15 +146,16 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
 
 
 def _image(case: ExportedCase, number: int) -> dict[str, Any]:
-    if case.geometry is None:
+    plane = case.plane
+    if plane is None:
         cannot_hold("a case without its picture", "COCO", case.identifier, "its width and height",
                     "name the folder of the pictures with --images")  # fmt: skip
-    height, width = case.geometry.shape
+    height, width = plane.shape
     return {"id": number, "file_name": case.image_name, "width": width, "height": height}
 
 
 def _object(export: Export, case: ExportedCase, number: int) -> dict[str, Any]:
-    points = export.voxels(case)
+    points = export.pixels(case)
     present = case.landmarks.present
     low, high = (f(points[present], axis=0) if present.any() else np.zeros(2) for f in (np.min, np.max))
     box = [*low.tolist(), *(high - low).tolist()]

@@ -142,6 +142,8 @@ def normal_name(name: str) -> str:
 def height_of(image: Path) -> int:
     """The rows of a picture, from its header. AutolmkError where it is a volume."""
     shape = imageio.read_geometry(image).shape
+    if len(shape) == 3 and shape[0] == 1:  # a picture in a volume of a single slice
+        shape = shape[1:]
     if len(shape) != 2:
         raise AutolmkError(
             "points in pixels need a picture",

@@ -36,9 +36,17 @@ class ExportedCase:
         return self.images[0].name if len(self.images) == 1 else self.identifier
 
     @property
+    def plane(self) -> Geometry | None:
+        """The grid of a picture, also of one that a volume of a single slice holds; None where there is none."""
+        if self.geometry is None or self.geometry.ndim == 2:
+            return self.geometry
+        single = self.geometry.shape[0] == 1
+        return Geometry(self.geometry.shape[1:], self.geometry.affine[:, 1:]) if single else None
+
+    @property
     def planar(self) -> bool:
         """Whether it is a picture."""
-        return self.landmarks.points.shape[1] == 2 if self.geometry is None else self.geometry.ndim == 2
+        return self.landmarks.points.shape[1] == 2 if self.geometry is None else self.plane is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +96,18 @@ class Export:
         return f"{absent} absent and {unknown} unknown landmarks are both written as missing: the format has one code"
 
     def voxels(self, case: ExportedCase) -> FloatArray:
-        """(L, D) pixels or voxels in the order x, y, z, 0 at the first one's centre; NaN where not present.
+        """(L, D) voxels of the image's file in the order x, y(, z), 0 at the first one's centre; NaN where not present.
+        AutolmkError where the image is not known."""
+        return self._on(case.geometry, case)
 
-        AutolmkError where the image is not known.
-        """
-        if case.geometry is not None:
-            return case.geometry.to_voxels(case.landmarks.points)[:, ::-1]
+    def pixels(self, case: ExportedCase) -> FloatArray:
+        """(L, 2) pixels of a picture, x and y, 0 at the first one's centre; NaN where not present. AutolmkError where
+        the image is not known."""
+        return self._on(case.plane, case)
+
+    def _on(self, geometry: Geometry | None, case: ExportedCase) -> FloatArray:
+        if geometry is not None:
+            return geometry.to_voxels(case.landmarks.points)[:, ::-1]
         if self.unit == "px":  # a picture without a size: its pixels are the physical coordinates
             return case.landmarks.points
         raise AutolmkError(
@@ -105,9 +119,10 @@ class Export:
 
     def pixel_size(self, case: ExportedCase) -> float | None:
         """The side of a picture's pixels in mm; None where nobody knows it. AutolmkError where they are not square."""
-        if self.unit == "px" or case.geometry is None:
+        plane = case.plane
+        if self.unit == "px" or plane is None:
             return None
-        height, width = case.geometry.spacing
+        height, width = plane.spacing
         if abs(height - width) > SQUARE * width:
             raise AutolmkError(
                 "this format knows only square pixels",
@@ -121,15 +136,15 @@ class Export:
     def from_edge(self, case: ExportedCase) -> FloatArray:
         """(L, 2) pixels, y counted from the edge that `y_from` names: 0 at the centre of the lowest or of the first
         row. AutolmkError where the picture's height is not known."""
-        pixels = self.voxels(case).copy()
+        pixels, plane = self.pixels(case).copy(), case.plane
         if self.y_from == "bottom":
-            if case.geometry is None:
+            if plane is None:
                 raise AutolmkError(
                     "y is counted from the lower edge, and the picture's height is not known",
                     case=case.identifier,
                     remedy="name the folder of the pictures with --images, or count with --y-from top",
                 )
-            pixels[:, 1] = case.geometry.shape[0] - 1 - pixels[:, 1]
+            pixels[:, 1] = plane.shape[0] - 1 - pixels[:, 1]
         return pixels
 
     def coordinates(self, case: ExportedCase) -> FloatArray:

@@ -131,7 +131,7 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
     sized = all(size is not None for size in sizes)
     rows = []
     for i, case in enumerate(export.cases):
-        points = export.voxels(case) if export.planar else case.landmarks.points
+        points = export.pixels(case) if export.planar else case.landmarks.points
         values = [repr(float(x)) if np.isfinite(x) else "" for x in points.ravel()]
         rows.append([case.image_name, *([repr(sizes[i])] if sized else []), *values])
     write_rows(folder / "points.csv", ["image", *(["spacing(mm)"] if sized else []), *names], rows)
@@ -141,7 +141,7 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
 
 def _square(export: Export, i: int) -> float | None:
     """The side of a picture's pixels in mm; None where they have no size, or are not square."""
-    geometry = export.cases[i].geometry
+    geometry = export.cases[i].plane
     if geometry is None or export.unit == "px" or not np.isclose(geometry.spacing[0], geometry.spacing[1], rtol=1e-6):
         return None
     return geometry.spacing[1]
