@@ -56,8 +56,7 @@ NO_KERNEL = frozenset(
     )
 )
 LOW = (torch.float16, torch.bfloat16)
-SLOTS = 60  # of the table of virtual functions, of CUDAHooksInterface
-HAS_PRIMARY_CONTEXT = 4
+SLOTS, HAS_PRIMARY_CONTEXT = 60, 4  # of the table of virtual functions, of CUDAHooksInterface
 
 
 class Moved(Exception):
