@@ -2,11 +2,12 @@
 
     python benchmarks/gpu.py --folder gpu_results [--seconds 480] [--device cuda] [--parts step layout] [--data 003]
 
-Parts, in this order: environment; layout (channels last or not, grouped convolutions or one after the other); step (of
-each method, preset and number of landmarks: planned against peak memory, the whole step over a bare forward and
-backward, the share of time in which the device computes, with torch.compile and without); parity (points on the CPU in
-float32 against those on the device); predict (an image of 512 x 512 x 400, by part); train (the commands on the
-phantom); data (the commands on a dataset of one's own, at full resolution, three minutes a method).
+Parts, in this order: environment; plans (`--parts plans` makes them beforehand, also where there is no GPU: they take
+longer than what is measured); layout (channels last or not, grouped convolutions or one after the other); step (of each
+method, preset and number of landmarks: planned against peak memory, the whole step over a bare forward and backward,
+the share of time in which the device computes, with torch.compile and without); parity (points on the CPU in float32
+against those on the device); predict (an image of 512 x 512 x 400, by part); train (the commands on the phantom); data
+(the commands on a dataset of one's own, at full resolution, three minutes a method).
 
 What is in the folder's results.jsonl is not done again, so that the same command goes on where time was over; what was
 not run is named in the last line. No part stops the others. `--device cpu` tries the script itself, with small presets.
@@ -51,7 +52,7 @@ from autolmk.training.schedule import Limits
 from autolmk.training.state import Run
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
-PARTS = ("environment", "layout", "step", "parity", "predict", "train", "data")
+PARTS = ("environment", "plans", "layout", "step", "parity", "predict", "train", "data")
 DATASET = "Dataset001_Phantom"
 HEAD_MM, HEAD_SPACING = 200.0, 0.7  # of the image that plans are made for
 CT = (400, 512, 512)
@@ -71,7 +72,6 @@ class Bench:
         self.file = self.folder / "results.jsonl"
         self.end = time.monotonic() + args.seconds
         self.places = [t for n in ("raw", "preprocessed", "results") for t in (f"--{n}", str(self.folder / n))]
-        self._plans: dict[tuple[str, int], Plans] = {}
 
     def left(self) -> float:
         """Seconds."""
@@ -121,36 +121,41 @@ class Bench:
         return Fingerprint.load(file)
 
     def plans(self, preset: str, landmarks: int) -> Plans:
-        """Of a head with that many landmarks."""
-        if (preset, landmarks) not in self._plans:
-            found = self.fingerprint()
-            names = tuple(f"L{i}" for i in range(landmarks))
-            grown = HEAD_MM / max(found.median_extent)
-            one = next(iter(found.landmark_statistics.values()))
-            found = dataclasses.replace(
-                found,
-                median_spacing=(HEAD_SPACING,) * 3,
-                median_extent=tuple(grown * e for e in found.median_extent),
-                max_extent=tuple(grown * e for e in found.max_extent),
-                landmarks=names,
-                landmark_statistics=dict.fromkeys(names, one),
-                pairs=(),
-                midline=(),
-                mirror=None,
-                mean_shape={},
-                co_slice_groups=(),
-            )
+        """Of a head with that many landmarks; kept in the folder, as planning takes longer than a step."""
+        file = self.folder / "plans" / f"{preset}_{landmarks}.json"
+        if not file.is_file():
             planners = {name: planner_class(name)() for name in self.args.methods}
-            self._plans[preset, landmarks] = plan_dataset(
-                found, planners, plans_name="gpu", device=self.device.type, preset=preset, leave_out=True
-            )
-        return self._plans[preset, landmarks]
+            head = a_head(self.fingerprint(), landmarks)
+            options: dict[str, Any] = {"plans_name": "gpu", "device": self.device.type, "preset": preset}
+            file.parent.mkdir(exist_ok=True)
+            plan_dataset(head, planners, leave_out=True, **options).save(file)
+        return Plans.load(file)
 
     def trainers(self, preset: str, landmarks: int) -> Iterator[tuple[str, Trainer]]:
         """Of all stages of all methods."""
         plans = self.plans(preset, landmarks)
         for name, configuration in plans.configurations.items():
             yield name, trainer_class(configuration.trainer)(plans, configuration)
+
+
+def a_head(found: Fingerprint, landmarks: int) -> Fingerprint:
+    """Of images of a head with so many landmarks, otherwise as `found`."""
+    names = tuple(f"L{i}" for i in range(landmarks))
+    grown = HEAD_MM / max(found.median_extent)
+    one = next(iter(found.landmark_statistics.values()))
+    return dataclasses.replace(
+        found,
+        median_spacing=(HEAD_SPACING,) * 3,
+        median_extent=tuple(grown * e for e in found.median_extent),
+        max_extent=tuple(grown * e for e in found.max_extent),
+        landmarks=names,
+        landmark_statistics=dict.fromkeys(names, one),
+        pairs=(),
+        midline=(),
+        mirror=None,
+        mean_shape={},
+        co_slice_groups=(),
+    )
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -165,6 +170,15 @@ def environment(bench: Bench) -> dict[str, Any]:
         values |= {"cudnn": torch.backends.cudnn.version(), "built_for": torch.cuda.get_arch_list()}
         values["capability"] = torch.cuda.get_device_capability(bench.device)
     return {**values, "precision": Precision(bench.device, training=True).describe()}
+
+
+def planned(bench: Bench, preset: str, landmarks: int) -> dict[str, Any]:
+    """Patch, batch and planned GiB of each stage."""
+    found = {}
+    for name, trainer in bench.trainers(preset, landmarks):
+        c = trainer.configuration
+        found[name] = [c.patch_size, c.batch_size, round(training_bytes(trainer, c.batch_size).total / GIB, 3)]
+    return found
 
 
 def layout(bench: Bench, kind: str) -> dict[str, Any]:
@@ -314,11 +328,11 @@ def train(bench: Bench, dataset: str, method: str, seconds: float) -> dict[str, 
     arguments = [dataset, method, "0", "--max-time", f"{seconds:g}s", "--workers", str(bench.args.workers), *device]
     raw = bench.folder / "raw" if dataset == "1" else None
     places = bench.places if raw else []
-    found: dict[str, Any] = {"training": command("train", [*arguments, "--no-compile", *places], seconds + 120)}
+    found: dict[str, Any] = {"training": command("train", [*arguments, "--no-compile", *places], bench.left())}
     if raw and found["training"]["code"] == 0:
         folders = ["-i", str(raw / DATASET / "imagesTs"), "-o", str(bench.folder / f"points_{method}")]
         options = [*folders, "-d", dataset, "-c", method, "-f", "0", *device, *places]
-        found["prediction"] = command("predict", options, 120)
+        found["prediction"] = command("predict", options, bench.left())
     return found
 
 
@@ -326,7 +340,9 @@ def command(name: str, arguments: Sequence[str], limit: float) -> dict[str, Any]
     """Of a command in a process of its own: exit code, seconds, last lines."""
     start = time.monotonic()
     code = f"import sys; from autolmk.cli.{name} import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=limit)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=max(SPARE, limit)
+    )
     said = (done.stdout + done.stderr).strip().splitlines()[-4:]
     return {"code": done.returncode, "seconds": round(time.monotonic() - start, 1), "said": said}
 
@@ -338,13 +354,20 @@ def tasks(bench: Bench) -> Iterator[Task]:
     """In the order in which they tell most."""
     args, here = bench.args, bench.device.type
     yield "environment", here, 0, lambda: environment(bench)
+    for preset, landmarks in ((p, n) for n in args.landmarks for p in args.presets):
+        yield "plans", f"{preset}, {landmarks} landmarks", 20, lambda p=preset, n=landmarks: planned(bench, p, n)
     for kind in ("instance norm", "group norm", "groups"):
         yield "layout", kind, 5, lambda kind=kind: layout(bench, kind)
     for preset, landmarks in ((p, n) for n in args.landmarks for p in args.presets):
         if "step" in args.parts and bench.left() > 0:
             for name, trainer in bench.trainers(preset, landmarks):
                 which = f"{preset}, {landmarks} landmarks, {name}"
-                yield "step", which, 10, lambda name=name, trainer=trainer: step(bench, name, trainer)
+                yield (
+                    "step",
+                    which,
+                    60 if here == "cuda" and args.compile else 10,
+                    lambda name=name, trainer=trainer: step(bench, name, trainer),
+                )
     if "parity" in args.parts and bench.left() > 0:
         for name, trainer in bench.trainers(args.presets[0], args.landmarks[0]):
             yield "parity", name, 5, lambda name=name, trainer=trainer: parity(bench, name, trainer)

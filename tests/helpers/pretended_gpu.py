@@ -33,6 +33,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 KNOWN_TORCH = "2.13."
+PRELOADED = [
+    "pytest",
+    "torch._dynamo",
+    "torch._subclasses.fake_tensor",
+    "autolmk.training.stages",
+    "autolmk.conformance",
+]
 CUDA = torch.device("cuda:0")
 COPIES = ("_to_copy", "copy_", "device_put")
 WAITS = (  # operations whose result, or its shape, the host must see
@@ -49,8 +56,7 @@ NO_KERNEL = frozenset(
     )
 )
 LOW = (torch.float16, torch.bfloat16)
-SLOTS = 60  # of the table of virtual functions, of CUDAHooksInterface
-HAS_PRIMARY_CONTEXT = 4
+SLOTS, HAS_PRIMARY_CONTEXT = 60, 4  # of the table of virtual functions, of CUDAHooksInterface
 
 
 class Moved(Exception):
@@ -78,9 +84,7 @@ def _apart(how: Callable[..., Any], work: Callable[..., Any], arguments: Sequenc
     if torch.backends.cuda.is_built() or not torch.__version__.startswith(KNOWN_TORCH):
         pytest.skip(f"a GPU is pretended on CPU-only torch {KNOWN_TORCH}x, this is {torch.__version__}")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["pytest", "torch._subclasses.fake_tensor", "autolmk.training.stages", "autolmk.conformance"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sending, how, work, arguments, bfloat16))
     process.start()

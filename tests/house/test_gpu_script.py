@@ -32,7 +32,7 @@ def lines(text: str) -> list[dict[str, object]]:
 def test_every_part_says_what_it_measured_and_goes_on_where_it_ended(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts = ("environment", "layout", "step", "parity", "predict")
+    parts = ("environment", "plans", "layout", "step", "parity", "predict")
     arguments = [*SMALL, "--folder", str(tmp_path), "--parts", *parts]
     assert script.main(arguments) == 0
     *found, end = lines(capsys.readouterr().out)
