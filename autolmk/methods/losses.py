@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from autolmk.codecs import HeatmapTarget
 from autolmk.data.label_maps import UNKNOWN
@@ -138,8 +137,9 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return loss.sum()
 
     @staticmethod
-    @once_differentiable  # the gradient is a constant to autograd: a second derivative would lack it without a word
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # it is a constant to autograd
+            raise RuntimeError("the spatial cross-entropy cannot be differentiated twice: leave create_graph out")
         gradient, of_elsewhere = ctx.saved_tensors
         (scale,) = outputs
         if scale.device.type == "cpu" and float(scale) == 1.0:  # the usual case, without a copy
