@@ -1,8 +1,8 @@
 """A user's own .py files that belong together: which they are, and how they are imported.
 
 A file that is named by its path is imported with the files beside it and with its package, under names of their own
-that begin with `PLUGIN`: its folder is not put on sys.path, nobody else's `import` finds its neighbours, and files of one
-name in two folders do not mix. Installed packages come before files of the same name; those in development
+that begin with `PLUGIN`: its folder is not put on sys.path, nobody else's `import` finds its neighbours, and files of
+one name in two folders do not mix. Installed packages come before files of the same name; those in development
 (`pip install -e`) count as the user's own.
 """
 
