@@ -25,6 +25,7 @@ from types import CodeType, ModuleType
 
 PLUGIN = "autolmk_plugin_"  # begins the names of modules that are loaded from files
 PACKAGE = "__init__.py"
+MOST_ABOVE = 4  # folders above a file by whose names it may import its own
 SITE = {"site-packages", "dist-packages"}  # folders of installed packages
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,13 @@ class Tree:
         dots, names = _asked_for(file)
         inside = list(_packages(file))
         depth = min(max(dots - 1, 0), len(file.parents) - 1)
-        if inside and (dots or inside[-1].name in names or file.name == PACKAGE):
+        if inside and (dots or file.name == PACKAGE):
             depth = max(depth, len(inside))
+        for above, folder in enumerate(file.parents[:MOST_ABOVE], start=1):  # such as src of `from src.losses import x`
+            own = [name for name in names if name.partition(".")[0] == folder.name]
+            if own and not installed(folder.name) and cls(folder, "", file).find(folder.name) is None:
+                found = [cls(folder.parent, "", file).find(name) for name in own]
+                depth = max(depth, above) if any(f is not None and f.is_file() for f in found) else depth
         return cls(file.parents[depth], dotted_name(file.relative_to(file.parents[depth])), file)
 
     @classmethod
@@ -65,7 +71,8 @@ class Tree:
         return first if dot or self.file.name == PACKAGE else None
 
     def find(self, dotted: str) -> Path | None:
-        """The file of a module; the folder of a package without a file; None where there is neither."""
+        """The file of a module; the folder of a package without a file, where it holds code: a logger's `wandb/` is
+        none; None where there is neither."""
         if dotted == self.entry:
             return self.file
         place = self.root.joinpath(*dotted.split("."))
@@ -74,7 +81,7 @@ class Tree:
                 return file
         if self.allowed is not None:
             return place if any(place in file.parents for file in self.allowed) else None
-        return place if place.is_dir() else None
+        return place if place.is_dir() and (any(place.glob("*.py")) or any(place.glob("*/*.py"))) else None
 
     def meant(self, name: str, package: str) -> str | None:
         """The dotted name, below root, of what a module of `package` imports as `name`; None where that is not of this
@@ -113,14 +120,14 @@ def _packages(file: Path) -> Iterator[Path]:
 
 
 def _asked_for(file: Path) -> tuple[int, set[str]]:
-    """(most leading dots of a relative import, first names of absolute ones) in a file."""
-    dots, names = 0, set()
+    """(most leading dots of a relative import, the modules of absolute ones) in a file."""
+    dots, names = 0, set[str]()
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             dots = max(dots, node.level)
-            names |= {(node.module or "").partition(".")[0]} if node.level == 0 else set()
+            names |= {node.module} if node.level == 0 and node.module else set()
     return dots, names
 
 

@@ -131,6 +131,24 @@ def test_relative_imports_without_init_files(tmp_path: Path) -> None:
     assert kept_elsewhere(specification, tmp_path / "model", without=project).value == 8
 
 
+def test_imports_by_the_name_of_the_folder_itself(tmp_path: Path) -> None:
+    """As those run from a project's folder: without __init__.py, and not where a sibling has that name."""
+    trainer = mine("from src.losses.one import A\nfrom other.two import B\n", "A * B")
+    project = write(tmp_path / "p", src__losses__one="A = 2", src__train__mine=trainer, other__two="B = 5")
+    specification = f"{project}/src/train/mine.py:Mine"
+    assert trainer_class(specification).value == 10
+    assert kept_elsewhere(specification, tmp_path / "model", without=project).value == 10
+    folder = write(tmp_path / "q/utils", utils="A = 6", mine=mine("from utils import A\n", "A"))
+    assert trainer_class(f"{folder}/mine.py:Mine").value == 6
+
+
+def test_a_folder_without_code_is_no_package(tmp_path: Path) -> None:
+    """Such as the one in which a logger that is not installed once wrote its runs."""
+    guarded = "try:\n    import a_logger_7\nexcept ImportError:\n    a_logger_7 = None\n"
+    folder = write(tmp_path / "m", a_logger_7__run__files__code="", mine=mine(guarded, "a_logger_7"))
+    assert trainer_class(f"{folder}/mine.py:Mine").value is None
+
+
 def test_a_file_of_a_package_that_it_does_not_import_from_is_taken_alone(tmp_path: Path) -> None:
     trainer = mine("import other\n", "other.A")
     folder = write(tmp_path / "pkg", INIT="raise RuntimeError('not needed')", other="A = 3", mine=trainer)
