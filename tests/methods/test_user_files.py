@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import shutil
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -295,6 +297,55 @@ def test_a_record_of_an_earlier_version_loads_and_goes_on(tmp_path: Path) -> Non
     (model / "fold_0").mkdir()
     (model / "fold_0/checkpoint_latest.safetensors").touch()
     assert sources.keep_sources([specification], model)[specification].others == {}
+
+
+WITH_OPTIONS = """
+from __future__ import annotations
+from dataclasses import dataclass
+from autolmk.trainers.heatmap import HeatmapTrainer
+from kinds import Kind
+
+class Mine(HeatmapTrainer):
+    @dataclass(frozen=True)
+    class Options(HeatmapTrainer.Options):
+        kind: Kind = "soft"
+
+    def loss(self, output, target, status):
+        from mylosses import term
+        return super().loss(output, target, status) + term(output, self.options.kind)
+"""
+ELSEWHERE = """
+import sys, torch
+from pathlib import Path
+from autolmk.conformance.examples import example_plans
+from autolmk.methods.sources import model_trainer_class
+from autolmk.planning.memory import random_batch
+specification, model = sys.argv[1:]
+cls = model_trainer_class(specification, Path(model), trust_code=True)
+plans = example_plans(2)
+trainer = cls(plans, plans.configuration("example"), {"kind": "hard"})
+batch = random_batch(trainer, 1, device="cpu")
+step = trainer.training_step(trainer.build_network(), trainer.build_codec(), batch)
+print(float(step["loss"].detach()) > 1000, [n for n in sys.modules if "mylosses" in n and not n.startswith("autolmk_")])
+"""
+
+
+def test_a_model_that_was_copied_trains_and_predicts_in_another_process(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "m",
+        mine=WITH_OPTIONS,
+        kinds="from typing import Literal\nKind = Literal['soft', 'hard']",
+        mylosses="def term(output, kind):\n    return output.mean() * 0 + {'soft': 0, 'hard': 1e4}[kind]",
+    )
+    specification = f"{folder}/mine.py:Mine"
+    sources.keep_sources([specification], tmp_path / "model")
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "model", tmp_path / "far/away/model")
+    shutil.rmtree(tmp_path / "model")
+    command = [sys.executable, "-c", ELSEWHERE, specification, "far/away/model"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "True []\n", done.stderr
 
 
 def test_errors_of_a_sibling_name_the_place(tmp_path: Path) -> None:
