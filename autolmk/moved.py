@@ -11,7 +11,6 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
 
@@ -78,8 +77,9 @@ def new_name(name: str) -> str | None:
     return f"{ROOT}{MODULES[first]}{dot}{rest}" if first in MODULES else None
 
 
-class MovedModules(MetaPathFinder, Loader):
-    """Finds modules by their old names, for Python's import system."""
+class MovedModules:
+    """Finds and loads modules by their old names, for Python's import system. (Without its base classes, whose module
+    takes as long to import as all the rest.)"""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -88,7 +88,8 @@ class MovedModules(MetaPathFinder, Loader):
         new = new_name(fullname)
         if new is None or importlib.util.find_spec(new) is None:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self)
+        loader: Any = self
+        return importlib.machinery.ModuleSpec(fullname, loader)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """Python's own choice; `exec_module` replaces it."""

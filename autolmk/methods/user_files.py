@@ -121,22 +121,25 @@ def _packages(file: Path) -> Iterator[Path]:
 
 def _asked_for(file: Path) -> tuple[int, set[str]]:
     """(most leading dots of a relative import, the modules of absolute ones) in a file."""
-    dots, names = 0, set[str]()
-    for node in ast.walk(_parsed(file)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            dots = max(dots, node.level)
-            names |= {node.module} if node.level == 0 and node.module else set()
-    return dots, names
+    found = _imports(file.read_bytes())
+    return max((dots for dots, _, _ in found), default=0), {module for dots, module, _ in found if dots == 0}
 
 
-def _parsed(file: Path) -> ast.Module:
-    """Empty where the file is no Python: importing it will say so."""
+@functools.lru_cache(maxsize=4096)
+def _imports(code: bytes) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
+    """(leading dots, module, names) of each import in a file, wherever it stands; names of `from` alone. Empty where the
+    file is no Python: importing it will say so."""
     try:
-        return ast.parse(file.read_bytes(), str(file))
+        nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError):
-        return ast.Module([], [])
+        return ()
+    found: list[tuple[int, str, tuple[str, ...]]] = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+    return tuple(found)
 
 
 # -- which files ------------------------------------------------------------------------------------------------------
@@ -163,14 +166,11 @@ def imported(tree: Tree) -> dict[str, Path]:
 
 def _names(file: Path, package: str) -> Iterator[tuple[str, bool]]:
     """(name, whether it is below the tree's root already) of what a file imports: modules, and what may be one."""
-    for node in ast.walk(_parsed(file)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, False) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".") if package else []
-            base = above[: len(above) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            yield from ((name, node.level > 0) for name in (module, *(f"{module}.{a.name}" for a in node.names)))
+    above = package.split(".") if package else []
+    for dots, said, names in _imports(file.read_bytes()):
+        base = above[: max(len(above) - dots + 1, 0)] if dots else []
+        module = ".".join([*base, *([said] if said else [])])
+        yield from ((name, dots > 0) for name in (module, *(f"{module}.{name}" for name in names)))
 
 
 def _places(name: tuple[str, bool], package: str, tree: Tree) -> Iterator[tuple[str, Tree]]:

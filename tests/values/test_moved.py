@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import subprocess
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from autolmk import moved
+from autolmk.files.serialization import write_json
+from autolmk.methods.sources import model_trainer_class
+from autolmk.methods.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 BELOW_RECIPE = ("ensembling", "error_radius", "model_selection", "packing", "recipe", "results")
@@ -79,6 +83,26 @@ def test_every_way_of_importing_and_the_warnings_place(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for line, name in ((1, "losses"), (2, "sampling"), (2, "trainer"), (3, "shape_model"), (4, "recipe.packing")):
         assert f"old_user.py:{line}: DeprecationWarning: autolmk.{name} has moved" in done.stderr
+
+
+def test_a_model_folders_copy_of_former_days_loads(tmp_path: Path) -> None:
+    """With the record of that time, which kept one file."""
+    code = (
+        "from autolmk.losses import spatial_cross_entropy\nfrom autolmk.trainer import Trainer\n"
+        "from autolmk.trainers.heatmap import HeatmapTrainer\n"
+        "class Mine(HeatmapTrainer):\n"
+        "    def loss(self, output, target, status):\n"
+        "        return spatial_cross_entropy(output, target, status, in_place=True)\n"
+        "assert issubclass(Mine, Trainer)\n"
+    )
+    (tmp_path / "trainer_source").mkdir()
+    (tmp_path / "trainer_source/mine.py").write_text(code)
+    sha256 = hashlib.sha256(code.encode()).hexdigest()
+    record = {"specification": "/gone/mine.py:Mine", "class_name": "Mine", "file": "trainer_source/mine.py"}
+    write_json(tmp_path / "trainer_source.json", {**record, "sha256": sha256})
+    with pytest.warns(DeprecationWarning, match="has moved|no effect") as told:
+        cls = model_trainer_class("/gone/mine.py:Mine", tmp_path, trust_code=True)
+    assert issubclass(cls, Trainer) and {Path(w.filename).name for w in told} == {"mine.py"}
 
 
 def test_no_code_of_autolmk_imports_by_an_old_name() -> None:
