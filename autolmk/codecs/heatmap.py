@@ -82,8 +82,8 @@ class HeatmapCodec(Codec):
     def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Logits (B, L, *O) -> log-odds against elsewhere, (B, L, *O) float32.
 
-        In inference mode they take the logits' memory, unless a codec of one's own calls this from its `scores`: it may
-        read the logits afterwards."""
+        In inference mode they take the logits' memory, unless the codec has `scores` of its own, which may read the
+        logits after this."""
         elsewhere = self.elsewhere.float() if landmarks is None else self.elsewhere.float()[landmarks]
         elsewhere = elsewhere.view(*elsewhere.shape, *(1,) * len(self.cells))
         in_place = torch.is_inference_mode_enabled() and type(self).scores is HeatmapCodec.scores

@@ -182,8 +182,8 @@ def _places(name: tuple[str, bool], package: str, tree: Tree) -> Iterator[tuple[
     elif not relative and tree.allowed is None:
         top = said.partition(".")[0]
         spec = _spec(top)
-        if spec is not None and spec.origin is not None and spec.has_location and not installed(top):
-            yield said, Tree.of_module(top, Path(spec.origin))
+        if spec is not None and str(spec.origin).endswith(".py") and spec.has_location and not installed(top):
+            yield said, Tree.of_module(top, Path(str(spec.origin)))
 
 
 def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
