@@ -127,8 +127,8 @@ def _asked_for(file: Path) -> tuple[int, set[str]]:
 
 @functools.lru_cache(maxsize=4096)
 def _imports(code: bytes) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
-    """(leading dots, module, names) of each import in a file, wherever it stands; names of `from` alone. Empty where the
-    file is no Python: importing it will say so."""
+    """(leading dots, module, names) of each import in a file, wherever it stands; names of `from` alone. Empty where
+    the file is no Python: importing it will say so."""
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError):
@@ -180,10 +180,19 @@ def _places(name: tuple[str, bool], package: str, tree: Tree) -> Iterator[tuple[
     if dotted:
         yield dotted, tree
     elif not relative and tree.allowed is None:
-        top = said.partition(".")[0]
-        spec = _spec(top)
-        if spec is not None and str(spec.origin).endswith(".py") and spec.has_location and not installed(top):
-            yield said, Tree.of_module(top, Path(str(spec.origin)))
+        yield from ((said, place) for place in _on_path(said.partition(".")[0]))
+
+
+def _on_path(top: str) -> list[Tree]:
+    """Where a top-level module of the user's own lies that Python finds by sys.path; several for a package without a
+    file, none for installed ones."""
+    spec = _spec(top)
+    if spec is None or installed(top):
+        return []
+    if str(spec.origin).endswith(".py") and spec.has_location:
+        return [Tree.of_module(top, Path(str(spec.origin)))]
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    return [Tree(folder.parent, "", folder) for folder in folders if spec.origin is None]
 
 
 def _spec(name: str) -> importlib.machinery.ModuleSpec | None:

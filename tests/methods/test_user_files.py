@@ -20,6 +20,7 @@ from autolmk.files.serialization import read_json, write_json
 from autolmk.methods import sources, user_files
 from autolmk.methods.trainer import trainer_class
 from autolmk.paths import SOURCE_RECORD
+from autolmk.planning.planner import planner_class
 
 HEAD = "from autolmk.trainers.heatmap import HeatmapTrainer\n"
 MINE = "\nclass Mine({base}):\n    value = {value}\n\n    def late(self):\n        {late}\n"
@@ -123,6 +124,13 @@ def test_a_package_with_relative_imports_and_a_base_class_elsewhere(tmp_path: Pa
         "lab/__init__.py", "lab/bases.py", "lab/common.py",
         "lab/trainers/__init__.py", "lab/trainers/best.py", "lab/trainers/losses.py",
     ]  # fmt: skip
+
+
+def test_a_planner_in_several_files(tmp_path: Path) -> None:
+    code = "from autolmk.planners.heatmap import HeatmapPlanner\nfrom my_numbers import A\n"
+    code += "class Mine(HeatmapPlanner):\n    value = A"
+    folder = write(tmp_path / "p", my_numbers="A = 3", planner=code)
+    assert vars(planner_class(f"{folder}/planner.py:Mine"))["value"] == 3
 
 
 def test_relative_imports_without_init_files(tmp_path: Path) -> None:
@@ -246,10 +254,11 @@ def test_a_record_names_files_of_one_folder_only(place: str, tmp_path: Path) -> 
 
 def test_a_module_on_the_path_keeps_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with PYTHONPATH: modules of several folders, a package of one's own among them."""
-    trainer = mine("import my_sibling_7\nfrom my_library_7.base import A\n", "A + my_sibling_7.A")
+    imports = "import my_sibling_7\nfrom my_library_7.base import A\nfrom my_folder_7.deep.it import A as B\n"
+    trainer = mine(imports, "A * B + my_sibling_7.A")
     library = {"my_library_7__INIT": "", "my_library_7__base": "from .deeper import A", "my_library_7__deeper": "A = 2"}
     one = write(tmp_path / "one", my_trainer_7=trainer, my_sibling_7="A = 1")
-    two = write(tmp_path / "two", **library)
+    two = write(tmp_path / "two", my_folder_7__deep__it="from my_library_7 import deeper\nA = deeper.A - 1", **library)
     monkeypatch.setattr(sys, "path", [str(one), str(two), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     models = tmp_path / "model_1", tmp_path / "model_2"
@@ -258,9 +267,9 @@ def test_a_module_on_the_path_keeps_what_it_imports(tmp_path: Path, monkeypatch:
         sources.keep_sources([specification], model)
         kept = sources.kept_sources(model)[specification].below_root()
         below = {f"my_library_7/{name}.py" for name in ("__init__", "base", "deeper")}
-        assert set(kept) == {"my_trainer_7.py", "my_sibling_7.py", *below}
+        assert set(kept) == {"my_trainer_7.py", "my_sibling_7.py", "my_folder_7/deep/it.py", *below}
     monkeypatch.setattr(sys, "path", sys.path[2:])
-    for name in [n for n in sys.modules if n.endswith("_7") or n.startswith("my_library_7")]:
+    for name in [n for n in sys.modules if n.partition(".")[0].endswith("_7")]:
         if not name.startswith(user_files.PLUGIN):
             del sys.modules[name]
     shutil.rmtree(one)
