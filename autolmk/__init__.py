@@ -11,6 +11,8 @@ Importing the package is cheap: each name is loaded when it is first used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from autolmk import moved
+
 if TYPE_CHECKING:
     from autolmk.errors import AutolmkError
     from autolmk.geometry import Geometry
@@ -29,6 +31,8 @@ _HOME = {
     "Predictor": "autolmk.prediction.predictor",
     "Status": "autolmk.landmarks",
 }
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

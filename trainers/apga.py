@@ -62,11 +62,11 @@ class ApgaTrainer(Trainer):
         return LandmarkPath(network)
 
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor:
-        """Spatial cross-entropy with "elsewhere", where the output is used up; in parity squared error."""
+        """Spatial cross-entropy with "elsewhere"; in parity squared error."""
         assert isinstance(target, HeatmapTarget)
         if self.options.parity:
             return squared_error(output, target, status, HEIGHT)
-        return spatial_cross_entropy(output, target, status, in_place=True)
+        return spatial_cross_entropy(output, target, status)
 
     def training_step(self, network: nn.Module, codec: Codec, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`landmarks`; `supervision`: of the FDT's queries, at every scale; `labels`: of label maps, at all scales."""

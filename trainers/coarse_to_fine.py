@@ -151,15 +151,15 @@ class FineTrainer(Trainer):
         return [(group.axis, tuple(names.index(name) for name in group.landmarks)) for group in groups]
 
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor | dict[str, Tensor]:
-        """Spatial cross-entropy, with "elsewhere"; the heatmaps' logits are used up."""
+        """Spatial cross-entropy, with "elsewhere"; of the slices too, where they are looked for."""
         if isinstance(target, HeatmapTarget):
-            return spatial_cross_entropy(output, target, status, in_place=True)
+            return spatial_cross_entropy(output, target, status)
         assert isinstance(target, SliceTarget)
         slices = [
             spatial_cross_entropy(logits[:, None], of_group, state)
             for logits, of_group, state in zip(output["slices"], target.slices, target.status, strict=True)
         ]
         return {
-            "heatmap": spatial_cross_entropy(output["heatmaps"], target.heatmaps, status, in_place=True),
+            "heatmap": spatial_cross_entropy(output["heatmaps"], target.heatmaps, status),
             "slice": self.options.slice_weight * torch.stack(slices).mean(),
         }

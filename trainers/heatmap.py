@@ -45,6 +45,6 @@ class HeatmapTrainer(Trainer):
         )
 
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor:
-        """Spatial cross-entropy, with "elsewhere"; the output is used up."""
+        """Spatial cross-entropy, with "elsewhere"."""
         assert isinstance(target, HeatmapTarget)
-        return spatial_cross_entropy(output, target, status, in_place=True)
+        return spatial_cross_entropy(output, target, status)

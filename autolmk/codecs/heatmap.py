@@ -83,18 +83,18 @@ class HeatmapCodec(Codec):
     def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Logits (B, L, *O) -> log-odds against elsewhere, (B, L, *O) float32.
 
-        In inference mode they take the logits' memory."""
+        In inference mode they take the logits' memory, unless the codec has `scores` of its own, which may read the
+        logits after this."""
         elsewhere = self.elsewhere.float() if landmarks is None else self.elsewhere.float()[landmarks]
         elsewhere = elsewhere.view(*elsewhere.shape, *(1,) * len(self.cells))
-        in_place = torch.is_inference_mode_enabled()
+        in_place = torch.is_inference_mode_enabled() and type(self).scores is HeatmapCodec.scores
         return output.float().sub_(elsewhere) if in_place else output.float() - elsewhere
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec. In inference mode in the scores' place, pair by pair, which saves two buffers; on a GPU at once,
-        as each of the small steps costs as much there."""
+        """See Codec. On a GPU all pairs at once, as each of the small steps costs as much there."""
         if scores.device.type == "cuda":
             return scores.flip(axis + 2).index_select(1, constant(partner, scores.device, torch.int64))
-        result = scores if torch.is_inference_mode_enabled() else scores.clone()
+        result = scores.clone()
         for i, p in enumerate(partner):
             if i <= p:
                 one, other = scores[:, i].flip(axis + 1), scores[:, p].flip(axis + 1)

@@ -18,6 +18,7 @@ from autolmk.codecs import Candidates, Codec
 from autolmk.codecs.balance import counts, restore_counts
 from autolmk.conformance.breach import Breach, own_random_state
 from autolmk.conformance.examples import example_plans
+from autolmk.conformance.outputs import overwritten
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import Trainer
@@ -227,6 +228,17 @@ def _every_parameter_learns(bench: _Bench) -> None:
         )
 
 
+def _losses_only_read(bench: _Bench) -> None:
+    changed = overwritten(bench.network, bench.total)
+    if changed:
+        raise bench.breach(
+            "a training step overwrites the network's output",
+            ", ".join(changed[:5]),
+            "a loss that only reads it, as other terms may read it too",
+            "take operations that give a new tensor: no `x -= ...`, `x[...] = ...`, and no functions that end in _",
+        )
+
+
 def _points_matter(bench: _Bench) -> None:
     moved = bench.batch["voxels"].clone()
     moved[0, 0] += 2.0
@@ -352,6 +364,7 @@ TRAINER_CHECKS: tuple[Callable[[_Bench], None], ...] = (
     _plans_are_followed,
     _weights_follow_the_seed,
     _every_parameter_learns,
+    _losses_only_read,
     _points_matter,
     _unknown_is_masked,
     _absent_supervises,

@@ -6,6 +6,7 @@ Shapes: B batch, L landmarks, G label maps, D image axes, *S input voxels, *O ou
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -23,17 +24,21 @@ HEAVIER = 2.0  # times as much as the other kind, that windows of a rare kind we
 CHUNK = 2**18  # logits handled at a time on the CPU, so that the passes over them stay in its cache
 
 
-def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor, *, in_place: bool = False) -> Tensor:
+def spatial_cross_entropy(
+    logits: Tensor, target: HeatmapTarget, status: Tensor, *, in_place: bool | None = None
+) -> Tensor:
     """Cross-entropy between softmax over (a channel's cells, elsewhere) and a normalised Gaussian at the point; scalar.
 
     logits: (B, L, *O). status: (B, L) int8 of `Status`. A present landmark's target is its Gaussian; mass that falls
     beyond the window is elsewhere's. An absent landmark's target is elsewhere alone. Unknown ones are masked, the
     others weighted as `balanced` says. 0 where nothing is known. At least float32 whatever the logits' type; gradients
-    reach logits and `target.elsewhere`.
+    reach logits and `target.elsewhere`. The logits are only read, so that other terms of a loss may read them too.
+    Differentiating twice raises a RuntimeError.
 
-    in_place: the gradient overwrites the logits where that can be done (contiguous float32 or float64, not a leaf),
-    which saves a buffer of their size; they then hold no logits any more. Without gradients it changes nothing.
+    in_place: has no effect any more; earlier versions overwrote the logits.
     """
+    if in_place is not None:
+        warnings.warn("in_place has no effect any more: leave it out", DeprecationWarning, stacklevel=2)
     present = status == Status.PRESENT
     shape = logits.shape[2:]
     size = constant(shape, logits.device)
@@ -41,13 +46,7 @@ def spatial_cross_entropy(logits: Tensor, target: HeatmapTarget, status: Tensor,
     weight, offset = balanced(present & inside, status, target.share)
     cells, mass = sampled_gaussian(target.centres, target.sigma, shape, present)
     result: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits,
-        target.elsewhere,
-        offset,
-        cells,
-        mass,
-        weight,
-        in_place and torch.is_grad_enabled() and not logits.is_leaf,
+        logits, target.elsewhere, offset, cells, mass, weight
     )
     return result
 
@@ -106,9 +105,8 @@ def sampled_gaussian(
 class _FusedCrossEntropy(torch.autograd.Function):
     """Sum of weight * cross-entropy, of logits + offset against elsewhere.
 
-    The forward pass leaves the gradient, weight * (softmax - target), in one buffer of the logits' size, or in the
-    logits themselves; the backward pass hands it over. In place, the logits' version counter moves, so that autograd
-    refuses to go on where another operation needs their values.
+    The forward pass leaves the gradient, weight * (softmax - target), in one buffer of the logits' size, and the
+    backward pass hands it over: the logits themselves are neither kept nor changed.
     """
 
     @staticmethod
@@ -120,14 +118,13 @@ class _FusedCrossEntropy(torch.autograd.Function):
         cells: Tensor,
         mass: Tensor,
         weight: Tensor,
-        in_place: bool,
     ) -> Tensor:
         z = logits.detach().flatten(0, 1).flatten(1)
         z = z if z.dtype in (torch.float32, torch.float64) else z.float()
         e = (elsewhere.detach() - offset).to(z.dtype).flatten()
         cells, q, w = cells.flatten(0, 1), mass.flatten(0, 1).to(z.dtype), weight.flatten().to(z.dtype)
         at_target = q * z.gather(1, cells)
-        gradient = z if in_place else torch.empty_like(z, memory_format=torch.contiguous_format)
+        gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
         log_sum = torch.empty_like(e)
         rows = max(1, CHUNK // z.shape[1]) if z.device.type == "cpu" else len(z)
         for i in range(0, len(z), rows):
@@ -142,11 +139,13 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # it is a constant to autograd
+            raise RuntimeError("the spatial cross-entropy cannot be differentiated twice: leave create_graph out")
         gradient, of_elsewhere = ctx.saved_tensors
         (scale,) = outputs
         if scale.device.type == "cpu" and float(scale) == 1.0:  # the usual case, without a copy
-            return gradient, of_elsewhere, None, None, None, None, None
-        return (gradient * scale).to(gradient.dtype), of_elsewhere * scale, None, None, None, None, None
+            return gradient, of_elsewhere, None, None, None, None
+        return (gradient * scale).to(gradient.dtype), of_elsewhere * scale, None, None, None, None
 
 
 def _weighted_softmax(z: Tensor, e: Tensor, w: Tensor, out: Tensor) -> Tensor:

@@ -8,24 +8,18 @@ trusted.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.machinery
 import importlib.metadata
-import importlib.util
 import inspect
-import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import near
-
-if TYPE_CHECKING:
-    pass
+from autolmk.methods.user_files import PLUGIN, Tree, load
 
 TRAINERS = {
     "apga": "autolmk.trainers.apga:ApgaTrainer",
@@ -43,7 +37,6 @@ PLANNERS = {
 }
 SHIPPED = {"trainer": TRAINERS, "planner": PLANNERS}
 GROUPS = {"trainer": "autolmk.trainers", "planner": "autolmk.planners"}
-PLUGIN = "autolmk_plugin_"  # begins the names of modules that are loaded from files
 
 
 def known_names(kind: str) -> dict[str, str]:
@@ -108,6 +101,12 @@ def require_asked(
 def load_class(kind: str, specification: str, base: type) -> Any:
     """The class that a user named, of a kind (trainer or planner) and derived from `base`. AutolmkError with near
     names, or with what went wrong while importing it."""
+    module, name = located(kind, specification)
+    return class_of(module, name, kind, base, specification)
+
+
+def located(kind: str, specification: str) -> tuple[ModuleType, str]:
+    """(module, name in it) of what a specification names."""
     place, colon, name = specification.rpartition(":")
     if not colon:
         names = known_names(kind)
@@ -118,7 +117,12 @@ def load_class(kind: str, specification: str, base: type) -> Any:
                 remedy=f"check the name; a plug-in's package announces it in the entry-point group {GROUPS[kind]}",
             )
         place, _, name = names[specification].rpartition(":")
-    module = _module_of_file(Path(place), kind) if place.endswith(".py") else _module(place, kind, specification)
+    return _module_of_file(Path(place), kind) if place.endswith(".py") else _module(place, kind, specification), name
+
+
+def class_of(module: ModuleType, name: str, kind: str, base: type, specification: str) -> Any:
+    """The class of that name in a module, checked; see `load_class`. specification: for messages."""
+    place = specification.rpartition(":")[0] or module.__name__
     found = getattr(module, name, None)
     if found is None:
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base) and v is not base]
@@ -149,36 +153,22 @@ def _module(place: str, kind: str, specification: str) -> ModuleType:
         raise _import_failed(kind, specification, error) from error
 
 
-class _AsItIs(importlib.machinery.SourceFileLoader):
-    """Compiles the file as it is now. Bytecode that Python keeps beside a file counts as current where size and second
-    of change are the same, and would be left in users' folders."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
 def _module_of_file(file: Path, kind: str) -> ModuleType:
-    """The module of a .py file, loaded once a content, under a name of its own, its folder not put on the path."""
+    """The module of a .py file, with what it imports from its folder and its package; see `user_files`."""
     file = file.expanduser().absolute()
     if not file.is_file():
         raise AutolmkError(
             f"the {kind}'s file does not exist", file=file, expected="path/to/file.py:Class", remedy="check the path"
         )
-    content = file.read_bytes()
-    name = f"{PLUGIN}{hashlib.sha256(str(file).encode() + content).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file, loader=_AsItIs(name, str(file)))
-    if spec is None or spec.loader is None:
-        raise AutolmkError(f"the {kind}'s file is no Python file", file=file, remedy="name a file that ends with .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and inspect look a class's module up
+    return module_of_tree(Tree.of_file(file), kind)
+
+
+def module_of_tree(tree: Tree, kind: str) -> ModuleType:
+    """The module that a tree of user's files was named by. AutolmkError where it cannot be imported."""
     try:
-        spec.loader.exec_module(module)
+        return load(tree)
     except Exception as error:
-        del sys.modules[name]
-        raise _import_failed(kind, str(file), error) from error
-    return module
+        raise _import_failed(kind, str(tree.file), error) from error
 
 
 def _import_failed(kind: str, what: str, error: Exception) -> AutolmkError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -207,3 +208,21 @@ def test_log_odds_are_those_of_presence_whatever_the_width(share: float, sigma: 
         codec.elsewhere.fill_(math.log(1 - share))
     best = codec.decode(codec.scores(logits)).log_odds[0, 0, 0]
     assert float(best) == pytest.approx(math.log(share / (1 - share)), abs=0.02)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_codec_of_ones_own_reads_what_the_shipped_one_has_read(mode: Any) -> None:
+    class Mine(HeatmapCodec):
+        def scores(self, output: Tensor, landmarks: Tensor | None = None) -> Tensor:
+            return super().scores(output, landmarks) + output.square()
+
+        def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
+            return super().mirror(scores, axis, partner) + scores
+
+    codec, logits = Mine(2, (8, 8), (1, 1), (1.0, 1.0)), torch.randn(1, 2, 8, 8)
+    elsewhere = codec.elsewhere.detach().view(1, 2, 1, 1)
+    with mode():
+        scores = codec.scores(logits.clone())
+        mirrored = codec.mirror(scores.clone(), 1, (1, 0))
+    torch.testing.assert_close(scores, logits - elsewhere + logits.square())
+    torch.testing.assert_close(mirrored, scores[:, [1, 0]].flip(3) + scores)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from autolmk.codecs import HeatmapCodec
+from autolmk.conformance.examples import example_plans
+from autolmk.conformance.outputs import tensors_of
 from autolmk.landmarks import Status
 from autolmk.methods.losses import RADIUS, spatial_cross_entropy
+from autolmk.methods.registry import TRAINERS
+from autolmk.methods.trainer import trainer_class
+from autolmk.planning.memory import random_batch
+from autolmk.plans import SliceGroup, Windows
 
 PRESENT, ABSENT, UNKNOWN = Status.PRESENT, Status.ABSENT, Status.UNKNOWN
 
@@ -91,35 +99,97 @@ def test_gradcheck(ndim: int) -> None:
     assert torch.autograd.gradcheck(loss, (z, codec.elsewhere.detach().clone().requires_grad_()))
 
 
-def test_in_place_gives_the_same_gradient_in_the_logits_own_memory() -> None:
+def test_logits_are_only_read_whatever_else_needs_their_values() -> None:
     codec, logits, voxels, status = scene(3)
-    weight = torch.randn(6, 6, dtype=torch.float64)
     gradients = []
-    for in_place in (False, True):
-        leaf = weight.clone().requires_grad_()
-        z = torch.einsum("lm,bm...->bl...", leaf, logits).contiguous()
-        before = z.data_ptr()
-        loss = spatial_cross_entropy(z, codec.encode(voxels, status), status, in_place=in_place)
-        z.register_hook(lambda g, at=before, expected=in_place: gradients.append((g.data_ptr() == at) == expected))
+    for first in (True, False):  # a term that saves the logits for its own gradient, before or after the loss
+        z = (2 * logits.clone().requires_grad_()).contiguous()
+        z.retain_grad()
+        terms = [lambda z: spatial_cross_entropy(z, codec.encode(voxels, status), status), lambda z: z.exp().mean()]
+        before = z.detach().clone()
+        sum(term(z) for term in (terms if first else terms[::-1])).backward()
+        torch.testing.assert_close(z.detach(), before, rtol=0, atol=0)
+        gradients.append(z.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
+
+
+def test_what_is_done_to_the_logits_afterwards_changes_no_gradient() -> None:
+    codec, logits, voxels, status = scene(2)
+    gradients = []
+    for spoiled in (True, False):
+        leaf = logits.clone().requires_grad_()
+        z = 1.0 * leaf
+        loss = spatial_cross_entropy(z, codec.encode(voxels, status), status)
+        if spoiled:
+            z.zero_()
         loss.backward()
         gradients.append(leaf.grad)
-    assert gradients[0] is True and gradients[2] is True
-    torch.testing.assert_close(gradients[1], gradients[3])
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
-def test_in_place_is_refused_by_autograd_where_the_values_are_needed() -> None:
+def test_a_second_derivative_is_refused() -> None:
     codec, logits, voxels, status = scene(2)
-    z = logits.clone().requires_grad_().exp()  # exp keeps its output for its own gradient
-    loss = spatial_cross_entropy(z, codec.encode(voxels, status), status, in_place=True)
-    with pytest.raises(RuntimeError, match="inplace"):
-        loss.backward()
+    z = logits.clone().requires_grad_()
+    loss = spatial_cross_entropy(z, codec.encode(voxels, status), status)
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        torch.autograd.grad(loss + z.square().sum(), z, create_graph=True)
 
 
-def test_in_place_leaves_logits_alone_without_gradients() -> None:
+def test_the_former_option_to_overwrite_is_taken_without_effect() -> None:
     codec, logits, voxels, status = scene(2)
-    before = logits.clone()
-    spatial_cross_entropy(logits, codec.encode(voxels, status), status, in_place=True)
-    torch.testing.assert_close(logits, before, rtol=0, atol=0)
+    z = 1.0 * logits.clone().requires_grad_()
+    with pytest.warns(DeprecationWarning, match="in_place has no effect"):
+        spatial_cross_entropy(z, codec.encode(voxels, status), status, in_place=True).backward()
+    torch.testing.assert_close(z.detach(), logits, rtol=0, atol=0)
+
+
+# -- a term on top of what shipped trainers lose ----------------------------------------------------------------------
+
+GROUPS = tuple(SliceGroup(axis, names) for axis, names in ((0, ("Eye_L", "Eye_R")), (1, ("Nose", "Chin", "Mole"))))
+VARIANTS = [
+    *((name, {}) for name in TRAINERS),
+    ("apga", {"parity": True}),
+    ("fine", {"correlated": True}),
+    ("fine", {"correlated": True, "slice_weight": 0.0}),
+    ("global_cells", {"losses": "published"}),
+    ("coordinates", {"presence_weight": 0.0}),
+]
+
+
+def gradient_with_a_term(name: str, options: dict[str, Any], order: str) -> Tensor:
+    """(parameters of network and codec,), by the trainer's loss and a term on the same output; order: when the term is
+    computed, or `copy`, where the loss gets a copy."""
+    cls = trainer_class(name)
+
+    class Plus(cls):  # type: ignore[valid-type, misc]
+        def loss(self, output: Any, target: Any, status: Tensor) -> Any:
+            def term() -> Tensor:
+                return torch.stack([t.square().mean() + t.sigmoid().mean() for _, t in tensors_of(output)]).sum()
+
+            early = term() if order == "before" else None
+            copied = tree_map(torch.clone, output) if order == "copy" else output
+            found = super().loss(copied, target, status)
+            extra = term() if early is None else early
+            return {**found, "extra": extra} if isinstance(found, dict) else found + extra
+
+    windows = Windows("landmark", groups=GROUPS) if cls.looks_at == "landmarks" else None
+    plans = example_plans(2, options=options, windows=windows)
+    trainer = Plus(plans, plans.configuration("example"))
+    torch.manual_seed(3)
+    network, codec, batch = trainer.build_network(), trainer.build_codec(), random_batch(trainer, 2, device="cpu")
+    batch["status"][0, 4], batch["status"][1, 3] = ABSENT, UNKNOWN
+    torch.stack(list(trainer.training_step(network, codec, batch).values())).sum().backward()
+    found = [p.grad.flatten() for p in (*network.parameters(), *codec.parameters()) if p.grad is not None]
+    assert len(found) > 5
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_a_term_on_top_of_a_shipped_loss_gives_the_gradient_of_the_sum(name: str, options: dict[str, Any]) -> None:
+    expected = gradient_with_a_term(name, options, "copy")
+    for order in ("before", "after"):
+        ours = gradient_with_a_term(name, options, order)
+        assert float((ours - expected).norm()) <= 1e-5 * float(expected.norm())
 
 
 def test_unknown_is_masked_and_nothing_known_is_zero() -> None:
