@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.landmarks import Status
-from autolmk.methods.trainer import Trainer
+from autolmk.methods.trainer import Trainer, named_parameters
 
 GIB = 2**30
 LIBRARY_BYTES = {"cuda": 256 * 2**20, "cpu": 0}  # cuDNN's workspace; the CUDA context lies outside torch's allocator
@@ -103,15 +103,16 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
 
     Network, codec and loss run on the meta device with every landmark present, so nothing large is allocated.
     """
-    device = trainer.plans.device
+    device, trainer = trainer.plans.device, trainer.anew()  # what it may remember of this step is forgotten
     dtype = PRECISION[device]
     with torch.device("meta"):
         network = trainer.build_network()
+        trainer.initialise(network)
     codec = trainer.build_codec().to("meta")
     parameters = [*network.parameters(), *codec.parameters()]
     size = sum(p.numel() * p.element_size() for p in parameters)
     buffers = sum(b.numel() * b.element_size() for m in (network, codec) for b in m.buffers())
-    optimizer = optimizer_bytes(trainer, parameters)
+    optimizer = optimizer_bytes(trainer, named_parameters(network, codec))
     network = network.to(dtype)
     casts = 0 if dtype == torch.float32 else sum(p.numel() * p.element_size() for p in network.parameters())
     batch = random_batch(trainer, batch_size, device="meta", dtype=dtype)
@@ -154,12 +155,13 @@ def random_batch(
     return batch
 
 
-def optimizer_bytes(trainer: Trainer, parameters: Sequence[nn.Parameter]) -> int:
+def optimizer_bytes(trainer: Trainer, parameters: Sequence[tuple[str, nn.Parameter]]) -> int:
     """Bytes of the state that the trainer's optimizer keeps of `parameters`: it takes one step on the meta device, with
     one parameter of each shape, as the state of a parameter depends on nothing else."""
-    shapes = Counter((p.shape, p.dtype) for p in parameters)
+    shapes = Counter((p.shape, p.dtype) for _, p in parameters)
+    names = {(p.shape, p.dtype): name for name, p in reversed(parameters)}
     samples = {key: nn.Parameter(torch.empty(key[0], dtype=key[1], device="meta")) for key in shapes}
-    optimizer = trainer.build_optimizer(list(samples.values()))
+    optimizer = trainer.build_optimizer([(names[key], sample) for key, sample in samples.items()])
     for sample in samples.values():
         sample.grad = torch.empty_like(sample)
     optimizer.step()

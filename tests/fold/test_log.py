@@ -13,8 +13,9 @@ import pytest
 
 from autolmk.errors import AutolmkError
 from autolmk.fold.log import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, check_loggers, duration, read_log, time_left
+from autolmk.methods.learning_rate import learning_rate_factor
 from autolmk.plans import Schedule
-from autolmk.training.schedule import Limits, StepRate, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import Limits, StepRate, ValidationBudget
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}
 
