@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
+
+
+class BrokenContract(AutolmkError):
+    """One breach. what: the problem alone. where: such as ` in 2D`."""
+
+    what = where = ""
 
 
 class Breach:
@@ -17,12 +23,14 @@ class Breach:
         self.name, self.kind, self.where = name, kind, ""
 
     def __call__(self, problem: str, found: object, expected: str, remedy: str | None = None) -> AutolmkError:
-        return AutolmkError(
+        error = BrokenContract(
             f"{self.name} breaks the contract of a {self.kind}{self.where}: {problem}",
             found=found,
             expected=expected,
             remedy=remedy or f"see documentation/write_a_{self.kind}.md",
         )
+        error.what, error.where = problem, self.where
+        return error
 
     @contextmanager
     def names(self, where: str) -> Iterator[None]:
@@ -39,6 +47,54 @@ class Breach:
             raise
         except Exception as error:
             raise self(f"{what} failed", f"{type(error).__name__}: {error}", f"{what} without an exception") from error
+
+
+class Breaches:
+    """All the breaches of a contract, told at once."""
+
+    def __init__(self, breach: Breach) -> None:
+        self.breach = breach
+        self._found: dict[str, tuple[AutolmkError, list[str]]] = {}
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """An error within is a breach, which is kept; one that was met elsewhere already counts once."""
+        try:
+            yield
+        except AutolmkError as error:
+            self._keep(error)
+        except Exception as error:
+            self._keep(self.breach("a check failed", f"{type(error).__name__}: {error}", "no exception"))
+
+    def _keep(self, error: AutolmkError) -> None:
+        what = error.what if isinstance(error, BrokenContract) else error.problem
+        places = self._found.setdefault(what, (error, []))[1]
+        if self.breach.where not in places:
+            places.append(self.breach.where)
+
+    def tell(self) -> None:
+        """AutolmkError where there are breaches: a single one as it is, else a numbered list of them."""
+        told = list(self._found.items())
+        if len(told) == 1 and len(told[0][1][1]) == 1:
+            raise told[0][1][0]
+        if told:
+            listed = [_entry(what, error, places) for what, (error, places) in told]
+            raise AutolmkError(
+                f"{self.breach.name} breaks the contract of a {self.breach.kind} in {counted(len(told), 'way')}",
+                found="\n" + "\n".join(f"{i}. {text}" for i, text in enumerate(listed, 1)),
+                expected="none of these",
+                remedy=f"mend them in this order, as a later one may follow from an earlier one; "
+                f"see documentation/write_a_{self.breach.kind}.md",
+            )
+
+
+def _entry(what: str, error: AutolmkError, places: Sequence[str]) -> str:
+    """Of a list: the problem, where it was met, and what is said of it."""
+    where = " and".join(places).strip()
+    lines = [f"{where}: {what}" if where else what]
+    for label, value in (("found", error.found), ("expected", error.expected), ("what to do", error.remedy)):
+        lines += [f"   {label}: {value}"] if value is not None else []
+    return "\n".join(lines)
 
 
 @contextmanager
