@@ -29,7 +29,7 @@ from autolmk.training.fit import fit
 from autolmk.training.run import Run
 
 PAGE = (Path(__file__).resolve().parents[2] / "documentation" / "change_one_thing.md").read_text()
-SNIPPETS = dict((re.findall(r"class (\w+)", code)[0], code) for code in re.findall(r"```python\n(.*?)```", PAGE, re.S))
+SNIPPETS = {re.findall(r"class (\w+)", code)[0]: code for code in re.findall(r"```python\n(.*?)```", PAGE, re.S)}
 MOST_LINES, STOPPED_AT = 15, 3
 CHANGED = {  # what the trainer's class, or what it trained, must show of the change
     "Cosine": lambda folder: read_log(folder)[0]["learning_rate"] == pytest.approx(0.01 * (1 + np.cos(np.pi / 4)) / 2),

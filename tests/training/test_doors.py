@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from test_training import TRAIN, VAL, assert_same_weights, tiny_plans, write_store
+from test_training import TRAIN, VAL, assert_same_weights, tiny_plans, weights, write_store
 from torch import Tensor, nn
 
 from autolmk.data.store import Store
 from autolmk.data.training_sample import TrainingSample
+from autolmk.errors import AutolmkError
+from autolmk.fold import checkpoint
+from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.log import read_log
 from autolmk.methods.progress import Event, HeldOutCase, Progress, TrainingCase
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.fit import fit
@@ -173,11 +177,135 @@ class Judging(HeatmapTrainer):
         return len(validations) == 2
 
 
+@pytest.fixture(scope="module")
+def unbroken(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[HeatmapTrainer]], Path]:
+    """The folder of a trainer's unbroken run, which is trained once."""
+    known: dict[type, Path] = {}
+
+    def trained(kind: type[HeatmapTrainer]) -> Path:
+        if kind not in known:
+            known[kind] = tmp_path_factory.mktemp(kind.__name__) / "fold_0"
+            assert train(store, known[kind], kind)
+        return known[kind]
+
+    return trained
+
+
+Unbroken = Callable[[type[HeatmapTrainer]], Path]
+
+
 @pytest.mark.parametrize("kind", [Scheduled, Teaching, Shifting, Weighing, Remembering, Judging])
 @pytest.mark.parametrize(("saved", "killed"), [(7, 8), (5, 9)])
 def test_a_run_that_is_broken_off_ends_as_an_unbroken_one(
-    kind: type[HeatmapTrainer], saved: int, killed: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[HeatmapTrainer],
+    saved: int,
+    killed: int,
+    store: Store,
+    unbroken: Unbroken,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert train(store, tmp_path / "unbroken", kind)
-    broken_off(store, tmp_path / "broken", kind, monkeypatch, saved=saved, killed=killed)
-    assert_same_weights(tmp_path / "unbroken", tmp_path / "broken")
+    broken_off(store, tmp_path, kind, monkeypatch, saved=saved, killed=killed)
+    assert_same_weights(unbroken(kind), tmp_path)
+
+
+def entries(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [entry for entry in read_log(folder) if entry["kind"] == kind]
+
+
+def test_the_rate_is_the_trainer_s_and_groups_keep_their_names(
+    store: Store, unbroken: Unbroken, tmp_path: Path
+) -> None:
+    rates = [entry["learning_rate"] for entry in entries(unbroken(Scheduled), "epoch")]
+    assert rates == pytest.approx([0.01, 0.01, 0.002, 0.002])  # of the first group, whose own rate is 0.02
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path, Scheduled)
+    groups = checkpoint.read_record(checkpoint_file(tmp_path, "latest"))["optimizer"]["param_groups"]
+    assert [{name.partition(".")[0] for name in group["param_names"]} for group in groups] == [{"codec"}, {"network"}]
+
+
+def test_a_step_knows_its_progress_and_the_teacher_follows(unbroken: Unbroken) -> None:
+    Teaching.seen.clear()
+    folder = unbroken(Teaching)
+    if Teaching.seen:  # where this test trained it
+        assert Teaching.seen == pytest.approx([i / 20 for i in range(20)])
+    teacher = [entry["teacher"] for entry in entries(folder, "epoch")]
+    assert all(value > 0 for value in teacher)
+
+
+def test_weights_say_which_cases_are_drawn(store: Store, unbroken: Unbroken, tmp_path: Path) -> None:
+    """The first case never; another one as often as its loss says. A worker changes nothing."""
+    Weighing.asked.clear()
+    assert train(store, tmp_path, Weighing, workers=1)
+    assert_same_weights(unbroken(Weighing), tmp_path)
+    assert len(Weighing.asked) == 1 + EPOCHS
+    seen = {name: case.seen for name, case in Weighing.asked[-1].items()}
+    assert seen[TRAIN[0]] == 0 and 20 < sum(seen.values()) <= 40
+    assert all(case.loss is None and case.seen == 0 for case in Weighing.asked[0].values())
+    assert Weighing.asked[-1][TRAIN[1]].landmarks.names == ("bright", "dark", "rare")
+
+
+def test_events_tell_what_happened_in_order(store: Store, tmp_path: Path) -> None:
+    Remembering.heard.clear()
+    assert train(store, tmp_path, Remembering, epochs=1)
+    kinds = [event.kind for event in Remembering.heard]
+    assert kinds[0] == "started" and kinds[1:6] == ["iteration_completed"] * 5 and kinds[-1] == "completed"
+    assert kinds.index("epoch_completed") > 5 and "validation_completed" in kinds
+    (epoch,) = [event for event in Remembering.heard if event.kind == "epoch_completed"]
+    assert epoch.numbers["loss"] > 0 and epoch.progress == Progress(1.0, 5, 5, 1)
+    assert Remembering.heard[-2].numbers["mre"] == entries(tmp_path, "validation")[-1]["mre"]
+
+
+def test_the_chosen_metric_picks_the_best_weights_and_the_trainer_ends_the_run(unbroken: Unbroken) -> None:
+    folder = unbroken(Judging)
+    validations = entries(folder, "validation")
+    whole = [entry for entry in validations if entry["cases"] == len(VAL)]
+    assert all(entry["worst"] >= entry["mre"] and entry["nothing"] is None for entry in whole)
+    record = checkpoint.read_record(checkpoint_file(folder, "best"))
+    assert record["best"] == len(VAL) and record["iteration"] == whole[0]["iteration"]  # later ones are no better
+    final = checkpoint.read_record(checkpoint_file(folder, "final"))["iteration"]
+    assert final < 20 and final == whole[1]["iteration"]
+
+
+# -- answers that cannot be used ---------------------------------------------------------------------------------------
+
+
+def answering(method: str, answer: Any) -> type[HeatmapTrainer]:
+    return type("Answering", (HeatmapTrainer,), {method: lambda self, *_: answer})
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("learning_rate", float("nan"), r"(?s)learning_rate returns.*nan.*a finite number of 0 or more"),
+        ("learning_rate", "fast", r"(?s)learning_rate returns.*'fast'"),
+        ("case_weights", {"case0": 1.0}, r"(?s)case_weights returns.*other cases than asked for: case1, case2"),
+        ("case_weights", dict.fromkeys(TRAIN, 0.0), r"(?s)case_weights returns.*0 for every case"),
+        ("case_weights", {**dict.fromkeys(TRAIN, 1.0), "case3": -1.0}, r"(?s)case_weights returns.*-1.0 for case3"),
+        ("metrics", {"mre": 1.0}, r"(?s)metrics returns.*mre, measured by autolmk already"),
+        ("metrics", {"worst": "bad"}, r"(?s)metrics returns.*'bad' for worst"),
+        ("state_dict", {"queue": {1, 2}}, r"(?s)a checkpoint cannot hold.*trainer.queue is of type set"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_named(
+    method: str, answer: Any, message: str, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(AutolmkError, match=message) as raised:
+        train(store, tmp_path, answering(method, answer), epochs=1)
+    assert f"Answering.{method}" in str(raised.value.remedy)
+
+
+def test_a_state_that_nobody_takes_is_named(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    assert not train(store, tmp_path, answering("state_dict", {"steps": 3}))
+    with pytest.raises(AutolmkError, match=r"(?s)a state of its own.*steps.*write load_state_dict"):
+        train(store, tmp_path, HeatmapTrainer)
+
+
+def test_two_runs_of_one_trainer_share_no_state(store: Store, unbroken: Unbroken, tmp_path: Path) -> None:
+    plans = tiny_plans()
+    trainer = Remembering(plans, plans.configurations["heatmap"])
+    for name in ("first", "second"):
+        assert fit(trainer, store, TRAIN, VAL, tmp_path / name, device="cpu", epochs=1, seed=3)
+    ours, theirs = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
