@@ -20,7 +20,7 @@ from autolmk.codecs import Codec, Target
 from autolmk.data.augmentation import IntensityAugmentation
 from autolmk.data.training_sample import TrainingSample
 from autolmk.errors import AutolmkError
-from autolmk.files.serialization import from_json, to_json
+from autolmk.files.serialization import from_json
 from autolmk.image import FloatImage
 from autolmk.methods.learning_rate import learning_rate_factor
 from autolmk.methods.progress import Event, HeldOutCase, Progress, TrainingCase
@@ -91,12 +91,13 @@ class Trainer(ABC):
                 expected="landmark" if self.looks_at == "landmarks" else "whole or random",
                 remedy="correct the plans, or choose a configuration that this trainer suits",
             )
-        values = {**configuration.options, **(options or {})}
+        self._given = dict(options or {})
+        values = {**configuration.options, **self._given}
         self.options = from_json(type(self).Options, values, path="options")
 
     def anew(self, configuration: Configuration | None = None) -> Self:
         """A trainer of the same plans and options as if just constructed; for another configuration, where given."""
-        return type(self)(self.plans, configuration or self.configuration, to_json(self.options))
+        return type(self)(self.plans, configuration or self.configuration, self._given)
 
     @property
     def n_channels(self) -> int:

@@ -65,8 +65,7 @@ class Doors:
 
     def learning_rate(self, progress: Progress) -> float:
         """Factor for the coming step. AutolmkError where it is no number of 0 or more."""
-        with self._aside():
-            factor = self.trainer.learning_rate(progress)
+        factor = self.trainer.learning_rate(progress)
         if not isinstance(factor, (int, float)) or not math.isfinite(factor) or factor < 0:
             raise self._wrong("learning_rate", f"{factor!r} at {progress}", "a factor, a finite number of 0 or more")
         return float(factor)

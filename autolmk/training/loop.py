@@ -160,7 +160,9 @@ class Loop:
             workers=self.work.settings.workers,
             placement=self.measured.placement,
             shape=self.measured.shape(trainer.plans.landmarks),
-            drawing=Drawing(trainer.augment if run.doors.augments else None, run.doors.weights(self.work.train_cases)),
+            drawing=Drawing(
+                trainer.anew().augment if run.doors.augments else None, run.doors.weights(self.work.train_cases)
+            ),
         )
 
     def _weigh(self) -> None:

@@ -86,11 +86,10 @@ def test_a_snippet_trains_goes_on_and_predicts_elsewhere(
     shutil.move(model, tmp_path / "elsewhere")
     (tmp_path / "mine.py").unlink()
     stored, validated = store.load(VAL[0]), read_table(tmp_path / "elsewhere/fold_0/validation/landmarks.csv")[VAL[0]]
-    found = Model(tmp_path / "elsewhere", device="cpu", trust_code=True).compute(
-        [Prepared(stored.image(), stored.fill)]
-    )
+    image = Prepared(stored.image(), stored.fill)
+    found = Model(tmp_path / "elsewhere", device="cpu", trust_code=True).compute([image])
     assert found.landmarks.names == NAMES
-    np.testing.assert_allclose(found.landmarks.points, validated.points, atol=1e-4)
+    np.testing.assert_allclose(found.best(), validated.points, atol=1e-4)  # those called absent too
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
