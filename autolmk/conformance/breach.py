@@ -11,9 +11,9 @@ from autolmk.errors import AutolmkError, counted
 
 
 class BrokenContract(AutolmkError):
-    """One breach. what: the problem alone. where: such as ` in 2D`."""
+    """One breach. what: the problem alone. where: such as ` in 2D`. cause: the exception behind it, in words."""
 
-    what = where = ""
+    what = where = cause = ""
 
 
 class Breach:
@@ -22,7 +22,7 @@ class Breach:
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind, self.where = name, kind, ""
 
-    def __call__(self, problem: str, found: object, expected: str, remedy: str | None = None) -> AutolmkError:
+    def __call__(self, problem: str, found: object, expected: str, remedy: str | None = None) -> BrokenContract:
         error = BrokenContract(
             f"{self.name} breaks the contract of a {self.kind}{self.where}: {problem}",
             found=found,
@@ -46,7 +46,10 @@ class Breach:
         except AutolmkError:
             raise
         except Exception as error:
-            raise self(f"{what} failed", f"{type(error).__name__}: {error}", f"{what} without an exception") from error
+            cause = f"{type(error).__name__}: {error}"
+            broken = self(f"{what} failed", cause, f"{what} without an exception")
+            broken.cause = cause
+            raise broken from error
 
 
 class Breaches:
@@ -58,7 +61,7 @@ class Breaches:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """An error within is a breach, which is kept; one that was met elsewhere already counts once."""
+        """An error within is a breach, which is kept; one that was met before, or has the same cause, counts once."""
         try:
             yield
         except AutolmkError as error:
@@ -67,18 +70,22 @@ class Breaches:
             self._keep(self.breach("a check failed", f"{type(error).__name__}: {error}", "no exception"))
 
     def _keep(self, error: AutolmkError) -> None:
-        what = error.what if isinstance(error, BrokenContract) else error.problem
-        places = self._found.setdefault(what, (error, []))[1]
+        key = (error.cause or error.what) if isinstance(error, BrokenContract) else error.problem
+        places = self._found.setdefault(key, (error, []))[1]
         if self.breach.where not in places:
             places.append(self.breach.where)
 
     def tell(self) -> None:
         """AutolmkError where there are breaches: a single one as it is, else a numbered list of them."""
-        told = list(self._found.items())
-        if len(told) == 1 and len(told[0][1][1]) == 1:
-            raise told[0][1][0]
+        told = list(self._found.values())
+        if len(told) == 1:
+            error, places = told[0]
+            if isinstance(error, BrokenContract):
+                self.breach.where = " and".join(places)
+                raise self.breach(error.what, error.found, str(error.expected), error.remedy) from error.__cause__
+            raise error
         if told:
-            listed = [_entry(what, error, places) for what, (error, places) in told]
+            listed = [_entry(error, places) for error, places in told]
             raise AutolmkError(
                 f"{self.breach.name} breaks the contract of a {self.breach.kind} in {counted(len(told), 'way')}",
                 found="\n" + "\n".join(f"{i}. {text}" for i, text in enumerate(listed, 1)),
@@ -88,8 +95,9 @@ class Breaches:
             )
 
 
-def _entry(what: str, error: AutolmkError, places: Sequence[str]) -> str:
+def _entry(error: AutolmkError, places: Sequence[str]) -> str:
     """Of a list: the problem, where it was met, and what is said of it."""
+    what = error.what if isinstance(error, BrokenContract) else error.problem
     where = " and".join(places).strip()
     lines = [f"{where}: {what}" if where else what]
     for label, value in (("found", error.found), ("expected", error.expected), ("what to do", error.remedy)):

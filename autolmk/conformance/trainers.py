@@ -12,7 +12,7 @@ import torch
 from autolmk.codecs import Candidates
 from autolmk.conformance.bench import SAMPLED, Bench, scores_of
 from autolmk.conformance.breach import Breach, Breaches, own_random_state
-from autolmk.conformance.doors import DOOR_CHECKS
+from autolmk.conformance.doors import DOOR_CHECKS, state_survives
 from autolmk.conformance.examples import example_plans
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
@@ -59,7 +59,7 @@ def _check(trainer: type[Trainer], plans: Plans, breach: Breach, found: Breaches
     if bench is None:
         return
     of_kind = LANDMARK_CHECKS if bench.per_landmark else IMAGE_CHECKS
-    for check in (*TRAINER_CHECKS, *of_kind, *DOOR_CHECKS, _it_learns):
+    for check in (state_survives, *TRAINER_CHECKS, *of_kind, *DOOR_CHECKS, _it_learns):  # causes before effects
         with found.collected():
             check(bench)
 
@@ -176,15 +176,20 @@ def _absent_supervises(bench: Bench) -> None:
         )
 
 
-def _it_learns(bench: Bench) -> None:
-    named = named_parameters(bench.network, bench.codec)
-    parameters = [parameter for _, parameter in named]
+def _optimizer(bench: Bench) -> torch.optim.Optimizer:
     with bench.breach.during("build_optimizer, which gets (name, parameter) pairs,"):
-        optimizer = bench.trainer.build_optimizer(named)
+        return bench.trainer.build_optimizer(named_parameters(bench.network, bench.codec))
+
+
+def _the_optimizer_holds_all(bench: Bench) -> None:
+    optimizer, parameters = _optimizer(bench), [*bench.network.parameters(), *bench.codec.parameters()]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held != {id(p) for p in parameters if p.requires_grad}:
         raise bench.breach("the optimizer does not hold all parameters", f"{len(held)}", f"{len(parameters)}")
-    first = float(bench.total().detach())
+
+
+def _it_learns(bench: Bench) -> None:
+    optimizer, first = _optimizer(bench), float(bench.total().detach())
     for _ in range(STEPS):
         optimizer.zero_grad()
         torch.autograd.backward(bench.total())
@@ -264,6 +269,7 @@ TRAINER_CHECKS: tuple[Callable[[Bench], None], ...] = (
     _unknown_is_masked,
     _absent_supervises,
     _candidates_are_in_order,
+    _the_optimizer_holds_all,
     _memory_can_be_planned,
 )
 IMAGE_CHECKS = (_mirroring_swaps_pairs,)  # mirrored views are averaged of whole windows only
