@@ -67,7 +67,7 @@ def _augmentation_keeps_the_form(bench: Bench) -> None:
         raise bench.breach(
             "the augmentation changes the form", f"{changed.dtype} {changed.shape}", f"float32 {data.shape}"
         )
-    if not np.array_equal(*found):
+    if not np.array_equal(found[0], found[1]):
         raise bench.breach("the augmentation is no function of its rng", "other intensities", "numbers of `rng` alone")
 
 
@@ -236,7 +236,7 @@ def _step(bench: Bench, trainer: Trainer, network: nn.Module, codec: Codec, i: i
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    parameter -= 1e-4 * gradient
+                    parameter.sub_(1e-4 * gradient)
         trainer.on_event(Event("iteration_completed", trainer.progress))
         trainer.on_event(Event("epoch_completed", trainer.progress, values))
     return values

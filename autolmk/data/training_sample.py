@@ -132,5 +132,6 @@ def _require_agreement(before: TrainingSample, after: object) -> None:
         raise wrong("points", "a present landmark at NaN", "finite coordinates, or another status")
     if not np.isfinite(after.array).all():
         raise wrong("intensities", "values that are not finite", "finite numbers")
-    if np.shape(after.labels) != np.shape(before.labels):
-        raise wrong("label maps", np.shape(after.labels), np.shape(before.labels))
+    maps = [None if one is None else one.shape for one in (after.labels, before.labels)]
+    if maps[0] != maps[1]:
+        raise wrong("label maps", maps[0], maps[1])

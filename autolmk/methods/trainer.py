@@ -64,7 +64,8 @@ def _require_memory(trainer: Trainer) -> None:
 class Trainer(ABC):
     """Describes a method: network, codec, loss. Constructing one is free: no file, no device, no weights.
 
-    Three methods are required, the others have defaults; `training.fit` and `prediction` run them all alike.
+    Three methods are required, the others have defaults; `training.fit` and `prediction` run them all alike. What the
+    methods return is checked where it is used: an AutolmkError names the method, what was found and what was expected.
 
     looks_at: "image" where the network sees windows that hold many landmarks; "landmarks" where it sees a window a
     landmark, cut around what the previous stage found (`Windows.kind` "landmark"): it is then called with data
@@ -180,7 +181,8 @@ class Trainer(ABC):
         """How often each training case is drawn, relative to the others: a number of 0 or more a case, not all 0; None,
         the default: all equally often.
 
-        It is asked when a run begins and at each epoch's end. A function of `cases` and of `state_dict` alone.
+        It is asked when a run begins and at each epoch's end, and the checkpoint keeps the answer. A function of `cases`
+        and of `state_dict` alone. Where the answer changes, workers begin anew: batches that they made ahead are lost.
         """
         return None
 

@@ -79,7 +79,6 @@ def fit(
     not finite, memory that does not suffice.
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers, share)
-    trainer = trainer.anew()  # what a run remembers must not reach another one
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier, refit_of)
     make_folder(work.folder)
     try:
@@ -160,6 +159,7 @@ def _limits(work: Work) -> Limits:
 
 
 def _fit(work: Work, signals: Signals) -> bool:
+    work = dataclasses.replace(work, trainer=work.trainer.anew())  # what a run remembers must not reach another one
     run, measured = _begin(work)
     log = RunLog(
         work.folder,

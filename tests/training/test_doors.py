@@ -302,7 +302,24 @@ def test_a_state_that_nobody_takes_is_named(store: Store, tmp_path: Path) -> Non
         train(store, tmp_path, HeatmapTrainer)
 
 
-def test_two_runs_of_one_trainer_share_no_state(store: Store, unbroken: Unbroken, tmp_path: Path) -> None:
+def test_a_run_that_an_earlier_version_began_goes_on(store: Store, tmp_path: Path) -> None:
+    """Its checkpoint knows neither names of parameters nor what a trainer remembers."""
+    assert train(store, tmp_path / "unbroken", HeatmapTrainer, epochs=1)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "stop").touch()
+    assert not train(store, folder, HeatmapTrainer, epochs=1)
+    file = checkpoint_file(folder, "latest")
+    latest = checkpoint.load(file)
+    record = {key: value for key, value in latest.record.items() if key not in ("memory", "trainer_state")}
+    for group in record["optimizer"]["param_groups"]:
+        del group["param_names"]
+    checkpoint.save(file, latest.tensors, record)
+    assert train(store, folder, HeatmapTrainer, epochs=1)
+    assert_same_weights(tmp_path / "unbroken", folder)
+
+
+def test_two_runs_of_one_trainer_share_no_state(store: Store, tmp_path: Path) -> None:
     plans = tiny_plans()
     trainer = Remembering(plans, plans.configurations["heatmap"])
     for name in ("first", "second"):
