@@ -181,8 +181,8 @@ class Trainer(ABC):
         """How often each training case is drawn, relative to the others: a number of 0 or more a case, not all 0; None,
         the default: all equally often.
 
-        It is asked when a run begins and at each epoch's end, and the checkpoint keeps the answer. A function of `cases`
-        and of `state_dict` alone. Where the answer changes, workers begin anew: batches that they made ahead are lost.
+        It is asked when a run begins and at each epoch's end, and the checkpoint keeps the answer. A function of
+        `cases` and of `state_dict` alone. Where it changes, batches that workers made ahead are made again.
         """
         return None
 
