@@ -209,6 +209,30 @@ def test_a_run_that_is_broken_off_ends_as_an_unbroken_one(
     assert_same_weights(unbroken(kind), tmp_path)
 
 
+@pytest.mark.parametrize("kind", [Weighing, Remembering, Judging])
+def test_what_an_epoch_s_end_does_is_done_once(
+    kind: type[HeatmapTrainer], store: Store, unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the second validation, right after a checkpoint that knows the steps of the epoch and not its end."""
+    predict, calls = Loop._predict, []
+
+    def crashing(loop: Loop, *arguments: Any, final: bool) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise _Killed
+        return predict(loop, *arguments, final=final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_predict", crashing)
+        patch.setattr(Loop, "_save_due", lambda self, at_least: True)
+        with pytest.raises(_Killed):
+            train(store, tmp_path, kind)
+    record = checkpoint.read_record(checkpoint_file(tmp_path, "latest"))
+    assert record["closed"] < record["iteration"]
+    assert train(store, tmp_path, kind)
+    assert_same_weights(unbroken(kind), tmp_path)
+
+
 def entries(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [entry for entry in read_log(folder) if entry["kind"] == kind]
 
