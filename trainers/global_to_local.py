@@ -71,7 +71,7 @@ class GlobalTrainer(Trainer):
         """See `cell_losses`."""
         return cell_losses(output, target, status, self.options, self.n_landmarks)
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build_optimizer(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         """The options' own."""
         return amsgrad(parameters, self) if self.options.optimizer == "amsgrad" else super().build_optimizer(parameters)
 
@@ -103,12 +103,12 @@ class LocalTrainer(Trainer):
         """See `cell_losses`."""
         return cell_losses(output, target, status, self.options)
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build_optimizer(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         """The options' own."""
         return amsgrad(parameters, self) if self.options.optimizer == "amsgrad" else super().build_optimizer(parameters)
 
 
-def amsgrad(parameters: Iterable[nn.Parameter], trainer: Trainer) -> torch.optim.Optimizer:
+def amsgrad(parameters: Iterable[tuple[str, nn.Parameter]], trainer: Trainer) -> torch.optim.Optimizer:
     """Adam in the AMSGrad variant, at the plan's learning rate; weight decay as L2 penalty."""
     schedule = trainer.configuration.schedule
     return torch.optim.Adam(

@@ -351,8 +351,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _validate(stages: Sequence[StageWork], val_cases: list[str], folder: Path, args: argparse.Namespace) -> int:
-    from autolmk.training.loop import sentence
     from autolmk.training.stages import validate_stages
+    from autolmk.training.validation import sentence
 
     name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
     numbers = validate_stages(stages, val_cases, folder, name, folder / target, device=args.device)

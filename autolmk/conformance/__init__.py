@@ -1,7 +1,8 @@
 """The contracts of Trainer and Planner, executable: `check_trainer(MyTrainer)`, `check_planner(MyPlanner)`.
 
-The checks run on small literal plans and fingerprints, in 2D and in 3D, in seconds, on the CPU. The first breach raises
-an AutolmkError that says what was found, what is expected and what to do. Shipped methods pass the same checks.
+The checks run on small literal plans and fingerprints, in 2D and in 3D, in seconds, on the CPU. Breaches raise an
+AutolmkError that says what was found, what is expected and what to do: of a trainer all, of a planner the first.
+Shipped methods pass the same checks.
 """
 
 from __future__ import annotations

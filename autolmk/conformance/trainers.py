@@ -1,33 +1,28 @@
-"""The contract of a Trainer as checks, each a function that raises at the first breach."""
+"""The contract of a Trainer as checks, each a function that raises a breach; all breaches are told at once."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from autolmk.codecs import Candidates, Codec
-from autolmk.codecs.balance import counts, restore_counts
-from autolmk.conformance.breach import Breach, own_random_state
+from autolmk.codecs import Candidates
+from autolmk.conformance.bench import SAMPLED, Bench, scores_of
+from autolmk.conformance.breach import Breach, Breaches, own_random_state
+from autolmk.conformance.doors import DOOR_CHECKS, state_survives
 from autolmk.conformance.examples import example_plans
 from autolmk.conformance.outputs import overwritten
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
-from autolmk.methods.trainer import Trainer
+from autolmk.methods.trainer import Trainer, named_parameters
 from autolmk.planning.memory import random_batch, training_bytes
 from autolmk.plans import Plans, Windows
 
 STEPS = 25  # in which the loss must fall
 LEAST_GRADIENT = 1e-6  # of a parameter, as a share of the network's largest
-SAMPLED = ((0, 4, 3, 2), (4, 3, 1, 2))  # landmarks of the two samples where a sample has windows of some; none is idle
 
 
 def check_trainer(
@@ -35,7 +30,7 @@ def check_trainer(
 ) -> None:
     """Run every check on a trainer class. options: of its Options, where the defaults will not do.
 
-    Raises AutolmkError at the first breach of the contract.
+    Raises an AutolmkError that lists all breaches of the contract.
     """
     breach = Breach(getattr(trainer, "__name__", str(trainer)), "trainer")
     if not isinstance(trainer, type) or not issubclass(trainer, Trainer):
@@ -43,18 +38,31 @@ def check_trainer(
     if inspect.isabstract(trainer):
         missing = ", ".join(sorted(trainer.__abstractmethods__))
         raise breach("required methods are missing", missing, "build_network, build_codec and loss", "write them")
+    found = Breaches(breach)
     parameters = getattr(trainer.Options, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
-        raise breach("Options is no frozen dataclass", repr(trainer.Options), "@dataclass(frozen=True) above it")
+        with found.collected():
+            raise breach("Options is no frozen dataclass", repr(trainer.Options), "@dataclass(frozen=True) above it")
     for ndim in ndims:
         for windows, where in _windows_of(trainer):
             with own_random_state(ndim), breach.names(f"in {ndim}D{where}"):
                 plans = example_plans(ndim, options=options, windows=windows)
-                if windows.per_sample is not None and _refuses(trainer, plans):
-                    continue
-                bench = _Bench.set_up(trainer, plans, breach)
-                for check in TRAINER_CHECKS + (LANDMARK_CHECKS if bench.per_landmark else IMAGE_CHECKS):
-                    check(bench)
+                if windows.per_sample is None or not _refuses(trainer, plans):
+                    _check(trainer, plans, breach, found)
+    found.tell()
+
+
+def _check(trainer: type[Trainer], plans: Plans, breach: Breach, found: Breaches) -> None:
+    """Every check on the trainer of these plans; none where it cannot even be set up."""
+    bench = None
+    with found.collected():
+        bench = Bench.set_up(trainer, plans, breach)
+    if bench is None:
+        return
+    of_kind = LANDMARK_CHECKS if bench.per_landmark else IMAGE_CHECKS
+    for check in (state_survives, *TRAINER_CHECKS, *of_kind, *DOOR_CHECKS, _it_learns):  # causes before effects
+        with found.collected():
+            check(bench)
 
 
 def _windows_of(trainer: type[Trainer]) -> list[tuple[Windows, str]]:
@@ -78,102 +86,7 @@ def _refuses(trainer: type[Trainer], plans: Plans) -> bool:
     return False
 
 
-@dataclass
-class _Bench:
-    """What every check looks at. batch: data (2, C, *patch), voxels (2, L, D), status (2, L); with windows a landmark
-    data (2, W, C, *patch), W rows of voxels and status, and landmarks (2, W)."""
-
-    breach: Breach
-    trainer: Trainer
-    network: nn.Module
-    codec: Codec
-    batch: dict[str, Tensor]
-
-    @classmethod
-    def set_up(cls, trainer_class: type[Trainer], plans: Plans, breach: Breach) -> _Bench:
-        """Construct everything, checking types on the way."""
-        before = torch.random.get_rng_state()
-        with breach.during("constructing it"):
-            trainer = trainer_class(plans, plans.configuration("example"))
-        if not torch.equal(before, torch.random.get_rng_state()):
-            raise breach("constructing it draws random numbers", "another random state", "a constructor that is free")
-        heavy = [k for k, v in vars(trainer).items() if isinstance(v, (nn.Module, Tensor))]
-        if heavy:
-            raise breach("it holds weights", ", ".join(heavy), "modules built by build_network and build_codec only")
-        with breach.during("build_network"):
-            network = trainer.build_network()
-        with breach.during("build_codec"):
-            codec = trainer.build_codec()
-        for what, value, kind in (("build_network", network, nn.Module), ("build_codec", codec, Codec)):
-            if not isinstance(value, kind):
-                raise breach(f"{what} returns the wrong thing", type(value).__name__, kind.__name__)
-        return cls(breach, trainer, network, codec, _example_batch(trainer))
-
-    @property
-    def per_landmark(self) -> bool:
-        """Whether each landmark has a window of its own."""
-        return self.trainer.looks_at == "landmarks"
-
-    def losses(self, **changes: Tensor) -> dict[str, Tensor]:
-        """Named losses of the batch, some of it replaced; checked to be finite scalars with a gradient."""
-        counted = counts(self.codec)  # so that calls differ by what is replaced alone
-        with self.breach.during("a training step"):
-            found = self.trainer.training_step(self.network, self.codec, {**self.batch, **changes})
-        restore_counts(self.codec, counted)
-        if not isinstance(found, dict) or not found:
-            raise self.breach("training_step returns no losses", type(found).__name__, "a dict of named scalars")
-        for name, value in found.items():
-            if not isinstance(value, Tensor) or value.ndim != 0 or not torch.isfinite(value):
-                raise self.breach(f"the loss {name!r} is no finite scalar", value, "a finite tensor without axes")
-        return found
-
-    def total(self, **changes: Tensor) -> Tensor:
-        """Sum of the losses."""
-        return torch.stack(list(self.losses(**changes).values())).sum()
-
-    def scores(self) -> Tensor:
-        """Of the batch."""
-        with self.breach.during("network and codec.scores"):
-            return _scores(self.trainer, self.network, self.codec, self.batch)
-
-
-def _scores(trainer: Trainer, network: nn.Module, codec: Codec, batch: Mapping[str, Tensor]) -> Tensor:
-    """(2, L or W, ...), as prediction gets them."""
-    which = (batch["landmarks"],) if "landmarks" in batch else ()
-    part = trainer.prediction_network(network).eval()
-    with torch.no_grad():
-        scores = codec.scores(part(batch["data"], *which), *which)
-    network.train()
-    return scores
-
-
-def _example_batch(trainer: Trainer) -> dict[str, Tensor]:
-    """Two windows of noise, a bright blob at each point; every state, a point beyond the window, NaN coordinates.
-
-    Where each landmark has a window of its own, its window shows its own blob."""
-    patch = trainer.configuration.patch_size
-    size = torch.tensor(patch, dtype=torch.float64)
-    voxels = (0.2 + 0.6 * torch.rand(2, trainer.n_landmarks, len(patch), dtype=torch.float64)) * (size - 1)
-    status = torch.full((2, trainer.n_landmarks), Status.PRESENT, dtype=torch.int8)
-    status[0, 4], status[1, 3], status[1, 2] = Status.ABSENT, Status.UNKNOWN, Status.UNKNOWN
-    voxels[0, 4], voxels[1, 3] = math.nan, math.nan
-    voxels[1, 4] = size + 3
-    grid = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in patch], indexing="ij"), -1)
-    per_landmark = trainer.looks_at == "landmarks"
-    rows = (trainer.n_landmarks,) if per_landmark else ()
-    data = 0.1 * torch.randn(2, *rows, trainer.n_channels, *patch)
-    for b, k in torch.argwhere(status == Status.PRESENT).tolist():
-        place = (b, k) if per_landmark else (b,)
-        data[place] += torch.exp(-(grid - voxels[b, k]).square().sum(-1) / 8).float()
-    batch = {"data": data, "voxels": voxels, "status": status}
-    if not per_landmark:
-        return random_batch(trainer, 2, device="cpu") | batch
-    order = range(trainer.n_landmarks)
-    which = torch.tensor((order, order) if trainer.configuration.windows.per_sample is None else SAMPLED)
-    return {name: value[[[0], [1]], which] for name, value in batch.items()} | {"landmarks": which}
-
-
-def _options_are_strict(bench: _Bench) -> None:
+def _options_are_strict(bench: Bench) -> None:
     plans = bench.trainer.plans
     try:
         type(bench.trainer)(plans, plans.configuration("example"), {"no_such_option": 1})
@@ -182,29 +95,36 @@ def _options_are_strict(bench: _Bench) -> None:
     raise bench.breach("it takes an unknown option", "no error for no_such_option=1", "call super().__init__")
 
 
-def _plans_are_followed(bench: _Bench) -> None:
+def _plans_are_followed(bench: Bench) -> None:
     plans = bench.trainer.plans
     more = dataclasses.replace(plans, landmarks=(*plans.landmarks, "Ear"), channel_names=("CT",))
     with bench.breach.during("building it for 6 landmarks and one channel"):
         trainer = type(bench.trainer)(more, more.configuration("example"), dataclasses.asdict(bench.trainer.options))
         codec, batch = trainer.build_codec(), random_batch(trainer, 1, device="cpu")
-        found = codec.decode(_scores(trainer, trainer.build_network(), codec, batch))
+        found = codec.decode(scores_of(trainer, trainer.build_network(), codec, batch))
     expected = trainer.configuration.windows.per_sample or 6
     if found.log_odds.shape[1] != expected:
         shape = tuple(found.log_odds.shape)
         raise bench.breach("the number of landmarks is not that of the plans", shape, f"(1, {expected}, K)")
 
 
-def _weights_follow_the_seed(bench: _Bench) -> None:
+def _weights_follow_the_seed(bench: Bench) -> None:
     weights = []
     for _ in range(2):
+        trainer = bench.trainer.anew()
         with own_random_state(7):
-            weights.append(list(bench.trainer.build_network().parameters()))
+            network = trainer.build_network()
+            built = {name: tuple(p.shape) for name, p in network.named_parameters()}
+            with bench.breach.during("initialise"):
+                trainer.initialise(network)
+            weights.append(list(network.parameters()))
+        if {name: tuple(p.shape) for name, p in network.named_parameters()} != built:
+            raise bench.breach("initialise changes the network's parameters", "others", "their values alone changed")
     if len(weights[0]) != len(weights[1]) or not all(map(torch.equal, *weights)):
         raise bench.breach("two networks of one seed differ", "other weights", "torch's random numbers only")
 
 
-def _every_parameter_learns(bench: _Bench) -> None:
+def _every_parameter_learns(bench: Bench) -> None:
     parameters = [*bench.network.named_parameters(prefix="network"), *bench.codec.named_parameters(prefix="codec")]
     bench.network.zero_grad()
     bench.codec.zero_grad()
@@ -228,7 +148,7 @@ def _every_parameter_learns(bench: _Bench) -> None:
         )
 
 
-def _losses_only_read(bench: _Bench) -> None:
+def _losses_only_read(bench: Bench) -> None:
     changed = overwritten(bench.network, bench.total)
     if changed:
         raise bench.breach(
@@ -239,14 +159,14 @@ def _losses_only_read(bench: _Bench) -> None:
         )
 
 
-def _points_matter(bench: _Bench) -> None:
+def _points_matter(bench: Bench) -> None:
     moved = bench.batch["voxels"].clone()
     moved[0, 0] += 2.0
     if torch.equal(bench.total(), bench.total(voxels=moved)):
         raise bench.breach("a present landmark's place does not change the loss", "the same loss", "another loss")
 
 
-def _unknown_is_masked(bench: _Bench) -> None:
+def _unknown_is_masked(bench: Bench) -> None:
     status, voxels = bench.batch["status"], bench.batch["voxels"].clone()
     voxels[status == Status.UNKNOWN] = 3.0
     if not torch.equal(bench.total(), bench.total(voxels=voxels)):
@@ -257,7 +177,7 @@ def _unknown_is_masked(bench: _Bench) -> None:
         raise bench.breach("a batch of unknown landmarks gives NaN gradients", "NaN", "zero loss, finite gradients")
 
 
-def _absent_supervises(bench: _Bench) -> None:
+def _absent_supervises(bench: Bench) -> None:
     status = bench.batch["status"].clone()
     status[status == Status.ABSENT] = Status.UNKNOWN
     if torch.equal(bench.total(), bench.total(status=status)):
@@ -268,14 +188,20 @@ def _absent_supervises(bench: _Bench) -> None:
         )
 
 
-def _it_learns(bench: _Bench) -> None:
-    parameters = [*bench.network.parameters(), *bench.codec.parameters()]
-    with bench.breach.during("build_optimizer"):
-        optimizer = bench.trainer.build_optimizer(parameters)
+def _optimizer(bench: Bench) -> torch.optim.Optimizer:
+    with bench.breach.during("build_optimizer, which gets (name, parameter) pairs,"):
+        return bench.trainer.build_optimizer(named_parameters(bench.network, bench.codec))
+
+
+def _the_optimizer_holds_all(bench: Bench) -> None:
+    optimizer, parameters = _optimizer(bench), [*bench.network.parameters(), *bench.codec.parameters()]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held != {id(p) for p in parameters if p.requires_grad}:
         raise bench.breach("the optimizer does not hold all parameters", f"{len(held)}", f"{len(parameters)}")
-    first = float(bench.total().detach())
+
+
+def _it_learns(bench: Bench) -> None:
+    optimizer, first = _optimizer(bench), float(bench.total().detach())
     for _ in range(STEPS):
         optimizer.zero_grad()
         torch.autograd.backward(bench.total())
@@ -285,7 +211,7 @@ def _it_learns(bench: _Bench) -> None:
         raise bench.breach(f"{STEPS} steps on one batch do not lower the loss", f"{first:.4g}, then {last:.4g}", "less")
 
 
-def _candidates_are_in_order(bench: _Bench) -> None:
+def _candidates_are_in_order(bench: Bench) -> None:
     scores = bench.scores()
     shape = tuple(bench.batch["status"].shape)
     if scores.dtype != torch.float32 or tuple(scores.shape[:2]) != shape:
@@ -306,7 +232,7 @@ def _candidates_are_in_order(bench: _Bench) -> None:
         raise bench.breach("missing candidates are not marked", "NaN and -inf disagree", "NaN voxels where -inf")
 
 
-def _mirroring_swaps_pairs(bench: _Bench) -> None:
+def _mirroring_swaps_pairs(bench: Bench) -> None:
     """A window and its mirror image hold the same candidates, at mirrored places, under the partner's name."""
     scores, partner = bench.scores(), bench.trainer.plans.pair_indices()
     direct = bench.codec.decode(scores)
@@ -328,20 +254,20 @@ def _mirroring_swaps_pairs(bench: _Bench) -> None:
             )
 
 
-def _rows_answer_for_their_landmark(bench: _Bench) -> None:
+def _rows_answer_for_their_landmark(bench: Bench) -> None:
     """Windows in another order give the same scores in that order."""
     if bench.trainer.configuration.windows.per_sample is None:
         return
     backward = {name: value.flip(1) for name, value in bench.batch.items()}
     with bench.breach.during("network and codec.scores of windows in another order"):
-        scores = _scores(bench.trainer, bench.network, bench.codec, backward)
+        scores = scores_of(bench.trainer, bench.network, bench.codec, backward)
     if not torch.allclose(scores.flip(1), bench.scores(), rtol=1e-3, atol=1e-3):
         raise bench.breach("scores depend on the order of the windows", "other scores", "a row for a row")
 
 
-def _memory_can_be_planned(bench: _Bench) -> None:
+def _memory_can_be_planned(bench: Bench) -> None:
     for device in ("cpu", "cuda"):
-        trainer = copy.copy(bench.trainer)
+        trainer = bench.trainer.anew()
         trainer.plans = dataclasses.replace(trainer.plans, device=device)
         with bench.breach.during("a step on torch's meta device, by which memory is planned,"):
             estimate = training_bytes(trainer, 2)
@@ -349,17 +275,7 @@ def _memory_can_be_planned(bench: _Bench) -> None:
             raise bench.breach("the memory of a training step cannot be counted", estimate.saved, "bytes above 0")
 
 
-def _augmentation_keeps_shape(bench: _Bench) -> None:
-    data = bench.batch["data"][(0, 0) if bench.per_landmark else 0].numpy()
-    with bench.breach.during("build_augmentation"):
-        changed = bench.trainer.build_augmentation()(np.random.default_rng(0), data)
-    if changed.shape != data.shape or changed.dtype != np.float32:
-        raise bench.breach(
-            "the augmentation changes the form", f"{changed.dtype} {changed.shape}", f"float32 {data.shape}"
-        )
-
-
-TRAINER_CHECKS: tuple[Callable[[_Bench], None], ...] = (
+TRAINER_CHECKS: tuple[Callable[[Bench], None], ...] = (
     _options_are_strict,
     _plans_are_followed,
     _weights_follow_the_seed,
@@ -369,9 +285,8 @@ TRAINER_CHECKS: tuple[Callable[[_Bench], None], ...] = (
     _unknown_is_masked,
     _absent_supervises,
     _candidates_are_in_order,
+    _the_optimizer_holds_all,
     _memory_can_be_planned,
-    _augmentation_keeps_shape,
-    _it_learns,
 )
 IMAGE_CHECKS = (_mirroring_swaps_pairs,)  # mirrored views are averaged of whole windows only
 LANDMARK_CHECKS = (_rows_answer_for_their_landmark,)

@@ -1,10 +1,12 @@
 """Training batches, on the producers of batchgenerators' multi-process loader.
 
-Batch i is a function of (seed, i) alone: whatever the number of workers, and wherever a run was broken off.
+Batch i is a function of (seed, i) alone, and of the cases' weights where a trainer gives them: whatever the number of
+workers, and wherever a run was broken off.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import multiprocessing
 import queue
@@ -30,6 +32,7 @@ from autolmk.data.label_maps import Labels
 from autolmk.data.sampling import Sample, draw_window, sample, sample_landmarks
 from autolmk.data.stage_windows import Frame, Placement, Shape, frame_of
 from autolmk.data.store import REMEDY, Store, StoredCase, preprocessing_digest
+from autolmk.data.training_sample import Augment, augmented
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
 from autolmk.image import FloatImage
@@ -58,6 +61,15 @@ class Batch(TypedDict):
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """What a trainer changes of how batches are made. augment: of each window, before its intensities are changed.
+    weights: how often each case is drawn, relative to the others; None: all equally often."""
+
+    augment: Augment | None = None
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class BatchSource:
     """Makes any batch of a run; all that a worker needs."""
 
@@ -69,6 +81,7 @@ class BatchSource:
     seed: int
     placement: Placement | None = None
     shape: Shape | None = None
+    drawing: Drawing = Drawing()
     frames: dict[str, Frame] = field(default_factory=dict, compare=False, repr=False)  # of the cases seen so far
 
     def batch(self, index: int) -> Batch:
@@ -89,9 +102,9 @@ class BatchSource:
         return batch
 
     def _case(self, draw: int) -> str:
-        """Cases come in rounds, each in a new order, so that all are seen equally often."""
+        """Cases come in rounds, each in a new order, so that all are seen equally often, or as often as weights say."""
         turn, place = divmod(draw, len(self.cases))
-        return self.cases[int(_order(self.seed, turn, len(self.cases))[place])]
+        return self.cases[int(case_order(self.seed, turn, len(self.cases), self.drawing.weights)[place])]
 
     def _frame(self, name: str, case: StoredCase) -> Frame:
         """In which the true points of a case lie."""
@@ -108,12 +121,13 @@ class BatchSource:
             if self.placement is not None:
                 frame = self._frame(name, case)
                 where = (self.placement, frame, self.shape, self.partners)
-                result = sample_landmarks(rng, case, self.configuration, *where)
+                result = self._augmented(rng, sample_landmarks(rng, case, self.configuration, *where), name, index)
                 result["data"] = np.stack([self.augmentation(rng, data) for data in result["data"]])
                 return result
             share = self.configuration.windows.elsewhere * min(1.0, index / LEARNT)
             window = draw_window(rng, case.geometry, marks.points, marks.status, self.configuration, elsewhere=share)
             result = sample(case, window, self.partners, self.configuration.label_maps, self.configuration.windows)
+            result = self._augmented(rng, {**result, "grids": [window.geometry]}, name, index)
             result["data"] = self.augmentation(rng, result["data"])
             return result
         except AutolmkError:
@@ -126,10 +140,25 @@ class BatchSource:
                 remedy="look at this case's image and points, and at the trainer's augmentation if it is your own",
             ) from None
 
+    def _augmented(self, rng: np.random.Generator, result: Sample, name: str, index: int) -> Sample:
+        if self.drawing.augment is None:
+            return result
+        return augmented(result, self.drawing.augment, rng, result["grids"], name, index)
+
 
 @lru_cache(maxsize=4)
-def _order(seed: int, turn: int, n: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng([seed, turn, n]).permutation(n)
+def case_order(seed: int, turn: int, n: int, weights: tuple[float, ...] | None = None) -> npt.NDArray[np.int64]:
+    """(n,) the cases of a round, a function of the arguments alone.
+
+    weights: n numbers; a case of a share p of their sum comes floor(n p) or ceil(n p) times (systematic sampling).
+    None, or all equal: each comes once."""
+    rng = np.random.default_rng([seed, turn, n])
+    order = rng.permutation(n)
+    if weights is None or min(weights) == max(weights):
+        return order
+    until = np.cumsum(weights) / np.sum(weights) * n
+    drawn = np.searchsorted(until, rng.random() + np.arange(n), side="right")
+    return np.asarray(np.minimum(drawn, np.flatnonzero(weights)[-1])[order])
 
 
 class TrainingLoader(Iterator[Batch]):
@@ -154,13 +183,14 @@ class TrainingLoader(Iterator[Batch]):
         workers: int = 0,
         placement: Placement | None = None,
         shape: Shape | None = None,
+        drawing: Drawing = Drawing(),
     ) -> None:
         self._pool: _Pool | None = None
         if not cases:
             raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
         check_stored(store, cases, plans, configuration)
         self.source = BatchSource(
-            store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed, placement, shape
+            store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed, placement, shape, drawing
         )
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
@@ -174,6 +204,13 @@ class TrainingLoader(Iterator[Batch]):
         batch = self.source.batch(self.next_iteration) if self.workers == 0 else self._receive()
         self.next_iteration += 1
         return batch
+
+    def draw_by(self, weights: tuple[float, ...] | None) -> None:
+        """Draw the cases of the next batches by other weights; batches that workers made ahead are dropped."""
+        if weights != self.source.drawing.weights:
+            self.close()
+            drawing = dataclasses.replace(self.source.drawing, weights=weights)
+            self.source = dataclasses.replace(self.source, drawing=drawing)
 
     def _receive(self) -> Batch:
         if self._pool is None:

@@ -49,13 +49,14 @@ class Sample(TypedDict):
     """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8.
     A present landmark may lie outside the window. labels: (G, *patch), of configurations with label maps, see
     `label_maps`. Where each landmark has a window of its own: data (W, C, *patch), and landmarks (W,) says which
-    landmark each window, and row of voxels and status, answers for."""
+    landmark each window, and row of voxels and status, answers for; grids: of each of the W windows."""
 
     data: FloatImage
     voxels: FloatArray
     status: npt.NDArray[np.int8]
     labels: NotRequired[Labels]
     landmarks: NotRequired[npt.NDArray[np.int64]]
+    grids: NotRequired[list[Geometry]]
 
 
 def draw_window(
@@ -294,19 +295,21 @@ def sample_landmarks(
     which = draw_landmarks(rng, marks.status[shown], windows.per_sample)
     turn = _turn(rng, case.geometry, seen, configuration) @ flip
     shown_case = coarser(case, spacing, configuration.spacing)
-    data, voxels, status = [], [], []
+    data, voxels, status, grids = [], [], [], []
     for i in shown[which]:
         placed = bool(np.isfinite(middles[i]).all())
         middle = middles[i] if placed else case.geometry.centre
         window = seen.window(middle, placement.side, spacing, turn)
         data.append(cut(shown_case, window, low_pass=windows.low_pass))
         voxels.append(window.to_voxels(marks.points[i]))
+        grids.append(window)
         status.append(marks.status[i] if placed else Status.UNKNOWN)
     return {
         "data": np.stack(data),
         "voxels": np.stack(voxels),
         "status": np.array(status, dtype=np.int8),
         "landmarks": which,
+        "grids": grids,
     }
 
 

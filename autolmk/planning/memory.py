@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
-from autolmk.methods.trainer import Trainer
+from autolmk.methods.trainer import Trainer, named_parameters
 from autolmk.networks.precision import MixedPrecision
 from autolmk.planning.live_bytes import LiveBytes
 
@@ -109,17 +109,18 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
 
     Network, codec and loss run on the meta device with every landmark present, so nothing large is allocated.
     """
-    device = trainer.plans.device
+    device, trainer = trainer.plans.device, trainer.anew()  # what it may remember of this step is forgotten
     if device == "cuda":
         return _on_cuda(trainer, batch_size)
     dtype = PRECISION[device]
     with torch.device("meta"):
         network = trainer.build_network()
+        trainer.initialise(network)
     codec = trainer.build_codec().to("meta")
     parameters = [*network.parameters(), *codec.parameters()]
     size = sum(p.numel() * p.element_size() for p in parameters)
     buffers = sum(b.numel() * b.element_size() for m in (network, codec) for b in m.buffers())
-    optimizer = optimizer_bytes(trainer, parameters)
+    optimizer = optimizer_bytes(trainer, named_parameters(network, codec))
     network = network.to(dtype)
     casts = 0 if dtype == torch.float32 else sum(p.numel() * p.element_size() for p in network.parameters())
     batch = random_batch(trainer, batch_size, device="meta", dtype=dtype)
@@ -145,6 +146,7 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     dtype = PRECISION["cuda"]
     with torch.device("meta"):
         network = trainer.build_network()
+        trainer.initialise(network)
     codec = trainer.build_codec().to("meta")
     parameters = [*network.parameters(), *codec.parameters()]
     size = sum(p.numel() * p.element_size() for p in parameters)
@@ -172,7 +174,7 @@ def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
         saved=saved.total - casts,
         parameters=size + buffers,
         gradients=max(live.kept, in_step - (live.most - live.kept)),
-        optimizer=optimizer_bytes(trainer, parameters),
+        optimizer=optimizer_bytes(trainer, named_parameters(network, codec)),
         average=size + buffers,
         casts=casts,
         workspace=max(0, live.most - live.kept - saved.total),
@@ -226,12 +228,13 @@ def random_batch(
     return batch
 
 
-def optimizer_bytes(trainer: Trainer, parameters: Sequence[nn.Parameter]) -> int:
+def optimizer_bytes(trainer: Trainer, parameters: Sequence[tuple[str, nn.Parameter]]) -> int:
     """Bytes of the state that the trainer's optimizer keeps of `parameters`: it takes one step on the meta device, with
     one parameter of each shape, as the state of a parameter depends on nothing else."""
-    shapes = Counter((p.shape, p.dtype) for p in parameters)
+    shapes = Counter((p.shape, p.dtype) for _, p in parameters)
+    names = {(p.shape, p.dtype): name for name, p in reversed(parameters)}
     samples = {key: nn.Parameter(torch.empty(key[0], dtype=key[1], device="meta")) for key in shapes}
-    optimizer = trainer.build_optimizer(list(samples.values()))
+    optimizer = trainer.build_optimizer([(names[key], sample) for key, sample in samples.items()])
     for sample in samples.values():
         sample.grad = torch.empty_like(sample)
     optimizer.step()

@@ -1,8 +1,9 @@
 """fit: the one loop that trains any method, resumes after any kill, and validates with the code that predicts.
 
 A fold's folder, all of it consistent whenever the run is killed: checkpoint_latest (everything that resuming needs),
-checkpoint_best (averaged weights of the lowest held-out MRE), checkpoint_final (averaged weights at the end; where it
-is, the run is finished), measured.json, config.json, training_log.jsonl, progress.png, validation/.
+checkpoint_best (averaged weights of the best chosen metric on held-out cases, by default the lowest MRE),
+checkpoint_final (averaged weights at the end; where it is, the run is finished), measured.json, config.json,
+training_log.jsonl, progress.png, validation/.
 Two files that a user may put there: `stop` (save and stop; the same command goes on) and `finish` (end training now).
 """
 
@@ -159,6 +160,7 @@ def _limits(work: Work) -> Limits:
 
 
 def _fit(work: Work, signals: Signals) -> bool:
+    work = dataclasses.replace(work, trainer=work.trainer.anew())  # what a run remembers must not reach another one
     run, measured = _begin(work)
     log = RunLog(
         work.folder,

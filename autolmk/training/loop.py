@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autolmk.data.loading import TrainingLoader
+from autolmk.data.loading import Drawing, TrainingLoader
 from autolmk.data.stage_windows import Placement
 from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
@@ -24,6 +24,7 @@ from autolmk.methods.trainer import Trainer
 from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import Member, Stage
 from autolmk.progress_bars import tracked
+from autolmk.training.doors import own_numbers
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.schedule import MEASURED_CASES, StepRate
@@ -33,8 +34,8 @@ from autolmk.training.validation import (
     Interrupted,
     Validation,
     calibrate,
-    flat_numbers,
     held_out_windows,
+    sentence,
     subset,
     validate,
     write_results,
@@ -112,6 +113,7 @@ class Loop:
             len(self.work.val_cases),
             limits.describe(),
         )
+        run.doors.tell("started", run.stands())
         for other in self.log.loggers:
             other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
 
@@ -119,25 +121,29 @@ class Loop:
         """Until the run's iterations or time are over, at least one step; False where it was asked to stop before."""
         if self.run.at_epoch_end() and not self._close_epoch():
             return False
-        if self.run.iteration and self.run.progress() >= 1.0:
+        if self.run.doors.memory.ended or (self.run.iteration and self.run.progress() >= 1.0):
             return True
+        if not self.run.iteration:
+            self._weigh()
         with self._loader() as loader:
             for batch in self._timed(loader):
                 if not self._compiled:  # in a resumed run too
                     self._compiled = True
                     self.run.compile(batch)
                 self.run.step(batch)
+                self.run.doors.tell("iteration_completed", self.run.stands())
                 self._warn_of_few_steps()
                 self.console.show(self.run.progress(), self.run.clock.elapsed(), self.run.last_loss)
                 if self.run.at_epoch_end() and not self._close_epoch():
                     return False
+                loader.draw_by(self.run.doors.weights(self.work.train_cases))
                 if not self._time_a_case():
                     return False
                 if self.signals.stop():
                     return False
                 if self.signals.save() or self._save_due(SAVE_AFTER):
                     self._save()
-                if self.run.progress() >= 1.0 or self.signals.finish():
+                if self.run.progress() >= 1.0 or self.run.doors.memory.ended or self.signals.finish():
                     return True
         return True
 
@@ -155,7 +161,17 @@ class Loop:
             workers=self.work.settings.workers,
             placement=self.measured.placement,
             shape=self.measured.shape(trainer.plans.landmarks),
+            drawing=Drawing(
+                trainer.anew().augment if run.doors.augments else None, run.doors.weights(self.work.train_cases)
+            ),
         )
+
+    def _weigh(self) -> None:
+        """Let the trainer say how often each case is drawn from now on."""
+        if not self.run.doors.weighs:
+            return
+        stored = {case: self.work.store.load(case) for case in self.work.train_cases}
+        self.run.doors.weigh({case: (one.landmarks, one.subject) for case, one in stored.items()})
 
     def _timed(self, loader: TrainingLoader) -> Iterator[Any]:
         """Batches, counting the time that training waits for them."""
@@ -183,8 +199,8 @@ class Loop:
         self._saved = time.monotonic()
         self._save_seconds = self._saved - start
 
-    def _log_epoch(self) -> tuple[float, float]:
-        """Log the steps since the last epoch's end; gives (progress, seconds so far)."""
+    def _log_epoch(self) -> tuple[float, float, dict[str, float]]:
+        """Log the steps since the last epoch's end; gives (progress, seconds so far, what its event tells)."""
         run = self.run
         run.look()
         elapsed, progress, means = run.clock.elapsed(), run.progress(), run.epoch_means()
@@ -200,12 +216,12 @@ class Loop:
         said = f"epoch {run.epoch()}: loss {means['loss']:.4g}, {100 * progress:.1f} %, {left} left"
         self.log.add("epoch", run.iteration, elapsed, values, message=said)
         self._waited = 0.0
-        return progress, elapsed
+        return progress, elapsed, {**means, "learning_rate": run.learning_rate()}
 
     def _close_epoch(self) -> bool:
         """Log, save, and validate if it is due; False where validation was interrupted. Done again if it was killed."""
         run = self.run
-        progress, elapsed = self._log_epoch()
+        progress, elapsed, told = self._log_epoch()
         cases = run.budget.affordable(progress, elapsed) if run.budget.due(progress) else 0
         if cases:
             if self._save_due(0.0):
@@ -214,7 +230,11 @@ class Loop:
                 self._validate(subset(self.work.val_cases, cases), progress)
             except Interrupted:
                 return False
-        run.begin_epoch()
+        run.begin_epoch()  # what follows comes once, as whatever was saved before it does not know that the epoch ended
+        run.doors.tell("epoch_completed", run.stands(), told)
+        if cases and run.doors.ask_to_stop():
+            logger.info("the trainer ends training after iteration %d", run.iteration)
+        self._weigh()
         if self._save_due(0.0):
             self._save()
         return True
@@ -268,25 +288,31 @@ class Loop:
         validation = self._predict(cases, final=False)
         run.budget.took(len(cases), validation.seconds, progress)
         whole = run.budget.chosen == len(cases)  # a look at one case only measures what a look costs
-        self._judge(validation, "best so far" if whole and self._improved(validation) else "", keep=whole)
+        numbers = run.doors.numbers(validation)
+        best = whole and run.doors.improves(numbers, run.best)
+        if whole:
+            run.doors.remember(numbers, run.stands())
+        self._judge(validation, numbers, "best so far" if best else "", keep=whole)
 
-    def _improved(self, validation: Validation) -> bool:
-        mre, best = validation.numbers()["mre"], self.run.best
-        return mre is not None and (best is None or mre < best)
-
-    def _judge(self, validation: Validation, note: str, *, keep: bool) -> None:
-        run, numbers, unit = self.run, validation.numbers(), self.work.trainer.plans.unit
-        if keep and self._improved(validation):
-            run.best, run.best_iteration = numbers["mre"], run.iteration
+    def _judge(self, validation: Validation, numbers: Mapping[str, float | None], note: str, *, keep: bool) -> None:
+        """Log, and keep the weights where the chosen metric is the best so far and comparable. numbers: all metrics."""
+        run, unit = self.run, self.work.trainer.plans.unit
+        if keep and run.doors.improves(numbers, run.best):
+            run.best, run.best_iteration = numbers[self.work.trainer.best_by], run.iteration
             run.save_weights("best")
-        said = f"validation at iteration {run.iteration} ({numbers['cases']} cases): {sentence(numbers, unit)}"
+        own = "".join(
+            f", {name} {value:.4g}" for name, value in own_numbers(numbers, validation).items() if value is not None
+        )
+        said = f"validation at iteration {run.iteration} ({len(validation.results)} cases): "
+        said += sentence(validation.numbers(), unit) + own
         self.log.add(
             "validation",
             run.iteration,
             run.clock.elapsed(),
-            flat_numbers(numbers),
+            numbers,
             message=f"{said} ({note})" if note else said,
         )
+        run.doors.tell("validation_completed", run.stands(), numbers)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -306,8 +332,9 @@ class Loop:
                 remedy="plan, or --set, epochs and iterations an epoch of 1 or more",
             )
         if run.iteration > run.closed:  # time was over amid an epoch
-            self._log_epoch()
+            _, _, told = self._log_epoch()
             run.begin_epoch()
+            run.doors.tell("epoch_completed", run.stands(), told)
         self._save()
         if work.val_cases:
             try:
@@ -317,7 +344,7 @@ class Loop:
                 return False
             took = validation.seconds
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
-            self._judge(validation, "final weights, all held-out cases", keep=comparable)
+            self._judge(validation, run.doors.numbers(validation), "final weights, all held-out cases", keep=comparable)
             self.measured, validation = tell_rows(self._stage(), validation, training)
             self.measured, validation = choose_drawing(self._stage(), validation)
             self.measured, validation = calibrate(self._stage(), validation)
@@ -331,6 +358,7 @@ class Loop:
         self._end(took)
         self.log.draw()
         self.signals.finished()  # before the weights: what is asked for after them is for what comes next
+        run.doors.tell("completed", run.stands())
         run.save_weights("final")
         checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
         logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
@@ -356,14 +384,6 @@ class Loop:
             logger.warning(
                 "the time limit of %s was overrun by %s%s", duration(limit), duration(over), f": {cause}" * (took > 0)
             )
-
-
-def sentence(numbers: Mapping[str, Any], unit: str) -> str:
-    """`Validation.numbers` for people."""
-    if numbers["mre"] is None:
-        return "no annotated point"
-    rate = 100 * numbers["sdr"]["4"]
-    return f"MRE {numbers['mre']:.3g} {unit}, median {numbers['median']:.3g} {unit}, within 4 {unit} {rate:.1f} %"
 
 
 def _device_memory(device: torch.device) -> dict[str, float]:

@@ -1,21 +1,17 @@
-"""How far a run is, and the learning rate that follows from it."""
+"""How far a run is, and what follows from it: the average of its weights, and when to validate."""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
 from autolmk.fold.log import duration
+from autolmk.methods.learning_rate import WARM_UP_ITERATIONS
 from autolmk.planning.rules import AVERAGED, ema_horizon
-from autolmk.plans import Rate, Schedule
+from autolmk.plans import Schedule
 
-WARM_UP_ITERATIONS = 50  # at most; a tenth of a very short run
 FEW_STEPS = 10 * WARM_UP_ITERATIONS  # in a shorter run the warm-up takes more than a tenth of all steps
 MEASURED_CASES = 16  # held-out cases, at most, on which a codec measures how to decode
-CYCLES = 5  # of published restarts: of 10,000, 20,000 ... 160,000 iterations
-APGA_EPOCHS, APGA_WARM_UP, APGA_STEP, APGA_DOWN = 80, 5, 10, 45  # epochs: in all, and as `learning_rate_factor` says
-POWER = 0.9  # of the polynomial decay, as nnU-Net's (Isensee et al., Nature Methods 2021)
 
 
 @dataclass(frozen=True)
@@ -55,26 +51,6 @@ class Limits:
         """Steps that the run comes to, at `iteration` with `progress` over: a time limit says it by the pace so far."""
         known = self.max_seconds is None or iteration == 0 or progress <= 0
         return float(self.iterations) if known else min(float(self.iterations), iteration / progress)
-
-
-def learning_rate_factor(progress: float, iteration: int, iterations: int, rate: Rate = "polynomial") -> float:
-    """Of the planned rate, for the step that follows `iteration` steps. polynomial: a linear warm-up, then
-    (1 - progress)^0.9. As published: `constant` and `restarts` (Noothout et al.: cosine, five cycles, each twice as
-    long as the one before; Loshchilov and Hutter, ICLR 2017), and `apga` (a linear warm-up over 5 of 80 epochs, then
-    steps of 10 epochs down a parabola that ends after 45 of them, and up again)."""
-    if rate == "constant":
-        return 1.0
-    if rate == "restarts":
-        shortest = progress * (2**CYCLES - 1)  # in lengths of the first cycle
-        cycle = min(CYCLES - 1, int(math.log2(shortest + 1)))
-        return 0.5 * (1 + math.cos(math.pi * ((shortest + 1) / 2**cycle - 1)))
-    if rate == "apga":
-        epoch = progress * APGA_EPOCHS - APGA_WARM_UP
-        if epoch < 0:
-            return min(1.0, progress * APGA_EPOCHS / APGA_WARM_UP + 1 / max(1, iterations))
-        return (1 - APGA_STEP * (epoch // APGA_STEP) / APGA_DOWN) ** 2
-    warm_up = max(1, min(WARM_UP_ITERATIONS, iterations // 10))
-    return min(1.0, (iteration + 1) / warm_up) * float(max(0.0, 1.0 - progress) ** POWER)
 
 
 def average_decay(schedule: Schedule, steps: float) -> float:

@@ -299,7 +299,7 @@ def with_placement(trainer: Trainer, placement: Placement) -> Trainer:
     configuration = dataclasses.replace(
         trainer.configuration, patch_size=placement.side, sigma=placement.sigma or trainer.configuration.sigma
     )
-    return type(trainer)(trainer.plans, configuration, dataclasses.asdict(trainer.options))
+    return trainer.anew(configuration)
 
 
 def _measure(

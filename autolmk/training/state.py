@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -20,17 +21,12 @@ from autolmk.files.digest import digest
 from autolmk.files.serialization import from_json, read_json, to_json
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
-from autolmk.methods.trainer import Trainer
+from autolmk.methods.progress import Progress
+from autolmk.methods.trainer import Trainer, named_parameters
 from autolmk.networks.precision import MixedPrecision, Precision, compiled
 from autolmk.training.averaging import Averaged
-from autolmk.training.schedule import (
-    MEASURED_CASES,
-    Clock,
-    Limits,
-    ValidationBudget,
-    average_decay,
-    learning_rate_factor,
-)
+from autolmk.training.doors import Doors, Memory
+from autolmk.training.schedule import MEASURED_CASES, Clock, Limits, ValidationBudget, average_decay
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
 KEYS_SAID = 5  # of those that differ
@@ -40,8 +36,9 @@ NO_KEY = "nothing"
 class Run:
     """Network, codec, their averages, optimizer and counters of one fold.
 
-    iteration: steps done. closed: iteration at which the last epoch was closed (logged, validated). best: lowest
-    held-out MRE so far. All of it is in checkpoint_latest; a step is a function of it and of the batch alone.
+    iteration: steps done. closed: iteration at which the last epoch was closed (logged, validated). best: the chosen
+    metric's best value so far. All of it, and what the trainer remembers, is in checkpoint_latest; a step is a function
+    of it and of the batch alone.
     """
 
     def __init__(
@@ -55,12 +52,14 @@ class Run:
         self.precision = Precision(device, training=True)
         torch.manual_seed(seed)
         self.network = self.precision.place(trainer.build_network()).train()
+        trainer.initialise(self.network)
         self.codec = trainer.build_codec().to(device).train()
         self.forward = MixedPrecision(self.network, device, self.precision.dtype)
         self.parameters = [*self.network.parameters(), *self.codec.parameters()]
-        self.optimizer = trainer.build_optimizer(self.parameters)
+        self.optimizer = trainer.build_optimizer(named_parameters(self.network, self.codec))
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self.doors = Doors(trainer, device)
         self.averaged = Averaged(self.network, self.codec, schedule.ema_decay)
         measures = type(self.codec).measure is not Codec.measure
         self.budget = ValidationBudget(
@@ -84,6 +83,11 @@ class Run:
         elapsed = self.clock.elapsed()
         return self.limits.progress(self.iteration, elapsed, self.budget.reserve(self.limits))
 
+    def stands(self) -> Progress:
+        """What the trainer is told of that."""
+        share = self.progress() if self.iteration else 0.0  # the first step counts, also where time is over already
+        return Progress(share, self.iteration, self.limits.iterations, self.iteration // self.epoch_length)
+
     def epoch(self) -> int:
         """Epochs begun or done."""
         return -(-self.iteration // self.epoch_length)
@@ -104,10 +108,8 @@ class Run:
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One optimizer step on `loading`'s batch. AutolmkError where the loss is not finite."""
-        progress = self.progress() if self.iteration else 0.0  # the first step counts, also where time is over already
-        factor = learning_rate_factor(
-            progress, self.iteration, self.limits.iterations, self.trainer.configuration.schedule.rate
-        )
+        self.trainer.progress = progress = self.stands()
+        factor = self.doors.learning_rate(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -116,7 +118,7 @@ class Run:
         self._account({"loss": total, **(losses if len(losses) > 1 else {})}, list(batch["cases"]))
         self.precision.update(total, self.optimizer, self.parameters)
         schedule = self.trainer.configuration.schedule
-        self.averaged.decay = average_decay(schedule, self.limits.expected(self.iteration, progress))
+        self.averaged.decay = average_decay(schedule, self.limits.expected(self.iteration, progress.share))
         self.averaged.update(self.iteration)
         self.iteration += 1
 
@@ -124,6 +126,7 @@ class Run:
         """Use the compiled network from now on, where a trial with this batch works; nothing else changes."""
         before = {name: tensor.clone() for name, tensor in self.network.named_buffers()}
         random, counted = checkpoint.random_state(self.device), counts(self.codec)
+        own = copy.deepcopy(dict(self.trainer.state_dict()))
 
         def trial(network: Any) -> None:
             forward = MixedPrecision(network, self.device, self.precision.dtype)
@@ -136,6 +139,8 @@ class Run:
             for name, tensor in self.network.named_buffers():
                 tensor.copy_(before[name])
         restore_counts(self.codec, counted)
+        if own:
+            self.trainer.load_state_dict(own)
         checkpoint.restore_random_state(random, self.device)
 
     def _account(self, losses: Mapping[str, Tensor], cases: list[str]) -> None:
@@ -148,6 +153,8 @@ class Run:
 
     def look(self) -> None:
         """Look at the losses since the last look. AutolmkError where one is not finite."""
+        for loss, cases in self._unseen:
+            self.doors.saw(float(loss), cases)
         for back, (loss, cases) in enumerate(reversed(self._unseen)):
             value = float(loss)
             if not math.isfinite(value):
@@ -193,8 +200,21 @@ class Run:
             "optimizer": checkpoint.pack(self.optimizer.state_dict(), "optimizer", tensors),
             "scaler": checkpoint.pack(self.precision.scaler.state_dict(), "scaler", tensors),
             "random": checkpoint.pack(checkpoint.random_state(self.device), "random", tensors),
+            "memory": to_json(self.doors.memory),
+            "trainer_state": self._pack_own_state(tensors),
         }
         checkpoint.save(checkpoint_file(self.folder, "latest"), tensors, record)
+
+    def _pack_own_state(self, tensors: dict[str, Tensor]) -> Any:
+        try:
+            return checkpoint.pack(dict(self.trainer.state_dict()), "trainer", tensors)
+        except TypeError as error:
+            raise AutolmkError(
+                "the trainer's state_dict returns what a checkpoint cannot hold",
+                found=str(error),
+                expected="dictionaries, lists and tuples of tensors, numbers, texts and None",
+                remedy=f"correct {type(self.trainer).__name__}.state_dict",
+            ) from None
 
     def save_weights(self, name: str) -> None:
         """The averaged weights alone, as checkpoint `name` (best, final)."""
@@ -249,6 +269,25 @@ class Run:
             self._restore_state(latest)
         except (LookupError, AttributeError, ArithmeticError, TypeError, ValueError, RuntimeError) as error:
             raise checkpoint.damaged(latest.file, f"the training state is not complete: {error!r}") from None
+        self._restore_own_state(latest)
+
+    def _restore_own_state(self, latest: Checkpoint) -> None:
+        """Of the trainer. AutolmkError where it has a state and no method that takes it."""
+        state = checkpoint.unpack(latest.record.get("trainer_state", {}), latest.tensors)
+        if not state:
+            return
+        kind = type(self.trainer)
+        if kind.load_state_dict is Trainer.load_state_dict:
+            raise AutolmkError(
+                "the unfinished run's trainer has a state of its own, which the trainer now does not take",
+                file=latest.file,
+                found=", ".join(state),
+                expected=f"{kind.__name__}.load_state_dict",
+                remedy="write load_state_dict beside state_dict, or go on with the trainer that the run began with",
+            )
+        random = checkpoint.random_state(self.device)
+        self.trainer.load_state_dict(state)
+        checkpoint.restore_random_state(random, self.device)
 
     def _restore_state(self, latest: Checkpoint) -> None:
         record = latest.record
@@ -262,6 +301,7 @@ class Run:
         self.budget = dataclasses.replace(self.budget, n_cases=held_out)
         self._sums, self._summed = dict(record["sums"]), record["summed"]
         restore_counts(self.codec, record.get("counts", {}))  # of versions that did not count: counted from here on
+        self.doors.memory = from_json(Memory, record.get("memory", {}), file=latest.file, path="memory")
         checkpoint.restore_random_state(checkpoint.unpack(record["random"], latest.tensors), self.device)
 
 

@@ -218,6 +218,14 @@ def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in numbers.items() if k != "sdr"} | rates
 
 
+def sentence(numbers: Mapping[str, Any], unit: str) -> str:
+    """`Validation.numbers` for people."""
+    if numbers["mre"] is None:
+        return "no annotated point"
+    rate = 100 * numbers["sdr"]["4"]
+    return f"MRE {numbers['mre']:.3g} {unit}, median {numbers['median']:.3g} {unit}, within 4 {unit} {rate:.1f} %"
+
+
 def write_results(folder: Path, validation: Validation, plans: Plans, configuration: Configuration) -> None:
     """What `results.write_held_out` writes, and in summary.json under `without_co_slice` the errors before groups were
     put on one slice."""

@@ -107,7 +107,7 @@ def test_a_fold_is_trained_validated_and_not_trained_again(folder: Path, capsys:
 
 
 def test_validating_cases_without_a_point_says_so() -> None:
-    from autolmk.training.loop import sentence
+    from autolmk.training.validation import sentence
 
     numbers = {"mre": None, "median": None, "sdr": {"4": None}, "cases": 2, "points": 0, "seconds": 1.0}
     assert sentence(numbers, "mm") == "no annotated point"

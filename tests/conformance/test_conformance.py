@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from autolmk.codecs import Candidates, HeatmapCodec
+from autolmk.data.training_sample import TrainingSample
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
 from autolmk.methods.losses import spatial_cross_entropy
+from autolmk.methods.progress import Progress
 from autolmk.methods.registry import PLANNERS, TRAINERS
 from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.planners.heatmap import HeatmapPlanner
@@ -201,8 +204,117 @@ def test_trainers_that_look_at_landmarks() -> None:
     check_trainer(OwnWeights, ndims=(2,))
     with pytest.raises(AutolmkError, match="windows of 4 landmarks: scores depend on the order"):
         check_trainer(ForgetsOrder, ndims=(2,))
-    with pytest.raises(AutolmkError, match="a window of every landmark: "):
-        check_trainer(NoWindows, ndims=(2,))
+    with pytest.raises(AutolmkError, match=r"in 2D, a window of every landmark and in 2D, windows of 4 landmarks: "):
+        check_trainer(NoWindows, ndims=(2,))  # whatever calls the network fails for the same cause, which is said once
+
+
+# -- what a trainer may change -----------------------------------------------------------------------------------------
+
+
+class NegativeRate(HeatmapTrainer):
+    def learning_rate(self, progress: Progress) -> float:
+        return 0.5 - progress.share
+
+
+class NoNames(HeatmapTrainer):
+    def build_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD([p for p in parameters if p.requires_grad], lr=1e-2)
+
+
+class OwnNumbers(HeatmapTrainer):
+    """Random numbers that no seed of the run reaches."""
+
+    def augment(self, rng: np.random.Generator, sample: TrainingSample) -> TrainingSample:
+        return dataclasses.replace(sample, array=sample.array * np.float32(np.random.rand()))
+
+
+class PointsLeftBehind(HeatmapTrainer):
+    def augment(self, rng: np.random.Generator, sample: TrainingSample) -> TrainingSample:
+        return dataclasses.replace(sample, array=sample.array[:, 1:])
+
+
+class SomeCases(HeatmapTrainer):
+    def case_weights(self, cases: Any) -> dict[str, float]:
+        return dict.fromkeys(list(cases)[1:], 1.0)
+
+
+class TakenName(HeatmapTrainer):
+    def metrics(self, cases: Any) -> dict[str, float]:
+        return {"median": 1.0}
+
+
+class NoSuchMetric(HeatmapTrainer):
+    best_by = "accuracy"
+
+
+class Undecided(HeatmapTrainer):
+    def stop_early(self, validations: Any) -> Any:
+        return validations[-1]["mre"]
+
+
+class Forgetful(HeatmapTrainer):
+    """Its steps depend on a count that no checkpoint holds."""
+
+    steps = 0
+
+    def training_step(self, network: nn.Module, codec: Any, batch: Any) -> dict[str, Tensor]:
+        self.steps += 1
+        return {k: v * self.steps for k, v in super().training_step(network, codec, batch).items()}
+
+
+class WritesOnly(HeatmapTrainer):
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": 3}
+
+
+class Unpackable(HeatmapTrainer):
+    def state_dict(self) -> dict[str, Any]:
+        return {"queue": {1, 2}}
+
+    def load_state_dict(self, state: Any) -> None:
+        pass
+
+
+class Grows(HeatmapTrainer):
+    def initialise(self, network: nn.Module) -> None:
+        network.more = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (NegativeRate, "learning_rate is no factor of the rate"),
+        (NoNames, r"build_optimizer, which gets \(name, parameter\) pairs, failed"),
+        (OwnNumbers, "augment is no function of its rng"),
+        (PointsLeftBehind, "intensities that do not fit"),
+        (SomeCases, "case_weights names other cases"),
+        (TakenName, "metrics have names that are taken"),
+        (NoSuchMetric, "best_by names no metric"),
+        (Undecided, "stop_early decides nothing"),
+        (Forgetful, "a run that is resumed goes on otherwise"),
+        (WritesOnly, "state_dict has no counterpart"),
+        (Unpackable, "a checkpoint cannot hold"),
+        (Grows, "initialise changes the network's parameters"),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_changes_that_break_the_contract(broken: Any, message: str) -> None:
+    with pytest.raises(AutolmkError, match=message):
+        check_trainer(broken, ndims=(2,))
+
+
+class Everything(NegativeRate, TakenName, SomeCases, Forgetful, WrongMirror):
+    """Five mistakes."""
+
+
+def test_all_breaches_are_told_at_once() -> None:
+    with pytest.raises(AutolmkError, match=r"Everything breaks the contract of a trainer in \d ways") as raised:
+        check_trainer(Everything)
+    said = str(raised.value)
+    for message in ("no factor of the rate", "taken", "names other cases", "goes on otherwise", "moves candidates"):
+        assert said.count(message) == 1
+        assert re.search(rf"\d\. in 2D and in 3D: [^\n]*{message}", said)  # once, with all places where it was met
+    assert said.index("goes on otherwise") < said.index("an unknown landmark's place changes")  # causes before effects
 
 
 class Remembering(HeatmapPlanner):

@@ -333,6 +333,8 @@ def test_every_window_shows_its_own_landmark(windows: Windows) -> None:
         assert found["data"].shape == (4, 1, 24, 24, 24) and found["landmarks"].tolist() == [0, 1, 2, 3]
         for data, voxels in zip(found["data"], found["voxels"], strict=True):
             assert np.abs(blob_centre(data[0], voxels, -1.0) - voxels).max() < 0.1
+        of_grids = [grid.to_voxels(point) for grid, point in zip(found["grids"], points, strict=True)]
+        np.testing.assert_allclose(of_grids, found["voxels"])
         placed.append(found["voxels"])
     assert np.std(placed, axis=0).max() > 0.5  # errors move the windows, not the truth
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import pytest
 from autolmk.errors import AutolmkError
 from autolmk.fold.log import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, check_loggers, duration, read_log, time_left
 from autolmk.plans import Schedule
-from autolmk.training.schedule import Limits, StepRate, ValidationBudget, learning_rate_factor
+from autolmk.training.schedule import Limits, StepRate, ValidationBudget
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}
 
@@ -121,29 +120,6 @@ def test_progress_is_the_share_that_is_further_on() -> None:
     assert limits.progress(900, 10.0) == pytest.approx(0.9)
     assert limits.progress(0, 45.0, reserve=5.0) == 1.0
     assert Limits(1000, None).progress(100, 1e9) == pytest.approx(0.1)
-
-
-def test_the_rate_warms_up_and_falls_to_nothing() -> None:
-    factors = [learning_rate_factor(i / 1000, i, 1000) for i in range(1001)]
-    assert factors[0] == pytest.approx(1 / 50) and factors[49] > 0.9 and max(factors) <= 1
-    assert all(a > b for a, b in itertools.pairwise(factors[50:]))
-    assert factors[999] < 0.003 and factors[1000] == 0
-    assert learning_rate_factor(0.0, 0, 8) == 1.0  # a very short run does not only warm up
-
-
-def test_published_rates_are_the_published_ones() -> None:
-    """APGA: 1e-3, 6.05e-4, 3.09e-4, 1.11e-4, 1.23e-5 from epochs 5, 15, 25, 35 and 45 of 80 on, then up again: its
-    parabola ends after 45 of them. Noothout et al.: constant, or cosines of 10,000, 20,000 ... 160,000 iterations."""
-    rates = [1e-3 * learning_rate_factor(e / 80, 0, 8000, "apga") for e in (5, 15, 25, 35, 45, 55, 65, 75)]
-    wanted = [1e-3, 6.05e-4, 3.09e-4, 1.11e-4, 1.23e-5, 1.23e-5, 1.11e-4, 3.09e-4]
-    assert rates == pytest.approx(wanted, rel=5e-3)
-    rising = [learning_rate_factor(i / 8000, i, 8000, "apga") for i in range(501)]
-    assert 0 < rising[0] < 0.01 and all(a < b for a, b in itertools.pairwise(rising[:499])) and rising[500] == 1.0
-    starts = (0, 10, 30, 70, 150)
-    cosine = [learning_rate_factor(k / 310, 0, 1, "restarts") for k in (*starts, 5, 20, 50, 110, 230, 310)]
-    assert cosine == pytest.approx([1.0] * 5 + [0.5] * 5 + [0.0], abs=1e-9)
-    assert max(learning_rate_factor(k / 310 - 1e-6, 0, 1, "restarts") for k in (*starts[1:], 310)) < 1e-6
-    assert {learning_rate_factor(p / 7, 3, 100, "constant") for p in range(8)} == {1.0}
 
 
 def simulated(share: float, n_cases: int, per_case: float, steps: float = 100.0) -> tuple[float, int, float]:
