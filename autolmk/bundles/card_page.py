@@ -12,6 +12,7 @@ from autolmk.report.wording import NOTHING, interval, level, sentence
 
 TEMPLATE = "model_card.html"
 NOTICE = "autolmk is research software, no medical device."
+COMMAND = "autolmk_predict -"
 RADII = ("2", "4")  # of the table's shares
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 
@@ -20,7 +21,9 @@ def sections(card: Card) -> list[Section]:
     """The card's content in order."""
     use = [Facts(tuple(card.texts.items()))]
     if card.intended_use == NOT_STATED:
-        use.append(Text("Whoever trained this model has not stated what it is meant for. Validate it on your own cases."))
+        use.append(
+            Text("Whoever trained this model has not stated what it is meant for. Validate it on your own cases.")
+        )
     return [
         section("use", "Use", use),
         section("errors", "Errors on held-out cases", [Text(sentence(card.how)), *_errors(card)]),
@@ -137,7 +140,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Table):
         return _table(block.head, block.align, block.rows)
     if isinstance(block, Text):
-        return _plain(block.text)
+        return f"    {lines(block.text)}" if block.text.startswith(COMMAND) else _plain(block.text)
     raise TypeError(f"a model card holds no {block.kind}")
 
 
@@ -152,4 +155,3 @@ def _plain(text: str) -> str:
     said = SPECIAL.sub(r"\\\1", " ".join(lines(text).split()))
     said = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", said)
     return re.sub(r"^([-+=])", r"\\\1", said)
-

@@ -23,7 +23,7 @@ CHUNK = 2**20  # bytes
 def read(place: Path) -> tuple[Manifest, Card]:
     """What a bundle says of itself; its other files are not looked into. AutolmkError as of `unpack`."""
     with opened(place) as files:
-        manifest = _manifest(files)
+        manifest = _manifest(files, whole=False)
         return manifest, card_of(files, manifest)
 
 
@@ -42,7 +42,8 @@ def unpack(place: Path, target: Path, *, trust_code: bool = False) -> Manifest:
         try:
             _require_room(manifest, target)
             for name in manifest.files:
-                _copy(files, name, manifest, None if name in CARDS[1:] else target / name)
+                if name not in _pages(place):
+                    _copy(files, name, manifest, None if name in CARDS[1:] else target / name)
             with files.open(MANIFEST) as stream, _written(target / MANIFEST) as write:
                 write(stream.read(LARGEST[".json"]))
         except BaseException:
@@ -59,6 +60,16 @@ def verify(place: Path) -> Manifest:
         for name in manifest.files:
             _copy(files, name, manifest, None)
         return manifest
+
+
+@contextmanager
+def weights_of(place: Path | None) -> Iterator[Path | None]:
+    """What training starts from: a bundle's zip as `model_of` gives it, anything else as it is. Code in it is not run."""
+    if place is None or not place.is_file() or place.suffix != ".zip":
+        yield place
+        return
+    with model_of(place, trust_code=True) as folder:
+        yield folder
 
 
 @contextmanager
@@ -84,8 +95,13 @@ def card_of(files: Files, manifest: Manifest) -> Card:
         raise broken(files.place, f"{CARD}: {error}"[:500]) from None
 
 
-def _manifest(files: Files) -> Manifest:
-    """AutolmkError where there is none, it is damaged, or the files are not those that it lists."""
+def _pages(place: Path) -> tuple[str, ...]:
+    """Files of an unpacked bundle that are made anew of the card where it is installed, and are never read."""
+    return CARDS[1:] if place.is_dir() else ()
+
+
+def _manifest(files: Files, *, whole: bool = True) -> Manifest:
+    """AutolmkError where there is none, it is damaged, or, if `whole`, the files are not those that it lists."""
     if MANIFEST not in files.sizes:
         raise AutolmkError(
             "this is no bundle of autolmk",
@@ -103,7 +119,10 @@ def _manifest(files: Files) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise broken(files.place, f"{MANIFEST}: {error}"[:500]) from None
     manifest = parse(value, file=f"{files.place}: {MANIFEST}")
-    _require_same_files(files, manifest)
+    if whole:
+        _require_same_files(files, manifest)
+    elif CARD not in files.sizes:
+        raise broken(files.place, f"no {CARD}")
     return manifest
 
 
@@ -114,7 +133,7 @@ def _require_same_files(files: Files, manifest: Manifest) -> None:
         said = [f"not listed: {some(more)}"] * bool(more) + [f"missing: {some(fewer)}"] * bool(fewer)
         raise broken(files.place, "; ".join(said)[:500])
     for name, file in manifest.files.items():
-        if files.sizes[name] != file.size:
+        if files.sizes[name] != file.size and name not in _pages(files.place):
             raise broken(files.place, f"{name[:200]!r}: {files.sizes[name]} bytes, {file.size} in {MANIFEST}")
     try:
         require_different([MANIFEST, *manifest.files])
@@ -210,4 +229,4 @@ def _written(target: Path | None) -> Iterator[Callable[[bytes], object]]:
             raise refusal(error) from None
 
 
-__all__ = ["card_of", "is_bundle", "model_of", "read", "unpack", "verify"]
+__all__ = ["card_of", "is_bundle", "model_of", "read", "unpack", "verify", "weights_of"]

@@ -83,7 +83,8 @@ def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def shortened(specification: str) -> str:
     """A trainer's or planner's specification without the folders of its file: `my.py:Class`."""
     place, colon, name = specification.rpartition(":")
-    return f"{re.split(r'[/\\]', place)[-1]}:{name}" if colon and place.endswith(".py") else specification
+    file = re.split(r"[/\\]", place)[-1]
+    return f"{file}:{name}" if colon and place.endswith(".py") else specification
 
 
 def numbered(values: Iterable[Any], make: Callable[[Any], Any] = lambda v: v) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def _add_model(arguments: Parser) -> None:
     option(arguments, "-c", metavar="CONFIGURATION", help="default: the one that was trained")
     option(arguments, "-p", metavar="PLANS", help="name of the plans; default: those that were trained with")
     option(arguments, "-tr", metavar="TRAINER", help="heatmap, ..., file.py:Class or module:Class; default: as trained")
-    option(arguments, "-m", metavar="MODEL_FOLDER", help="instead of -d, -c and -p: a model's folder, or a packed one")
+    option(
+        arguments, "-m", metavar="MODEL", help="instead of -d, -c and -p: a model's folder, a packed one, or a bundle"
+    )
     option(
         arguments, "-f", nargs="+", metavar="FOLD", help="folds to average, such as 0 1 2, or all; default: as trained"
     )
@@ -82,17 +84,25 @@ def _add_model(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from autolmk.prediction.output import PredictionFolder, fingerprints
-    from autolmk.prediction.predictor import Predictor
-    from autolmk.prediction.run import Extras, predict_cases
+    from autolmk.bundles.opening import model_of
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(
             "-npp and -nps must be 0 or more", found=f"{args.npp}, {args.nps}", remedy="give 0 to work without threads"
         )
     model = find_model(args)
+    with model_of(model, trust_code=args.trust_code) as folder:
+        return _predict_with(args, model, folder)
+
+
+def _predict_with(args: argparse.Namespace, model: Path, folder: Path) -> int:
+    """model: as the user knows it. folder: to read, another one where that is a bundle."""
+    from autolmk.prediction.output import PredictionFolder, fingerprints
+    from autolmk.prediction.predictor import Predictor
+    from autolmk.prediction.run import Extras, predict_cases
+
     predictor = Predictor(
-        model,
+        folder,
         args.f,
         args.chk,
         args.device,
@@ -208,6 +218,8 @@ def find_model(args: argparse.Namespace) -> Path:
         )
     if args.m is not None:
         model = Path(args.m).expanduser()
+        if model.is_file():
+            return model  # a bundle
         if not any((model / name).is_file() for name in ("plans.json", RECIPE)):
             raise AutolmkError(
                 "this is no model folder",

@@ -54,7 +54,10 @@ def _parser() -> Parser:
         result, "--set", action="append", metavar="KEY=VALUE",
         help="an option of the trainer, or a value of the configuration such as schedule.learning_rate=1e-4",
     )  # fmt: skip
-    option(result, "-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from, by landmark name")
+    option(
+        result, "-pretrained_weights", type=Path, metavar="FILE",
+        help="to start from, by landmark name: a checkpoint, a bundle or a model's folder",
+    )  # fmt: skip
     option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
     option(result, "--threads", type=int, help="of this process; default: the cores that all workers but one leave")
     option(result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb, also several times")
@@ -67,7 +70,16 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> int:
+    from autolmk.bundles.opening import weights_of
+
     _check_numbers(args)
+    with weights_of(args.pretrained_weights) as args.pretrained_weights:
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from autolmk.bundles.starting import checkpoint_in
+
     folders, (configuration_name, fold) = folders_from(args), _where(args)
     max_seconds = None if args.max_time is None else seconds_of(args.max_time)
     dataset = dataset_name(args.dataset, folders)
@@ -81,6 +93,7 @@ def _main(args: argparse.Namespace) -> int:
     from autolmk.training.stages import hold_out
 
     specification = trainer.configuration.trainer
+    args.pretrained_weights = checkpoint_in(args.pretrained_weights, name, specification)
     model = model_folder(folders.results.path, dataset, registry.label(specification), args.p, name)
     folder = model / f"fold_{fold}"
     if args.val or args.val_best:
