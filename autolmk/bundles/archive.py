@@ -154,9 +154,7 @@ def _fault(entry: zipfile.ZipInfo) -> str | None:
 
 def _walk(top: Path, folder: Path) -> Iterator[tuple[str, int]]:
     """(path with /, bytes) of all files below a folder. AutolmkError where something is no file and no folder."""
-    count = 0
-    for entry in os.scandir(folder):
-        count += 1
+    for count, entry in enumerate(os.scandir(folder), 1):
         if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
             raise broken(top, f"{entry.name!r}: a link, a device or another thing that is no file")
         if count > MOST_FILES:

@@ -1,7 +1,7 @@
 """Model card: what a model was trained on, how it erred on held-out cases, and what it was never shown.
 
-After Mitchell et al., Model cards for model reporting, FAT* 2019. It is data, model_card.json; `card_page` makes Markdown
-and HTML of it. It holds no name of a case and no path.
+After Mitchell et al., Model cards for model reporting, FAT* 2019. It is data, model_card.json; `card_page` makes
+Markdown and HTML of it. It holds no name of a case and no path.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Coverage:
 class Card:
     """model_card.json.
 
-    description, intended_use, licence, reference, citation: of dataset.json, texts that its author wrote. training: what
-    it was trained on and how, in words. ranges: of the training images, beyond which it was never shown anything. limits:
-    what else it was never shown, a sentence each. held_out: of all landmarks together, None where nothing was held out;
-    held_out_cases: how many. how: what the held-out errors are of, in a sentence.
+    description, intended_use, licence, reference, citation: of dataset.json, texts that its author wrote. training:
+    what it was trained on and how, in words. ranges: of the training images, beyond which it was never shown anything.
+    limits: what else it was never shown, a sentence each. held_out: of all landmarks together, None where nothing was
+    held out; held_out_cases: how many. how: what the held-out errors are of, in a sentence.
     """
 
     dataset: str

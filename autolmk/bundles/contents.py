@@ -1,4 +1,4 @@
-"""What of a model folder goes into a bundle: what prediction needs, made anew without names of cases and without paths."""
+"""What of a model folder goes into a bundle: what prediction needs, without names of cases and paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card of a model folder, made from what its files know: dataset.json, fingerprint, folds and held-out cases."""
+"""The model card of a model folder, made from dataset.json, the fingerprint, folds and held-out cases."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Manifest of a bundle: which files it holds, their sizes and SHA-256, and which names a bundle may hold at all.
 
-A bundle is a model folder with bundle.json and a model card at its top, as a zip or unpacked. Whatever a manifest says was
-written by strangers: names are compared with the few that a model folder can hold.
+A bundle is a model folder with bundle.json and a model card at its top, as a zip or unpacked. Whatever a manifest says
+was written by strangers: names are compared with the few that a model folder can hold.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class File:
 @dataclass(frozen=True)
 class Manifest:
     """bundle.json. dataset: folder of the results folder that the model belongs into. model: its folder there,
-    TRAINER__PLANS__CONFIGURATION, or `best` of a packed one. licence: of the model, in words. files: by path, with /."""
+    TRAINER__PLANS__CONFIGURATION, or `best` of a packed one. licence: of the model. files: by path, with /."""
 
     format: Literal["autolmk bundle"]
     dataset: str

@@ -28,11 +28,11 @@ def read(place: Path) -> tuple[Manifest, Card]:
 
 
 def unpack(place: Path, target: Path, *, trust_code: bool = False) -> Manifest:
-    """Verify a bundle and write its model folder, with the manifest and without the card's pages, as `target`, which must
-    not exist. Gives its manifest.
+    """Verify a bundle and write its model folder, with the manifest and without the card's pages, as `target`, which
+    must not exist. Gives its manifest.
 
-    AutolmkError, and no target, where anything in the bundle is not what its manifest says, where it holds a file that no
-    model folder has, or, without `trust_code`, code. Nothing in it is run.
+    AutolmkError, and no target, where anything in the bundle is not what its manifest says, where it holds a file that
+    no model folder has, or, without `trust_code`, code. Nothing in it is run.
     """
     with opened(place) as files:
         manifest = _manifest(files)
@@ -64,7 +64,7 @@ def verify(place: Path) -> Manifest:
 
 @contextmanager
 def weights_of(place: Path | None) -> Iterator[Path | None]:
-    """What training starts from: a bundle's zip as `model_of` gives it, anything else as it is. Code in it is not run."""
+    """What training starts from: a bundle's zip as `model_of` gives it, running no code; anything else as it is."""
     if place is None or not place.is_file() or place.suffix != ".zip":
         yield place
         return

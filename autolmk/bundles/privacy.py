@@ -1,6 +1,6 @@
 """Names of cases and subjects, and paths of the machine that trained, kept out of a bundle.
 
-Files are made anew of what prediction needs; texts that people wrote, and reasons, are then searched for what may be left.
+Files are made anew of what prediction needs; texts that people wrote, and reasons, are then searched for what is left.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def require_none(value: Any, secrets: Secrets, name: str) -> None:
                 file=name,
                 found=f"{found!r} in {place or 'it'}: {text[:200]}",
                 expected="nothing that tells whose images the model was trained on, or where",
-                remedy="reword that text in the model folder's file (dataset.json of each model in it), and export again",
+                remedy="reword it in the model folder (dataset.json of each model in it), and export again",
             )
 
 

@@ -26,7 +26,8 @@ REFERENCES: dict[str, Reference] = {
         "article",
         "Isensee et al. 2021",
         {
-            "author": "Isensee, Fabian and Jaeger, Paul F. and Kohl, Simon A. A. and Petersen, Jens and Maier-Hein, Klaus H.",
+            "author": "Isensee, Fabian and Jaeger, Paul F. and Kohl, Simon A. A. and Petersen, Jens and "
+            "Maier-Hein, Klaus H.",
             "title": "{nnU-Net}: a self-configuring method for deep learning-based biomedical image segmentation",
             "journal": "Nature Methods",
             "volume": "18",
@@ -62,7 +63,8 @@ REFERENCES: dict[str, Reference] = {
         "Noothout et al. 2020",
         {
             "author": "Noothout, Julia M. H. and others",
-            "title": "Deep Learning-Based Regression and Classification for Automatic Landmark Localization in Medical Images",
+            "title": "Deep Learning-Based Regression and Classification for Automatic Landmark Localization in Medical "
+            "Images",
             "journal": "IEEE Transactions on Medical Imaging",
             "year": "2020",
             "doi": "10.1109/TMI.2020.3009002",

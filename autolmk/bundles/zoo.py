@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listed:
-    """A bundle in a list. file: its name, beside the index. size: bytes, and sha256, of the zip; 0 and empty of a folder.
-    cases: that were held out. mre: on them, mm or px."""
+    """A bundle in a list. file: its name, beside the index. size: bytes, and sha256, of the zip; 0 and empty of a
+    folder. cases: that were held out. mre: on them, mm or px."""
 
     file: str
     size: int
@@ -82,8 +82,8 @@ class Index:
 
 
 def listed(place: Path) -> list[Listed]:
-    """Of a folder, its bundles, zipped or unpacked, by name; or of an index's file, what it says. What cannot be read is
-    left out, and a warning says why. AutolmkError where there is no such folder or index."""
+    """Of a folder, its bundles, zipped or unpacked, by name; or of an index's file, what it says. What cannot be read
+    is left out, and a warning says why. AutolmkError where there is no such folder or index."""
     if place.is_file():
         return list(from_json(Index, read_json(place), file=place).models)
     found = []

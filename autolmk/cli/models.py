@@ -19,8 +19,8 @@ ACTIONS = ("list", "show", "index")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "List bundles (list), show the model card of one (show NAME), or write the index.json of a folder of them (index "
-        "FOLDER). Nothing is downloaded."
+        "List bundles (list), show the model card of one (show NAME), or write the index.json of a folder of them "
+        "(index FOLDER). Nothing is downloaded."
     )
     arguments.add_argument("action", choices=ACTIONS, help="what to do")
     arguments.add_argument("name", nargs="?", metavar="NAME", help="of a bundle to show, or a folder to index")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
 from autolmk.cli.common import setting as parsed_setting
+from autolmk.cli.duration import seconds_of
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.errors import AutolmkError, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from autolmk.training.stages import StageWork
 
 MAX_WORKERS = 12
-UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 COPIED = ("dataset.json", "dataset_fingerprint.json")
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,13 @@ def _parser() -> Parser:
     option(
         result, "-pretrained_weights", type=Path, metavar="FILE",
         help="to start from, by landmark name: a checkpoint, a bundle or a model's folder",
+    )  # fmt: skip
+    option(
+        result, "--freeze", nargs="+", metavar="LAYER", help="layers that stay as -pretrained_weights has them: encoder"
+    )
+    option(
+        result, "--layer_rates", nargs="+", metavar="LAYER=FACTOR",
+        help="layers that are trained at the plan's rate times a factor, such as encoder=0.1",
     )  # fmt: skip
     option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
     option(result, "--threads", type=int, help="of this process; default: the cores that all workers but one leave")
@@ -119,6 +126,7 @@ def _train(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         max_seconds=max_seconds,
         pretrained=args.pretrained_weights,
+        rates=_rates(args),
         compile=not args.no_compile,
         loggers=partial(build_loggers, args.logger or []),
     )
@@ -149,30 +157,29 @@ def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) ->
     from autolmk.fold.log import check_loggers
     from autolmk.methods.trainer import build
     from autolmk.networks.precision import choose_device
+    from autolmk.training.layer_rates import named_parameters, require_known
 
     choose_device(args.device)
     check_loggers(args.logger or [])
     if args.pretrained_weights is not None:
         checkpoint.read_record(args.pretrained_weights)
-    for trainer in trainers:
-        build(trainer)
+    require_known([named_parameters(*build(trainer)) for trainer in trainers], _rates(args))
 
 
-def seconds_of(text: str) -> float:
-    """Of a time such as 90s, 20m, 3h or 1h30m. AutolmkError otherwise."""
-    if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
+def _rates(args: argparse.Namespace) -> dict[str, float]:
+    """Layer -> factor, of --layer_rates and --freeze. AutolmkError where one is no factor, or is given twice."""
+    pairs = [*((name, "0") for name in args.freeze or ()), *(t.partition("=")[::2] for t in args.layer_rates or ())]
+    rates = {name: float(factor) for name, factor in pairs if name and re.fullmatch(r"\d{1,3}(\.\d{1,6})?", factor)}
+    if len(rates) < len(pairs) or (pairs and args.pretrained_weights is None):
         raise AutolmkError(
-            "a time cannot be read",
-            found=text,
-            expected="such as 90s, 20m, 3h or 1h30m",
-            remedy="give --max-time a number and a unit, without spaces",
+            "rates of layers cannot be read"
+            if len(rates) < len(pairs)
+            else "layers that start fresh have no such rates",
+            found=" ".join([*(args.freeze or ()), *(args.layer_rates or ())]),
+            expected="each layer once, as --freeze LAYER or --layer_rates LAYER=FACTOR, with -pretrained_weights",
+            remedy="correct them, or leave them out",
         )
-    seconds = sum(float(n) * UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(s|min|m|h|d)", text))
-    if seconds <= 0:
-        raise AutolmkError(
-            "a time must be longer than nothing", found=text, remedy="give --max-time more time, or leave it out"
-        )
-    return seconds
+    return rates
 
 
 def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:

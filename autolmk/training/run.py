@@ -22,6 +22,7 @@ from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import Checkpoint, checkpoint_file, module_tensors, restore_module
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import MixedPrecision, Precision, compiled
+from autolmk.training import layer_rates
 from autolmk.training.averaging import Averaged
 from autolmk.training.schedule import (
     MEASURED_CASES,
@@ -77,6 +78,10 @@ class Run:
         self._summed = 0
         self._unseen: list[tuple[Tensor, list[str]]] = []
 
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Of single layers, before the first step; see `layer_rates`."""
+        layer_rates.apply(self.optimizer, layer_rates.named_parameters(self.network, self.codec), rates)
+
     # -- where it stands ----------------------------------------------------------------------------------------------
 
     def progress(self) -> float:
@@ -94,7 +99,7 @@ class Run:
 
     def learning_rate(self) -> float:
         """Of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     # -- a step -------------------------------------------------------------------------------------------------------
 
