@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from autolmk.cli.common import OK, Parser, add_folders, folders_from, option, parser, run
 from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.duration import seconds_of
+from autolmk.cli.fine_tuning import add_fine_tuning, rates_from
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.errors import AutolmkError, some
 from autolmk.paths import DEFAULT_PLANS_NAME, Folders, dataset_name, model_folder, plans_file
@@ -54,17 +54,7 @@ def _parser() -> Parser:
         result, "--set", action="append", metavar="KEY=VALUE",
         help="an option of the trainer, or a value of the configuration such as schedule.learning_rate=1e-4",
     )  # fmt: skip
-    option(
-        result, "-pretrained_weights", type=Path, metavar="FILE",
-        help="to start from, by landmark name: a checkpoint, a bundle or a model's folder",
-    )  # fmt: skip
-    option(
-        result, "--freeze", nargs="+", metavar="LAYER", help="layers that stay as -pretrained_weights has them: encoder"
-    )
-    option(
-        result, "--layer_rates", nargs="+", metavar="LAYER=FACTOR",
-        help="layers that are trained at the plan's rate times a factor, such as encoder=0.1",
-    )  # fmt: skip
+    add_fine_tuning(result)
     option(result, "--workers", type=int, help="processes that load; 0: none; default: half of the cores, at most 12")
     option(result, "--threads", type=int, help="of this process; default: the cores that all workers but one leave")
     option(result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb, also several times")
@@ -126,7 +116,7 @@ def _train(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         max_seconds=max_seconds,
         pretrained=args.pretrained_weights,
-        rates=_rates(args),
+        rates=rates_from(args),
         compile=not args.no_compile,
         loggers=partial(build_loggers, args.logger or []),
     )
@@ -163,23 +153,7 @@ def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) ->
     check_loggers(args.logger or [])
     if args.pretrained_weights is not None:
         checkpoint.read_record(args.pretrained_weights)
-    require_known([named_parameters(*build(trainer)) for trainer in trainers], _rates(args))
-
-
-def _rates(args: argparse.Namespace) -> dict[str, float]:
-    """Layer -> factor, of --layer_rates and --freeze. AutolmkError where one is no factor, or is given twice."""
-    pairs = [*((name, "0") for name in args.freeze or ()), *(t.partition("=")[::2] for t in args.layer_rates or ())]
-    rates = {name: float(factor) for name, factor in pairs if name and re.fullmatch(r"\d{1,3}(\.\d{1,6})?", factor)}
-    if len(rates) < len(pairs) or (pairs and args.pretrained_weights is None):
-        raise AutolmkError(
-            "rates of layers cannot be read"
-            if len(rates) < len(pairs)
-            else "layers that start fresh have no such rates",
-            found=" ".join([*(args.freeze or ()), *(args.layer_rates or ())]),
-            expected="each layer once, as --freeze LAYER or --layer_rates LAYER=FACTOR, with -pretrained_weights",
-            remedy="correct them, or leave them out",
-        )
-    return rates
+    require_known([named_parameters(*build(trainer)) for trainer in trainers], rates_from(args))
 
 
 def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:
