@@ -6,6 +6,7 @@ encrypted, overlaps another one or would unpack to far more than it takes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import struct
@@ -154,12 +155,14 @@ def _fault(entry: zipfile.ZipInfo) -> str | None:
 
 def _walk(top: Path, folder: Path) -> Iterator[tuple[str, int]]:
     """(path with /, bytes) of all files below a folder. AutolmkError where something is no file and no folder."""
-    for count, entry in enumerate(os.scandir(folder), 1):
-        if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
-            raise broken(top, f"{entry.name!r}: a link, a device or another thing that is no file")
-        if count > MOST_FILES:
-            raise broken(top, f"more than {MOST_FILES} files in {folder}")
+    with os.scandir(folder) as found:
+        inside = list(itertools.islice(found, MOST_FILES + 1))
+    if len(inside) > MOST_FILES:
+        raise broken(top, f"more than {MOST_FILES} files in {folder}")
+    for entry in inside:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(top, Path(entry.path))
-        else:
+        elif entry.is_file(follow_symlinks=False):
             yield Path(entry.path).relative_to(top).as_posix(), entry.stat(follow_symlinks=False).st_size
+        else:
+            raise broken(top, f"{entry.name!r}: a link, a device or another thing that is no file")

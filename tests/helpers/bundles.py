@@ -28,7 +28,7 @@ ELSEWHERE = [
     *("fold_0//config.json", "fold_0/./config.json", "", ".", "..", "fold_0/con/config.json", "fold_0/nul/config.json"),
     *("fold_0/x\n/config.json", "fold_0/x\0/config.json", "fold_0/config.json.", "fold_0/ /config.json", "sitecustomize.py"),
     *("trainer_source/../../x.py", "trainer_source/x.py", "fold_0/x.zip", "autolmk.pth", "conftest.py", "fold_x/config.json"),
-    *("fold_-1/config.json", "plans.json/x", "fold_0/config.json/config.json", "a" * 300, "fold_0/" + "d/" * 600 + "config.json"),
+    *("fold_-1/config.json", "plans.json/x", "a" * 300, "fold_0/" + "d/" * 600 + "config.json"),
 ]  # fmt: skip
 
 
@@ -76,7 +76,9 @@ def listed(data: bytes) -> dict[str, Any]:
 def draft() -> Draft:
     """A whole bundle."""
     plans = example_plans()
-    card = Card(plans.dataset_name, MODEL, "0", plans.unit, plans.channel_names, tuple(map(CardLandmark, plans.landmarks)))
+    card = Card(
+        plans.dataset_name, MODEL, "0", plans.unit, plans.channel_names, tuple(map(CardLandmark, plans.landmarks))
+    )
     files = {
         "plans.json": json.dumps(to_json(plans)).encode(),
         "dataset.json": json.dumps({"channel_names": {"0": "CT"}}).encode(),
@@ -87,7 +89,13 @@ def draft() -> Draft:
         "model_card.md": markdown(card).encode(),
         "model_card.html": html_page(card).encode(),
     }
-    manifest = {"format": "autolmk bundle", "dataset": plans.dataset_name, "model": MODEL, "licence": "CC0", "autolmk": "0"}
+    manifest = {
+        "format": "autolmk bundle",
+        "dataset": plans.dataset_name,
+        "model": MODEL,
+        "licence": "CC0",
+        "autolmk": "0",
+    }
     made = Draft(files, {**manifest, "files": {}, "version": 1})
     made.rehash()
     return made
@@ -119,7 +127,9 @@ def _content(d: Draft, r: random.Random) -> None:
 
 def _hash(d: Draft, r: random.Random) -> None:
     entry = d.manifest["files"][r.choice(list(d.manifest["files"]))]
-    entry["sha256"] = r.choice(["0" * 64, "", "g" * 64, entry["sha256"].upper(), None, 7, "0" * 10**5, entry["sha256"] + "\n"])
+    entry["sha256"] = r.choice(
+        ["0" * 64, "", "g" * 64, entry["sha256"].upper(), None, 7, "0" * 10**5, entry["sha256"] + "\n"]
+    )
 
 
 def _size(d: Draft, r: random.Random) -> None:
@@ -205,7 +215,9 @@ def _missing(d: Draft, r: random.Random) -> None:
 
 
 def _code(d: Draft, r: random.Random) -> None:
-    name = r.choice(["trainer_source/a.py", "trainer_source/__init__.py", "fold_0/a.py", "a.py", "trainer_source/a/b.py"])
+    name = r.choice(
+        ["trainer_source/a.py", "trainer_source/__init__.py", "fold_0/a.py", "a.py", "trainer_source/a/b.py"]
+    )
     d.files[name] = b"raise SystemExit('run')\n"
     d.rehash()
 
@@ -270,7 +282,9 @@ def _flags(d: Draft, r: random.Random) -> None:
     def change(data: bytearray) -> None:
         for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
             at = data.find(mark)
-            data[at + offset : at + offset + 4] = r.choice([b"\x01\0\x08\0", b"\0\0\x63\0", b"\x41\0\x08\0", b"\0\0\x0c\0"])
+            data[at + offset : at + offset + 4] = r.choice(
+                [b"\x01\0\x08\0", b"\0\0\x63\0", b"\x41\0\x08\0", b"\0\0\x0c\0"]
+            )
 
     d.raw.append(change)
 
@@ -287,8 +301,39 @@ def _claimed(d: Draft, r: random.Random) -> None:
 
 
 MUTATIONS = (
-    *(_path, _path, _path, _other_place, _content, _hash, _size, _type, _key, _text, _link, _link, _linked_folder, _twice),
-    *(_twice, _nested, _bomb, _missing, _code, _plans, _card, _flip, _flip, _end, _end, _counts, _cut, _flags, _claimed),
+    *(
+        _path,
+        _path,
+        _path,
+        _other_place,
+        _content,
+        _hash,
+        _size,
+        _type,
+        _key,
+        _text,
+        _link,
+        _link,
+        _linked_folder,
+        _twice,
+    ),
+    *(
+        _twice,
+        _nested,
+        _bomb,
+        _missing,
+        _code,
+        _plans,
+        _card,
+        _flip,
+        _flip,
+        _end,
+        _end,
+        _counts,
+        _cut,
+        _flags,
+        _claimed,
+    ),
 )
 RARE = (_many,)  # that take longer
 
