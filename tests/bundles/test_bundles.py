@@ -1,4 +1,4 @@
-"""Bundles there and back: predictions stay the same bit for bit, and nothing tells whose images a model was trained on."""
+"""Bundles there and back: predictions stay the same bit for bit, and nothing tells whose images trained a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECIPE = runpy.run_path(str(Path(__file__).parents[1] / "selection" / "test_pack
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """The kept model, in a folder of its own name."""
-    return Path(shutil.copytree(OLD / "model", tmp_path / "elsewhere" / NAME))
+    return Path(shutil.copytree(OLD / "model", tmp_path / "of_anna_meier" / NAME))
 
 
 def edit(file: Path, change: Callable[[Any], Any]) -> None:
@@ -79,7 +79,7 @@ def test_no_case_subject_or_path_is_in_it(model: Path, tmp_path: Path) -> None:
     found = contents(file)
     assert set(found) == {*manifest.files, "bundle.json"}
     for name, data in found.items():
-        for secret in (b"phantom_", b"/home", b"jane", b"secret", str(tmp_path).encode(), b"elsewhere"):
+        for secret in (b"phantom_", b"/home", b"jane", b"secret", str(tmp_path).encode(), b"anna_meier"):
             assert secret not in data, f"{secret!r} in {name}"
     assert not [name for name in found if "validation" in name or "log" in name]
     config = json.loads(found["fold_0/config.json"])
@@ -160,7 +160,7 @@ def test_a_packed_model_of_ones_own_trainer(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in b"".join(
         v for n, v in contents(file).items() if not n.endswith(".safetensors")
     )
-    results = str(tmp_path / "results")
+    results = str(tmp_path / "lab")
     assert install.main([str(file), "--results", results]) == 2
     assert install.main([str(file), "--results", results, "--trust-code"]) == 0
     assert install.main([str(file), "--results", results, "--trust-code"]) == 0  # again
@@ -173,7 +173,7 @@ def test_a_packed_model_of_ones_own_trainer(tmp_path: Path) -> None:
     here = predicted(best, images, tmp_path / "here", "--trust-code")
     assert predict.main(["-i", str(images), "-o", str(tmp_path / "no"), "-m", str(file), "-device", "cpu"]) == 2
     assert predicted(file, images, tmp_path / "there", "--trust-code") == here
-    installed = tmp_path / "results" / manifest.dataset / "best"
+    installed = tmp_path / "lab" / manifest.dataset / "best"
     assert predicted(installed, images, tmp_path / "installed", "--trust-code") == here
 
 

@@ -26,9 +26,10 @@ ELSEWHERE = [
     *("../victim.json", "../../victim/plans.json", "/tmp/victim.json", "fold_0/../../victim.json", "./plans.json"),
     *("fold_0\\..\\..\\victim.json", "C:/victim.json", "C:victim.json", "\\\\host\\share\\plans.json", "~/plans.json"),
     *("fold_0//config.json", "fold_0/./config.json", "", ".", "..", "fold_0/con/config.json", "fold_0/nul/config.json"),
-    *("fold_0/x\n/config.json", "fold_0/x\0/config.json", "fold_0/config.json.", "fold_0/ /config.json", "sitecustomize.py"),
-    *("trainer_source/../../x.py", "trainer_source/x.py", "fold_0/x.zip", "autolmk.pth", "conftest.py", "fold_x/config.json"),
-    *("fold_-1/config.json", "plans.json/x", "a" * 300, "fold_0/" + "d/" * 600 + "config.json"),
+    *("fold_0/x\n/config.json", "fold_0/x\0/config.json", "fold_0/config.json.", "fold_0/ /config.json"),
+    *("sitecustomize.py", "trainer_source/../../x.py", "trainer_source/x.py", "fold_0/x.zip", "autolmk.pth"),
+    *("conftest.py", "fold_x/config.json", "fold_-1/config.json", "plans.json/x", "a" * 300),
+    "fold_0/" + "d/" * 600 + "config.json",
 ]  # fmt: skip
 
 
@@ -154,7 +155,8 @@ def _text(d: Draft, r: random.Random) -> None:
     d.text = r.choice([
         b"", b"null", b"[]", b"[" * 50_000, b'{"a":' * 20_000, whole[: r.randrange(len(whole))], b"\xff\xfe" + whole,
         whole.replace(b'"version": 1', b'"version": NaN'), whole.replace(b'"version": 1', b'"version": 1e999'),
-        whole.replace(b'"version": 1', b'"version": 2'), whole + b"{}", b"\0" * 1000, whole.replace(b"{", b'{"format":1,', 1),
+        whole.replace(b'"version": 1', b'"version": 2'), whole + b"{}", b"\0" * 1000,
+        whole.replace(b"{", b'{"format":1,', 1),
         b"1" * 5000, b'"' + b"x" * 100_000 + b'"',
     ])  # fmt: skip
 
