@@ -19,7 +19,7 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 
 def sections(card: Card) -> list[Section]:
     """The card's content in order."""
-    use = [Facts(tuple(card.texts.items()))]
+    use: list[Block] = [Facts(tuple(card.texts.items()))]
     if card.intended_use == NOT_STATED:
         use.append(
             Text("Whoever trained this model has not stated what it is meant for. Validate it on your own cases.")

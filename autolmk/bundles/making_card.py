@@ -42,7 +42,6 @@ def card_of_model(
     fingerprint = _fingerprint(parts[0].folder)
     results = _held_out(folder, parts, plans, packed=recipe is not None)
     scores = {} if results is None else results.evaluation.landmarks
-    said = {key: _text(getattr(description, key)) for key in ("description", "intended_use", "reference", "citation")}
     return Card(
         dataset=plans.dataset_name,
         model=name,
@@ -58,7 +57,10 @@ def card_of_model(
         held_out_cases=0 if results is None else results.evaluation.n_cases,
         how=_how(results, packed=recipe is not None),
         coverage=_coverage(recipe, results),
-        **said,
+        description=_text(description.description),
+        intended_use=_text(description.intended_use),
+        reference=_text(description.reference),
+        citation=_text(description.citation),
     )
 
 

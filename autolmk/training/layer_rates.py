@@ -6,6 +6,7 @@ A layer is named as in the network's own tensors: `encoder` is all that begins w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ def apply(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], r
     if not rates:
         return
     factors = {id(parameter): _factor(name, rates) for name, parameter in named.items()}
-    groups = []
+    groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
         parts: dict[float, list[nn.Parameter]] = {}
         for parameter in group["params"]:
