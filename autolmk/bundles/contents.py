@@ -236,7 +236,15 @@ def _code(part: Part, sources: Mapping[str, Source], secrets: Secrets) -> Iterat
                 expected=f"SHA-256 {source.sha256}",
                 remedy="restore the file",
             )
-        require_none(data.decode("utf-8", "replace"), secrets, source.file)
+        named = secrets.named(data.decode("utf-8", "replace"))
+        if named is not None:
+            raise AutolmkError(
+                "the code of a trainer, which would go into the bundle, names a case or a subject",
+                file=part.folder / source.file,
+                found=named,
+                expected="nothing that tells whose images the model was trained on",
+                remedy="take the name out of the trainer's file and train again",
+            )
         if source.file not in written:
             written.add(source.file)
             yield Entry(part.prefix + source.file, data)

@@ -22,22 +22,31 @@ WITHHELD = "left out: it names a case or a path"
 
 class Secrets:
     """Names that a bundle must not hold. known: names that it must hold (landmarks, channels, the model's own); what is
-    a part of one of these is not looked for."""
+    a part of one of these is not looked for. A name without a digit may be a word of the field, so it is looked for in
+    texts of several words alone."""
 
     def __init__(self, names: Iterable[str], known: Iterable[str] = ()) -> None:
         held = "\n".join(known)
-        self.names = sorted({n for n in names if len(n) >= SHORTEST and n not in held}, key=lambda n: (-len(n), n))
+        wanted = sorted({n for n in names if len(n) >= SHORTEST and n not in held}, key=lambda n: (-len(n), n))
+        self.names = {name: name.casefold() for name in wanted}
+        self._clean: set[str] = set()  # texts that hold no name: a fingerprint holds the same keys many times
 
     def found(self, text: str) -> str | None:
         """The first name or path in a text; None where there is none."""
-        folded = text.casefold()
-        for name in self.names:
-            if name.casefold() in folded:
-                edge = rf"(?<!{WORD}){re.escape(name.casefold())}(?!{WORD})"
-                if re.search(edge, folded):
-                    return name
         path = PATH.search(text)
-        return None if path is None else path.group()
+        return self.named(text) if path is None else path.group()
+
+    def named(self, text: str) -> str | None:
+        """The first name in a text; None where there is none."""
+        if text in self._clean:
+            return None
+        folded, words = text.casefold(), len(text.split()) > 1
+        for name, wanted in self.names.items():
+            looked_for = wanted in folded and (words or any(c.isdigit() for c in name))
+            if looked_for and re.search(rf"(?<!{WORD}){re.escape(wanted)}(?!{WORD})", folded):
+                return name
+        self._clean.add(text)
+        return None
 
 
 def require_none(value: Any, secrets: Secrets, name: str) -> None:

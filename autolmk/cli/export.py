@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autolmk.cli.common import OK, add_folders, option, parser, run
 from autolmk.errors import AutolmkError
-
-FORMATS = ("bundle",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments.add_argument("model", nargs="?", metavar="MODEL_FOLDER", help="or -d: a model's folder, or a packed one")
     option(arguments, "-o", "--output", type=Path, metavar="FILE", help="default: DATASET__MODEL.autolmk.zip, here")
-    option(arguments, "--format", default="bundle", choices=FORMATS, help="what to write")
+    option(arguments, "--format", default="bundle", choices=list(EXPORTERS), help="what to write")
     option(arguments, "-d", metavar="DATASET", help="instead of MODEL_FOLDER: that the model was trained on")
     option(arguments, "-c", metavar="CONFIGURATION", help="with -d; default: the packed model, or the one trained")
     option(arguments, "-p", metavar="PLANS", help="with -d: name of the plans")
@@ -32,11 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    model = _model(args)
-    return _export_bundle(args, model)
+    return EXPORTERS[args.format](args, _model(args))
 
 
-def _export_bundle(args: argparse.Namespace, model: Path) -> int:
+def _bundle(args: argparse.Namespace, model: Path) -> int:
     from autolmk.bundles.writing import export, sha256_of
 
     file, manifest = export(model, args.output, args.f, args.licence)
@@ -46,6 +43,9 @@ def _export_bundle(args: argparse.Namespace, model: Path) -> int:
     if manifest.code:
         print(f"It holds code, {', '.join(manifest.code)}: whoever uses it must read that and give --trust-code.")
     return OK
+
+
+EXPORTERS: dict[str, Callable[[argparse.Namespace, Path], int]] = {"bundle": _bundle}  # --format -> what writes it
 
 
 def _model(args: argparse.Namespace) -> Path:
