@@ -150,6 +150,7 @@ def software() -> Reference:
         "software",
         f"autolmk {autolmk.__version__}",
         {
+            "author": "{The autolmk developers}",
             "title": "autolmk: landmark localisation in medical images that configures itself",
             "version": autolmk.__version__,
             "license": "Apache-2.0",
