@@ -22,7 +22,7 @@ from autolmk.files.serialization import read_json
 from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint.fingerprint import VERSION as FINGERPRINT_VERSION
 from autolmk.fingerprint.fingerprint import Fingerprint
-from autolmk.fold.checkpoint import checkpoint_file
+from autolmk.fold.checkpoint import checkpoint_file, read_record
 from autolmk.methods.registry import label
 from autolmk.plans import Plans
 from autolmk.selection import Recipe
@@ -121,14 +121,14 @@ def _uses_adamw(parts: Iterable[Part]) -> bool:
 
 
 def _training(parts: list[Part]) -> list[str]:
-    lasts = [read_json(part.folder / f"fold_{part.folds[0]}" / "config.json") for part in parts]
     folds = sorted({fold for part in parts for fold in part.folds}, key=lambda fold: (len(fold), fold))
-    steps = sorted({int(config["iterations"]) for config in lasts if isinstance(config.get("iterations"), int)})
-    seeds = sorted({str(config.get("seed")) for config in lasts})
+    records = [read_record(checkpoint_file(place, "final")) for part in parts for place in part.places]
+    steps = sorted(int(record["iteration"]) for record in records if isinstance(record.get("iteration"), int))
+    seeds = sorted({str(config.get("seed")) for part in parts for config in _configs(part)})
     optimiser = f" by AdamW {_cite('loshchilov2019')}" if _uses_adamw(parts) else ""
-    said = f"Networks were trained{optimiser} on fold{'s' * (len(folds) > 1)} {', '.join(folds)}"
+    said = f"Networks were trained{optimiser} on fold{'s' * (len(folds) > 1)} {', '.join(map(_word, folds))}"
     if steps:
-        said += f", for at most {' or '.join(map(str, steps))} steps"
+        said += f", for {' to '.join(dict.fromkeys((str(steps[0]), str(steps[-1]))))} steps each"
     return [f"{said} (seed {', '.join(map(_word, seeds))})."]
 
 

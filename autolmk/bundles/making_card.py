@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import autolmk
 from autolmk.bundles.card import NOT_STATED, Card, CardLandmark, Coverage, HeldOut
 from autolmk.bundles.contents import Part
+from autolmk.bundles.manifest import CARD
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.evaluation import Scores
-from autolmk.files.serialization import read_json
+from autolmk.files.serialization import from_json, read_json
 from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint.fingerprint import VERSION as FINGERPRINT_VERSION
 from autolmk.fingerprint.fingerprint import Fingerprint
@@ -42,7 +44,7 @@ def card_of_model(
     fingerprint = _fingerprint(parts[0].folder)
     results = _held_out(folder, parts, plans, packed=recipe is not None)
     scores = {} if results is None else results.evaluation.landmarks
-    return Card(
+    card = Card(
         dataset=plans.dataset_name,
         model=name,
         autolmk=autolmk.__version__,
@@ -61,6 +63,28 @@ def card_of_model(
         intended_use=_text(description.intended_use),
         reference=_text(description.reference),
         citation=_text(description.citation),
+    )
+    return card if results is not None else _as_before(card, folder)
+
+
+def _as_before(card: Card, folder: Path) -> Card:
+    """With the errors that the card of an installed bundle states, where it is of the same folds; its held-out cases
+    stayed where it was trained."""
+    file = folder / CARD
+    if not file.is_file():
+        return card
+    kept = from_json(Card, read_json(file), file=file)
+    if kept.training.get("models") != card.training["models"]:
+        return card
+    errors = {one.name: one.errors for one in kept.landmarks}
+    landmarks = tuple(replace(one, errors=errors.get(one.name)) for one in card.landmarks)
+    return replace(
+        card,
+        landmarks=landmarks,
+        held_out=kept.held_out,
+        held_out_cases=kept.held_out_cases,
+        how=kept.how,
+        coverage=kept.coverage,
     )
 
 
@@ -123,7 +147,7 @@ def _held_out(folder: Path, parts: Sequence[Part], plans: Plans, *, packed: bool
 
 def _how(results: Results | None, *, packed: bool) -> str:
     if results is None:
-        return "No case was held out, so nothing is known of this model's errors on new images."
+        return "No errors on new images are known: no case was held out, or what was said of those was not kept."
     cases = counted(results.evaluation.n_cases, "case")
     if packed:
         return (

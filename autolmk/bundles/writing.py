@@ -16,7 +16,7 @@ from autolmk.bundles.card import Card
 from autolmk.bundles.card_page import html_page, markdown
 from autolmk.bundles.contents import Entry, entries, parts_of, secrets_of
 from autolmk.bundles.making_card import card_of_model
-from autolmk.bundles.manifest import CARD, CARD_HTML, CARD_MARKDOWN, FORMAT, MANIFEST, File, Manifest, parse
+from autolmk.bundles.manifest import CARD, CARD_HTML, CARD_MARKDOWN, FORMAT, MANIFEST, VERSION, File, Manifest, parse
 from autolmk.bundles.opening import verify
 from autolmk.bundles.privacy import require_none
 from autolmk.errors import AutolmkError
@@ -43,6 +43,7 @@ def export(
     secrets = secrets_of(parts, recipe)
     dataset = Plans.load(parts[0].folder / "plans.json").dataset_name
     name = BEST if recipe is not None else folder.resolve().name
+    _require_name(folder, name)
     card = card_of_model(folder, parts, recipe, name, licence)
     require_none(to_json(card), secrets, CARD)
     file = Path(f"{dataset}__{name}.autolmk.zip") if target is None else target.expanduser()
@@ -65,6 +66,18 @@ def export(
     return file, manifest
 
 
+def _require_name(folder: Path, name: str) -> None:
+    """AutolmkError where a model's folder has been given another name than training gave it."""
+    if name != BEST and name.count("__") != 2:
+        raise AutolmkError(
+            "a model's folder has another name than training gave it",
+            file=folder,
+            found=name,
+            expected="TRAINER__PLANS__CONFIGURATION",
+            remedy="give the folder that name back: it tells what kind of model it is, and where it is installed",
+        )
+
+
 def sha256_of(file: Path) -> str:
     """Of a file's content, 64 hexadecimal digits."""
     with file.open("rb") as stream:
@@ -82,8 +95,11 @@ def _write(place: Path, written: Sequence[Entry], *, dataset: str, model: str, l
     with zipfile.ZipFile(place, "w") as archive:
         for entry in sorted(written, key=lambda entry: entry.name):
             files[entry.name] = _add(archive, entry)
-        manifest = Manifest(FORMAT, dataset, model, licence, autolmk.__version__, files)
-        parse(to_json(manifest), file=place)  # what is written can be read
+        manifest = parse(
+            {"format": FORMAT, "dataset": dataset, "model": model, "licence": licence,
+             "autolmk": autolmk.__version__, "files": to_json(files), "version": VERSION},
+            file=place,
+        )  # fmt: skip
         _add(archive, Entry(MANIFEST, (json.dumps(to_json(manifest), indent=1, ensure_ascii=False) + "\n").encode()))
     return manifest
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autolmk.bundles.installing import install as put
 from autolmk.bundles.opening import read
 from autolmk.bundles.writing import export, sha256_of
 from autolmk.cli import cite, install, models, predict
@@ -134,6 +135,17 @@ def test_the_card_says_what_is_known(model: Path, tmp_path: Path) -> None:
 def test_the_same_model_gives_the_same_bytes(model: Path, tmp_path: Path) -> None:
     files = [export(model, tmp_path / f"{i}.autolmk.zip")[0] for i in range(2)]
     assert sha256_of(files[0]) == sha256_of(files[1])
+
+
+def test_an_installed_model_is_exported_with_what_is_known_of_it(model: Path, tmp_path: Path) -> None:
+    """Its held-out cases stayed behind, its errors did not."""
+    file, _ = export(model, tmp_path / "a.autolmk.zip", licence="CC0-1.0")
+    folder, _ = put(file, tmp_path / "results")
+    again, manifest = export(folder, tmp_path / "b.autolmk.zip", licence="CC0-1.0")
+    assert read(again)[1] == read(file)[1] and manifest == read(file)[0]
+    folder.rename(tmp_path / "mine")
+    with pytest.raises(AutolmkError, match=r"another name[\s\S]*TRAINER__PLANS__CONFIGURATION"):
+        export(tmp_path / "mine")
 
 
 def test_an_unfinished_or_damaged_model_is_not_exported(model: Path, tmp_path: Path) -> None:

@@ -38,6 +38,19 @@ def test_the_undamaged_one_is_installed(tmp_path: Path) -> None:
     assert everything(tmp_path) == before
 
 
+def test_a_large_zip_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose sizes take 64 bits, as beyond 4 GiB: its end is another record."""
+    monkeypatch.setattr("zipfile.ZIP64_LIMIT", 100)
+    place = bundles.write(tmp_path, bundles.draft())
+    monkeypatch.undo()
+    data = place.read_bytes()
+    assert data[-42:-38] == b"PK\x06\x07"
+    assert install(place, tmp_path / "results")[1]
+    place.write_bytes(data[:-66] + b"\xff" * 8 + data[-58:])  # how many files the longer record says there are
+    with pytest.raises(AutolmkError, match="a list of"):
+        install(place, tmp_path / "others")
+
+
 def test_a_thousand_bad_bundles(tmp_path: Path) -> None:
     """At least 900 are refused (some changes mean nothing, such as a file's date); none does anything else."""
     world, results = tmp_path / "world", tmp_path / "world" / "a" / "results"
