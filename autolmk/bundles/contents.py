@@ -12,7 +12,7 @@ from typing import Any
 from autolmk.bundles.privacy import Secrets, numbered, planner_names, require_none, shortened, without_reasons
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
-from autolmk.files.serialization import read_json, read_limited, to_json
+from autolmk.files.serialization import from_json, read_json, read_limited, to_json
 from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint.fingerprint import VERSION as FINGERPRINT_VERSION
 from autolmk.fingerprint.fingerprint import Fingerprint
@@ -216,7 +216,8 @@ def of_config(value: Mapping[str, Any]) -> dict[str, Any]:
     content["configuration"] = content["configuration"] | {"trainer": shortened(content["configuration"]["trainer"])}
     if isinstance(content.get("plans"), Mapping) and "planner" in content["plans"]:
         content["plans"] = content["plans"] | {"planner": planner_names(content["plans"]["planner"])}
-    content["cases"] = {key: len(value.get(f"{key}_cases") or ()) for key in ("train", "val")}
+    counted = {key: len(value.get(f"{key}_cases") or ()) for key in ("train", "val")}
+    content["cases"] = counted if "train_cases" in value else from_json(dict[str, int], value.get("cases") or counted)
     taken = value.get("pretrained")
     content["pretrained"] = {"share": taken.get("share")} if isinstance(taken, Mapping) else None
     return content
