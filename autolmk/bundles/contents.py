@@ -32,7 +32,7 @@ OF_DATASET = (  # keys of dataset.json that prediction or the model card need; n
 )
 OF_CONFIG = (  # keys of a fold's config.json
     *("trainer", "plans", "configuration", "options", "plans_digest", "seed", "device", "precision", "iterations"),
-    *("max_seconds", "autolmk", "torch"),
+    *("max_seconds", "layer_rates", "autolmk", "torch"),
 )
 OF_RECORD = (  # keys of the JSON in a checkpoint
     *("kind", "iteration", "seed", "best", "best_iteration", "digest", "trainer", "options", "landmarks", "channels"),
@@ -219,7 +219,8 @@ def of_config(value: Mapping[str, Any]) -> dict[str, Any]:
     counted = {key: len(value.get(f"{key}_cases") or ()) for key in ("train", "val")}
     content["cases"] = counted if "train_cases" in value else from_json(dict[str, int], value.get("cases") or counted)
     taken = value.get("pretrained")
-    content["pretrained"] = {"share": taken.get("share")} if isinstance(taken, Mapping) else None
+    kept = {key: taken[key] for key in ("share", "sha256") if key in taken} if isinstance(taken, Mapping) else None
+    content["pretrained"] = kept
     return content
 
 

@@ -36,7 +36,7 @@ def apply(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], r
         for parameter in parts.pop(0.0, []):
             parameter.requires_grad_(False)
         for factor, members in parts.items():
-            own = {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
+            own: dict[str, Any] = {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
             groups.append({**group, **own, "params": members})
     if not groups:
         raise AutolmkError(
