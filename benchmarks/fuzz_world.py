@@ -76,6 +76,7 @@ def commands() -> list[Command]:
     in_turn, model = f"-npp 0 -nps 0 {CPU}", f"-m {{world}}/{MODEL}"
     planned = f"-d 1 -pl heatmap --preset XS {CPU}"
     new_plans = (f"{pre}/autolmkPlans.json",)
+    bundle = "{world}/a.autolmk.zip"
     slurm = f"run 1 -c heatmap -f 0 --print-jobs slurm {CPU}"
     evaluated = ("predicted/*", f"{raw}/landmarksTs/*", described, f"{pre}/dataset_fingerprint.json")
     reported = (*held_out, plans, f"{res}/best/*", described, f"{raw}/landmarksTr/*")
@@ -123,6 +124,14 @@ def commands() -> list[Command]:
                 ("converted",)),
         Command("recipe", f"recipe pddca --compare {{world}}/predicted/evaluation {FOLDERS}",
                 ("predicted/evaluation/summary.json",)),
+        Command("export", f"export {{world}}/{MODEL} -o {{world}}/out/a.autolmk.zip", (*one, *held_out), ("out",),
+                ("out/a.autolmk.zip",), 2),
+        Command("install", f"install {bundle} --results {{world}}/installed", ("a.autolmk.zip",), ("installed",),
+                (f"installed/{MAIN}/heatmap__autolmkPlans__heatmap/bundle.json",), 4),
+        Command("predict bundle", f"predict {IMAGES} -o {{world}}/out -m {bundle} {in_turn}", ("a.autolmk.zip",),
+                ("out",), predicted, 2),
+        Command("models", "models list --from {world}", ("a.autolmk.zip",)),
+        Command("cite", f"cite {{world}}/{MODEL}", one),
         Command("run dry", f"run 1 --dry-run {CPU}", (plans, f"{res}/*", described, f"{MODEL}/*.json")),
         Command("run slurm", slurm, (plans, described), (pre,)),
     ]  # fmt: skip
@@ -159,6 +168,7 @@ def make_world(folder: Path, seed: int) -> Path:
         f"predict {IMAGES} -o {{world}}/other -f 1 {single}",
         f"evaluate -i {{world}}/predicted -d 1 {FOLDERS}",
         f"report 1 {FOLDERS}",
+        f"export {{world}}/{MODEL} -o {{world}}/a.autolmk.zip",
     ]
     for step in steps:
         _step(Command("", step, ()), given, folder)

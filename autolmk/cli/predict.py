@@ -53,7 +53,7 @@ def _add_model(arguments: Parser) -> None:
     arguments.under("model")
     option(
         arguments, "-m", "--model", dest="m", metavar="MODEL_FOLDER",
-        help="a model's folder, or a packed one, instead of a dataset, -c and -p",
+        help="a model's folder, a packed one, or a bundle, instead of a dataset, -c and -p",
     )  # fmt: skip
     option(
         arguments, "-c", "--configuration", also=("--configurations",), dest="c", metavar="NAME",
@@ -136,17 +136,25 @@ def _add_machine(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from autolmk.prediction.folder import FolderOptions, predict_folder
-    from autolmk.prediction.output import PredictionFolder, fingerprints
-    from autolmk.prediction.predictor import Predictor
+    from autolmk.bundles.opening import model_of
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(
             "-npp and -nps must be 0 or more", found=f"{args.npp}, {args.nps}", remedy="give 0 to work without threads"
         )
     model = find_model(args)
+    with model_of(model, trust_code=args.trust_code) as folder:
+        return _predict_with(args, model, folder)
+
+
+def _predict_with(args: argparse.Namespace, model: Path, folder: Path) -> int:
+    """model: as the user knows it. folder: to read, another one where that is a bundle."""
+    from autolmk.prediction.folder import FolderOptions, predict_folder
+    from autolmk.prediction.output import PredictionFolder, fingerprints
+    from autolmk.prediction.predictor import Predictor
+
     predictor = Predictor(
-        model,
+        folder,
         args.f,
         args.chk,
         args.device,
@@ -257,6 +265,8 @@ def find_model(args: argparse.Namespace) -> Path:
         )
     if args.m is not None:
         model = Path(args.m).expanduser()
+        if model.is_file():
+            return model  # a bundle
         if not any((model / name).is_file() for name in ("plans.json", RECIPE)):
             raise AutolmkError(
                 "this is no model folder",

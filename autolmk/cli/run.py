@@ -144,7 +144,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from autolmk.cli.train import seconds_of
+    from autolmk.cli.duration import seconds_of
     from autolmk.jobs.workflow import ALL, Request
     from autolmk.methods.registry import absolute
 

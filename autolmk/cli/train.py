@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.common import OK, folders_from, run
 from autolmk.cli.common import setting as parsed_setting
+from autolmk.cli.duration import seconds_of
+from autolmk.cli.fine_tuning import rates_from
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.cli.train_arguments import train_parser as _parser
 from autolmk.errors import AutolmkError, some
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from autolmk.training.stages import StageWork
 
 MAX_WORKERS = 12
-UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 COPIED = ("dataset.json", "dataset_fingerprint.json")
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
+    from autolmk.bundles.opening import weights_of
+
     _check_numbers(args)
+    with weights_of(args.pretrained_weights) as args.pretrained_weights:
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from autolmk.bundles.starting import checkpoint_in
+
     folders, (configuration_name, fold) = folders_from(args), _where(args)
     max_seconds = None if args.max_time is None else seconds_of(args.max_time)
     dataset = dataset_name(args.dataset, folders)
@@ -51,6 +60,7 @@ def _main(args: argparse.Namespace) -> int:
     from autolmk.training.stages import hold_out
 
     specification = trainer.configuration.trainer
+    args.pretrained_weights = checkpoint_in(args.pretrained_weights, name, specification)
     model = model_folder(folders.results.path, dataset, registry.label(specification), args.p, name)
     folder = model / f"fold_{fold}"
     if args.val or args.val_best:
@@ -76,6 +86,7 @@ def _main(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         max_seconds=max_seconds,
         pretrained=args.pretrained_weights,
+        rates=rates_from(args),
         compile=not args.no_compile,
         loggers=partial(build_loggers, args.logger or []),
     )
@@ -106,30 +117,13 @@ def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) ->
     from autolmk.fold.log import check_loggers
     from autolmk.methods.trainer import build
     from autolmk.networks.precision import choose_device
+    from autolmk.training.layer_rates import named_parameters, require_known
 
     choose_device(args.device)
     check_loggers(args.logger or [])
     if args.pretrained_weights is not None:
         checkpoint.read_record(args.pretrained_weights)
-    for trainer in trainers:
-        build(trainer)
-
-
-def seconds_of(text: str) -> float:
-    """The seconds of a time such as 90s, 20m, 3h or 1h30m. AutolmkError for other texts."""
-    if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
-        raise AutolmkError(
-            "a time cannot be read",
-            found=text,
-            expected="such as 90s, 20m, 3h or 1h30m",
-            remedy="give --max-time a number and a unit, without spaces",
-        )
-    seconds = sum(float(n) * UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(s|min|m|h|d)", text))
-    if seconds <= 0:
-        raise AutolmkError(
-            "a time must be longer than nothing", found=text, remedy="give --max-time more time, or leave it out"
-        )
-    return seconds
+    require_known([named_parameters(*build(trainer)) for trainer in trainers], rates_from(args))
 
 
 def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
+from autolmk.cli.fine_tuning import add_fine_tuning
 from autolmk.paths import DEFAULT_PLANS_NAME
 
 
@@ -59,10 +58,7 @@ def _add_how(result: Parser) -> None:
         help="an option of the trainer, or a value of the configuration such as schedule.learning_rate=1e-4; may be "
         "repeated",
     )  # fmt: skip
-    option(
-        result, "-pretrained_weights", type=Path, metavar="FILE",
-        help="checkpoint to start from; landmarks are matched by name",
-    )  # fmt: skip
+    add_fine_tuning(result)
     option(
         result, "--logger", action="append", metavar="NAME", help="tensorboard, mlflow or wandb; may be repeated"
     )  # fmt: skip

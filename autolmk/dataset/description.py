@@ -96,6 +96,7 @@ class DatasetDescription:
     license: Any = None
     release: Any = None
     citation: Any = None
+    intended_use: Any = None
     converted_by: Any = None
     dataset_name: Any = None
     tensorImageSize: Any = None

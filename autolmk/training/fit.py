@@ -65,6 +65,7 @@ def fit(
     outer: Sequence[Path] = (),
     share: float = 1.0,
     refit_of: Path | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> bool:
     """Train one fold into `folder`, going on from where an earlier run of it was broken off.
 
@@ -73,13 +74,14 @@ def fit(
     of a stage from its folder. earlier: what a later stage builds on, see `stages`. outer: of the stages after it,
     where `stop` and `finish` may lie too. share: of the length that is asked for or planned, which this run takes.
     refit_of: folder of a finished run of the same plans on a part of these cases; its weights are the start, and what
-    its held-out cases told is kept, where this run holds none out.
+    its held-out cases told is kept, where this run holds none out. rates: layer -> factor of its rate, see
+    `layer_rates`.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
     than those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is
     not finite, memory that does not suffice.
     """
-    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers, share)
+    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers, share, rates or {})
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier, refit_of)
     make_folder(work.folder)
     try:
@@ -193,6 +195,9 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     if seed is None:
         seed = 0 if resumed is None else int(resumed.record["seed"])
     run = Run(trainer, work.folder, choose_device(settings.device), seed, _limits(work), len(work.val_cases))
+    run.set_rates(settings.rates)
+    if resumed is not None:
+        _require_same_rates(work)
     measured = measure([work.store.load(case).landmarks for case in work.train_cases])
     if work.earlier is not None:
         measured = dataclasses.replace(measured, placement=work.earlier.placement)
@@ -213,6 +218,20 @@ def _begin(work: Work) -> tuple[Run, Measured]:
         measured.save(work.folder)
         _write_config(work, run, None if taken is None else to_json(taken))
     return run, measured
+
+
+def _require_same_rates(work: Work) -> None:
+    """AutolmkError where the run in the folder was begun with other layers frozen, or at other rates."""
+    file = work.folder / "config.json"
+    before = read_json(file, remedy="remove the fold's folder to start over").get("layer_rates") or {}
+    if before != dict(work.settings.rates):
+        raise AutolmkError(
+            "the run in this folder was begun with other rates of its layers",
+            file=file,
+            found=", ".join(f"{name} {rate:g}" for name, rate in before.items()) or "none of its own",
+            expected=", ".join(f"{name} {rate:g}" for name, rate in work.settings.rates.items()) or "none of its own",
+            remedy="give the same --freeze and --layer_rates as at first, or remove the fold's folder to start over",
+        )
 
 
 def _start(work: Work) -> Path | None:
@@ -255,6 +274,7 @@ def _write_config(work: Work, run: Run, taken: object) -> None:
             "workers": settings.workers,
             "threads": torch.get_num_threads(),
             "pretrained": taken,
+            **({"layer_rates": dict(settings.rates)} if settings.rates else {}),
             "train_cases": work.train_cases,
             "val_cases": work.val_cases,
             "autolmk": autolmk.__version__,

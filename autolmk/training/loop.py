@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose for a run, see `fit`. share: of the length that is chosen or planned."""
+    """What a user may choose for a run, see `fit`. share: of the length that is chosen or planned. rates: of single
+    layers, see `layer_rates`."""
 
     device: str
     seed: int | None
@@ -60,6 +61,7 @@ class Settings:
     compile: bool
     loggers: Callable[[Path], Sequence[Logger]] | None
     share: float = 1.0
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

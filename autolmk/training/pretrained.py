@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ LISTED = 8  # names that a message lists
 class Taken:
     """What was loaded. share: of all weights, those in tensors that were taken. whole: tensors copied as they are.
     by_name: tensors copied landmark by landmark or channel by channel. new: tensors that keep their fresh start.
-    unused: tensors of the file that had no place."""
+    unused: tensors of the file that had no place. sha256: of the file, which may have been a temporary copy."""
 
     file: str
     share: float
@@ -33,6 +34,7 @@ class Taken:
     by_name: tuple[str, ...]
     new: tuple[str, ...]
     unused: tuple[str, ...]
+    sha256: str = ""
 
     def sentence(self) -> str:
         """For the console."""
@@ -103,6 +105,7 @@ def load_pretrained(file: Path, trainer: Trainer, network: nn.Module, codec: nn.
         by_name=tuple(by_name),
         new=tuple(n for n in targets if n not in used),
         unused=unused,
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )
 
 

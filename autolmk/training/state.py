@@ -24,6 +24,7 @@ from autolmk.fold.checkpoint import Checkpoint, checkpoint_file, module_tensors,
 from autolmk.methods.progress import Progress
 from autolmk.methods.trainer import Trainer, named_parameters
 from autolmk.networks.precision import MixedPrecision, Precision, compiled
+from autolmk.training import layer_rates
 from autolmk.training.averaging import Averaged
 from autolmk.training.doors import Doors, Memory
 from autolmk.training.schedule import MEASURED_CASES, Clock, Limits, ValidationBudget, average_decay
@@ -76,6 +77,10 @@ class Run:
         self._summed = 0
         self._unseen: list[tuple[Tensor, list[str]]] = []
 
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Of single layers, before the first step; see `layer_rates`."""
+        layer_rates.apply(self.optimizer, layer_rates.named_parameters(self.network, self.codec), rates)
+
     # -- where it stands ----------------------------------------------------------------------------------------------
 
     def progress(self) -> float:
@@ -98,7 +103,7 @@ class Run:
 
     def learning_rate(self) -> float:
         """Of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     # -- a step -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from autolmk.cli.train import _apply, _plans, main, seconds_of
+from autolmk.cli.duration import seconds_of
+from autolmk.cli.train import _apply, _plans, main
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, to_json, write_json
 from autolmk.fold import checkpoint

@@ -52,7 +52,8 @@ def test_examples_use_options_that_exist(page: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("command", SCRIPTS)
 def test_command_line_page_names_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "documentation" / "command_line.md").read_text()
-    section = re.search(rf"^## `?{command}`?$(.*?)(?=^## |\Z)", text, re.S | re.M)
+    first = min(name for name, place in SCRIPTS.items() if place == SCRIPTS[command])  # others are second names of it
+    section = re.search(rf"^## `?{first}`?$(.*?)(?=^## |\Z)", text, re.S | re.M)
     assert section, f"command_line.md has no section {command}"
     shared = re.findall(r"^## (?:How arguments are written|All commands)$(.*?)(?=^## )", text, re.S | re.M)
     assert len(shared) == 2

@@ -40,6 +40,13 @@ COMMANDS = {
     "apply_postprocessing": "apply_postprocessing",
     "recipe": "recipe",
     "report": "report",
+    "export": "export",
+    "export_model_to_zip": "export",
+    "install": "install",
+    "install_pretrained_model_from_zip": "install",
+    "predict_from_modelfolder": "predict",
+    "models": "models",
+    "cite": "cite",
     "run": "run",
     "demo": "demo",
 }
@@ -143,7 +150,7 @@ def test_wheel_holds_every_module(installed: Path) -> None:
 
 
 def test_wheel_holds_the_files_that_are_no_code(installed: Path) -> None:
-    folders = [ROOT / "autolmk" / "report" / "templates"]
+    folders = [ROOT / "autolmk" / room / "templates" for room in ("report", "bundles")]
     expected = {f.relative_to(ROOT) for folder in folders for f in folder.iterdir()}
     assert len(expected) >= 2 and all((installed / file).is_file() for file in expected)
 

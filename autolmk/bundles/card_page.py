@@ -1,0 +1,157 @@
+"""A model card as a page: Markdown, and one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from autolmk.bundles.card import NOT_STATED, Card, HeldOut
+from autolmk.escaping import html, lines
+from autolmk.report.blocks import Block, Facts, Section, Table, Text, section
+from autolmk.report.wording import NOTHING, interval, level, sentence
+
+TEMPLATE = "model_card.html"
+NOTICE = "autolmk is research software, no medical device."
+COMMAND = "autolmk_predict -"
+RADII = ("2", "4")  # of the table's shares
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
+
+
+def sections(card: Card) -> list[Section]:
+    """The card's content in order."""
+    use: list[Block] = [Facts(tuple(card.texts.items()))]
+    if card.intended_use == NOT_STATED:
+        use.append(
+            Text("Whoever trained this model has not stated what it is meant for. Validate it on your own cases.")
+        )
+    return [
+        section("use", "Use", use),
+        section("errors", "Errors on held-out cases", [Text(sentence(card.how)), *_errors(card)]),
+        section("radius", "Error radius", [_radius(card)]),
+        section("training", "What it was trained on", [Facts(tuple(card.training.items()))]),
+        section("limits", "What it was never shown", _limits(card)),
+        section("landmarks", "Landmarks", [_landmarks(card)]),
+        section("prediction", "How to predict", _prediction(card)),
+    ]
+
+
+def html_page(card: Card) -> str:
+    """HTML. Every text is escaped."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("autolmk.bundles"), PackageLoader("autolmk.report")]),
+        autoescape=True,
+        finalize=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        title=title(card), version=card.autolmk, sections=sections(card), notice=NOTICE
+    )
+
+
+def markdown(card: Card) -> str:
+    """Markdown, of which no part of a name or text is markup."""
+    said = [f"# {_plain(title(card))}", f"Model card, written by autolmk {_plain(card.autolmk)}."]
+    for one in sections(card):
+        said.append(f"## {one.title}")
+        said += [_block(block) for block in one.blocks]
+    return "\n\n".join([*said, f"---\n\n{NOTICE}"]) + "\n"
+
+
+def title(card: Card) -> str:
+    """Of the page."""
+    return f"{card.dataset}: {card.model}"
+
+
+# -- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def _errors(card: Card) -> list[Block]:
+    if card.held_out is None:
+        return []
+    shares = tuple(f"within {radius} {card.unit}" for radius in RADII)
+    head = ("landmark", "points", f"mean ({card.unit})", f"median ({card.unit})", *shares, "missing")
+    rows = [_row("all", card.held_out)]
+    rows += [_row(one.name, one.errors) for one in card.landmarks]
+    said = "In brackets, 95 % intervals over cases; none with fewer than 5 cases."
+    table = Table("Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0}))
+    return [table, Text(said)]
+
+
+def _row(name: str, errors: HeldOut | None) -> tuple[str, ...]:
+    if errors is None:
+        return (name, "0", *[NOTHING] * 5)
+    shares = [interval(errors.sdr.get(radius), share=True) for radius in RADII]
+    return (name, str(errors.n), interval(errors.mre), interval(errors.median), *shares, str(errors.missing))
+
+
+def _radius(card: Card) -> Block:
+    found = card.coverage
+    if found is None:
+        return Text("The model gives no error radius: autolmk_find_best_configuration measures one.")
+    measured = "not measured" if found.measured is None else interval(found.measured, share=True)
+    rows = (
+        ("claimed coverage", level(found.claimed)),
+        ("measured on held-out points", measured),
+        ("held-out cases", str(found.n_cases)),
+        ("in words", sentence(found.why)),
+    )
+    return Facts(rows)
+
+
+def _limits(card: Card) -> list[Block]:
+    blocks: list[Block] = []
+    if card.ranges:
+        blocks.append(Text("Its training images lie within these ranges; autolmk_predict flags images beyond them."))
+        blocks.append(Facts(tuple(card.ranges.items())))
+    return [*blocks, *(Text(text) for text in card.limits)]
+
+
+def _landmarks(card: Card) -> Table:
+    head = ("landmark", "definition", "other side", "cases that show it", "cases that lack it")
+    rows = [
+        (one.name, one.definition or NOTHING, one.pair or NOTHING, _count(one.shown), _count(one.absent))
+        for one in card.landmarks
+    ]
+    return Table("As named in training", head, "lllrr", tuple(rows))
+
+
+def _count(value: int | None) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def _prediction(card: Card) -> list[Block]:
+    unit = "LPS millimetres" if card.unit == "mm" else "pixels"
+    return [
+        Text(f"autolmk_predict -i IMAGES -o PREDICTIONS -m {card.dataset}__{card.model}.autolmk.zip"),
+        Text(f"Points are in {unit}. Channels, in this order: {', '.join(card.channels)}."),
+    ]
+
+
+# -- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Facts):
+        return _table(("", ""), "ll", block.rows)
+    if isinstance(block, Table):
+        return _table(block.head, block.align, block.rows)
+    if isinstance(block, Text):
+        return f"    {lines(block.text)}" if block.text.startswith(COMMAND) else _plain(block.text)
+    raise TypeError(f"a model card holds no {block.kind}")
+
+
+def _table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
+    marks = ["---:" if letter == "r" else "---" for letter in align]
+    table = [[_plain(cell) for cell in head], marks, *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in table)
+
+
+def _plain(text: str) -> str:
+    """One line in which nothing is markup, also no HTML."""
+    said = SPECIAL.sub(r"\\\1", " ".join(lines(text).split()))
+    said = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", said)
+    return re.sub(r"^([-+=])", r"\\\1", said)

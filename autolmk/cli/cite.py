@@ -1,0 +1,42 @@
+"""autolmk_cite: a methods paragraph, references, and what is needed to do it again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolmk.cli.common import OK, option, parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parser(
+        "Print, as Markdown, a methods paragraph with references for a model, and versions, seeds and hashes, ready to "
+        "paste; without a model, how to cite autolmk."
+    )
+    arguments.add_argument(
+        "model", nargs="?", type=Path, metavar="MODEL", help="a bundle, a model's folder or a packed one"
+    )
+    option(arguments, "--bibtex", action="store_true", help="the references alone, as BibTeX")
+    option(arguments, "-o", "--output", type=Path, metavar="FILE", help="write to this file instead")
+    return run(_cite, arguments, argv)
+
+
+def _cite(args: argparse.Namespace) -> int:
+    from autolmk.bundles.citation import sheet
+    from autolmk.bundles.opening import model_of
+    from autolmk.files.serialization import write_bytes
+
+    if args.model is None:
+        found = sheet(None)
+    else:
+        with model_of(args.model.expanduser(), trust_code=True) as folder:  # no code in it is run
+            found = sheet(folder)
+    text = found.bibtex() if args.bibtex else found.markdown()
+    if args.output is None:
+        print(text, end="")
+    else:
+        write_bytes(args.output.expanduser(), text.encode())
+        print(args.output)
+    return OK
