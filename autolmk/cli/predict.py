@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import autolmk
 from autolmk.cli.common import OK, SOME_FAILED, Parser, add_folders, folders_from, option, parser, run
+from autolmk.cli.json_progress import failure_fields, finished_fields, json_line, started_fields
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import BEST, dataset_name
 
 if TYPE_CHECKING:
+    from autolmk.prediction.events import Tell
     from autolmk.prediction.model import Model
     from autolmk.prediction.predictor import Predictor
 
@@ -61,9 +63,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="keep all candidates too, which autolmk_ensemble and autolmk_apply_postprocessing need",
     )  # fmt: skip
     option(arguments, "-npp", type=int, default=1, help="threads that read and preprocess ahead; 0: in turn")
+    option(
+        arguments, "--progress", default="bar", choices=("bar", "json", "none"),
+        help="how far it is: a bar, JSON lines on standard output for other programs, or nothing",
+    )  # fmt: skip
     option(arguments, "-nps", type=int, default=1, help="threads that write behind; 0: in turn")
     add_folders(arguments)
-    return run(_predict, arguments, argv)
+    return run(_watched, arguments, argv)
+
+
+def _watched(args: argparse.Namespace) -> int:
+    """Predict; with --progress json also a line of JSON where that ends in an error."""
+    if args.progress != "json":
+        return _predict(args, None)
+    try:
+        return _predict(args, json_line)
+    except Exception as error:
+        json_line("failed", {"case": None, **failure_fields(error)})
+        raise
 
 
 def _add_model(arguments: Parser) -> None:
@@ -81,7 +98,7 @@ def _add_model(arguments: Parser) -> None:
     )
 
 
-def _predict(args: argparse.Namespace) -> int:
+def _predict(args: argparse.Namespace, tell: Tell | None) -> int:
     from autolmk.prediction.output import PredictionFolder, fingerprints
     from autolmk.prediction.predictor import Predictor
     from autolmk.prediction.run import Extras, predict_cases
@@ -118,6 +135,8 @@ def _predict(args: argparse.Namespace) -> int:
     logger.info("%s on %s", counted(len(cases), "case"), predictor.device)
     if predictor.recipe is None:
         _say_uncalibrated(predictor.models[0])
+    if tell is not None:
+        tell("started", started_fields(list(cases), Path(args.output).expanduser(), str(predictor.device)))
     output = PredictionFolder(
         Path(args.output).expanduser(),
         fingerprints(cases),
@@ -134,7 +153,12 @@ def _predict(args: argparse.Namespace) -> int:
         writers=args.nps,
         extras=Extras(args.save_heatmap_crops, args.save_overlays, args.save_detections),
         record=_record(args, model, predictor),
+        progress=args.progress == "bar",
+        tell=tell,
     )
+    if tell is not None:
+        tell("finished", finished_fields(output, len(cases), len(report.failures)))
+        return SOME_FAILED if report.failures else OK
     print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
     if beyond := len(output.outside):
         lie = "lies" if beyond == 1 else "lie"

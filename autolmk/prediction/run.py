@@ -21,6 +21,7 @@ from autolmk.files.serialization import make_folder
 from autolmk.image import Image
 from autolmk.imageio import Notice, check_channels, noticed
 from autolmk.prediction.crops import heatmap_crops
+from autolmk.prediction.events import Events, Tell
 from autolmk.prediction.inference import Prediction
 from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
@@ -70,17 +71,18 @@ def predict_cases(
     extras: Extras = Extras(),
     record: Mapping[str, Any] | None = None,
     progress: bool = True,
+    tell: Tell | None = None,
 ) -> Report:
     """Predict `cases` (case -> its files) into `output`, those that are done already left alone if `resume`.
 
     readers, writers: threads that prepare images ahead and that write behind; 0 does it in turn. At most readers + 1
-    images are held ahead. record: what run.json shall say besides. A case that cannot be read or predicted is a
-    failure and the others go on; AutolmkError only where the output cannot be written, or another process is at work in
-    it.
+    images are held ahead. record: what run.json shall say besides. tell: is called with each of `events.Events`, from
+    any thread. A case that cannot be read or predicted is a failure and the others go on; AutolmkError only where the
+    output cannot be written, or another process is at work in it.
     """
     make_folder(output.folder)
     with exclusive(output.folder):
-        return _predict_cases(predictor, cases, output, resume, readers, writers, extras, record or {}, progress)
+        return _predict_cases(predictor, cases, output, resume, readers, writers, extras, record or {}, progress, tell)
 
 
 def _predict_cases(
@@ -93,6 +95,7 @@ def _predict_cases(
     extras: Extras,
     record: Mapping[str, Any],
     progress: bool,
+    tell: Tell | None,
 ) -> Report:
     """What `predict_cases` does once nobody else can."""
     crops = file_names(predictor.plans.landmarks) if extras.heatmap_crops else []
@@ -106,17 +109,19 @@ def _predict_cases(
         )
     run = {**record, "started": now(), "not_judged": predictor.not_judged}
     output.write_run(run)
-    report = Report()
+    report, events = Report(), Events(tell, len(left))
     writing = _Writing(writers)
     bar = tqdm(total=len(left), desc="predicting", unit="case", disable=not progress, delay=2)
     try:
         for case, read in _ahead(predictor, {case: cases[case] for case in left}, readers):
+            events.case(case)
             for said in read.notices:
                 logger.warning("%s: %s", case, said)
+                events.warning(case, str(said))
             if isinstance(read.prepared, AutolmkError):
-                report.failures.append(_failure(case, read.prepared))
+                report.failures.append(_failure(case, read.prepared, events))
             else:
-                _predict_one(predictor, case, read, output, extras, writing, report)
+                _predict_one(predictor, case, read, output, extras, writing, report, events)
             if read.notices and case in report.cases:
                 report.cases[case]["notices"] = [str(said) for said in read.notices]
             bar.update()
@@ -136,14 +141,16 @@ def _predict_one(
     extras: Extras,
     writing: _Writing,
     report: Report,
+    events: Events,
 ) -> None:
     start, prepared = time.monotonic(), read.prepared
     assert not isinstance(prepared, AutolmkError)
+    events.stage(case, "predict")
     try:
         prediction = predictor.compute(prepared, read.outside)
         crops = _crops(predictor, prepared, prediction) if extras.heatmap_crops else []
     except Exception as error:
-        report.failures.append(_failure(case, error))
+        report.failures.append(_failure(case, error, events))
         return
     report.cases[case] = {
         "seconds": {"read": round(read.seconds, 3), "predict": round(time.monotonic() - start, 3)},
@@ -152,8 +159,9 @@ def _predict_one(
     }
     if prediction.landmarks.outside:
         logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))
+        events.warning(case, f"outside the training images' range: {'; '.join(prediction.landmarks.outside)}")
     image = prepared[0][-1].image if extras.overlays else None
-    writing.submit(output, case, prediction, crops, image, extras.detections)
+    writing.submit(output, case, prediction, crops, image, extras.detections, events)
 
 
 def _crops(
@@ -173,12 +181,15 @@ def _write(
     crops: Sequence[tuple[str, Image]],
     image: Image | None,
     detections: bool,
+    events: Events,
 ) -> None:
     """The points last: they are what says that a case is done."""
+    events.stage(case, "write")
     output.write_crops(case, crops, prediction.landmarks.names)
     if image is not None:
         write_overlay(output.overlay_file(case), case, image, prediction.landmarks, prediction.candidates[:, 0])
     output.write(case, prediction.result(), detections=detections)
+    events.done(case, str(output.points_file(case).absolute()))
 
 
 class _Writing:
@@ -261,7 +272,8 @@ def _named(error: Exception, file: Path | None = None) -> AutolmkError:
     )
 
 
-def _failure(case: str, error: Exception) -> Failure:
+def _failure(case: str, error: Exception, events: Events) -> Failure:
     named = _named(error).of_case(case)
+    events.failed(case, named)
     logger.error("%s", named)
     return Failure(case, str(named))
