@@ -99,7 +99,7 @@ class CorrelatedUNets(nn.Module):
             deep = deep.index_copy(1, torch.tensor(rows, device=deep.device), merged.to(deep.dtype))
             slices.append(logits)
         features = self.unets.decode(self._side_by_side(deep), found)
-        heatmaps: Tensor = self.head(features.reshape(len(data), -1, *features.shape[2:]))
+        heatmaps: Tensor = self.head(features.reshape(data.shape[0], -1, *features.shape[2:]))
         if not slices or slices[0] is None:
             return heatmaps
         for (axis, rows), logits in zip(self.groups, slices, strict=True):
@@ -118,7 +118,7 @@ def across(logits: Tensor, axis: int, ndim: int, stride: int) -> Tensor:
 
     A cell gets the mean of its voxels' logits, which leaves a Gaussian's centre and width as they are.
     """
-    return along(logits.view(len(logits), 1, -1, stride).mean(3), axis, ndim)
+    return along(logits.view(logits.shape[0], 1, -1, stride).mean(3), axis, ndim)
 
 
 def heads(n_landmarks: int, features: int, ndim: int) -> Head:
