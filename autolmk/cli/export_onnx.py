@@ -12,10 +12,10 @@ from autolmk.cli.common import OK, option, parser, run
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    arguments = parser("Write a trained model as ONNX graphs, with pipeline.json and run_onnx.py, which predicts a case.")
-    option(
-        arguments, "-m", "--model", required=True, metavar="MODEL_FOLDER", help="a model's folder, or a packed one"
+    arguments = parser(
+        "Write a trained model as ONNX graphs, with pipeline.json and run_onnx.py, which predicts a case."
     )
+    option(arguments, "-m", "--model", required=True, metavar="MODEL_FOLDER", help="a model's folder, or a packed one")
     option(arguments, "-o", "--output", required=True, metavar="FOLDER", help="new or empty")
     option(arguments, "--trust-code", action="store_true", help="run trainers' sources that lie in the model folder")
     return run(_export, arguments, argv)
@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(args: argparse.Namespace) -> int:
     from autolmk.export_onnx import export_onnx
 
-    folder = export_onnx(
-        Path(args.model).expanduser(), Path(args.output).expanduser(), trust_code=args.trust_code
-    )
+    folder = export_onnx(Path(args.model).expanduser(), Path(args.output).expanduser(), trust_code=args.trust_code)
     print(f"exported: {folder}; predict with: python {folder / 'run_onnx.py'} IMAGE -o POINTS.mrk.json")
     return OK
 

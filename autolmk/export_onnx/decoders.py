@@ -1,8 +1,8 @@
 """What `codecs` decode by torch, decoded by NumPy from the same numbers; each class names the one that it follows.
 
 Shapes: L landmarks or windows, K candidates, D image axes, *O output cells. A decoder's `decode` takes the scores
-(L, ...) of one window and gives voxels (L, K, D), NaN where there is none, log-odds (L, K), -inf there, and widths (L, K),
-all float64, best first.
+(L, ...) of one window and gives voxels (L, K, D), NaN where there is none, log-odds (L, K), -inf there, and widths
+(L, K), all float64, best first.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class HeatmapDecoder:
         """Cells (N, D) and heights (N,) of the highest local maxima, best first: the maximum of a block about one sigma
         wide stands if no neighbouring block holds more."""
         block = [max(1, min(math.ceil(g), int(n))) for g, n in zip(self.sigma, scores.shape, strict=True)]
-        padded = np.pad(scores, [(0, -n % b) for n, b in zip(scores.shape, block, strict=True)], constant_values=-np.inf)
+        padded = np.pad(
+            scores, [(0, -n % b) for n, b in zip(scores.shape, block, strict=True)], constant_values=-np.inf
+        )
         sides = [side for n, b in zip(padded.shape, block, strict=True) for side in (n // b, b)]
         top = padded.reshape(sides).max(axis=tuple(range(1, 2 * len(block), 2)))
         standing = np.where(top >= neighbourhood(top, np.maximum, -np.inf), top, -np.inf)
@@ -175,7 +177,9 @@ class CellDecoder:
         low = np.log(np.expm1(np.minimum(total, self.certain)))
         return np.asarray(np.where(total > self.certain, total, low))
 
-    def _mean(self, votes: FloatArray, log_weight: FloatArray, flat: int, reach: int | None) -> tuple[FloatArray, float]:
+    def _mean(
+        self, votes: FloatArray, log_weight: FloatArray, flat: int, reach: int | None
+    ) -> tuple[FloatArray, float]:
         """Weighted mean (D,) of votes (D, *O) of the cells in reach, and the axes' root mean square deviation."""
         near = np.ones(self.shape, dtype=bool)
         for axis, row in enumerate(np.unravel_index(flat, self.shape)):

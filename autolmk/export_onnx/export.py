@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import autolmk
 from autolmk.errors import AutolmkError
 from autolmk.files.atomic import replacing
 from autolmk.files.serialization import make_folder, to_json, write_json
-from autolmk.plans import Plans
 
 if TYPE_CHECKING:
     from autolmk.prediction.model import Model
@@ -88,12 +86,12 @@ CONVENTIONS = {
     "orientation": "axes permuted and reversed to (z, y, x), each towards larger coordinates; nothing is interpolated",
     "order": "orientation, normalization, resampling to spacing (field of view and centre kept), windows, graph, "
     "decoding, merging, assignment of sides, rows, shape prior, slices; per stage; then the recipe, if there is one",
-    "graphs": "data (windows, C, *patch_size), or data (1, windows, C, *patch_size) and landmarks (1, windows) -> scores",
+    "graphs": "data (windows, C, *patch_size), or data (1, windows, C, *patch_size) and landmarks (1, windows); scores",
 }
 
 
 def _model(model: Model, folder: Path, name: str) -> dict[str, Any]:
-    """A model's plans, with the configurations of its stages alone, and its stages."""
+    """A model's plans and its stages."""
     from autolmk.export_onnx.graphs import decoding, write_graph
 
     stages = []
@@ -114,16 +112,4 @@ def _model(model: Model, folder: Path, name: str) -> dict[str, Any]:
         for entry, codec in zip(members, codecs, strict=True):
             entry["decoding"] = codec
         stages.append({"configuration": to_json(stage.configuration), "members": members})
-    return {"name": model.model_folder.name, "plans": to_json(_trimmed(model.plans, model)), "stages": stages}
-
-
-def _trimmed(plans: Plans, model: Model) -> Plans:
-    """Plans without configurations that are no stage of the model."""
-    wanted = plans.chain(_name_of(model))
-    return replace(plans, configurations={name: plans.configurations[name] for name in wanted})
-
-
-def _name_of(model: Model) -> str:
-    """The configuration of a model, of its folder's name; else the one that all others lead to."""
-    name = model.model_folder.name.rpartition("__")[2]
-    return name if name in model.plans.configurations else next(reversed(model.plans.configurations))
+    return {"name": model.model_folder.name, "plans": to_json(model.plans), "stages": stages}

@@ -105,7 +105,9 @@ def write_graph(file: Path, member: Member, configuration: Configuration, n_chan
         )
     samples = _samples(configuration, n_channels, n_landmarks)
     names = ["data", "landmarks"][: len(samples[0])]
-    windows = {0: "batch"} if len(names) == 1 or configuration.windows.per_sample is None else {0: "batch", 1: "windows"}
+    windows = (
+        {0: "batch"} if len(names) == 1 or configuration.windows.per_sample is None else {0: "batch", 1: "windows"}
+    )
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its successor needs onnxscript, and cannot trace every network here

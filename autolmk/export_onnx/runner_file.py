@@ -21,8 +21,8 @@ HEADER = '''"""Predict the landmarks of one case with the exported model beside 
     python run_onnx.py image.nii.gz -o points.mrk.json
 
 Needs NumPy, SciPy, SimpleITK and onnxruntime; neither torch nor autolmk. autolmk's export wrote this file from its own
-sources, of version {version}: each part below is a module of it, reduced to what this runner calls, so that both compute
-the same. pipeline.json holds every number. The points are in mm, LPS.
+sources, of version {version}: each part below is a module of it, reduced to what this runner calls, so that both
+compute the same. pipeline.json holds every number. The points are in mm, LPS.
 
 Copyright autolmk's contributors; Apache License 2.0.
 """
@@ -38,30 +38,22 @@ PARTS: dict[str, str] = {{}}  # name of a module -> its source, each after those
 def load() -> None:
     """Make the modules of their sources."""
     for name, source in PARTS.items():
-        above, _, last = name.rpartition(".")
-        while above and above not in sys.modules:
-            sys.modules[above] = types.ModuleType(above)
-            higher, _, lower = above.rpartition(".")
-            if higher:
-                load_package(higher)
-                setattr(sys.modules[higher], lower, sys.modules[above])
-        module = sys.modules.setdefault(name, types.ModuleType(name))
-        if above:
-            setattr(sys.modules[above], last, module)
-        exec(compile(source.lstrip(), f"{{__file__}}:{{name}}", "exec"), module.__dict__)
-
-
-def load_package(name: str) -> None:
-    """A package that holds modules and nothing else."""
-    sys.modules.setdefault(name, types.ModuleType(name))
+        steps = name.split(".")
+        for i in range(1, len(steps) + 1):
+            dotted, above = ".".join(steps[:i]), ".".join(steps[: i - 1])
+            if dotted not in sys.modules:
+                sys.modules[dotted] = types.ModuleType(dotted)
+            if above:
+                setattr(sys.modules[above], steps[i - 1], sys.modules[dotted])
+        exec(compile(source.lstrip(), f"{{__file__}}:{{name}}", "exec"), sys.modules[name].__dict__)
 '''
 
-FOOTER = '''
+FOOTER = """
 load()
 
 if __name__ == "__main__":
     sys.exit(sys.modules["{runner}"].main())
-'''
+"""
 
 
 def runner_source(version: str) -> str:

@@ -12,23 +12,25 @@ import torch
 from fingerprints import a_fingerprint
 from scipy import ndimage
 
+from autolmk.data.stage_windows import Placement
 from autolmk.files.serialization import write_json
 from autolmk.fold import checkpoint
 from autolmk.fold.measurements import Measured, measure
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
-from autolmk.data.stage_windows import Placement
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.trainer import build, trainer_class
 from autolmk.planning.planner import plan_dataset, planner_class
-from autolmk.plans import Configuration, Plans
+from autolmk.plans import Configuration, Plans, SliceGroup, replace_configuration
 
 SIZE = 36  # voxels an axis of images, mm
 N = 6  # landmarks
 
 
 def untrained_plans(method: str, ndim: int, channels: int = 1, **options: Any) -> Plans:
-    """Of small images; the first two landmarks are partners, mirroring is allowed. options: of the planner."""
+    """Of small images; the first two landmarks are partners, mirroring is allowed. options: of the planner; groups:
+    windows of the last three landmarks are seen together, as of landmarks on one slice."""
+    groups = options.pop("groups", False)
     base = a_fingerprint(
         spacing=(1.0,) * ndim,
         shape=(float(SIZE),) * ndim,
@@ -42,6 +44,11 @@ def untrained_plans(method: str, ndim: int, channels: int = 1, **options: Any) -
         fingerprint = replace(fingerprint, landmark_statistics=statistics)
     planner = planner_class(method)(options)
     plans = plan_dataset(fingerprint, {method: planner}, plans_name="autolmkPlans", preset="XS", device="cpu")
+    if groups:
+        name = _last(plans)
+        windows = replace(plans.configuration(name).windows, groups=(SliceGroup(0, ("L3", "L4", "L5")),))
+        trained = {**plans.configuration(name).options, "correlated": True}
+        plans = replace_configuration(plans, name, windows=windows, options=trained)
     return replace(
         plans,
         pairs=(("L0", "L1"),),
@@ -56,9 +63,15 @@ def _mirrored(c: Configuration) -> Configuration:
     return replace(c, augmentation=replace(c.augmentation, mirror_axis=0))
 
 
+def _last(plans: Plans) -> str:
+    """The configuration that no other one begins with."""
+    before = {c.previous_stage for c in plans.configurations.values()}
+    return next(name for name in plans.configurations if name not in before)
+
+
 def untrained_model(folder: Path, plans: Plans, folds: tuple[str, ...] = ("0",)) -> Path:
-    """The folder of the plans' last configuration. Each fold has weights and measured numbers of its own."""
-    name = next(reversed(plans.configurations))
+    """The folder of the plans' first method. Each fold has weights and measured numbers of its own."""
+    name = _last(plans)
     chain = plans.chain(name)
     trainer = plans.configuration(name).trainer
     model = folder / f"{trainer}__{plans.plans_name}__{name}"
@@ -125,5 +138,3 @@ def _turn(ndim: int) -> FloatArray:
     axes = np.eye(ndim)[:, ::-1].copy()
     axes[:, 0] *= -1
     return np.asarray(turn @ axes)
-
-
