@@ -38,7 +38,10 @@ PARITY = 0.02  # voxels
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "heatmap": ("heatmap", {}),
     "apga": ("apga", {}),
-    "coordinates, then shared fine networks": ("coarse_to_fine", {"coarse": "coordinates", "weights": "shared"}),
+    "coordinates, then one fine network": (
+        "coarse_to_fine",
+        {"coarse": "coordinates", "weights": "shared", "size": 64},
+    ),
     "heatmaps, then a fine network each": ("coarse_to_fine", {"coarse": "heatmap", "weights": "own"}),
     "global_to_local": ("global_to_local", {}),
 }

@@ -27,13 +27,13 @@ SIZE = 36  # voxels an axis of images, mm
 N = 6  # landmarks
 
 
-def untrained_plans(method: str, ndim: int, channels: int = 1, **options: Any) -> Plans:
-    """Of small images; the first two landmarks are partners, mirroring is allowed. options: of the planner; groups:
+def untrained_plans(method: str, ndim: int, channels: int = 1, *, size: int = SIZE, **options: Any) -> Plans:
+    """Of small images, `size` voxels an axis; the first two landmarks are partners, mirroring is allowed. options: of the planner; groups:
     windows of the last three landmarks are seen together, as of landmarks on one slice."""
     groups = options.pop("groups", False)
     base = a_fingerprint(
         spacing=(1.0,) * ndim,
-        shape=(float(SIZE),) * ndim,
+        shape=(float(size),) * ndim,
         n_landmarks=N,
         rotation=(12.0,) * (3 if ndim == 3 else 1),
     )
