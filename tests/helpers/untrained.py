@@ -28,8 +28,8 @@ N = 6  # landmarks
 
 
 def untrained_plans(method: str, ndim: int, channels: int = 1, *, size: int = SIZE, **options: Any) -> Plans:
-    """Of small images, `size` voxels an axis; the first two landmarks are partners, mirroring is allowed. options: of the planner; groups:
-    windows of the last three landmarks are seen together, as of landmarks on one slice."""
+    """Of small images, `size` voxels an axis; the first two landmarks are partners, mirroring is allowed. options: of
+    the planner; groups: windows of the last three landmarks are seen together, as of landmarks on one slice."""
     groups = options.pop("groups", False)
     base = a_fingerprint(
         spacing=(1.0,) * ndim,

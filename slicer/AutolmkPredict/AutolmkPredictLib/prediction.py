@@ -231,13 +231,13 @@ class Prediction:
             listed: dict[str, object] = {"channel_names": {str(i): name for i, name in enumerate(channels)}}
             _write(description, listed | {"landmarks": {name: {} for name in names}, "file_ending": ENDING})
         file = folder / "landmarksTr" / f"{case}.mrk.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
         _write(file, markups(kept))
         return str(file)
 
 
 def _write(file: Path, content: object) -> None:
     """A file that is there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     place = file.with_name(f".{file.name}.part")
     place.write_text(json.dumps(content, indent=2), encoding="utf-8")
     place.replace(file)
