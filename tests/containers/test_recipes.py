@@ -1,4 +1,4 @@
-"""The recipes of containers name files and commands that exist, and end as a user that is not root. Nothing is built."""
+"""Recipes of containers name files and commands that exist, and end as a user that is not root. Nothing is built."""
 
 from __future__ import annotations
 
