@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -35,12 +36,13 @@ from autolmk.shapes.point_distribution import fit_shape_model
 from autolmk.trainers.heatmap import HeatmapTrainer
 
 PARITY = 0.02  # voxels
+SMALL = 24  # voxels an axis
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "heatmap": ("heatmap", {}),
     "apga": ("apga", {}),
     "coordinates, then one fine network": (
         "coarse_to_fine",
-        {"coarse": "coordinates", "weights": "shared", "size": 64},
+        {"coarse": "coordinates", "weights": "shared", "size": 44},
     ),
     "heatmaps, then a fine network each": ("coarse_to_fine", {"coarse": "heatmap", "weights": "own"}),
     "global_to_local": ("global_to_local", {}),
@@ -88,8 +90,8 @@ def test_planes_of_one_channel_by_two_folds(method: str, options: dict[str, Any]
 
 @pytest.mark.parametrize("method, options", [*METHODS.values(), GROUPED], ids=[*METHODS, "key slices"])
 def test_volumes_of_two_channels(method: str, options: dict[str, Any], tmp_path: Path) -> None:
-    model = untrained_model(tmp_path, untrained_plans(method, 3, 2, **options))
-    require_parity(model, export_onnx(model, tmp_path / "onnx"), noise_image(3, 2, seed=4))
+    model = untrained_model(tmp_path, untrained_plans(method, 3, 2, **{"size": SMALL, **options}))
+    require_parity(model, export_onnx(model, tmp_path / "onnx"), noise_image(3, 2, seed=4, size=SMALL))
 
 
 def test_an_image_of_several_windows(tmp_path: Path) -> None:
@@ -130,7 +132,11 @@ def test_from_a_file_to_a_file_without_torch_and_without_autolmk(tmp_path: Path)
     assert main(["-m", str(model), "-o", str(tmp_path / "onnx")]) == 0
     code = (
         "import sys, runpy\n"
-        "for name in ('torch', 'autolmk', 'nibabel', 'pydicom', 'onnx'): sys.modules[name] = None\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('torch', 'autolmk', 'nibabel', 'pydicom', 'onnx'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
         f"sys.argv = [{str(tmp_path / 'onnx' / 'run_onnx.py')!r}, {str(image)!r}, '-o', {str(points)!r}]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
@@ -170,5 +176,5 @@ def test_a_codec_that_the_runner_does_not_know_is_refused(tmp_path: Path, monkey
 
 def test_the_runner_is_one_file_that_imports_nothing_else() -> None:
     text = runner_source("1")
-    for name in ("torch", "autolmk", "nibabel", "pydicom", "tqdm", "blosc2", "joblib"):
-        assert f"import {name}" not in text and f"from {name}" not in text
+    imported = {name.split(".")[0] for name in re.findall(r"^\s*(?:from|import) ([\w.]+)", text, re.M)}
+    assert imported - set(sys.stdlib_module_names) == {"run_onnx", "numpy", "scipy", "SimpleITK", "onnxruntime"}

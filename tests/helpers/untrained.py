@@ -119,14 +119,12 @@ def _measured(plans: Plans, configuration: Configuration, seed: int) -> Measured
     return replace(measured, placement=placement)
 
 
-def noise_image(ndim: int, channels: int = 1, seed: int = 0, *, flat: bool = False) -> Image:
-    """Smooth noise on an oblique grid with reversed axes; flat: on a grid without size, as pictures have it."""
+def noise_image(ndim: int, channels: int = 1, seed: int = 0, *, size: int = SIZE) -> Image:
+    """Smooth noise on an oblique grid with reversed axes, about `size` voxels an axis."""
     rng = np.random.default_rng(seed)
-    shape = tuple(int(n) for n in rng.integers(SIZE - 4, SIZE + 8, ndim))
+    shape = tuple(int(n) for n in rng.integers(size - 4, size + 8, ndim))
     noise = np.stack([ndimage.gaussian_filter(rng.normal(0, 1, shape), 2.0) for _ in range(channels)])
     array = (noise / noise.std() * 40 + 120).clip(0, 255).astype(np.float32)
-    if flat:
-        return Image(np.round(array), Geometry.from_parts(shape, (1.0,) * ndim))
     return Image(array, Geometry.from_parts(shape, (0.9, 1.1, 1.3)[:ndim], (5.0, -7.0, 11.0)[:ndim], _turn(ndim)))
 
 
