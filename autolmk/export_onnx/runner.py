@@ -134,7 +134,7 @@ def _read(file: Path, unit: str, spacing: Sequence[float] | None) -> Image:
             remedy="convert DICOM to NIfTI, or use autolmk_predict",
         )
     try:
-        read = SimpleITK.ReadImage(str(file))
+        read: Any = SimpleITK.ReadImage(str(file))
     except RuntimeError as error:
         raise AutolmkError(
             "an image cannot be read", file=file, found=str(error).splitlines()[-1], remedy="check or convert the file"

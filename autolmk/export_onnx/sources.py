@@ -8,6 +8,7 @@ runner's entry point, each module's part under its own name. Only what needs tor
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +161,9 @@ class Sources:
                 self._bind(module, self.replaced[key][1], *self.add(*self.replaced[key]))
             elif key not in self.dropped:
                 body.append(part)
-        return ast.ClassDef(node.name, node.bases, node.keywords, body, node.decorator_list, type_params=[])  # type: ignore[call-overload,no-any-return,unused-ignore]
+        kept = copy.copy(node)
+        kept.body = body
+        return kept
 
     def _segment(self, module: str, statement: ast.stmt) -> str:
         """The text of a definition, replaced methods given by name."""
