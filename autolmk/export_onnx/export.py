@@ -73,6 +73,7 @@ def pipeline(predictor: Predictor, folder: Path) -> dict[str, Any]:
         "unit": first.unit,
         "channels": list(first.channel_names),
         "landmarks": list(first.landmarks),
+        "nifti_affine": None if predictor.description is None else predictor.description.nifti_affine,
         "mirror": predictor.mirror,
         "step": predictor.step,
         "recipe": None if predictor.recipe is None else to_json(predictor.recipe),

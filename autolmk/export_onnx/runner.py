@@ -2,8 +2,8 @@
 
     python run_onnx.py image.nii.gz -o points.mrk.json
 
-`sources` makes run_onnx.py from this module and all that it calls. A case is read by SimpleITK, so DICOM folders, and
-NIfTI headers whose two frames disagree, are better converted before.
+`sources` makes run_onnx.py from this module and all that it calls. A case is read by SimpleITK; where a NIfTI file's
+voxels are is read from its header as autolmk does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from autolmk.annotations import mrk_json
 from autolmk.data.preprocessing import preprocess_image
 from autolmk.errors import AutolmkError
 from autolmk.export_onnx.decoders import decoder_of
+from autolmk.export_onnx.nifti_grid import ENDINGS, grid_of
 from autolmk.export_onnx.torch_free import Network, Part
 from autolmk.files.serialization import from_json, read_json
 from autolmk.fold.measurements import Measured
@@ -53,6 +54,7 @@ class Runner:
                 expected=f"version {VERSION}",
                 remedy="use the run_onnx.py that was written beside it",
             )
+        self.nifti_affine = pipeline["nifti_affine"]
         self.mirror, self.step = bool(pipeline["mirror"]), float(pipeline["step"])
         recipe = pipeline["recipe"]
         self.recipe = None if recipe is None else from_json(Recipe, recipe, file=folder / PIPELINE)
@@ -69,7 +71,7 @@ class Runner:
 
     def read(self, files: Sequence[Path], spacing: Sequence[float] | None) -> Image:
         """The image of one case, a file a channel. spacing: mm in array order, of pictures for a model in mm."""
-        parts = [_read(file, self.plans.unit, spacing) for file in files]
+        parts = [_read(file, self.plans.unit, spacing, self.nifti_affine) for file in files]
         if any(not part.geometry.is_close(parts[0].geometry) for part in parts):
             raise AutolmkError(
                 "the channels of a case are not on one grid",
@@ -121,7 +123,7 @@ class _Model:
         return found
 
 
-def _read(file: Path, unit: str, spacing: Sequence[float] | None) -> Image:
+def _read(file: Path, unit: str, spacing: Sequence[float] | None, nifti_affine: Any) -> Image:
     """One file by SimpleITK, (C, *S) float32."""
     import SimpleITK
 
@@ -139,6 +141,13 @@ def _read(file: Path, unit: str, spacing: Sequence[float] | None) -> Image:
         raise AutolmkError(
             "an image cannot be read", file=file, found=str(error).splitlines()[-1], remedy="check or convert the file"
         ) from None
+    if read.GetDimension() > 3:
+        raise AutolmkError(
+            "this runner cannot read that",
+            file=file,
+            found=f"{read.GetDimension()} axes",
+            remedy="take one volume of it",
+        )
     array = SimpleITK.GetArrayFromImage(read).astype(np.float32)
     shape = read.GetSize()[::-1]
     channels = np.moveaxis(array, -1, 0) if read.GetNumberOfComponentsPerPixel() > 1 else array[None]
@@ -160,6 +169,8 @@ def _read(file: Path, unit: str, spacing: Sequence[float] | None) -> Image:
         )
     if sizeless:
         geometry = Geometry.from_parts(shape, (1.0,) * len(shape) if unit == "px" or spacing is None else spacing)
+    elif file.name.lower().endswith(ENDINGS):
+        geometry = grid_of(file, read.GetSize(), nifti_affine)
     else:
         geometry = Geometry.from_sitk(read)
     return Image(np.ascontiguousarray(channels), geometry)
