@@ -7,12 +7,15 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json, read_json, write_bytes, write_json
 from autolmk.methods.registry import TRAINERS, label
-from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.paths import SOURCE_FOLDER, SOURCE_RECORD, plain_name
+
+if TYPE_CHECKING:
+    from autolmk.methods.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def keep_sources(specifications: Iterable[str], model_folder: Path) -> dict[str,
 
 def _source_file(specification: str) -> tuple[Path, str]:
     """(file, name of the class in it) of a user's trainer."""
+    from autolmk.methods.trainer import trainer_class  # imports torch
+
     cls = trainer_class(specification)
     original = inspect.getsourcefile(cls)
     if original is None:
@@ -125,6 +130,8 @@ def model_trainer_class(
     gave with -tr, else from the folder's copy, hash checked, but only with `trust_code`; else AutolmkError. last: of
     the last stage, which alone -tr names.
     """
+    from autolmk.methods.trainer import trainer_class  # imports torch
+
     if given is not None:
         return trainer_class(given)
     if specification in TRAINERS:

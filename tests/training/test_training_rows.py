@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from test_inference import plans_for
 from test_rows import case, gross, look, marks, names_of
 
@@ -20,7 +21,7 @@ from autolmk.plans import Plans
 from autolmk.prediction.inference import conclude, in_order_of_rows
 from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
-from autolmk.training.rows import adopted_rows, tell_rows
+from autolmk.training.rows import _more_than_chance, adopted_rows, tell_rows
 from autolmk.training.validation import CaseResult, Validation
 
 N = 6
@@ -110,3 +111,25 @@ def test_fold_all_takes_the_rows_of_finished_folds_as_its_own_cases_show_them(tm
     assert known is not None and isinstance(adopted, Rows)
     assert adopted.rows == (measure_row(known.rows[0].names, own()),) != known.rows
     assert (adopted.temperature, adopted.trust) == (known.temperature, known.trust)
+
+
+CHANGES = [(0, 0, False), (4, 0, False), (5, 0, True), (6, 3, False), (20, 8, True)]
+
+
+@pytest.mark.parametrize(("mended", "made", "more"), CHANGES)
+def test_a_few_points_mended_may_be_chance(mended: int, made: int, more: bool) -> None:
+    assert _more_than_chance(mended, made) == more
+
+
+def test_rows_are_not_used_where_all_points_together_err_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a false row of well-found landmarks mends a few points and moves the others a little."""
+    validation, training = validated(True)
+
+    def astray(*arguments: object) -> object:
+        found = in_order_of_rows(*arguments)  # type: ignore[arg-type]
+        return replace(found, candidates=found.candidates + 100.0)
+
+    monkeypatch.setattr("autolmk.training.rows.in_order_of_rows", astray)
+    measured, after = tell_rows(Measured(), validation, plans(), plans().configuration("test"), training)
+    assert after is validation and measured.rows is not None and not measured.rows.used
+    assert "mean error" in measured.rows.why
