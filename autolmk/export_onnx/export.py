@@ -39,10 +39,15 @@ def export_onnx(model_folder: Path, output_folder: Path, *, trust_code: bool = F
         )
     predictor = Predictor(model_folder, device="cpu", trust_code=trust_code)
     make_folder(output_folder)
-    content = pipeline(predictor, output_folder)
-    with replacing(output_folder / RUNNER) as place:
-        place.write_text(runner_source(autolmk.__version__))
-    write_json(output_folder / "pipeline.json", content)
+    try:
+        content = pipeline(predictor, output_folder)
+        with replacing(output_folder / RUNNER) as place:
+            place.write_text(runner_source(autolmk.__version__))
+        write_json(output_folder / "pipeline.json", content)
+    except BaseException:
+        for file in output_folder.iterdir():  # all of it is ours: it was empty
+            file.unlink()
+        raise
     return output_folder
 
 

@@ -172,6 +172,7 @@ def test_a_codec_that_the_runner_does_not_know_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(HeatmapTrainer, "build_codec", build_codec)
     with pytest.raises(AutolmkError, match="does not know how its codec decodes"):
         export_onnx(model, tmp_path / "onnx")
+    assert list((tmp_path / "onnx").iterdir()) == []
 
 
 def test_the_runner_is_one_file_that_imports_nothing_else() -> None:
