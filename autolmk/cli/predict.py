@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import autolmk
 from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
 from autolmk.cli.common import OK, SOME_FAILED, folders_from, run
+from autolmk.cli.json_progress import failure_fields, finished_fields, json_line, started_fields
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.paths import BEST, dataset_name
 
 if TYPE_CHECKING:
+    from autolmk.prediction.events import Tell
     from autolmk.prediction.model import Model
     from autolmk.prediction.predictor import Predictor
 
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 3 where some cases failed; failures.json in the output folder says why."""
-    return run(_predict, _parser(), argv)
+    return run(_watched, _parser(), argv)
 
 
 def _parser() -> Parser:
@@ -47,6 +49,17 @@ def _parser() -> Parser:
     _add_machine(result)
     add_folders(result)
     return result
+
+
+def _watched(args: argparse.Namespace) -> int:
+    """Predict; with --progress json also a line of JSON where that ends in an error."""
+    if args.progress != "json":
+        return _predict(args, None)
+    try:
+        return _predict(args, json_line)
+    except Exception as error:
+        json_line("failed", {"case": None, **failure_fields(error)})
+        raise
 
 
 def _add_model(arguments: Parser) -> None:
@@ -120,6 +133,10 @@ def _add_more_output(arguments: Parser) -> None:
         arguments, "--save_heatmap_crops", action="store_true",
         help="write the log-odds around each landmark as .nii.gz",
     )  # fmt: skip
+    option(
+        arguments, "--progress", default="bar", choices=("bar", "json", "none"),
+        help="how far it is: a bar, JSON lines on standard output for other programs, or nothing",
+    )  # fmt: skip
 
 
 def _add_machine(arguments: Parser) -> None:
@@ -135,7 +152,7 @@ def _add_machine(arguments: Parser) -> None:
     )  # fmt: skip
 
 
-def _predict(args: argparse.Namespace) -> int:
+def _predict(args: argparse.Namespace, tell: Tell | None) -> int:
     from autolmk.bundles.opening import model_of
 
     if min(args.npp, args.nps) < 0:
@@ -144,10 +161,10 @@ def _predict(args: argparse.Namespace) -> int:
         )
     model = find_model(args)
     with model_of(model, trust_code=args.trust_code) as folder:
-        return _predict_with(args, model, folder)
+        return _predict_with(args, model, folder, tell)
 
 
-def _predict_with(args: argparse.Namespace, model: Path, folder: Path) -> int:
+def _predict_with(args: argparse.Namespace, model: Path, folder: Path, tell: Tell | None) -> int:
     """model: as the user knows it. folder: to read, another one where that is a bundle."""
     from autolmk.prediction.folder import FolderOptions, predict_folder
     from autolmk.prediction.output import PredictionFolder, fingerprints
@@ -168,6 +185,8 @@ def _predict_with(args: argparse.Namespace, model: Path, folder: Path) -> int:
     )
     ending = None if predictor.description is None else predictor.description.file_ending
     cases = find_cases(Path(args.input).expanduser(), ending, len(predictor.plans.channel_names))
+    if tell is not None:
+        tell("started", started_fields(list(cases), Path(args.output).expanduser(), str(predictor.device)))
     place = f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model)
     for part in predictor.models:
         logger.info(
@@ -180,6 +199,8 @@ def _predict_with(args: argparse.Namespace, model: Path, folder: Path) -> int:
     logger.info("%s on %s", counted(len(cases), "case"), predictor.device)
     if predictor.recipe is None:
         _say_uncalibrated(predictor.models[0])
+    if tell is not None:
+        tell("started", started_fields(list(cases), Path(args.output).expanduser(), str(predictor.device)))
     output = PredictionFolder(
         Path(args.output).expanduser(),
         fingerprints(cases),
@@ -188,9 +209,13 @@ def _predict_with(args: argparse.Namespace, model: Path, folder: Path) -> int:
         recipe=predictor.recipe,
     )
     options = FolderOptions(
-        args.continue_prediction, args.npp, args.nps, args.save_heatmap_crops, args.save_overlays, args.save_detections
-    )
-    report = predict_folder(predictor, cases, output, options, record=_record(args, model, predictor))
+        args.continue_prediction, args.npp, args.nps, args.save_heatmap_crops, args.save_overlays, args.save_detections,
+        args.progress == "bar",
+    )  # fmt: skip
+    report = predict_folder(predictor, cases, output, options, record=_record(args, model, predictor), tell=tell)
+    if tell is not None:
+        tell("finished", finished_fields(output, len(cases), len(report.failures)))
+        return SOME_FAILED if report.failures else OK
     print(f"{len(cases) - len(report.failures)} of {counted(len(cases), 'case')} predicted: {output.folder}")
     if beyond := len(output.outside):
         lie = "lies" if beyond == 1 else "lie"

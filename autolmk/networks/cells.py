@@ -200,7 +200,7 @@ class _Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, ..., *O) -> (B, L, 1 + D, *O) float32."""
-        shape = (len(x), self.n_landmarks, -1, *x.shape[2:])
+        shape = (x.shape[0], self.n_landmarks, -1, *x.shape[2:])
         return torch.cat([self.classification(x).view(shape), self.displacement(x).view(shape)], 2)
 
 

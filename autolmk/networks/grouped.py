@@ -115,5 +115,5 @@ class GroupedUNet(nn.Module):
 
     def _beside(self, one: Tensor, other: Tensor) -> Tensor:
         """Channels of each network after each other."""
-        both = [t.view(len(t), self.groups, -1, *t.shape[2:]) for t in (one, other)]
+        both = [t.view(t.shape[0], self.groups, -1, *t.shape[2:]) for t in (one, other)]
         return torch.cat(both, 2).flatten(1, 2)

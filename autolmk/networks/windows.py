@@ -101,7 +101,7 @@ class CorrelatedUNets(nn.Module):
             deep = deep.index_copy(1, rows, merged.to(deep.dtype))
             slices.append(logits)
         features = self.unets.decode(self._side_by_side(deep), found)
-        heatmaps: Tensor = self.head(features.reshape(len(data), -1, *features.shape[2:]))
+        heatmaps: Tensor = self.head(features.reshape(data.shape[0], -1, *features.shape[2:]))
         if not slices or slices[0] is None:
             return heatmaps
         for (axis, _), rows, logits in zip(self.groups, groups, slices, strict=True):
@@ -120,7 +120,7 @@ def across(logits: Tensor, axis: int, ndim: int, stride: int) -> Tensor:
 
     A cell gets the mean of its voxels' logits, which leaves a Gaussian's centre and width as they are.
     """
-    return along(logits.view(len(logits), 1, -1, stride).mean(3), axis, ndim)
+    return along(logits.view(logits.shape[0], 1, -1, stride).mean(3), axis, ndim)
 
 
 def heads(n_landmarks: int, features: int, ndim: int) -> Head:

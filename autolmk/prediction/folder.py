@@ -21,6 +21,7 @@ from autolmk.files.serialization import make_folder
 from autolmk.image import Image
 from autolmk.imageio import Notice, check_channels, noticed
 from autolmk.prediction.crops import heatmap_crops
+from autolmk.prediction.events import Events, Tell
 from autolmk.prediction.output import PredictionFolder, file_names, now
 from autolmk.prediction.overlays import write_overlay
 from autolmk.prediction.prediction import Prediction
@@ -76,19 +77,20 @@ def predict_folder(
     options: FolderOptions = FolderOptions(),
     *,
     record: Mapping[str, Any] | None = None,
+    tell: Tell | None = None,
 ) -> FolderReport:
     """Predict `cases` (case -> its files) into `output`; a case that cannot be read or predicted is a failure, and the
     others go on.
 
-    record: what run.json shall say besides. AutolmkError only where the output cannot be written, or another process is
-    at work in it.
+    record: what run.json shall say besides. tell: is called with each of `events.Events`, from any thread. AutolmkError
+    only where the output cannot be written, or another process is at work in it.
     """
     make_folder(output.folder)
     with exclusive(output.folder):
         left = _begin(predictor, cases, output, options)
         run = {**(record or {}), "started": now(), "not_judged": predictor.not_judged}
         output.write_run(run)
-        work = _Work(predictor, output, options)
+        work = _Work(predictor, output, options, Events(tell, len(left)))
         bar = ProgressBar(len(left), "predicting", shown=options.progress)
         with closing(bar), closing(work.writing):
             for case, read in _ahead(predictor, {case: cases[case] for case in left}, options.readers):
@@ -118,24 +120,28 @@ def _begin(
 class _Work:
     """Predicting cases: images are prepared ahead, points are written behind."""
 
-    def __init__(self, predictor: Predictor, output: PredictionFolder, options: FolderOptions) -> None:
-        self.predictor, self.output, self.options = predictor, output, options
+    def __init__(self, predictor: Predictor, output: PredictionFolder, options: FolderOptions, events: Events) -> None:
+        self.predictor, self.output, self.options, self.events = predictor, output, options, events
         self.report, self.writing = FolderReport(), _Writing(options.writers)
 
     def case(self, case: str, read: _Read) -> None:
         """Predict a case that was read, or note why it cannot be."""
+        events = self.events
+        events.case(case)
         for said in read.notices:
             logger.warning("%s: %s", case, said)
+            events.warning(case, str(said))
         prepared = read.prepared
         if isinstance(prepared, AutolmkError):
-            self.report.failures.append(_failure(case, prepared))
+            self.report.failures.append(_failure(case, prepared, events))
             return
+        events.stage(case, "predict")
         start, predictor, options = time.monotonic(), self.predictor, self.options
         try:
             prediction = predictor.conclude(predictor.look(prepared), read.outside)
             crops = _crops(predictor, prepared, prediction) if options.heatmap_crops else []
         except Exception as error:
-            self.report.failures.append(_failure(case, error))
+            self.report.failures.append(_failure(case, error, events))
             return
         self.report.cases[case] = {
             "seconds": {"read": round(read.seconds, 3), "predict": round(time.monotonic() - start, 3)},
@@ -145,8 +151,9 @@ class _Work:
         }
         if prediction.landmarks.outside:
             logger.warning("%s: outside the training images' range: %s", case, "; ".join(prediction.landmarks.outside))
+            events.warning(case, f"outside the training images' range: {'; '.join(prediction.landmarks.outside)}")
         image = prepared[0][-1].image if options.overlays else None
-        self.writing.submit(self.output, case, prediction, crops, image, options.detections)
+        self.writing.submit(self.output, case, prediction, crops, image, options.detections, events)
 
 
 def _crops(
@@ -165,12 +172,15 @@ def _write(
     crops: Sequence[tuple[str, Image]],
     image: Image | None,
     detections: bool,
+    events: Events,
 ) -> None:
     """The points last: they are what says that a case is done."""
+    events.stage(case, "write")
     output.write_crops(case, crops, prediction.landmarks.names)
     if image is not None:
         write_overlay(output.overlay_file(case), case, image, prediction.landmarks, prediction.candidates[:, 0])
     output.write(case, prediction.result(), detections=detections)
+    events.done(case, str(output.points_file(case).absolute()))
 
 
 class _Writing:
@@ -253,7 +263,8 @@ def _named(error: Exception, file: Path | None = None) -> AutolmkError:
     )
 
 
-def _failure(case: str, error: Exception) -> Failure:
+def _failure(case: str, error: Exception, events: Events) -> Failure:
     named = _named(error).of_case(case)
+    events.failed(case, named)
     logger.error("%s", named)
     return Failure(case, str(named))

@@ -49,6 +49,8 @@ COMMANDS = {
     "cite": "cite",
     "run": "run",
     "demo": "demo",
+    "export_onnx": "export_onnx",
+    "bids": "bids",
 }
 
 
@@ -82,7 +84,7 @@ def test_second_name_is_refused(name: str) -> None:
 
 def test_every_imported_package_is_declared() -> None:
     requirements = PROJECT["project"]["dependencies"]
-    for extra in ("tensorboard", "mlflow", "wandb", "dask", "ray"):
+    for extra in ("tensorboard", "mlflow", "wandb", "dask", "ray", "onnx"):
         requirements = requirements + PROJECT["project"]["optional-dependencies"][extra]
     declared = {PROVIDES.get(name, name) for name in (re.split(r"[<>=!~ \[]", r)[0] for r in requirements)}
     imported, named = set(), set()
