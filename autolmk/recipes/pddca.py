@@ -52,7 +52,7 @@ PDDCA = PublicDataset(
     ("fetch parts 1 to 3 from that page", "unpack them into one folder"),
     LAYOUT,
     ("48 patients; those without an .fcsv are left out", "landmarks chin, mand_l, mand_r, odont_proc, occ_bone",
-     "the figures below are of three-fold cross-validation: autolmk trains five folds; to compare, make three in "
+     "the published figures are of three-fold cross-validation: autolmk trains five folds; to compare, make three in "
      "splits_final.json",
      "MRE and SD in mm, SDR at 2, 2.5, 3, 4 and 8 mm"),
     read,
