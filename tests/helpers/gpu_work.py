@@ -201,7 +201,8 @@ def a_chain(method: str, ndim: int) -> Plans:
         cls = trainer_class(name)
         per_sample = KINDS[name][2]
         landmark = cls.looks_at == "landmarks"
-        windows = Windows("landmark", per_sample=per_sample, least_side=(8,) * ndim) if landmark else Windows("whole")
+        beyond = {"least_side": (8,) * ndim, "search": ndim == 2}  # 9 windows around a landmark, not 27
+        windows = Windows("landmark", per_sample=per_sample, **beyond) if landmark else Windows("whole")
         configurations[name] = dataclasses.replace(
             plans.configurations["example"],
             trainer=name,
