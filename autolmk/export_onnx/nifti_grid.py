@@ -37,10 +37,15 @@ def grid_of(file: Path, size: tuple[int, ...], form: Any) -> Geometry:
     if data[:2] == b"\x1f\x8b":
         with gzip.open(file) as stream:
             data = stream.read(SIZE)
-    layout = {"names": list(FIELDS), "offsets": [offset for _, offset in FIELDS.values()], "itemsize": SIZE}
+    layout: dict[str, Any] = {
+        "names": list(FIELDS),
+        "offsets": [offset for _, offset in FIELDS.values()],
+        "itemsize": SIZE,
+    }
     for order in "<>":
         formats = [kind[:-2] + order + kind[-2:] for kind, _ in FIELDS.values()]
-        header = np.frombuffer(data[:SIZE].ljust(SIZE, b"\0"), np.dtype({**layout, "formats": formats}))[0]
+        record: Any = {**layout, "formats": formats}
+        header = np.frombuffer(data[:SIZE].ljust(SIZE, b"\0"), np.dtype(record))[0]
         if int(header["sizeof_hdr"]) == SIZE:
             return _geometry(file, header, size, form)
     raise AutolmkError(
