@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types imports unit test demo verify clean
+.PHONY: help install format lint types imports unit test demo verify docs clean
 
 help:
 	@echo "make test     everything that is checked before a change is accepted (under 15 minutes on 2 cores)"
-	@echo "make demo     a phantom dataset: plan, train, predict, evaluate (under 10 minutes on 2 cores)"
+	@echo "make demo     a phantom dataset: plan, train, predict, evaluate (under 3 minutes on 2 cores)"
 	@echo "make verify   the long checks, resumable"
+	@echo "make docs     the documentation as a site, in build/site"
 	@echo "make format   let ruff write the code's form"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -47,6 +48,11 @@ demo: $(STAMP)
 
 verify: $(STAMP)
 	$(BIN)/python benchmarks/verify.py --folder .verify
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html documentation build/site
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output .verify .mypy_cache .ruff_cache .pytest_cache .hypothesis

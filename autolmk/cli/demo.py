@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser("Write a phantom dataset into a folder, then plan, train, predict and evaluate.")
     option(arguments, "--folder", type=Path, default=Path("demo_output"), help="where everything goes")
-    option(arguments, "--max-time", default="6m", help="time for training, such as 90s or 20m")
+    option(arguments, "--max-time", default="100s", help="time for training, such as 90s or 20m")
     option(arguments, "-device", default="auto", help="cpu, cuda or auto")
     option(arguments, "--seed", type=int, default=0, help="of the phantom and of training")
     return run(_demo, arguments, argv)

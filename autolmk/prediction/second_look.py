@@ -231,7 +231,9 @@ class _Looks:
             start = centres(places, frame, geometry, groups, names)
             for step in itertools.product((-1, 0, 1), repeat=len(self.side)):
                 moved = start + self._moves(which, frame.direction @ (half * step))
-                looks.append(self._windows(moved, which & self._holds(moved), frame, self.spacings[0]))
+                wanted = which & self._holds(moved)
+                if wanted.any():
+                    looks.append(self._windows(moved, wanted, frame, self.spacings[0]))
         count = np.bincount([i for look in looks for i, _, counts in look if counts], minlength=len(names))
         if not count.any():
             return seen

@@ -2,7 +2,8 @@
 apart, and how often the row that is chosen is right.
 
 Members are found by `row_groups` on held-out cases, how they lie is measured by `row_statistics` on training cases.
-Rows are chosen as a whole unless that makes more than half as many gross errors on the held-out cases as it mends.
+Rows are chosen as a whole only where that mends at least twice as many gross errors on the held-out cases as it makes,
+more than chance would (a sign test over the points that change), and where the mean error of all points is smaller.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 from autolmk.data.store import Store
 from autolmk.detections import Detections
@@ -39,6 +41,7 @@ PRIOR = (math.log(1.5), 1.0)  # mean and standard deviation of a temperature's l
 FITTED_ON, FEWEST_FITTED, MOST_FITTED = 600, 6, 24  # members, and cases, at least and at most, spread evenly
 LEVELS = (0.02, 0.1, 0.25)  # quantiles of right places' log-odds; the first where no member is ever missing
 DOUBT = 0.02  # share of cases in which the truth may be anything
+CHANCE = 0.05
 HALF = 0.5  # of the distance to the neighbour, beyond which a point is a gross error
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,13 @@ def tell_rows(
         assigned = Assigned(chosen.candidates, chosen.log_odds, spread, np.empty((0, 0)), *in_rows)
         prediction = stage.conclude(assigned, result.prediction.looks, old.geometry)
         results[case] = CaseResult(result.truth, prediction, result.diagonal)
-    return measured, Validation(results, validation.seconds)
+    chosen_as_rows = Validation(results, validation.seconds)
+    alone, together = (float(each.errors().mean()) for each in (validation, chosen_as_rows))
+    if together >= alone:
+        why = f"{rows.why}; but all points' mean error is {together:.3g} {plans.unit} so, {alone:.3g} each by itself"
+        logger.info("rows of look-alikes: %s", why)
+        return dataclasses.replace(measured, rows=dataclasses.replace(rows, used=False, why=why)), validation
+    return measured, chosen_as_rows
 
 
 def adopted_rows(folder: Path, digest: str, training: Callable[[], TrainingRows]) -> Rows:
@@ -206,7 +215,7 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
         if judged.any():
             right += float(after[judged].mean())
             expected += float(found.marginal[judged].mean())
-    used = 2 * made <= mended
+    used = 2 * made <= mended and _more_than_chance(mended, made)
     members = "; ".join(", ".join(row.names) for row in rows.rows)
     why = (
         f"{members}: of {points} points of {rows.cases} held-out cases {wrong[0]} lay beyond half the way to a "
@@ -214,6 +223,11 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
         + ("" if used else ", so that they are not chosen as a whole")
     )
     return dataclasses.replace(rows, used=used, right=right, expected=max(expected, 0.0), why=why)
+
+
+def _more_than_chance(mended: int, made: int) -> bool:
+    """Sign test, one-sided: whether changes that only toss a coin would mend so many of the points that they change."""
+    return mended > 0 and float(binomtest(mended, mended + made, alternative="greater").pvalue) <= CHANCE
 
 
 def _spread(points: FloatArray, before: Detections) -> FloatArray:

@@ -63,8 +63,9 @@ def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, co
     assert summary["overall"]["mre"]["value"] < error_of_the_mean_position(raw)
 
 
-@pytest.mark.parametrize(("ndim", "size"), [(3, 32), (2, 48)])
-@pytest.mark.parametrize("method", ["apga", "coarse_to_fine", "global_to_local"])
+@pytest.mark.parametrize(
+    ("method", "ndim", "size"), [("apga", 2, 48), ("coarse_to_fine", 2, 48), ("global_to_local", 3, 32)]
+)
 def test_every_method_stops_goes_on_and_predicts(
     method: str, ndim: int, size: int, tmp_path: Path, command: Callable[..., str]
 ) -> None:

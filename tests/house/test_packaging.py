@@ -167,7 +167,8 @@ for module in {list(COMMANDS.values())}:
     except SystemExit as stop:
         assert stop.code == 0, module
     assert "torch" not in sys.modules, module
-for module in "geometry landmarks plans dataset check fingerprint evaluation splits shape phantom report".split():
+about_data = "geometry landmarks plans dataset check fingerprint evaluation data.splits shapes.pose phantom report"
+for module in about_data.split():
     importlib.import_module("autolmk." + module)
     assert "torch" not in sys.modules, module
 """

@@ -8,19 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from test_first_look import plans_for
 from test_row_choice import case, gross, look, marks, names_of
 
 from autolmk.files.serialization import write_json
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.measured import Measured
-from autolmk.geometry import Geometry
+from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
+from autolmk.prediction.row_choice import Chosen
 from autolmk.prediction.stage import Assigned, Stage
 from autolmk.shapes.row import Rows
 from autolmk.training.row_statistics import TrainingRows, measure_row
-from autolmk.training.rows import adopted_rows, tell_rows
+from autolmk.training.rows import _more_than_chance, adopted_rows, tell_rows
 from autolmk.training.validation import CaseResult, Validation
 
 N = 6
@@ -105,3 +107,26 @@ def test_fold_all_takes_the_rows_of_finished_folds_as_its_own_cases_show_them(tm
     assert known is not None and isinstance(adopted, Rows)
     assert adopted.rows == (measure_row(known.rows[0].names, own()),) != known.rows
     assert (adopted.temperature, adopted.trust) == (known.temperature, known.trust)
+
+
+CHANGES = [(0, 0, False), (4, 0, False), (5, 0, True), (6, 3, False), (20, 8, True)]
+
+
+@pytest.mark.parametrize(("mended", "made", "more"), CHANGES)
+def test_a_few_points_mended_may_be_chance(mended: int, made: int, more: bool) -> None:
+    assert _more_than_chance(mended, made) == more
+
+
+def test_rows_are_not_used_where_all_points_together_err_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a false row of well-found landmarks mends a few points and moves the others a little."""
+    validation, training = validated(True)
+
+    def astray(self: Stage, *arguments: FloatArray | Geometry) -> Chosen:
+        found = in_order(self, *arguments)  # type: ignore[arg-type]
+        return replace(found, candidates=found.candidates + 100.0)
+
+    in_order = Stage.in_order_of_rows
+    monkeypatch.setattr(Stage, "in_order_of_rows", astray)
+    measured, after = tell_rows(stage(), validation, training)
+    assert after is validation and measured.rows is not None and not measured.rows.used
+    assert "mean error" in measured.rows.why
