@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from test_row_choice import case, gross, look, marks, names_of
 from autolmk.files.serialization import write_json
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.measured import Measured
-from autolmk.geometry import Geometry
+from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Plans
 from autolmk.prediction.row_choice import Chosen
@@ -122,12 +121,11 @@ def test_rows_are_not_used_where_all_points_together_err_more(monkeypatch: pytes
     """As where a false row of well-found landmarks mends a few points and moves the others a little."""
     validation, training = validated(True)
 
-    order = Stage.in_order_of_rows
-
-    def astray(self: Stage, *arguments: Any) -> Chosen:
-        found = order(self, *arguments)
+    def astray(self: Stage, *arguments: FloatArray | Geometry) -> Chosen:
+        found = in_order(self, *arguments)  # type: ignore[arg-type]
         return replace(found, candidates=found.candidates + 100.0)
 
+    in_order = Stage.in_order_of_rows
     monkeypatch.setattr(Stage, "in_order_of_rows", astray)
     measured, after = tell_rows(stage(), validation, training)
     assert after is validation and measured.rows is not None and not measured.rows.used
