@@ -32,7 +32,7 @@ MODULES = {
     "loading": "data.loading",
     "locks": "files.locks",
     "losses": "methods.losses",
-    "measured": "fold.measurements",
+    "measured": "fold.measured",
     "memory": "planning.memory",
     "method_order": "planning.method_order",
     "placement": "data.stage_windows",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from autolmk.bundles.card import NOT_STATED, Card, HeldOut
 from autolmk.escaping import html, lines
-from autolmk.report.blocks import Block, Facts, Section, Table, Text, section
+from autolmk.report.blocks import Block, Facts, Section, TableBlock, Text, section
 from autolmk.report.wording import NOTHING, interval, level, sentence
 
 TEMPLATE = "model_card.html"
@@ -77,7 +77,7 @@ def _errors(card: Card) -> list[Block]:
     rows = [_row("all", card.held_out)]
     rows += [_row(one.name, one.errors) for one in card.landmarks]
     said = "In brackets, 95 % intervals over cases; none with fewer than 5 cases."
-    table = Table("Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0}))
+    table = TableBlock("Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0}))
     return [table, Text(said)]
 
 
@@ -110,13 +110,13 @@ def _limits(card: Card) -> list[Block]:
     return [*blocks, *(Text(text) for text in card.limits)]
 
 
-def _landmarks(card: Card) -> Table:
+def _landmarks(card: Card) -> TableBlock:
     head = ("landmark", "definition", "other side", "cases that show it", "cases that lack it")
     rows = [
         (one.name, one.definition or NOTHING, one.pair or NOTHING, _count(one.shown), _count(one.absent))
         for one in card.landmarks
     ]
-    return Table("As named in training", head, "lllrr", tuple(rows))
+    return TableBlock("As named in training", head, "lllrr", tuple(rows))
 
 
 def _count(value: int | None) -> str:
@@ -137,7 +137,7 @@ def _prediction(card: Card) -> list[Block]:
 def _block(block: Block) -> str:
     if isinstance(block, Facts):
         return _table(("", ""), "ll", block.rows)
-    if isinstance(block, Table):
+    if isinstance(block, TableBlock):
         return _table(block.head, block.align, block.rows)
     if isinstance(block, Text):
         return f"    {lines(block.text)}" if block.text.startswith(COMMAND) else _plain(block.text)

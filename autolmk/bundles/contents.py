@@ -18,8 +18,8 @@ from autolmk.fingerprint.fingerprint import VERSION as FINGERPRINT_VERSION
 from autolmk.fingerprint.fingerprint import Fingerprint
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.measurements import FILE_NAME as MEASURED
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import FILE_NAME as MEASURED
+from autolmk.fold.measured import Measured
 from autolmk.methods.sources import Source, kept_sources
 from autolmk.paths import MEASURING, SOURCE_RECORD
 from autolmk.plans import Plans

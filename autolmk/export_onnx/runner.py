@@ -23,7 +23,7 @@ from autolmk.export_onnx.decoders import decoder_of
 from autolmk.export_onnx.nifti_grid import ENDINGS, grid_of
 from autolmk.export_onnx.torch_free import Network, Part
 from autolmk.files.serialization import from_json, read_json
-from autolmk.fold.measurements import Measured
+from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.imageio.channels import is_grey, require_contrast

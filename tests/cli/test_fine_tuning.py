@@ -47,7 +47,7 @@ def test_a_run_goes_on_with_the_rates_that_it_was_begun_with(
     assert run(folder, "1", "0", "--epochs", "1") == 0
     weights = checkpoint_file(model(folder) / "fold_0", "final")
     begin = ("1", "1", "--epochs", "2", "-pretrained_weights", str(weights))
-    from autolmk.training.run import Run
+    from autolmk.training.state import Run
 
     step = Run.step
 

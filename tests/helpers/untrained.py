@@ -15,7 +15,7 @@ from scipy import ndimage
 from autolmk.data.stage_windows import Placement
 from autolmk.files.serialization import write_json
 from autolmk.fold import checkpoint
-from autolmk.fold.measurements import Measured, measure
+from autolmk.fold.measured import Measured, measure
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status

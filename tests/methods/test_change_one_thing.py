@@ -26,7 +26,7 @@ from autolmk.prediction.model import Model
 from autolmk.prediction.stages import Prepared
 from autolmk.testing import check_trainer
 from autolmk.training.fit import fit
-from autolmk.training.run import Run
+from autolmk.training.state import Run
 
 PAGE = (Path(__file__).resolve().parents[2] / "documentation" / "change_one_thing.md").read_text()
 SNIPPETS = {re.findall(r"class (\w+)", code)[0]: code for code in re.findall(r"```python\n(.*?)```", PAGE, re.S)}

@@ -24,7 +24,7 @@ from autolmk.methods.progress import Event, HeldOutCase, Progress, TrainingCase
 from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.fit import fit
 from autolmk.training.loop import Loop
-from autolmk.training.run import Run
+from autolmk.training.state import Run
 
 EPOCHS = 4
 
