@@ -77,7 +77,9 @@ def _errors(card: Card) -> list[Block]:
     rows = [_row("all", card.held_out)]
     rows += [_row(one.name, one.errors) for one in card.landmarks]
     said = "In brackets, 95 % intervals over cases; none with fewer than 5 cases."
-    table = TableBlock("Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0}))
+    table = TableBlock(
+        "Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0})
+    )
     return [table, Text(said)]
 
 

@@ -55,7 +55,7 @@ def pipeline(predictor: Predictor, folder: Path) -> dict[str, Any]:
     """The content of pipeline.json; the graphs that it names are written into `folder`."""
     from autolmk.data import preprocessing
     from autolmk.export_onnx.runner import VERSION
-    from autolmk.prediction import candidates, inference, refinement
+    from autolmk.prediction import candidates, first_look, second_look, stage
 
     first = predictor.plans
     return {
@@ -66,21 +66,21 @@ def pipeline(predictor: Predictor, folder: Path) -> dict[str, Any]:
             "resampling": {"spline_order": preprocessing.SPLINE_ORDER, "clipped_to_the_range_before": True},
             "normalization": {"linear_up_to": preprocessing.LINEAR, "at_most": preprocessing.MOST},
             "tiling": {
-                "looked_at_again_below_centrality": inference.BORDER,
-                "rounds": inference.ROUNDS,
+                "looked_at_again_below_centrality": first_look.BORDER,
+                "rounds": first_look.ROUNDS,
                 "central_enough": candidates.CENTRAL_ENOUGH,
-                "merged_within_sigmas": inference.MERGE_SIGMAS,
-                "candidates": inference.N_CANDIDATES,
+                "merged_within_sigmas": stage.MERGE_SIGMAS,
+                "candidates": first_look.N_CANDIDATES,
             },
-            "search": {"step_in_window_sides": refinement.NEIGHBOUR, "candidates": refinement.N_CANDIDATES},
+            "search": {"step_in_window_sides": second_look.NEIGHBOUR, "candidates": second_look.N_CANDIDATES},
         },
         "dataset": first.dataset_name,
         "unit": first.unit,
         "channels": list(first.channel_names),
         "landmarks": list(first.landmarks),
         "nifti_affine": None if predictor.description is None else predictor.description.nifti_affine,
-        "mirror": predictor.mirror,
-        "step": predictor.step,
+        "mirror": predictor.test_time.mirror,
+        "step": predictor.test_time.step,
         "recipe": None if predictor.recipe is None else to_json(predictor.recipe),
         "models": [_model(model, folder, f"model{i}") for i, model in enumerate(predictor.models)],
     }

@@ -19,7 +19,7 @@ from autolmk.codecs.heatmap import NO_LOWER_THAN, REACH, WIDEST, HeatmapCodec, H
 from autolmk.codecs.slices import SliceCodec
 from autolmk.errors import AutolmkError
 from autolmk.plans import Configuration
-from autolmk.prediction.inference import Member
+from autolmk.prediction.stage import Member
 
 OPSET = 18
 PACKAGES = ("onnx", "onnxruntime")

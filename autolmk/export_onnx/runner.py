@@ -30,8 +30,10 @@ from autolmk.imageio.channels import is_grey, require_contrast
 from autolmk.imageio.reading import squeeze
 from autolmk.landmarks import Landmarks
 from autolmk.plans import Configuration, Plans
-from autolmk.prediction.inference import Member, Prediction, predict_image
-from autolmk.prediction.refinement import look_again
+from autolmk.prediction.first_look import look_first
+from autolmk.prediction.prediction import Prediction
+from autolmk.prediction.second_look import look_again
+from autolmk.prediction.stage import Member, Prepared, Stage
 from autolmk.selection.recipe import Recipe
 
 PIPELINE, VERSION = "pipeline.json", 1
@@ -55,16 +57,16 @@ class Runner:
                 remedy="use the run_onnx.py that was written beside it",
             )
         self.nifti_affine = pipeline["nifti_affine"]
-        self.mirror, self.step = bool(pipeline["mirror"]), float(pipeline["step"])
+        how = {"mirror": bool(pipeline["mirror"]), "step": float(pipeline["step"])}
         recipe = pipeline["recipe"]
         self.recipe = None if recipe is None else from_json(Recipe, recipe, file=folder / PIPELINE)
-        self.models = [_Model(folder, model) for model in pipeline["models"]]
+        self.models = [_Model(folder, model, how) for model in pipeline["models"]]
         self.plans = self.models[0].plans
 
     def predict(self, image: Image) -> Landmarks:
         """Landmarks in mm, LPS, of an image (C, *S) as it was read."""
         require_contrast(image)
-        found = [model.predict(image, self.mirror, self.step) for model in self.models]
+        found = [model.predict(image) for model in self.models]
         if self.recipe is None:
             return found[0].landmarks
         return self.recipe.conclude([one.detections for one in found]).landmarks
@@ -92,33 +94,29 @@ class Runner:
 class _Model:
     """One configuration with its stages."""
 
-    def __init__(self, folder: Path, value: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, value: dict[str, Any], how: dict[str, Any]) -> None:
         file = folder / PIPELINE
+        cpu: Any = "cpu"
         self.plans = from_json(Plans, value["plans"], file=file)
         self.stages = []
         for stage in value["stages"]:
             configuration = from_json(Configuration, stage["configuration"], file=file)
-            measured = [from_json(Measured, one["measured"], file=file) for one in stage["members"]]
+            measured = tuple(from_json(Measured, one["measured"], file=file) for one in stage["members"])
             parts: list[Any] = [
                 Part(Network(folder / one["file"]), decoder_of(one["decoding"]), tuple(one["untrained"]))
                 for one in stage["members"]
             ]
             members: list[Member] = parts
-            self.stages.append((configuration, members, measured))
+            self.stages.append(Stage(self.plans, configuration, tuple(members), measured, cpu, **how))
 
-    def predict(self, image: Image, mirror: bool, step: float) -> Prediction:
-        """As `prediction.stages.predict_stages`."""
+    def predict(self, image: Image) -> Prediction:
+        """As `prediction.chain.look_through`."""
         if self.plans.ndim == 2 and image.geometry.ndim == 3:
             image = squeeze(image)
         found: Prediction | None = None
-        for configuration, members, measured in self.stages:
-            prepared, fill = preprocess_image(image, configuration)
-            if found is None:
-                found = predict_image(
-                    prepared, fill, members, self.plans, configuration, measured, device="cpu", mirror=mirror, step=step
-                )
-            else:
-                found = look_again(prepared, fill, found, members, self.plans, configuration, measured, device="cpu")
+        for stage in self.stages:
+            prepared = Prepared(*preprocess_image(image, stage.configuration))
+            found = look_first(stage, prepared) if found is None else look_again(stage, prepared, found)
         assert found is not None
         return found
 

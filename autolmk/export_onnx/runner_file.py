@@ -5,10 +5,10 @@ from __future__ import annotations
 from autolmk.errors import AutolmkError
 from autolmk.export_onnx.sources import INSIDE, TORCH_FREE, Name, Sources, inside
 
-REFINEMENT = "autolmk.prediction.refinement"
+SECOND_LOOK = "autolmk.prediction.second_look"
 REPLACED: dict[Name, Name] = {  # what needs torch, and what stands in for it
-    ("autolmk.prediction.inference", "Look"): (TORCH_FREE, "Look"),
-    (REFINEMENT, "_Looks._see"): (TORCH_FREE, "see_landmarks"),
+    ("autolmk.prediction.first_look", "Look"): (TORCH_FREE, "Look"),
+    (SECOND_LOOK, "_Looks._see"): (TORCH_FREE, "see_landmarks"),
     ("autolmk.networks.precision", "Precision"): (TORCH_FREE, "Precision"),
     ("autolmk.networks.precision", "MixedPrecision"): (TORCH_FREE, "MixedPrecision"),
     ("autolmk.codecs", "Codec"): (TORCH_FREE, "Codec"),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import FloatImage, Image
+from autolmk.image import FloatImage
 
 Tensor = Codec = object  # names that annotations need
 device = str
@@ -62,7 +62,7 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One network and its decoder, as `inference.Member`."""
+    """One network and its decoder, as `stage.Member`."""
 
     network: Network
     codec: Any
@@ -70,25 +70,17 @@ class Part:
 
 
 class Look:
-    """Sees windows of one image through all members and views, as `inference.Look` does by torch."""
+    """Sees windows of one image through all members and views, as `first_look.Look` does by torch."""
 
-    def __init__(
-        self,
-        image: Image,
-        fill: Sequence[float],
-        members: Sequence[Any],
-        plans: Any,
-        configuration: Any,
-        device: object,
-        mirror: bool,
-    ) -> None:
-        self.image, self.fill, self.members = image, tuple(fill), members
+    def __init__(self, stage: Any, prepared: Any) -> None:
+        self.stage, self.image, self.fill, self.members = stage, prepared.image, prepared.fill, stage.members
+        plans, configuration, members = stage.plans, stage.configuration, stage.members
         self.patch, self.partner = configuration.patch_size, plans.pair_indices()
         untrained = np.stack([np.isin(plans.landmarks, m.untrained) for m in members])
-        self.unknown, self.untrained = np.asarray(untrained.all(axis=0)), untrained
+        self.untrained = untrained
         physical = configuration.augmentation.mirror_axis
-        axis = None if physical is None else image.geometry.array_axis(physical)
-        self.axes = [axis, None] if mirror and axis is not None else [None]
+        axis = None if physical is None else self.image.geometry.array_axis(physical)
+        self.axes = [axis, None] if stage.mirror and axis is not None else [None]
 
     def scores(self, start: Sequence[int]) -> FloatImage:
         """(L, *output) averaged over members and views, of the window whose first voxel is `start`."""
@@ -106,19 +98,19 @@ class Look:
         total = np.sum(each, axis=0, dtype=np.float32)
         return np.asarray(total / counts.reshape(-1, *[1] * (total.ndim - 1)).astype(np.float32))
 
-    def candidates(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def decode(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Window voxels (L, K, D), log-odds (L, K) and widths in voxels (L, K) of the window at `start`."""
         scores = self.scores(start)
         require_finite(scores)
         voxels, log_odds, spread = self.members[0].codec.decode(scores)
-        log_odds[self.unknown] = -np.inf
+        log_odds[self.stage.unknown] = -np.inf
         return voxels, log_odds, spread
 
 
 def see_landmarks(
     look: Any, windows: Sequence[Geometry], which: Sequence[int], spacing: Sequence[float]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """What `refinement` sees of a window a landmark: (W, K, D) voxels, (W, K) log-odds, (W, K) widths in voxels."""
+    """What `second_look` sees of a window a landmark: (W, K, D) voxels, (W, K) log-odds, (W, K) widths in voxels."""
     look.seen += len(windows)
     data = np.stack([look._cut(window, spacing) for window in windows])
     scores = look.member.network(data[None], np.array(which, dtype=np.int64)[None])[0]
