@@ -45,6 +45,7 @@ from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.phantom import write_phantom
 from autolmk.planning.memory import GIB, random_batch, training_bytes
 from autolmk.planning.planner import plan_dataset, planner_class
+from autolmk.planning.request import PlanRequest
 from autolmk.plans import Plans
 from autolmk.prediction.first_look import Look, look_first
 from autolmk.prediction.stage import Member, Prepared, Stage, evaluating
@@ -126,9 +127,9 @@ class Bench:
         if not file.is_file():
             planners = {name: planner_class(name)() for name in self.args.methods}
             head = a_head(self.fingerprint(), landmarks)
-            options: dict[str, Any] = {"plans_name": "gpu", "device": self.device.type, "preset": preset}
+            request = PlanRequest.of(head, self.device.type, preset=preset)
             file.parent.mkdir(exist_ok=True)
-            plan_dataset(head, planners, leave_out=True, **options).save(file)
+            plan_dataset(request, planners, plans_name="gpu", leave_out=True).save(file)
         return Plans.load(file)
 
     def trainers(self, preset: str, landmarks: int) -> Iterator[tuple[str, Trainer]]:

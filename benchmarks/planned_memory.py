@@ -22,6 +22,7 @@ from pretended_gpu import on_fake_gpu
 from autolmk.methods.trainer import trainer_class
 from autolmk.planning.memory import GIB, training_bytes
 from autolmk.planning.planner import plan_dataset, planner_class
+from autolmk.planning.request import PlanRequest
 
 METHODS = ("heatmap", "apga", "coarse_to_fine", "global_to_local")
 SIDE, SPACING = 200.0, 0.7  # mm
@@ -42,9 +43,8 @@ def main() -> int:
             shape = (SIDE / SPACING,) * 3
             fingerprint = a_fingerprint(spacing=(SPACING,) * 3, shape=shape, n_landmarks=n)
             planners = {name: planner_class(name)() for name in args.methods}
-            plans = plan_dataset(
-                fingerprint, planners, plans_name="memory", device="cuda", preset=preset, leave_out=True
-            )
+            request = PlanRequest.of(fingerprint, "cuda", preset=preset)
+            plans = plan_dataset(request, planners, plans_name="memory", leave_out=True)
             for name, c in plans.configurations.items():
                 trainer = trainer_class(c.trainer)(plans, c)
                 planned = training_bytes(trainer, c.batch_size)

@@ -21,6 +21,7 @@ from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.methods.trainer import build, trainer_class
 from autolmk.planning.planner import plan_dataset, planner_class
+from autolmk.planning.request import PlanRequest
 from autolmk.plans import Configuration, Plans, SliceGroup, replace_configuration
 
 SIZE = 36  # voxels an axis of images, mm
@@ -43,7 +44,7 @@ def untrained_plans(method: str, ndim: int, channels: int = 1, *, size: int = SI
         statistics = {k: replace(v, spread=v.spread[:2]) for k, v in base.landmark_statistics.items()}
         fingerprint = replace(fingerprint, landmark_statistics=statistics)
     planner = planner_class(method)(options)
-    plans = plan_dataset(fingerprint, {method: planner}, plans_name="autolmkPlans", preset="XS", device="cpu")
+    plans = plan_dataset(PlanRequest.of(fingerprint, "cpu", preset="XS"), {method: planner}, plans_name="autolmkPlans")
     if groups:
         name = _last(plans)
         windows = replace(plans.configuration(name).windows, groups=(SliceGroup(0, ("L3", "L4", "L5")),))

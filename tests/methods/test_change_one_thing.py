@@ -22,8 +22,10 @@ from autolmk.fold.log import read_log
 from autolmk.methods.sources import keep_sources
 from autolmk.methods.trainer import Trainer, trainer_class
 from autolmk.plans import Plans
+from autolmk.prediction.chain import look_through
 from autolmk.prediction.model import Model
-from autolmk.prediction.stages import Prepared
+from autolmk.prediction.options import TestTime
+from autolmk.prediction.stage import Prepared
 from autolmk.testing import check_trainer
 from autolmk.training.fit import fit
 from autolmk.training.state import Run
@@ -87,7 +89,8 @@ def test_a_snippet_trains_goes_on_and_predicts_elsewhere(
     (tmp_path / "mine.py").unlink()
     stored, validated = store.load(VAL[0]), read_table(tmp_path / "elsewhere/fold_0/validation/landmarks.csv")[VAL[0]]
     image = Prepared(stored.image(), stored.fill)
-    found = Model(tmp_path / "elsewhere", device="cpu", trust_code=True).compute([image])
+    model_there = Model(tmp_path / "elsewhere", TestTime(device="cpu", trust_code=True))
+    found = look_through(model_there.stages, [image])
     assert found.landmarks.names == NAMES
     np.testing.assert_allclose(found.best(), validated.points, atol=1e-4)  # those called absent too
 

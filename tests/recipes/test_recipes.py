@@ -23,6 +23,7 @@ from autolmk.importing import ImportResult, import_source
 from autolmk.landmarks import Status
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.planning.planner import plan_dataset
+from autolmk.planning.request import PlanRequest
 from autolmk.recipes import DATASETS, Choices
 from autolmk.recipes.afids import NAMES as AFIDS
 
@@ -275,9 +276,8 @@ def test_stand_in_is_converted_with_its_points_checked_and_planned(name: str, tm
     training, test = PARTS[name]
     assert [case.identifier for case in dataset.cases("Tr")] == training
     assert [case.identifier for case in dataset.cases("Ts")] == test
-    plans = plan_dataset(
-        result.report.fingerprint(), {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans", preset="XS", device="cpu"
-    )
+    request = PlanRequest.of(result.report.fingerprint(), "cpu", preset="XS")
+    plans = plan_dataset(request, {"heatmap": HeatmapPlanner()}, plans_name="autolmkPlans")
     (configuration,) = plans.configurations.values()
     assert plans.unit == ("px" if name in ("aasce", "hands", "deeplabcut") else "mm")
     assert len(configuration.patch_size) == dataset.ndim
