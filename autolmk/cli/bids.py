@@ -7,17 +7,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.cli.common import OK, SOME_FAILED, option, parser, run
+from autolmk.cli.arguments import add_device
+from autolmk.cli.common import OK, SOME_FAILED, argument, option, parser, run
 from autolmk.errors import AutolmkError, counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 3 where some images failed."""
-    arguments = parser("Predict landmarks of the anatomical images of a BIDS tree into derivatives: a BIDS App.")
-    arguments.add_argument("bids_dir", type=Path, help="the BIDS tree")
-    arguments.add_argument("output_dir", type=Path, help="of the derivatives; made if it is missing")
-    arguments.add_argument(
-        "analysis_level", choices=("participant",), help="each image by itself; there is no group level"
+    arguments = parser(
+        "Predict landmarks of the anatomical images of a BIDS tree into derivatives: a BIDS App.",
+        usage="autolmk_bids BIDS_DIR OUTPUT_DIR participant -m MODEL_FOLDER [options]",
+        examples=("autolmk_bids study derivatives participant --participant_label 01 02 -m path/to/model_folder",),
+    )
+    arguments.under("images and results")
+    argument(arguments, "bids_dir", type=Path, help="the BIDS tree")
+    argument(arguments, "output_dir", type=Path, help="folder of the derivatives; made if it is missing")
+    argument(
+        arguments, "analysis_level", choices=("participant",), help="each image by itself; there is no group level"
     )
     option(arguments, "--participant_label", nargs="+", default=[], metavar="LABEL", help="such as 01; default: all")
     option(arguments, "-m", "--model", required=True, metavar="MODEL_FOLDER", help="a model's folder, or a packed one")
@@ -29,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SUFFIX",
         help="of the images, one a channel, in order",
     )
-    option(arguments, "-device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
+    arguments.under("machine")
+    add_device(arguments)
     option(arguments, "--trust-code", action="store_true", help="run trainers' sources that lie in the model folder")
     return run(_predict, arguments, argv)
 

@@ -6,17 +6,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.cli.common import OK, option, parser, run
+from autolmk.cli.common import OK, argument, option, parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
         "Print, as Markdown, a methods paragraph with references for a model, and versions, seeds and hashes, ready to "
-        "paste; without a model, how to cite autolmk."
+        "paste; without a model, how to cite autolmk.",
+        usage="autolmk_cite [MODEL] [options]",
+        examples=("autolmk_cite skull.autolmk.zip", "autolmk_cite --bibtex -o references.bib"),
     )
-    arguments.add_argument(
-        "model", nargs="?", type=Path, metavar="MODEL", help="a bundle, a model's folder or a packed one"
+    arguments.under("what to cite")
+    argument(
+        arguments, "model", nargs="?", type=Path, metavar="MODEL", help="a bundle, a model's folder or a packed one"
     )
     option(arguments, "--bibtex", action="store_true", help="the references alone, as BibTeX")
     option(arguments, "-o", "--output", type=Path, metavar="FILE", help="write to this file instead")

@@ -19,9 +19,20 @@ Formats: mrk.json, fcsv, csv, tps, morphologika, nts, bids, coco, nnlandmark. Wh
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    parser = common.parser(DESCRIPTION)
-    parser.add_argument(
-        "source", metavar="SOURCE", help="folder of predictions, table of points, or raw dataset: a folder or its name"
+    parser = common.parser(
+        DESCRIPTION,
+        usage="autolmk_convert SOURCE --to FORMAT -o FOLDER [options]",
+        examples=(
+            "autolmk_convert predictions --to fcsv -o for_slicer",
+            "autolmk_convert predictions --to tps -d 1 -o for_geomorph",
+        ),
+    )
+    parser.under("what to convert")
+    common.argument(
+        parser,
+        "source",
+        metavar="SOURCE",
+        help="a folder of predictions, a table of points, or a raw dataset",
     )
     common.option(parser, "--to", required=True, metavar="FORMAT", help="mrk.json, fcsv, csv, tps, ...")
     common.option(parser, "-o", "--output", required=True, type=Path, metavar="FOLDER", help="new folder to write")
@@ -29,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser, "--images", type=Path, metavar="FOLDER", help="of predictions: their images, for formats in pixels"
     )
     common.option(
-        parser, "-d", "--dataset", metavar="DATASET",
+        parser, "-d", "--dataset", also=("--dataset_id",), metavar="DATASET",
         help="of predictions: raw dataset that holds the images, or says how large their pixels are",
     )  # fmt: skip
     common.option(

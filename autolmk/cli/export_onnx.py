@@ -13,8 +13,11 @@ from autolmk.cli.common import OK, option, parser, run
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
-        "Write a trained model as ONNX graphs, with pipeline.json and run_onnx.py, which predicts a case."
+        "Write a trained model as ONNX graphs, with pipeline.json and run_onnx.py, which predicts a case.",
+        usage="autolmk_export_onnx -m MODEL_FOLDER -o FOLDER [options]",
+        examples=("autolmk_export_onnx -m path/to/model_folder -o model_onnx",),
     )
+    arguments.under("model and results")
     option(arguments, "-m", "--model", required=True, metavar="MODEL_FOLDER", help="a model's folder, or a packed one")
     option(arguments, "-o", "--output", required=True, metavar="FOLDER", help="new or empty")
     option(arguments, "--trust-code", action="store_true", help="run trainers' sources that lie in the model folder")

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, add_folders, argument, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
 
 
@@ -16,12 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point, also of autolmk_install_pretrained_model_from_zip."""
     arguments = parser(
         "Put a bundle into the results folder, after every path, size and SHA-256 in it was checked. Nothing in it is "
-        "run, and no other model is overwritten."
+        "run, and no other model is overwritten.",
+        usage="autolmk_install BUNDLE [options]",
+        examples=("autolmk_install skull.autolmk.zip",),
     )
-    arguments.add_argument(
-        "bundle", metavar="BUNDLE", help="a file of autolmk_export, or the folder of an unzipped one"
-    )
-    option(arguments, "--sha256", metavar="HEX", help="that the file must have, as autolmk_export printed it")
+    arguments.under("bundle")
+    argument(arguments, "bundle", metavar="BUNDLE", help="a file of autolmk_export, or the folder of an unzipped one")
+    option(arguments, "--sha256", metavar="HEX", help="SHA-256 that the file must have, as autolmk_export printed it")
     option(arguments, "--trust-code", action="store_true", help="install a bundle that holds code; read it first")
     add_folders(arguments)
     return run(_install, arguments, argv)

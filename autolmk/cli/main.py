@@ -21,6 +21,7 @@ TASKS: dict[str, dict[str, str]] = {
     "prepare data": {
         "import": "import a dataset of another program",
         "check": "list all faults of a dataset",
+        "recipe": "make a raw dataset of a public one",
     },
     "plan": {
         "plan_and_preprocess": "fingerprint, plans and preprocessing in one",
@@ -37,13 +38,26 @@ TASKS: dict[str, dict[str, str]] = {
         "predict": "find the landmarks of new images",
         "ensemble": "combine what several models predicted",
         "apply_postprocessing": "finish predictions as a packed model does",
+        "convert": "write points in a format of another program",
+        "bids": "predict the images of a BIDS tree",
     },
     "evaluate": {
         "evaluate": "compare predictions with annotations",
         "report": "show a dataset's results in one HTML file",
     },
+    "give models away": {
+        "export": "write a trained model as one file",
+        "export_onnx": "write a trained model for onnxruntime",
+        "install": "put an exported model into the results folder",
+        "models": "list exported or installed models",
+        "cite": "say how to cite a model",
+    },
 }
-ALSO: dict[str, str] = {}  # second names of commands, such as nnU-Net's -> the command
+ALSO: dict[str, str] = {
+    "export_model_to_zip": "export",
+    "install_pretrained_model_from_zip": "install",
+    "predict_from_modelfolder": "predict",
+}  # second names of commands, such as nnU-Net's -> the command
 COMMANDS = {name: does for commands in TASKS.values() for name, does in commands.items()}
 
 

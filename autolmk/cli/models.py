@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
+from autolmk.cli.common import OK, add_folders, argument, folders_from, option, parser, run
 from autolmk.errors import AutolmkError
 
 if TYPE_CHECKING:
@@ -20,10 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser(
         "List bundles (list), show the model card of one (show NAME), or write the index.json of a folder of them "
-        "(index FOLDER). Nothing is downloaded."
+        "(index FOLDER). Nothing is downloaded.",
+        usage="autolmk_models {list,show,index} [NAME] [options]",
+        examples=("autolmk_models list --from /shared/models", "autolmk_models show skull --from /shared/models"),
     )
-    arguments.add_argument("action", choices=ACTIONS, help="what to do")
-    arguments.add_argument("name", nargs="?", metavar="NAME", help="of a bundle to show, or a folder to index")
+    arguments.under("what to show")
+    argument(arguments, "action", choices=ACTIONS, help="what to do")
+    argument(arguments, "name", nargs="?", metavar="NAME", help="of a bundle to show, or a folder to index")
     option(
         arguments, "--from", dest="place", type=Path, metavar="FOLDER",
         help="a folder with bundles, or an index.json of one; default: what is installed in the results folder",

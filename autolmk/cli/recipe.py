@@ -18,8 +18,13 @@ from, how to fetch it, by which protocol it is judged and what was published. No
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 3 where single cases of the dataset have faults."""
-    parser = common.parser(DESCRIPTION)
-    parser.add_argument("name", metavar="NAME", help="of a recipe, or list")
+    parser = common.parser(
+        DESCRIPTION,
+        usage="autolmk_recipe NAME [options]",
+        examples=("autolmk_recipe list", "autolmk_recipe pddca --source path/to/pddca"),
+    )
+    parser.under("recipe")
+    common.argument(parser, "name", metavar="NAME", help="name of a recipe, or list")
     common.option(parser, "--source", type=Path, metavar="FOLDER", help="the fetched data; makes a raw dataset of it")
     common.option(
         parser, "-o", "--output", type=Path, metavar="FOLDER", help="the raw dataset; else in the raw folder, see NAME"

@@ -17,7 +17,7 @@ from autolmk.errors import AutolmkError
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COMMANDS = sorted({place: name for name, place in sorted(SCRIPTS.items(), reverse=True) if name != "autolmk"}.values())
-OTHER_WORDS = {"autolmk_import"}  # whose first word is no dataset although -d names one: it names the new one
+OTHER_WORDS = {"autolmk_import", "autolmk_convert", "autolmk_export"}  # first word: no dataset, although -d names one
 LONG = {
     "-c": "configuration", "-chk": "checkpoint", "-d": "dataset", "-f": "fold", "-i": "input", "-m": "model",
     "-np": "num-processe", "-o": "output", "-p": "plan", "-pl": "planner", "-r": "recipe", "-t": "truth",
