@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))  # for samples of other formats
+for _tests in ("helpers", "annotations"):  # samples of other formats
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / _tests))
 
 FOLDERS = "--raw {world}/raw --preprocessed {world}/preprocessed --results {world}/results"
 MAIN = "Dataset001_Fuzz"

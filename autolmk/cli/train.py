@@ -117,13 +117,13 @@ def _check_environment(args: argparse.Namespace, trainers: Iterable[Trainer]) ->
     from autolmk.fold.log import check_loggers
     from autolmk.methods.trainer import build
     from autolmk.networks.precision import choose_device
-    from autolmk.training.layer_rates import named_parameters, require_known
+    from autolmk.training.layer_rates import layers_of, require_known
 
     choose_device(args.device)
     check_loggers(args.logger or [])
     if args.pretrained_weights is not None:
         checkpoint.read_record(args.pretrained_weights)
-    require_known([named_parameters(*build(trainer)) for trainer in trainers], rates_from(args))
+    require_known([layers_of(*build(trainer)) for trainer in trainers], rates_from(args))
 
 
 def _where(args: argparse.Namespace) -> tuple[str | None, int | str]:

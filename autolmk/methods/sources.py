@@ -222,7 +222,7 @@ def model_trainer_class(
     gave with -tr, else from the folder's copy, hash checked, but only with `trust_code`; else AutolmkError. last: of
     the last stage, which alone -tr names.
     """
-    from autolmk.methods.trainer import trainer_class  # imports torch
+    from autolmk.methods.trainer import Trainer, trainer_class  # imports torch
 
     if given is not None:
         return trainer_class(given)

@@ -76,7 +76,12 @@ class PublicDataset:
                 "this dataset has one set of points", found=f"--annotator {choices.annotator}", remedy="leave it out"
             )
         if not source.is_dir():
-            raise AutolmkError("the folder of the public dataset is missing", file=source, expected=self._expected())
+            raise AutolmkError(
+                "the folder of the public dataset is missing",
+                file=source,
+                expected=self._expected(),
+                remedy="fetch it, as autolmk_recipe says with the dataset's name alone, and give its folder",
+            )
         try:
             found = self.read(source, choices)
         except AutolmkError as error:

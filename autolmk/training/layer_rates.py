@@ -17,7 +17,7 @@ from autolmk.files.serialization import near
 SHOWN = 30  # layers that a message lists
 
 
-def named_parameters(network: nn.Module, codec: nn.Module) -> dict[str, nn.Parameter]:
+def layers_of(network: nn.Module, codec: nn.Module) -> dict[str, nn.Parameter]:
     """By the names that layers go by."""
     return dict(network.named_parameters()) | {f"codec.{name}": p for name, p in codec.named_parameters()}
 
@@ -37,7 +37,8 @@ def apply(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], r
             parameter.requires_grad_(False)
         for factor, members in parts.items():
             own: dict[str, Any] = {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
-            groups.append({**group, **own, "params": members})
+            kept = {key: value for key, value in group.items() if key != "param_names"}  # which would be those of all
+            groups.append({**kept, **own, "params": members})
     if not groups:
         raise AutolmkError(
             "all layers are frozen, so there is nothing to train",

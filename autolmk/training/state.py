@@ -79,7 +79,7 @@ class Run:
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
         """Of single layers, before the first step; see `layer_rates`."""
-        layer_rates.apply(self.optimizer, layer_rates.named_parameters(self.network, self.codec), rates)
+        layer_rates.apply(self.optimizer, layer_rates.layers_of(self.network, self.codec), rates)
 
     # -- where it stands ----------------------------------------------------------------------------------------------
 

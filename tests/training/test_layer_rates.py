@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autolmk.errors import AutolmkError
-from autolmk.training.layer_rates import apply, named_parameters, require_known
+from autolmk.training.layer_rates import apply, layers_of, require_known
 
 
 def parts() -> tuple[nn.Module, nn.Module, dict[str, nn.Parameter]]:
@@ -16,7 +16,7 @@ def parts() -> tuple[nn.Module, nn.Module, dict[str, nn.Parameter]]:
         {"encoder": nn.ModuleDict({"a": nn.Linear(2, 2), "ab": nn.Linear(2, 2)}), "head": nn.Linear(2, 1)}
     )
     codec = nn.Linear(1, 1)
-    return network, codec, named_parameters(network, codec)
+    return network, codec, layers_of(network, codec)
 
 
 def moved(rates: dict[str, float]) -> dict[str, float]:
@@ -48,6 +48,6 @@ def test_what_freezes_everything_or_nothing_is_refused() -> None:
     network, codec, named = parts()
     with pytest.raises(AutolmkError, match="nothing to train"):
         apply(torch.optim.SGD(list(named.values()), lr=1.0), named, {"encoder": 0.0, "head": 0.0, "codec": 0.0})
-    require_known([{}, named_parameters(network, codec)], {"encoder.ab": 0.1})
+    require_known([{}, layers_of(network, codec)], {"encoder.ab": 0.1})
     with pytest.raises(AutolmkError, match=r"encode[\s\S]*did you mean 'encoder'[\s\S]*codec, encoder, head"):
-        require_known([named_parameters(network, codec)], {"encode": 0.1})
+        require_known([layers_of(network, codec)], {"encode": 0.1})
