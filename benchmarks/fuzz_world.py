@@ -127,6 +127,8 @@ def commands() -> list[Command]:
                 ("predicted/evaluation/summary.json",)),
         Command("export", f"export {{world}}/{MODEL} -o {{world}}/out/a.autolmk.zip", (*one, *held_out), ("out",),
                 ("out/a.autolmk.zip",), 2),
+        Command("export onnx", f"export_onnx -m {{world}}/{MODEL} -o {{world}}/out", one, ("out",),
+                ("out/pipeline.json",), 2),
         Command("install", f"install {bundle} --results {{world}}/installed", ("a.autolmk.zip",), ("installed",),
                 (f"installed/{MAIN}/heatmap__autolmkPlans__heatmap/bundle.json",), 4),
         Command("predict bundle", f"predict {IMAGES} -o {{world}}/out -m {bundle} {in_turn}", ("a.autolmk.zip",),

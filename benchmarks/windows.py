@@ -6,7 +6,7 @@ The first table: planned windows against misses. Of phantoms whose slices are 1,
 pixels, and with --data of real sets (as of `real_data.py`), plans of preset XS are made, and misses of three kinds are
 drawn around the true landmarks: Gaussian ones of 0.5, 1 and 2 output voxels (cells) of the planned first stage, of
 which 0, 3 and 10 % lie at another landmark. "Before" is a window of as many voxels along each axis, within the bounds
-that plans had; "now" the first look's window as `placement.measure_placement` has it, and each look's voxels, as a
+that plans had; "now" the first look's window as `stage_windows.measure_placement` has it, and each look's voxels, as a
 multiple of the planned ones. With --results also what trained folds measured: each measured.json with errors there.
 
 The second table, `memory`: every planner at each target on images and volumes, 5 to 120 landmarks. A plan keeps

@@ -2,7 +2,7 @@
 
 In the frame of the points; how images show the plane is said by `landmark_statistics.in_grids`.
 
-Legend: L landmarks, P physical axes. `shape.mean_shape` gives the points that this is meant for.
+Legend: L landmarks, P physical axes. `pose.mean_shape` gives the points that this is meant for.
 """
 
 from __future__ import annotations

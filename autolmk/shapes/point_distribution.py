@@ -1,6 +1,6 @@
 """A point-distribution model of the training landmarks: where the others make a landmark likely, and how surely.
 
-Cases are brought into the pose of the mean shape (`shape.mean_shape`); there coordinates are Gaussian, with a
+Cases are brought into the pose of the mean shape (`pose.mean_shape`); there coordinates are Gaussian, with a
 covariance that few cases suffice for: the empirical correlations shrunk toward none as far as their scatter asks for
 (Ledoit and Wolf, J. Multivariate Analysis 2004, in the form of Schaefer and Strimmer, SAGMB 2005), kept as modes and a
 diagonal.

@@ -1,4 +1,4 @@
-"""How a row of look-alikes lies in training cases, see `row_shape.Row`.
+"""How a row of look-alikes lies in training cases, see `shapes.row.Row`.
 
 Shapes: N training cases, M members of a row, P physical axes. Everything in mm.
 """

@@ -44,7 +44,7 @@ from autolmk.training.loop import Earlier
 from autolmk.training.state import run_digest
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
-HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `placement.FEWEST`
+HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `stage_windows.FEWEST`
 MOST_LOST = 0.25  # of the training cases: where more are held out, the stage goes on with all of them after that
 MEASURABLE, TELLING = 16, 5  # cases from which a fold that holds none out is measured too, and on how many at least
 MEASURING_SHARE = 0.5  # of such a stage's length, that it is trained for until it is measured
