@@ -1,6 +1,6 @@
 """Heatmaps in a window a landmark, and for each group of landmarks that lie on one slice a 1-D Gaussian: which slice.
 
-The windows of a group share their interval along its axis, so that they count slices alike; see `stage_windows.centres`.
+The windows of a group share their interval along its axis, so that they count slices alike; see `stage_windows`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from autolmk.selection.model_selection import MOST_MEMBERS, case_errors
 
 
 def likely_members(models: Mapping[str, CrossValidation], stages: Mapping[str, int]) -> tuple[str, ...] | None:
-    """Of configuration -> held-out cases of the same folds, by the rule of `selection.model_selection`. stages: of each.
+    """Of configuration -> held-out cases of the same folds, by the rule of `model_selection`. stages: of each.
     None before two folds, without which no ensemble can be judged."""
     cases = common_cases(models)
     held_out = {name: model.restricted(cases) for name, model in models.items()}
