@@ -17,7 +17,7 @@ NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutErrors:
     """Errors on held-out cases. n: annotated points. missing: those without a predicted place. mre, median: mm or px.
     sdr: radius -> share of points at most that far. swaps: points nearer to the mirror partner's place."""
 
@@ -39,7 +39,7 @@ class CardLandmark:
     pair: str | None = None
     shown: int | None = None
     absent: int | None = None
-    errors: HeldOut | None = None
+    errors: HeldOutErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Card:
     training: dict[str, str] = field(default_factory=dict)
     ranges: dict[str, str] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
-    held_out: HeldOut | None = None
+    held_out: HeldOutErrors | None = None
     held_out_cases: int = 0
     how: str = ""
     coverage: Coverage | None = None

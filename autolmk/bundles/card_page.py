@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from autolmk.bundles.card import NOT_STATED, Card, HeldOut
+from autolmk.bundles.card import NOT_STATED, Card, HeldOutErrors
 from autolmk.escaping import html, lines
 from autolmk.report.blocks import Block, Facts, Section, TableBlock, Text, section
 from autolmk.report.wording import NOTHING, interval, level, sentence
@@ -83,7 +83,7 @@ def _errors(card: Card) -> list[Block]:
     return [table, Text(said)]
 
 
-def _row(name: str, errors: HeldOut | None) -> tuple[str, ...]:
+def _row(name: str, errors: HeldOutErrors | None) -> tuple[str, ...]:
     if errors is None:
         return (name, "0", *[NOTHING] * 5)
     shares = [interval(errors.sdr.get(radius), share=True) for radius in RADII]

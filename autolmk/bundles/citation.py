@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from autolmk.bundles.contents import Part, parts_of
+from autolmk.bundles.contents import BundlePart, parts_of
+from autolmk.bundles.exporting import sha256_of
 from autolmk.bundles.making_card import ranges
 from autolmk.bundles.privacy import planner_names, shortened
 from autolmk.bundles.references import REFERENCES, TRAINERS, software
-from autolmk.bundles.writing import sha256_of
 from autolmk.errors import counted
 from autolmk.escaping import lines
 from autolmk.files.digest import digest
@@ -94,17 +94,17 @@ def _data(folder: Path) -> list[str]:
             f"({'; '.join(spans)})."]  # fmt: skip
 
 
-def _trainers(parts: Iterable[Part]) -> list[str]:
+def _trainers(parts: Iterable[BundlePart]) -> list[str]:
     """Short names, each once, in the order of stages."""
     configs = [config for part in parts for config in reversed(_configs(part))]
     return list(dict.fromkeys(label(str(config.get("trainer"))) for config in configs))
 
 
-def _configs(part: Part) -> list[dict[str, Any]]:
+def _configs(part: BundlePart) -> list[dict[str, Any]]:
     return [read_json(place / "config.json") for place in part.places]
 
 
-def _models(parts: Iterable[Part]) -> list[str]:
+def _models(parts: Iterable[BundlePart]) -> list[str]:
     said = []
     for trainer in _trainers(parts):
         what, keys = TRAINERS.get(trainer, (f"the trainer {_word(trainer)}, which is not part of autolmk", ()))
@@ -114,13 +114,13 @@ def _models(parts: Iterable[Part]) -> list[str]:
     return [f"{text}."]
 
 
-def _uses_adamw(parts: Iterable[Part]) -> bool:
+def _uses_adamw(parts: Iterable[BundlePart]) -> bool:
     """Whether a shipped trainer's optimizer was AdamW."""
     chosen = [(c.get("options") or {}).get("optimizer", "adamw") for part in parts for c in _configs(part)]
     return "adamw" in chosen and any(trainer in TRAINERS for trainer in _trainers(parts))
 
 
-def _training(parts: list[Part]) -> list[str]:
+def _training(parts: list[BundlePart]) -> list[str]:
     folds = sorted({fold for part in parts for fold in part.folds}, key=lambda fold: (len(fold), fold))
     records = [read_record(checkpoint_file(place, "final")) for part in parts for place in part.places]
     steps = sorted(int(record["iteration"]) for record in records if isinstance(record.get("iteration"), int))
@@ -150,7 +150,7 @@ def _finishing(recipe: Recipe) -> tuple[list[str], list[str]]:
     return said, keys
 
 
-def _facts(parts: list[Part], plans: Plans, recipe: Recipe | None) -> dict[str, str]:
+def _facts(parts: list[BundlePart], plans: Plans, recipe: Recipe | None) -> dict[str, str]:
     said = {"autolmk (now)": software().fields["version"], "numpy (now)": np.__version__}
     configs = [config for part in parts for config in _configs(part)]
     for key, name in (("autolmk", "autolmk (training)"), ("torch", "torch (training)"), ("precision", "precision"),

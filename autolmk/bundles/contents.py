@@ -50,7 +50,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Part:
+class BundlePart:
     """A configuration's folder. prefix: of its paths in the bundle, with its /; empty where it is the bundle itself."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Part:
         return found
 
 
-def parts_of(folder: Path, folds: Sequence[str] | None = None) -> tuple[list[Part], Recipe | None]:
+def parts_of(folder: Path, folds: Sequence[str] | None = None) -> tuple[list[BundlePart], Recipe | None]:
     """(configurations with their folds, recipe of a packed folder) of a model folder. AutolmkError where it is none, a
     fold is not finished, or folds are chosen of a packed one, which has chosen them itself."""
     from autolmk.prediction.model import chosen_folds
@@ -82,7 +82,7 @@ def parts_of(folder: Path, folds: Sequence[str] | None = None) -> tuple[list[Par
                 remedy="leave -f out, or export one of the model folders in it",
             )
         recipe = Recipe.load(folder)
-        return [Part(folder / m.model, f"{m.model}/", m.folds) for m in recipe.members], recipe
+        return [BundlePart(folder / m.model, f"{m.model}/", m.folds) for m in recipe.members], recipe
     if not (folder / "plans.json").is_file():
         raise AutolmkError(
             "this is no model folder",
@@ -91,10 +91,10 @@ def parts_of(folder: Path, folds: Sequence[str] | None = None) -> tuple[list[Par
             expected="TRAINER__PLANS__CONFIGURATION, with plans.json and fold_k folders, or a packed model",
             remedy="check the path",
         )
-    return [Part(folder, "", tuple(chosen_folds(folder, folds, "final")))], None
+    return [BundlePart(folder, "", tuple(chosen_folds(folder, folds, "final")))], None
 
 
-def secrets_of(parts: Sequence[Part], recipe: Recipe | None) -> Secrets:
+def secrets_of(parts: Sequence[BundlePart], recipe: Recipe | None) -> Secrets:
     """All names of cases and subjects that the files of these models know."""
     names: set[str] = set()
     known: list[str] = [] if recipe is None else [recipe.dataset_name, *recipe.measurements]
@@ -123,7 +123,7 @@ def _subject(description: DatasetDescription, case: str) -> str:
         return case
 
 
-def entries(parts: Sequence[Part], recipe: Recipe | None, secrets: Secrets, temporary: Path) -> Iterator[Entry]:
+def entries(parts: Sequence[BundlePart], recipe: Recipe | None, secrets: Secrets, temporary: Path) -> Iterator[Entry]:
     """The files of a bundle without its card and manifest. temporary: a folder for checkpoints that must be written
     anew. AutolmkError where a file is damaged or a text in it names a case or a path."""
     if recipe is not None:
@@ -190,7 +190,7 @@ def _plans(folder: Path) -> dict[str, Any]:
     return value
 
 
-def _of_place(part: Part, place: Path, secrets: Secrets, temporary: Path) -> Iterator[Entry]:
+def _of_place(part: BundlePart, place: Path, secrets: Secrets, temporary: Path) -> Iterator[Entry]:
     """The files of one fold, or of a stage in it."""
     prefix = part.prefix + place.relative_to(part.folder).as_posix() + "/"
     yield _json(f"{prefix}config.json", of_config(read_json(place / "config.json")), secrets)
@@ -224,7 +224,7 @@ def of_config(value: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _code(part: Part, sources: Mapping[str, Source], secrets: Secrets) -> Iterator[Entry]:
+def _code(part: BundlePart, sources: Mapping[str, Source], secrets: Secrets) -> Iterator[Entry]:
     """The record of users' trainers and their files. AutolmkError where one was changed after training."""
     record, written = {}, set()
     for specification, source in sources.items():

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from autolmk.bundles.card_page import html_page, markdown
+from autolmk.bundles.in_place import read, unpack
 from autolmk.bundles.manifest import CARD_HTML, CARD_MARKDOWN, MANIFEST, Manifest, parse
-from autolmk.bundles.opening import read, unpack
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import make_folder, read_json
 from autolmk.plans import Plans

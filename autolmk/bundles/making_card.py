@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import autolmk
-from autolmk.bundles.card import NOT_STATED, Card, CardLandmark, Coverage, HeldOut
-from autolmk.bundles.contents import Part
+from autolmk.bundles.card import NOT_STATED, Card, CardLandmark, Coverage, HeldOutErrors
+from autolmk.bundles.contents import BundlePart
 from autolmk.bundles.manifest import CARD
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError, counted, some
@@ -34,7 +34,7 @@ AXES = {2: "rows, columns", 3: "z, y, x"}
 
 
 def card_of_model(
-    folder: Path, parts: Sequence[Part], recipe: Recipe | None, name: str, licence: str | None = None
+    folder: Path, parts: Sequence[BundlePart], recipe: Recipe | None, name: str, licence: str | None = None
 ) -> Card:
     """Of a model folder. name: of the folder. licence: instead of dataset.json's. AutolmkError where a file that it is
     made from is damaged."""
@@ -124,14 +124,14 @@ def _landmark(
     )
 
 
-def _errors(scores: Scores) -> HeldOut:
-    return HeldOut(scores.n, scores.missing, scores.mre, scores.median, dict(scores.sdr), scores.swaps)
+def _errors(scores: Scores) -> HeldOutErrors:
+    return HeldOutErrors(scores.n, scores.missing, scores.mre, scores.median, dict(scores.sdr), scores.swaps)
 
 
 # -- held-out cases ---------------------------------------------------------------------------------------------------
 
 
-def _held_out(folder: Path, parts: Sequence[Part], plans: Plans, *, packed: bool) -> Results | None:
+def _held_out(folder: Path, parts: Sequence[BundlePart], plans: Plans, *, packed: bool) -> Results | None:
     """None where no case was held out, or its predictions were not kept."""
     if packed:
         place = folder / CROSSVAL
@@ -168,7 +168,7 @@ def _coverage(recipe: Recipe | None, results: Results | None) -> Coverage | None
 # -- what it was trained on -------------------------------------------------------------------------------------------
 
 
-def _training(parts: Sequence[Part], plans: Plans, known: Fingerprint | None) -> dict[str, str]:
+def _training(parts: Sequence[BundlePart], plans: Plans, known: Fingerprint | None) -> dict[str, str]:
     """Names and values, in words."""
     configs = [read_json(place / "config.json") for part in parts for place in part.places]
     said = {}
@@ -184,11 +184,11 @@ def _training(parts: Sequence[Part], plans: Plans, known: Fingerprint | None) ->
     return said
 
 
-def _configuration(part: Part) -> str:
+def _configuration(part: BundlePart) -> str:
     return part.folder.resolve().name.rpartition("__")[2]
 
 
-def _folds(part: Part) -> str:
+def _folds(part: BundlePart) -> str:
     return f"fold{'s' * (len(part.folds) > 1)} {', '.join(part.folds)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from autolmk.bundles.contents import Part, parts_of
+from autolmk.bundles.contents import BundlePart, parts_of
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json
 from autolmk.fold.checkpoint import checkpoint_file
@@ -35,6 +35,6 @@ def checkpoint_in(place: Path | None, configuration: str, trainer: str) -> Path 
     return checkpoint_file(part.folder / f"fold_{part.folds[0]}", "final")
 
 
-def _trainer(part: Part) -> str:
+def _trainer(part: BundlePart) -> str:
     """Short name, of the last stage."""
     return label(str(read_json(part.folder / f"fold_{part.folds[0]}" / "config.json").get("trainer")))

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _cite(args: argparse.Namespace) -> int:
     from autolmk.bundles.citation import sheet
-    from autolmk.bundles.opening import model_of
+    from autolmk.bundles.in_place import model_of
     from autolmk.files.serialization import write_bytes
 
     if args.model is None:

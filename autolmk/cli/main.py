@@ -12,7 +12,10 @@ from autolmk.escaping import visible
 from autolmk.files.serialization import near
 
 PREFIX = "autolmk_"
-MODULES = {"import": "import_"}  # where a command's module cannot be called as the command is
+MODULES = {
+    "import": "import_",
+    "recipe": "public_recipe",
+}  # where a command's module cannot be called as the command is
 TASKS: dict[str, dict[str, str]] = {
     "everything at once": {
         "run": "from a raw dataset to a chosen model, predictions and a report",

@@ -74,7 +74,7 @@ def _row(one: Listed) -> tuple[str, ...]:
 
 def _show(args: argparse.Namespace) -> int:
     from autolmk.bundles.card_page import markdown
-    from autolmk.bundles.opening import read
+    from autolmk.bundles.in_place import read
     from autolmk.bundles.zoo import find, installed
 
     if args.place is not None:

@@ -153,7 +153,7 @@ def _add_machine(arguments: Parser) -> None:
 
 
 def _predict(args: argparse.Namespace, tell: Tell | None) -> int:
-    from autolmk.bundles.opening import model_of
+    from autolmk.bundles.in_place import model_of
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(
@@ -185,8 +185,6 @@ def _predict_with(args: argparse.Namespace, model: Path, folder: Path, tell: Tel
     )
     ending = None if predictor.description is None else predictor.description.file_ending
     cases = find_cases(Path(args.input).expanduser(), ending, len(predictor.plans.channel_names))
-    if tell is not None:
-        tell("started", started_fields(list(cases), Path(args.output).expanduser(), str(predictor.device)))
     place = f"{model} (from -m)" if args.d is None else folders_from(args).results.describe(model)
     for part in predictor.models:
         logger.info(

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from autolmk.bundles.opening import weights_of
+    from autolmk.bundles.in_place import weights_of
 
     _check_numbers(args)
     with weights_of(args.pretrained_weights) as args.pretrained_weights:

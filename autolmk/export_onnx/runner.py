@@ -21,7 +21,7 @@ from autolmk.data.preprocessing import preprocess_image
 from autolmk.errors import AutolmkError
 from autolmk.export_onnx.decoders import decoder_of
 from autolmk.export_onnx.nifti_grid import ENDINGS, grid_of
-from autolmk.export_onnx.torch_free import Network, Part
+from autolmk.export_onnx.torch_free import Network, OnnxMember
 from autolmk.files.serialization import from_json, read_json
 from autolmk.fold.measured import Measured
 from autolmk.geometry import Geometry
@@ -103,7 +103,7 @@ class _Model:
             configuration = from_json(Configuration, stage["configuration"], file=file)
             measured = tuple(from_json(Measured, one["measured"], file=file) for one in stage["members"])
             parts: list[Any] = [
-                Part(Network(folder / one["file"]), decoder_of(one["decoding"]), tuple(one["untrained"]))
+                OnnxMember(Network(folder / one["file"]), decoder_of(one["decoding"]), tuple(one["untrained"]))
                 for one in stage["members"]
             ]
             members: list[Member] = parts

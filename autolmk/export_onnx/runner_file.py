@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autolmk.errors import AutolmkError
-from autolmk.export_onnx.sources import INSIDE, TORCH_FREE, Name, Sources, inside
+from autolmk.export_onnx.sources import INSIDE, TORCH_FREE, Name, RunnerSources, inside
 
 SECOND_LOOK = "autolmk.prediction.second_look"
 REPLACED: dict[Name, Name] = {  # what needs torch, and what stands in for it
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 def runner_source(version: str) -> str:
     """The text of run_onnx.py."""
     runner = "autolmk.export_onnx.runner"
-    sources = Sources(REPLACED, DROPPED)
+    sources = RunnerSources(REPLACED, DROPPED)
     sources.add(runner, "main")
     parts = [HEADER.format(version=version)]
     for module in sources.ordered():

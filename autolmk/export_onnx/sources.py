@@ -37,7 +37,7 @@ def path_of(module: str) -> Path:
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
-class Sources:
+class RunnerSources:
     """Collects definitions from roots; `text` is the file that they make.
 
     replaced: of a definition, or of `Class.method`, the name that stands in for it. dropped: methods that are left out.

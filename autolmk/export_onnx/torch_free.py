@@ -61,7 +61,7 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class OnnxMember:
     """One network and its decoder, as `stage.Member`."""
 
     network: Network

@@ -22,9 +22,9 @@ from autolmk.recipes import (
     pddca,
     verse,
 )
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices
 
-__all__ = ["DATASETS", "Choices", "PublicDataset", "Published", "dataset_named"]
+__all__ = ["DATASETS", "RecipeChoices", "PublicDataset", "Published", "dataset_named"]
 
 DATASETS: dict[str, PublicDataset] = {
     dataset.name: dataset

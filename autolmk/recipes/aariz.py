@@ -12,14 +12,14 @@ from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import Table, coordinate, field, json_of, wrong
 from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.errors import some
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files, subfolder
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading, require_files, subfolder
 
 SIZES = "cephalogram_machine_mappings.csv"
 PLACE = "Annotations/Cephalometric Landmarks"
 FOLDERS = {"junior": "Junior Orthodontists", "senior": "Senior Orthodontists"}
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """The mean of both groups unless one is chosen; the folder test is the test part."""
     annotator = choices.annotator or "mean"
     wanted = [FOLDERS[a] for a in FOLDERS if annotator in (a, "mean")]

@@ -11,13 +11,13 @@ from autolmk.annotations.formats import Imported
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import Table, wrong
 from autolmk.annotations.formats.source import ImportedFiles, text_of
-from autolmk.recipes.public_dataset import Choices, PublicDataset, reading, require_files
+from autolmk.recipes.public_dataset import PublicDataset, RecipeChoices, reading, require_files
 
 VERTEBRAE, CORNERS = 17, 4
 NAMES = [f"V{v:02d}_{c}" for v in range(1, VERTEBRAE + 1) for c in range(1, CORNERS + 1)]
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """The rows of landmarks.csv, shares of the image's width and height; the folder test is the test part."""
     roots = [f.parent.parent.parent for f in sorted(source.rglob("labels/*/filenames.csv"))]
     require_files(roots, source, "labels/training/filenames.csv and landmarks.csv, and data/training")

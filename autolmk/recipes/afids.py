@@ -16,7 +16,7 @@ from autolmk.annotations.formats.slicer import annotation_of
 from autolmk.annotations.formats.source import ImportedFiles, stem_of
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.dataset.description import LandmarkDescription
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading, require_files
 
 TRUTH = "derivatives/afids_groundtruth"
 NAMES = (  # by number, as other/afids.csv of afids-data has them
@@ -29,7 +29,7 @@ NAMES = (  # by number, as other/afids.csv of afids-data has them
 )  # fmt: skip
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """The cases of all BIDS datasets below the source, named DATASET_sub-LABEL as nnLandmark names them."""
     files = sorted(f for pattern in ("", "**/") for f in source.glob(f"{pattern}{TRUTH}/sub-*/**/*.fcsv"))
     files = sorted(set(files))

@@ -6,21 +6,21 @@ from pathlib import Path
 
 from autolmk.annotations.formats import FORMATS, Imported
 from autolmk.annotations.formats.parsing import wrong
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading
 
 
-def read_isbi2015(source: Path, choices: Choices) -> Imported:
+def read_isbi2015(source: Path, choices: RecipeChoices) -> Imported:
     """The mean of both annotators unless one is chosen; images 151 to 400 are test cases."""
     annotator = choices.annotator or "mean"
-    return _by("isbi2015", source, Choices(annotator, choices.split))
+    return _by("isbi2015", source, RecipeChoices(annotator, choices.split))
 
 
-def read_cl_detection(source: Path, choices: Choices) -> Imported:
+def read_cl_detection(source: Path, choices: RecipeChoices) -> Imported:
     """The training part, whose points are public."""
     return _by("cldetection", source, choices)
 
 
-def _by(name: str, source: Path, choices: Choices) -> Imported:
+def _by(name: str, source: Path, choices: RecipeChoices) -> Imported:
     reader = FORMATS[name].read
     if reader is None:
         wrong(source, "format", name, "a reader")

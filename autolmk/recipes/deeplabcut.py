@@ -7,10 +7,10 @@ from pathlib import Path
 
 from autolmk.annotations.formats import FORMATS, Imported, ImportedCase
 from autolmk.annotations.formats.parsing import wrong
-from autolmk.recipes.public_dataset import Choices, PublicDataset, reading
+from autolmk.recipes.public_dataset import PublicDataset, RecipeChoices, reading
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """All labelled frames, named VIDEO__FRAME; where there are several videos, each goes to one fold as a whole."""
     reader = FORMATS["deeplabcut"].read
     if reader is None:

@@ -14,7 +14,7 @@ from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.dataset.description import Measurement
 from autolmk.errors import some
 from autolmk.geometry import FloatArray
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading, require_files
 
 LABELS = {"LCC": 1, "HV": 2, "bBIP": 3, "sBIP": 4, "TCD": 5}
 SPACES = {  # masks -> the images in whose space they lie, first the space in which the experts measured
@@ -23,7 +23,7 @@ SPACES = {  # masks -> the images in whose space they lie, first the space in wh
 }
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """Both ends of each measure; unknown where a mask lacks it. Masks and images must have the same grid."""
     masks, images = _space(source)
     collector = Collector(ImportedFiles(source, reading(choices)), "voxel")

@@ -12,10 +12,10 @@ from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.parsing import Table, wrong
 from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.errors import some
-from autolmk.recipes.public_dataset import Choices, PublicDataset, reading, require_files
+from autolmk.recipes.public_dataset import PublicDataset, RecipeChoices, reading, require_files
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """The rows of all.csv: an image's name, then x and y of each landmark, without a header."""
     files = sorted(source.rglob("all.csv"))
     require_files(files, source, "all.csv of Payer's repository, and the images, in any folder below")

@@ -11,7 +11,7 @@ from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
 from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.dataset.description import Measurement
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files, subfolder
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading, require_files, subfolder
 
 LINES = ("CBD", "BBD", "TCD", "FOD", "HDV", "ADV")  # in the order of the numbers at the ends of the files' names
 USED = ("TCD", "HDV", "ADV")  # whose ends are the published landmarks
@@ -19,7 +19,7 @@ PARTS = ("train", "valid", "test")
 SUFFIX = re.compile(r".*?(\d+)(?:\.mrk)?\.json")
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """The cases of train, valid and test: both ends of TCD, HDV and ADV. feta21, another population, is left aside."""
     collector = Collector(ImportedFiles(source, reading(choices)), "LPS")
     names = [f"{line}_{end}" for line in USED for end in (1, 2)]

@@ -12,13 +12,13 @@ from autolmk.annotations.formats.parsing import wrong
 from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading, require_files
 
 NONEXISTENT = -100.0  # mean of the coordinates of a landmark that is not in the volume, at most
 LARGEST = 2**20  # bytes of an array of points
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """The cases of train, val and test; the size of a voxel is the one of _spacing.npy, whatever the image says."""
     files = sorted(f for part in ("train", "val", "test") for f in source.glob(f"{part}/*_volume.nrrd"))
     require_files(files, source, "train/*_volume.nrrd, val/*_volume.nrrd and test/*_volume.nrrd")

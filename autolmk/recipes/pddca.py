@@ -13,10 +13,10 @@ from autolmk.annotations.formats.slicer import annotation_of
 from autolmk.annotations.formats.source import ImportedFiles
 from autolmk.annotations.formats.states import add_annotation
 from autolmk.errors import some
-from autolmk.recipes.public_dataset import Choices, PublicDataset, Published, reading, require_files
+from autolmk.recipes.public_dataset import PublicDataset, Published, RecipeChoices, reading, require_files
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """A case a folder: its one image, and the points of its one .fcsv; RAS, where the file names no frame."""
     files = sorted(source.glob("*/*.fcsv"))
     require_files(files, source, "CASE/img.nrrd and CASE/*.fcsv")

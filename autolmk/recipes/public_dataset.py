@@ -13,7 +13,7 @@ from autolmk import imageio
 from autolmk.annotations.formats import Imported, ImportedCase, Options
 from autolmk.annotations.formats.parsing import wrong
 from autolmk.errors import AutolmkError, counted, some
-from autolmk.recipes.splits import read_split
+from autolmk.recipes.published_splits import read_split
 
 ON_IMAGE = 0.9  # share of points that must lie on their images, or the frame is wrong
 SMALLEST, LARGEST = 1e-6, 1e4  # mm: the side of a voxel
@@ -22,7 +22,7 @@ Annotator = Literal["junior", "senior", "mean"]
 
 
 @dataclass(frozen=True)
-class Choices:
+class RecipeChoices:
     """What a recipe leaves to the user. annotator: whose points. split: a file of published parts, see `splits`."""
 
     annotator: Annotator | None = None
@@ -48,7 +48,7 @@ class PublicDataset:
 
     folder: name of its raw dataset. source, licence, fetch, protocol: sentences. layout: lines that show the files
     below the source folder. not_known: facts that no source at hand gave. read: the cases of a source folder. unlisted:
-    what it means that a case lacks a landmark. annotators: whether `Choices.annotator` applies.
+    what it means that a case lacks a landmark. annotators: whether `RecipeChoices.annotator` applies.
     """
 
     name: str
@@ -59,13 +59,13 @@ class PublicDataset:
     fetch: tuple[str, ...]
     layout: tuple[str, ...]
     protocol: tuple[str, ...]
-    read: Callable[[Path, Choices], Imported]
+    read: Callable[[Path, RecipeChoices], Imported]
     published: tuple[Published, ...] = ()
     not_known: tuple[str, ...] = ()
     unlisted: Literal["unknown", "absent"] = "unknown"
     annotators: bool = False
 
-    def imported(self, source: Path, choices: Choices) -> Imported:
+    def imported(self, source: Path, choices: RecipeChoices) -> Imported:
         """The cases of the source folder, its points on their images, divided as published.
 
         AutolmkError where the layout is another one, more than a tenth of all points lie beside their images, or a
@@ -128,7 +128,7 @@ def require_files(found: Sequence[Path], source: Path, expected: str) -> None:
               "name the folder that holds them with --source")  # fmt: skip
 
 
-def reading(choices: Choices, unlisted: Literal["unknown", "absent"] = "unknown") -> Options:
+def reading(choices: RecipeChoices, unlisted: Literal["unknown", "absent"] = "unknown") -> Options:
     """Options for the readers of `annotations.formats`."""
     return Options(annotator=choices.annotator, unlisted=unlisted, split=True)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from autolmk.annotations.formats import FORMATS, Imported
 from autolmk.annotations.formats.parsing import wrong
-from autolmk.recipes.public_dataset import Choices, PublicDataset, divided, reading
+from autolmk.recipes.public_dataset import PublicDataset, RecipeChoices, divided, reading
 
 
-def read(source: Path, choices: Choices) -> Imported:
+def read(source: Path, choices: RecipeChoices) -> Imported:
     """All centroids of the subject based structure; cases below a folder called test are test cases."""
     reader = FORMATS["verse"].read
     if reader is None:

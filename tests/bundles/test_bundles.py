@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autolmk.bundles.exporting import export, sha256_of
+from autolmk.bundles.in_place import read
 from autolmk.bundles.installing import install as put
-from autolmk.bundles.opening import read
-from autolmk.bundles.writing import export, sha256_of
 from autolmk.cli import cite, install, models, predict
 from autolmk.cli import export as export_command
 from autolmk.errors import AutolmkError
@@ -246,7 +246,7 @@ def test_the_sheet_says_how_to_do_it_again(model: Path, tmp_path: Path, capsys: 
 
 
 def test_weights_of_a_bundle_are_a_start(model: Path, tmp_path: Path) -> None:
-    from autolmk.bundles.opening import weights_of
+    from autolmk.bundles.in_place import weights_of
     from autolmk.bundles.starting import checkpoint_in
 
     file, _ = export(model, tmp_path / "a.autolmk.zip")

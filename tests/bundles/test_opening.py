@@ -11,9 +11,9 @@ from pathlib import Path
 import bundles
 import pytest
 
+from autolmk.bundles.in_place import model_of, read, unpack
 from autolmk.bundles.installing import install
 from autolmk.bundles.manifest import require_different, require_name
-from autolmk.bundles.opening import model_of, read, unpack
 from autolmk.errors import AutolmkError
 
 

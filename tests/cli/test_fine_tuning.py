@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autolmk.bundles.writing import export
+from autolmk.bundles.exporting import export
 from autolmk.files.serialization import read_json, write_json
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import checkpoint_file

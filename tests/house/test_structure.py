@@ -23,11 +23,16 @@ MORE = {  # public functions that take more, and why
     "autolmk/phantom/phantom.py:write_phantom": "each property of a phantom, by keyword",
     "autolmk/evaluation/accuracy.py:evaluate": "truth, predictions, and each choice of an evaluation, by keyword",
 }
+STAND_INS = "autolmk/export_onnx/torch_free.py"  # have the names of what they stand in for
 CONCEPTS = {  # file names that stand for one concept in several rooms, and which
     "accuracy.py": "errors against truth: computed, and shown in the report",
     "apga.py": "a method: its plans, its trainer, its network",
+    "bids.py": "the layout of BIDS: read, and predicted into",
     "cells.py": "cells of the image that vote: what they predict, and the network's head for it",
     "coarse_to_fine.py": "a method",
+    "deeplabcut.py": "a format, and the recipe of datasets in it",
+    "doors.py": "what a user's trainer may change: checked, and asked for",
+    "export.py": "a model written for others: the command, and as ONNX",
     "files.py": "image files of cases: listed, and checked",
     "global_to_local.py": "a method",
     "heatmap.py": "a method, and its codec",
@@ -38,6 +43,7 @@ CONCEPTS = {  # file names that stand for one concept in several rooms, and whic
     "results.py": "tables of predictions: written, and shown in the report",
     "rows.py": "rows of look-alikes: drawn in phantoms, and measured in training",
     "slices.py": "landmarks on one slice, see codecs",
+    "verse.py": "a format, and the recipe of its dataset",
     "sources.py": "what a thing was made from: a model's trainers, a report's figures",
 }
 
@@ -76,7 +82,7 @@ def test_each_class_name_stands_once() -> None:
     found = defaultdict(list)
     for file, tree in trees():
         for node in tree.body:
-            if isinstance(node, ast.ClassDef):
+            if isinstance(node, ast.ClassDef) and file != STAND_INS:
                 found[node.name].append(file)
     assert len(found) > 200
     assert {name: files for name, files in found.items() if len(files) > 1} == {}

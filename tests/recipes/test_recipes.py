@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from autolmk.annotations.formats import Format, Options
-from autolmk.cli.recipe import main
+from autolmk.cli.public_recipe import main
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray, Geometry
@@ -24,7 +24,7 @@ from autolmk.landmarks import Status
 from autolmk.planners.heatmap import HeatmapPlanner
 from autolmk.planning.planner import plan_dataset
 from autolmk.planning.request import PlanRequest
-from autolmk.recipes import DATASETS, Choices
+from autolmk.recipes import DATASETS, RecipeChoices
 from autolmk.recipes.afids import NAMES as AFIDS
 
 WIDTH, HEIGHT = 40, 48
@@ -251,12 +251,14 @@ PARTS = {  # training and test cases
 }
 
 
-def converted(tmp_path: Path, name: str, choices: Choices | None = None) -> ImportResult:
+def converted(tmp_path: Path, name: str, choices: RecipeChoices | None = None) -> ImportResult:
     source = tmp_path / "source"
     if not source.exists():
         STAND_INS[ALIKE.get(name, name)](source)
     dataset = DATASETS[name]
-    form = Format(name, name, lambda path: False, lambda path, options: dataset.imported(path, choices or Choices()))
+    form = Format(
+        name, name, lambda path: False, lambda path, options: dataset.imported(path, choices or RecipeChoices())
+    )
     target = tmp_path / "raw" / dataset.folder
     return import_source(form, source, target, options=Options(unlisted=dataset.unlisted), progress=False)
 
@@ -333,13 +335,13 @@ def test_verse_calls_what_is_not_listed_absent_and_refuses_centroids_of_another_
     file = next((tmp_path / "source").rglob("*_ctd.json"))
     file.rename(file.with_name("verse004_CT-ax_iso-ctd.json"))
     with pytest.raises(AutolmkError, match="subject based structure"):
-        DATASETS["verse"].imported(tmp_path / "source", Choices())
+        DATASETS["verse"].imported(tmp_path / "source", RecipeChoices())
 
 
 @pytest.mark.parametrize("annotator", ["junior", "senior"])
 def test_annotators_can_be_chosen(annotator: str, tmp_path: Path) -> None:
     aariz(tmp_path)
-    found = DATASETS["aariz"].imported(tmp_path, Choices(annotator=annotator))  # type: ignore[arg-type]
+    found = DATASETS["aariz"].imported(tmp_path, RecipeChoices(annotator=annotator))  # type: ignore[arg-type]
     np.testing.assert_allclose(found.cases[0].annotation.points, pixels(3, 0) + np.array([annotator == "senior", 0]))
 
 
@@ -347,7 +349,7 @@ def test_annotators_can_be_chosen(annotator: str, tmp_path: Path) -> None:
 def test_other_layouts_are_refused_with_the_right_one(name: str, tmp_path: Path) -> None:
     text(tmp_path / "letter.doc", "theirs")
     with pytest.raises(AutolmkError) as caught:
-        DATASETS[name].imported(tmp_path, Choices())
+        DATASETS[name].imported(tmp_path, RecipeChoices())
     assert DATASETS[name].layout[0] in str(caught.value)
 
 
@@ -366,17 +368,17 @@ def test_points_beside_their_images_are_refused(name: str, tmp_path: Path) -> No
             )
         file.write_text(content)
     with pytest.raises(AutolmkError, match="do not lie on its images"):
-        DATASETS[name].imported(tmp_path, Choices())
+        DATASETS[name].imported(tmp_path, RecipeChoices())
 
 
 def test_a_published_split_divides_the_cases_and_must_name_those_that_are_there(tmp_path: Path) -> None:
     split = tmp_path / "split_Dataset732_Afids.json"
     names = PARTS["afids"][0]
     split.write_text(json.dumps({"imagesTr": names[:2], "imagesTs": names[2:], "all": names}))
-    dataset = Dataset.open(converted(tmp_path, "afids", Choices(split=split)).folder)
+    dataset = Dataset.open(converted(tmp_path, "afids", RecipeChoices(split=split)).folder)
     assert [case.identifier for case in dataset.cases("Ts")] == names[2:]
     hands(tmp_path / "hands")
-    listed = Choices(split=tmp_path / "hands" / "setup" / "cv1" / "test.txt")
+    listed = RecipeChoices(split=tmp_path / "hands" / "setup" / "cv1" / "test.txt")
     found = DATASETS["hands"].imported(tmp_path / "hands", listed)
     assert [case.identifier for case in found.cases if case.test] == ["3129"]
     for parts, message in (
@@ -387,37 +389,37 @@ def test_a_published_split_divides_the_cases_and_must_name_those_that_are_there(
     ):
         split.write_text(json.dumps(parts))
         with pytest.raises(AutolmkError, match=message):
-            DATASETS["afids"].imported(tmp_path / "source", Choices(split=split))
+            DATASETS["afids"].imported(tmp_path / "source", RecipeChoices(split=split))
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     mml(tmp_path / "mml")
     np.save(tmp_path / "mml" / "val" / "c_label.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(AutolmkError, match=r"c_label\.npy"):
-        DATASETS["mml"].imported(tmp_path / "mml", Choices())
+        DATASETS["mml"].imported(tmp_path / "mml", RecipeChoices())
     (tmp_path / "mml" / "val" / "c_label.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((((((\n")
     with pytest.raises(AutolmkError, match=r"c_label\.npy"):
-        DATASETS["mml"].imported(tmp_path / "mml", Choices())
+        DATASETS["mml"].imported(tmp_path / "mml", RecipeChoices())
     np.save(tmp_path / "mml" / "val" / "c_label.npy", spots(14, 2))
     np.save(tmp_path / "mml" / "val" / "c_spacing.npy", np.array([1e-200, 1.0, 1.0]))
     with pytest.raises(AutolmkError, match="size of a voxel makes no sense"):
-        DATASETS["mml"].imported(tmp_path / "mml", Choices())
+        DATASETS["mml"].imported(tmp_path / "mml", RecipeChoices())
     afids(tmp_path / "afids")
     for file in (tmp_path / "afids").rglob("*.fcsv"):
         file.write_text("# Markups fiducial file version = 4.6\n")
     with pytest.raises(AutolmkError, match="no image of the source has points"):
-        DATASETS["afids"].imported(tmp_path / "afids", Choices())
+        DATASETS["afids"].imported(tmp_path / "afids", RecipeChoices())
     lfc(tmp_path / "lfc")
     (tmp_path / "lfc" / "train_label" / "1" / "L_6.json").unlink()
     with pytest.raises(AutolmkError, match="5 files"):
-        DATASETS["lfc"].imported(tmp_path / "lfc", Choices())
+        DATASETS["lfc"].imported(tmp_path / "lfc", RecipeChoices())
     feta(tmp_path / "feta")
     mask = next((tmp_path / "feta").rglob("sub-003*_meas.nii.gz"))
     array = np.zeros((1, *SHAPE), dtype=np.float32)
     array[0, 3, 3, 3] = 1
     write_image(mask, Image(array, GRID))
     with pytest.raises(AutolmkError, match="1 voxels of the value 1"):
-        DATASETS["feta"].imported(tmp_path / "feta", Choices())
+        DATASETS["feta"].imported(tmp_path / "feta", RecipeChoices())
 
 
 def test_every_recipe_has_its_facts_and_a_name_of_its_own() -> None:

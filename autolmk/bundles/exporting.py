@@ -15,9 +15,9 @@ import autolmk
 from autolmk.bundles.card import Card
 from autolmk.bundles.card_page import html_page, markdown
 from autolmk.bundles.contents import Entry, entries, parts_of, secrets_of
+from autolmk.bundles.in_place import verify
 from autolmk.bundles.making_card import card_of_model
 from autolmk.bundles.manifest import CARD, CARD_HTML, CARD_MARKDOWN, FORMAT, MANIFEST, VERSION, File, Manifest, parse
-from autolmk.bundles.opening import verify
 from autolmk.bundles.privacy import require_none
 from autolmk.errors import AutolmkError
 from autolmk.files.atomic import replacing

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _recipe(args: argparse.Namespace) -> int:
     from autolmk.errors import AutolmkError
     from autolmk.recipes import DATASETS, dataset_named
-    from autolmk.recipes.comparison import comparison
+    from autolmk.recipes.published_comparison import comparison
 
     given = [f"--{key}" for key in ("source", "compare") if getattr(args, key) is not None]
     if args.name == "list":
@@ -76,10 +76,10 @@ def _convert(args: argparse.Namespace, dataset: PublicDataset) -> int:
     from autolmk.annotations.formats import Format, Options
     from autolmk.cli.import_ import print_result
     from autolmk.importing import import_source
-    from autolmk.recipes import Choices
+    from autolmk.recipes import RecipeChoices
 
     split = None if args.split_file is None else args.split_file.expanduser()
-    choices = Choices(args.annotator, split)
+    choices = RecipeChoices(args.annotator, split)
     form = Format(
         dataset.name, dataset.title, lambda path: False, lambda source, options: dataset.imported(source, choices)
     )
