@@ -27,9 +27,9 @@ from autolmk.imageio import write_image
 from autolmk.landmarks import Landmarks, Status
 from autolmk.plans import replace_configuration
 from autolmk.postprocessing import Decision, Postprocessing
-from autolmk.postprocessing.shape_prior import ShapePrior
+from autolmk.postprocessing.shape_prior import ShapePriorStep
 from autolmk.prediction.predictor import Predictor
-from autolmk.selection import Member, Recipe
+from autolmk.selection import Recipe, RecipeMember
 from autolmk.selection.ensembling import equal_combination
 from autolmk.selection.packing import pack
 from autolmk.shapes.point_distribution import fit_shape_model
@@ -109,8 +109,8 @@ def a_recipe(models: list[str], names: tuple[str, ...]) -> Recipe:
     shape = rng.uniform(5, 30, (N, 2))
     cases = [Landmarks(names, shape + rng.normal(0, 1, (N, 2)), np.full(N, Status.PRESENT)) for _ in range(12)]
     fitted = fit_shape_model(cases)
-    step = Decision("shape_prior", True, "a test", parameters=to_json(ShapePrior(fitted, (2.0,) * N, 0.5)))
-    members = tuple(Member(model, ("0",)) for model in models)
+    step = Decision("shape_prior", True, "a test", parameters=to_json(ShapePriorStep(fitted, (2.0,) * N, 0.5)))
+    members = tuple(RecipeMember(model, ("0",)) for model in models)
     postprocessing = Postprocessing((step,), fitted)
     return Recipe("Dataset001_Literal", "mm", names, (), members, equal_combination(models), postprocessing)
 
