@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from autolmk.cli.main import module_of
+
 for _tests in ("helpers", "annotations"):  # samples of other formats
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / _tests))
 
@@ -57,7 +59,7 @@ class Command:
     @property
     def module(self) -> str:
         """In autolmk.cli."""
-        return self.line.split()[0]
+        return module_of(self.line.split()[0])
 
     def arguments(self, world: Path) -> list[str]:
         """For the world in this folder."""

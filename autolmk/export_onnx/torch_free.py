@@ -5,6 +5,7 @@ Shapes: L landmarks or windows, K candidates, C channels, D image axes, *S spati
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class Network:
     """An ONNX graph: data, and where it asks for them the landmarks of windows -> scores."""
 
     def __init__(self, file: Path) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - it would write, and report, a device's identity
         import onnxruntime
 
         if not file.is_file():
