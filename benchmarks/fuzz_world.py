@@ -7,6 +7,7 @@ elsewhere/, home/                                                               
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -80,6 +81,10 @@ def commands() -> list[Command]:
     planned = f"-d 1 -pl heatmap --preset XS {CPU}"
     new_plans = (f"{pre}/autolmkPlans.json",)
     bundle = "{world}/a.autolmk.zip"
+    line = f"export_onnx -m {{world}}/{MODEL} -o {{world}}/out"
+    onnx = [Command("export onnx", line, one, ("out",), ("out/pipeline.json",), 2)]
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):  # an extra
+        onnx = []
     slurm = f"run 1 -c heatmap -f 0 --print-jobs slurm {CPU}"
     evaluated = ("predicted/*", f"{raw}/landmarksTs/*", described, f"{pre}/dataset_fingerprint.json")
     reported = (*held_out, plans, f"{res}/best/*", described, f"{raw}/landmarksTr/*")
@@ -129,8 +134,7 @@ def commands() -> list[Command]:
                 ("predicted/evaluation/summary.json",)),
         Command("export", f"export {{world}}/{MODEL} -o {{world}}/out/a.autolmk.zip", (*one, *held_out), ("out",),
                 ("out/a.autolmk.zip",), 2),
-        Command("export onnx", f"export_onnx -m {{world}}/{MODEL} -o {{world}}/out", one, ("out",),
-                ("out/pipeline.json",), 2),
+        *onnx,
         Command("install", f"install {bundle} --results {{world}}/installed", ("a.autolmk.zip",), ("installed",),
                 (f"installed/{MAIN}/heatmap__autolmkPlans__heatmap/bundle.json",), 4),
         Command("predict bundle", f"predict {IMAGES} -o {{world}}/out -m {bundle} {in_turn}", ("a.autolmk.zip",),

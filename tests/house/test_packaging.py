@@ -38,7 +38,7 @@ COMMANDS = {
     "find_best_configuration": "find_best_configuration",
     "ensemble": "ensemble",
     "apply_postprocessing": "apply_postprocessing",
-    "recipe": "recipe",
+    "recipe": "public_recipe",
     "report": "report",
     "export": "export",
     "export_model_to_zip": "export",
