@@ -7,6 +7,7 @@ listed as not known; it is never guessed.
 
 from __future__ import annotations
 
+from autolmk.annotations.formats import plain_spelling
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import near
 from autolmk.recipes import (
@@ -38,16 +39,12 @@ DATASETS: dict[str, PublicDataset] = {
 
 def dataset_named(name: str) -> PublicDataset:
     """The public dataset of that name, however it is spelt. AutolmkError where there is none."""
-    plain = {_plain(known): dataset for known, dataset in DATASETS.items()}
-    if _plain(name) in plain:
-        return plain[_plain(name)]
+    plain = {plain_spelling(known): dataset for known, dataset in DATASETS.items()}
+    if plain_spelling(name) in plain:
+        return plain[plain_spelling(name)]
     raise AutolmkError(
         f"there is no recipe {name!r}{near(name, DATASETS)}",
         found=name,
         expected=f"one of {', '.join(DATASETS)}",
         remedy="see autolmk_recipe list",
     )
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())

@@ -72,9 +72,9 @@ WRITERS: dict[str, Writer] = {
 
 def format_named(name: str) -> Format:
     """The format of that name, however it is spelt. AutolmkError where there is none."""
-    plain = _plain(name)
+    plain = plain_spelling(name)
     for known in FORMATS.values():
-        if plain in (_plain(known.name), *known.aliases):
+        if plain in (plain_spelling(known.name), *known.aliases):
             return known
     raise AutolmkError(
         f"there is no format {name!r}{near(name, FORMATS)}",
@@ -86,9 +86,9 @@ def format_named(name: str) -> Format:
 
 def writer_named(name: str) -> Writer:
     """The format of that name that can be written, however it is spelt. AutolmkError where there is none."""
-    plain = {_plain(known): writer for known, writer in WRITERS.items()}
-    if _plain(name) in plain:
-        return plain[_plain(name)]
+    plain = {plain_spelling(known): writer for known, writer in WRITERS.items()}
+    if plain_spelling(name) in plain:
+        return plain[plain_spelling(name)]
     raise AutolmkError(
         f"points cannot be converted to {name!r}{near(name, WRITERS)}",
         found=name,
@@ -116,5 +116,6 @@ def suggestion(path: Path) -> str | None:
     return f"this looks like {known.name}: autolmk_import --format {known.name} SOURCE -o RAW_DATASET"
 
 
-def _plain(name: str) -> str:
+def plain_spelling(name: str) -> str:
+    """Letters and digits of a name in lower case, by which names that users spell differently are the same."""
     return "".join(c for c in name.lower() if c.isalnum())
