@@ -87,11 +87,11 @@ class Annotation:
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool."""
+        """Which points are present, (n,) bool."""
         return np.asarray(self.status == Status.PRESENT)
 
     def physical_points(self, frame: Frame, geometry: Geometry) -> FloatArray:
-        """(n, P) mm, LPS: the points read as if they were in `frame`.
+        """The points, (n, P) mm, LPS, read as if they were in `frame`.
 
         geometry: of the image, used for voxels and for P. A third coordinate on an image without a third axis is
         dropped; without one, points of a single slice lie in it. Raises ValueError where a coordinate is lacking.
@@ -113,7 +113,7 @@ class Annotation:
         return points[:, :p] * sign[:p]
 
     def depth(self) -> FloatArray:
-        """(n,): the third coordinate, 0 where there is none; on an image without a third axis it should be 0."""
+        """The third coordinate, (n,), 0 where there is none; on an image without a third axis it should be 0."""
         return np.nan_to_num(self.points[:, 2]) if self.points.shape[1] == 3 else np.zeros(len(self.names))
 
     def landmarks(self, frame: Frame, geometry: Geometry) -> Landmarks:

@@ -1,4 +1,4 @@
-"""What a writer of a foreign format is given, and what all of them share."""
+"""The material that a writer of a foreign format is given, and what all writers share."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Export:
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
-        """In the order of all formats that number their points."""
+        """The landmarks' names, in the order of all formats that number their points."""
         return self.cases[0].landmarks.names
 
     @property
@@ -96,13 +96,15 @@ class Export:
         return f"{absent} absent and {unknown} unknown landmarks are both written as missing: the format has one code"
 
     def voxels(self, case: ExportedCase) -> FloatArray:
-        """(L, D) voxels of the image's file in the order x, y(, z), 0 at the first one's centre; NaN where not present.
-        AutolmkError where the image is not known."""
+        """The points as voxels of the image's file, (L, D) in the order x, y(, z), 0 at the first one's centre; NaN
+        where not present. AutolmkError where the image is not known.
+        """
         return self._on(case.geometry, case)
 
     def pixels(self, case: ExportedCase) -> FloatArray:
-        """(L, 2) pixels of a picture, x and y, 0 at the first one's centre; NaN where not present. AutolmkError where
-        the image is not known."""
+        """The points as pixels of a picture, (L, 2), x and y, 0 at the first one's centre; NaN where not present.
+        AutolmkError where the image is not known.
+        """
         return self._on(case.plane, case)
 
     def _on(self, geometry: Geometry | None, case: ExportedCase) -> FloatArray:
@@ -134,8 +136,9 @@ class Export:
         return width
 
     def from_edge(self, case: ExportedCase) -> FloatArray:
-        """(L, 2) pixels, y counted from the edge that `y_from` names: 0 at the centre of the lowest or of the first
-        row. AutolmkError where the picture's height is not known."""
+        """The points as pixels, (L, 2), with y counted from the edge that `y_from` names: 0 at the centre of the lowest
+        or of the first row. AutolmkError where the picture's height is not known.
+        """
         pixels, plane = self.pixels(case).copy(), case.plane
         if self.y_from == "bottom":
             if plane is None:
@@ -148,7 +151,9 @@ class Export:
         return pixels
 
     def coordinates(self, case: ExportedCase) -> FloatArray:
-        """(L, 2) pixels of a picture, see `from_edge`, or (L, 3) mm of a volume, LPS; NaN where not present."""
+        """The points as a picture's pixels, (L, 2), see `from_edge`, or (L, 3) mm of a volume, LPS; NaN where not
+        present.
+        """
         if self.planar:
             self.pixel_size(case)  # refuses what would distort shapes
             return self.from_edge(case)

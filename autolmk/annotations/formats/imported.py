@@ -1,4 +1,4 @@
-"""What a reader of a foreign format is told, and what it returns."""
+"""The choices that a reader of a foreign format is given, and the cases that it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autolmk.errors import AutolmkError
 
 @dataclass(frozen=True)
 class Options:
-    """What the files of some formats do not say, so that the user must; see documentation/import.md for each.
+    """Choices that the files of some formats leave to the user; documentation/import.md explains each.
 
     images: folder with the images, instead of the source. by_name: of a path in a file, only the last part counts.
     first_pixel: coordinate of the centre of an image's first pixel; None for the format's own convention.

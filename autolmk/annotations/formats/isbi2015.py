@@ -54,7 +54,7 @@ def read(path: Path, options: Options) -> Imported:
 
 
 def points_of(file: Path) -> FloatArray:
-    """(n, 2): the lines x,y; lines of a single number are classes of anatomy."""
+    """The points (n, 2) on the lines x,y; lines of a single number are classes of anatomy."""
     points = []
     for line, text in enumerate(text_of(file).split("\n"), start=1):
         fields = text.replace(",", " ").split()

@@ -91,7 +91,8 @@ class ImportedFiles:
         return self._channels(_nfc(parts[-1])) if len(parts) == 1 else None
 
     def pairs(self, files: Sequence[Path], suffixes: Sequence[str]) -> Iterator[tuple[str, Path, Images | None]]:
-        """(case, annotation file, its images) where every file is a case; None where there is no image.
+        """Each case, its annotation file and its images, where every file is a case; the images are None where there is
+        no image.
 
         A file belongs to the image of its name; to the only image of its folder, where it is the only annotation
         there; or to the image with whose name, followed by - _ . or a blank, its own begins.

@@ -31,7 +31,7 @@ SPACING = ("spacing(mm)", "spacing", "pixel_size", "pixel size", "spacing_mm")
 
 
 def axis_of(column: str) -> tuple[str, str] | None:
-    """(landmark, axis) that a column's name says; None where it says none."""
+    """The landmark and the axis that a column's name says; None where it says none."""
     if match := SEPARATED_AFTER.fullmatch(column):
         return match[1].strip(), (match[2] or match[3]).lower()
     if match := SEPARATED_BEFORE.fullmatch(column):
