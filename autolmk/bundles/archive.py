@@ -33,7 +33,7 @@ FAILURES = (
 
 
 class Files(Protocol):
-    """What a bundle holds: sizes by path (folders left out), and each file as a stream."""
+    """The files of a bundle: sizes by path (folders left out), and each file as a stream."""
 
     place: Path
     sizes: dict[str, int]

@@ -44,7 +44,9 @@ class CardLandmark:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of the error radius. claimed: the level that it is made for. measured: share of held-out points within it."""
+    """The share of held-out points that the error radius covers. claimed: the level that it is made for. measured:
+    share of held-out points within it.
+    """
 
     claimed: float
     measured: Estimate | None
@@ -54,7 +56,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Card:
-    """model_card.json.
+    """The model card, model_card.json.
 
     description, intended_use, licence, reference, citation: of dataset.json, texts that its author wrote. training:
     what it was trained on and how, in words. ranges: of the training images, beyond which it was never shown anything.
@@ -91,7 +93,7 @@ class Card:
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """Those that dataset.json's author wrote, by their title."""
+        """The texts that dataset.json's author wrote, by their title."""
         return {
             "Description": self.description,
             "Intended use": self.intended_use,

@@ -62,7 +62,7 @@ def markdown(card: Card) -> str:
 
 
 def title(card: Card) -> str:
-    """Of the page."""
+    """The title of the card's page."""
     return f"{card.dataset}: {card.model}"
 
 

@@ -46,7 +46,7 @@ class Sheet:
         return "\n\n".join((software() if key == SOFTWARE else REFERENCES[key]).bibtex(key) for key in self.keys) + "\n"
 
     def markdown(self) -> str:
-        """The whole sheet."""
+        """The whole sheet as Markdown."""
         rows = [f"| {_cell(name)} | `{_cell(value)}` |" for name, value in self.facts.items()]
         table = "\n".join(["| | |", "|---|---|", *rows])
         parts = ["## Methods", self.paragraph, "## Reproducibility", table, "## References", "```bibtex"]
@@ -54,8 +54,9 @@ class Sheet:
 
 
 def sheet(folder: Path | None) -> Sheet:
-    """Of a model folder, of one configuration or packed; None: of autolmk alone. AutolmkError where it is incomplete or
-    damaged."""
+    """The citations for a model folder, of one configuration or packed; with None, those for autolmk alone.
+    AutolmkError where it is incomplete or damaged.
+    """
     if folder is None:
         text = f"Landmarks were located with autolmk {_cite(SOFTWARE)}, which configures itself as nnU-Net does "
         return Sheet(f"{text}{_cite('isensee2021')}.", {"autolmk": software().fields["version"]}, ALWAYS)

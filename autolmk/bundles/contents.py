@@ -1,4 +1,4 @@
-"""What of a model folder goes into a bundle: what prediction needs, without names of cases and paths."""
+"""The parts of a model folder that go into a bundle: all that prediction needs, without names of cases and paths."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ class BundlePart:
 
 
 def parts_of(folder: Path, folds: Sequence[str] | None = None) -> tuple[list[BundlePart], Recipe | None]:
-    """(configurations with their folds, recipe of a packed folder) of a model folder. AutolmkError where it is none, a
-    fold is not finished, or folds are chosen of a packed one, which has chosen them itself."""
+    """The configurations of a model folder with their folds, and the recipe of a packed one. AutolmkError where it is
+    none, a fold is not finished, or folds are chosen of a packed one, which has chosen them itself.
+    """
     from autolmk.prediction.model import chosen_folds
 
     if (folder / RECIPE).is_file():

@@ -79,7 +79,7 @@ def _require_name(folder: Path, name: str) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """Of a file's content, 64 hexadecimal digits."""
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -21,7 +21,7 @@ CHUNK = 2**20  # bytes
 
 
 def read(place: Path) -> tuple[Manifest, Card]:
-    """What a bundle says of itself; its other files are not looked into. AutolmkError as of `unpack`."""
+    """Read a bundle's manifest and card; its other files are not opened. AutolmkError as in `unpack`."""
     with opened(place) as files:
         manifest = _manifest(files, whole=False)
         return manifest, card_of(files, manifest)
@@ -64,7 +64,9 @@ def verify(place: Path) -> Manifest:
 
 @contextmanager
 def weights_of(place: Path | None) -> Iterator[Path | None]:
-    """What training starts from: a bundle's zip as `model_of` gives it, running no code; anything else as it is."""
+    """Give the folder or file from which training starts: a bundle's zip is opened as by `model_of`, without running
+    its code; anything else is passed on as it is.
+    """
     if place is None or not place.is_file() or place.suffix != ".zip":
         yield place
         return

@@ -36,8 +36,9 @@ AXES = {2: "rows, columns", 3: "z, y, x"}
 def card_of_model(
     folder: Path, parts: Sequence[BundlePart], recipe: Recipe | None, name: str, licence: str | None = None
 ) -> Card:
-    """Of a model folder. name: of the folder. licence: instead of dataset.json's. AutolmkError where a file that it is
-    made from is damaged."""
+    """Make the model card of a model folder. name: of the folder. licence: instead of dataset.json's. AutolmkError
+    where a file that it is made from is damaged.
+    """
     plans = Plans.load(parts[0].folder / "plans.json")
     described = parts[0].folder / "dataset.json"
     description = DatasetDescription.load(described) if described.is_file() else DatasetDescription()
@@ -193,7 +194,7 @@ def _folds(part: BundlePart) -> str:
 
 
 def ranges(known: Fingerprint) -> dict[str, str]:
-    """Of the training images: name -> lowest to highest, in words."""
+    """The ranges that the training images span: name -> lowest to highest, in words."""
     cases = list(known.cases.values())
     spacing = np.array([case.spacing for case in cases]).reshape(len(cases), -1)
     extent = spacing * np.array([case.shape for case in cases]).reshape(spacing.shape)

@@ -95,7 +95,7 @@ class Manifest:
 
 
 def parse(value: Any, *, file: object) -> Manifest:
-    """From parsed JSON. AutolmkError names the key at fault."""
+    """Parse a manifest from JSON. AutolmkError names the key at fault."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise AutolmkError(
             "this is no bundle of autolmk",
@@ -154,5 +154,5 @@ def require_different(names: Iterable[str]) -> None:
 
 
 def folded_path(name: str) -> str:
-    """As file systems compare names that tell neither case nor forms of Unicode apart."""
+    """The name in the form in which file systems compare that ignore case and Unicode form."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

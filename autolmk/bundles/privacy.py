@@ -77,7 +77,7 @@ def _reasons(value: Any, secrets: Secrets) -> Any:
 
 
 def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """(where, text) of all keys and texts of JSON."""
+    """All keys and texts in JSON, each as (where, text)."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, Mapping):

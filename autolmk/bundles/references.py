@@ -1,4 +1,4 @@
-"""What the methods of autolmk come from, as BibTeX: only what is certain of each entry."""
+"""The literature behind autolmk's methods, as BibTeX: only what is certain of each entry."""
 
 from __future__ import annotations
 

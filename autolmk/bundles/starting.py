@@ -1,4 +1,4 @@
-"""Which weights of a model folder, or of an unpacked bundle, training starts from."""
+"""The choice of weights, in a model folder or an unpacked bundle, from which training starts."""
 
 from __future__ import annotations
 

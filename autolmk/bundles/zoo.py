@@ -46,7 +46,7 @@ class Listed:
 
     @classmethod
     def of(cls, place: Path, manifest: Manifest, card: Card) -> Listed:
-        """Of a bundle that was read."""
+        """Make the entry of a bundle that was read."""
         zipped = place.is_file()
         mre = None if card.held_out is None else card.held_out.mre
         return cls(
@@ -82,8 +82,9 @@ class Index:
 
 
 def listed(place: Path) -> list[Listed]:
-    """Of a folder, its bundles, zipped or unpacked, by name; or of an index's file, what it says. What cannot be read
-    is left out, and a warning says why. AutolmkError where there is no such folder or index."""
+    """List the bundles in a folder, zipped or unpacked, by name, or those in an index file. What cannot be read is left
+    out, and a warning says why. AutolmkError where there is no such folder or index.
+    """
     if place.is_file():
         return list(from_json(Index, read_json(place), file=place).models)
     found = []
@@ -145,5 +146,5 @@ def find(name: str, place: Path) -> Path:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """Of an installed model. AutolmkError where it is damaged."""
+    """The manifest of an installed model. AutolmkError where it is damaged."""
     return parse(read_json(folder / MANIFEST), file=folder / MANIFEST)
