@@ -1,4 +1,4 @@
-"""What is wrong with one case, seen alone. Runs in worker processes."""
+"""The faults that one case shows by itself. Runs in worker processes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ FRAME_WORDS = {"LPS": "mm, LPS", "RAS": "mm, RAS", "voxel": "voxel indices (x, y
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Of one case. summary: None where it has a fault of its own. readings: frame -> (L, P) mm, LPS, the points read in
-    each frame that is possible; NaN where not present. frame: that counts; own_frame: that the file names.
-    other_frame: that brings the points into the image, where the one that counts does not. digest: of the image. names:
-    of all points in the file."""
+    """The findings of one case. summary: None where it has a fault of its own. readings: frame -> (L, P) mm, LPS, the
+    points read in each frame that is possible; NaN where not present. frame: that counts; own_frame: that the file
+    names. other_frame: that brings the points into the image, where the one that counts does not. digest: of the image.
+    names: of all points in the file.
+    """
 
     split: Split
     case: Case

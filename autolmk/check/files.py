@@ -1,4 +1,4 @@
-"""What the lists of files show, before any image is read."""
+"""The faults that the lists of files show, before any image is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each landmark lies as seen from its neighbours and from all, over what is typical of that relation.
+"""The place of each landmark as seen from its neighbours and from all landmarks, compared with what is typical.
 
 A curved spine is far from the mean shape everywhere, but each vertebra still lies where its neighbours let expect it.
 So each landmark spans a frame: its own place, the scale of the case's pose, and the rotation that brings its nearest
@@ -43,10 +43,11 @@ SURELY_APART = {False: 5.0, True: 3.0}  # standard deviations that they must be 
 
 @dataclass(frozen=True, eq=False)
 class Relations:
-    """Of F frames, the last that of the whole case. members: F times (K,) landmarks that are seen in each. offsets:
-    F times (N, K, P), places: F times (K, P), the typical ones. strange: F times (N, K), distance from the typical
-    place over what is typical of the relation and of the case. limits: of that, in the frames of landmarks and
-    in that of all."""
+    """The relations in F frames, of which the last is that of the whole case. members: F times (K,) landmarks that are
+    seen in each. offsets: F times (N, K, P), places: F times (K, P), the typical ones. strange: F times (N, K),
+    distance from the typical place over what is typical of the relation and of the case. limits: of that, in the frames
+    of landmarks and in that of all.
+    """
 
     members: tuple[IntArray, ...]
     offsets: tuple[FloatArray, ...]
@@ -65,7 +66,9 @@ def aligned(shape: MeanShape, points: FloatArray) -> FloatArray:
 
 
 def relations(mean: FloatArray, cases: FloatArray, training: BoolArray) -> Relations:
-    """Of cases (N, L, P), aligned to the mean shape (L, P). training: (N,) those that say what is typical."""
+    """Measure the relations in cases (N, L, P), aligned to the mean shape (L, P). training: (N,) those that say what is
+    typical.
+    """
     known: IntArray = np.flatnonzero(np.isfinite(mean).all(axis=1))
     tree = cKDTree(mean[known])
     members, offsets = [], []

@@ -1,4 +1,4 @@
-"""What is wrong with a case as seen beside the others: shape outliers, exchanged names, poses in another frame."""
+"""The faults of a case that show beside the others: shape outliers, exchanged names, poses in another frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault and Report."""
+"""The faults that a check finds, and its report of them."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class Report:
             )
 
     def fingerprint(self) -> Fingerprint:
-        """Of the good cases, from what the check has read of them. AutolmkError where the dataset itself is at
-        fault.
+        """The fingerprint of the good cases, made from what the check has read of them. AutolmkError where the dataset
+        itself is at fault.
         """
         self.raise_dataset_faults()
         assert self.dataset is not None
@@ -124,7 +124,7 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, for scripts."""
+        """The report as a JSON-ready dict, for scripts."""
         return {
             "dataset": self.name,
             "folder": str(self.folder),
@@ -136,7 +136,7 @@ class Report:
         }
 
     def text(self) -> str:
-        """For people."""
+        """The report as text for people."""
         lines = []
         for severity in SEVERITIES:
             faults = self.of(severity)
