@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_accumulate_crossval_results`; return its exit code."""
     arguments = parser(
         "Put the held-out predictions of a model's folds into one folder, and evaluate them there: landmarks.csv, "
         "truth.csv, points.csv and summary.json.",

@@ -13,7 +13,7 @@ from autolmk.progress_bars import tracked
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_apply_postprocessing`; return its exit code."""
     arguments = parser(
         "Finish predictions with the steps that a packed model keeps: final points, error radii, review.csv.",
         usage="autolmk_apply_postprocessing -i FOLDER -o FOLDER -r MODEL [options]",

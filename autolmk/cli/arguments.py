@@ -1,4 +1,6 @@
-"""How arguments are written: one dash or two, `-` or `_`, a dataset in either place; groups and examples in help."""
+"""The way arguments are written: one dash or two, `-` or `_`, a dataset in either place; groups and examples
+in help.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +98,9 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def parsed(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """What the arguments say. Exits with a message where they cannot be read; AutolmkError where the dataset is
-        missing or named twice."""
+        """Parse the arguments. Exits with a message where they cannot be read; AutolmkError where the dataset is
+        missing or named twice.
+        """
         self._finish()
         words = self.normalised(arguments)
         args = self.parse_args(words) if "--" in words else self.parse_intermixed_args(words)  # which would read on

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_check`; return its exit code."""
     known = parser(
         DESCRIPTION,
         usage="autolmk_check DATASET [options]",

@@ -10,7 +10,7 @@ from autolmk.cli.common import OK, argument, option, parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_cite`; return its exit code."""
     arguments = parser(
         "Print, as Markdown, a methods paragraph with references for a model, and versions, seeds and hashes, ready to "
         "paste; without a model, how to cite autolmk.",

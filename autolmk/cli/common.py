@@ -1,4 +1,4 @@
-"""What every command shares: folders, messages without tracebacks, exit codes; and all that `arguments` has."""
+"""The parts that all commands share: folders, messages without tracebacks, exit codes; and all that `arguments` has."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REFUSALS = (
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """(key, value) of KEY=VALUE; a value that is no JSON is a text. AutolmkError without a key."""
+    """Split KEY=VALUE into key and value; a value that is no JSON is a text. AutolmkError without a key."""
     import json
 
     key, equals, value = text.partition("=")

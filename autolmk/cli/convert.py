@@ -18,7 +18,7 @@ Formats: mrk.json, fcsv, csv, tps, morphologika, nts, bids, coco, nnlandmark. Wh
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_convert`; return its exit code."""
     parser = common.parser(
         DESCRIPTION,
         usage="autolmk_convert SOURCE --to FORMAT -o FOLDER [options]",

@@ -19,7 +19,7 @@ MRE, SDR_4, PRESENCE = 1.5, 0.95, 0.95  # mm, shares: what the demo must reach o
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_demo`; return its exit code."""
     arguments = parser(
         "Write a phantom dataset into a folder, then plan, train, predict and evaluate on it, printing each command.",
         usage="autolmk_demo [options]",

@@ -1,4 +1,4 @@
-"""What autolmk_run shows without running: the plan with its times, the commands, or a batch file."""
+"""The output of `autolmk_run --dry-run`: the plan with its times, the commands, or a batch file."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds_of(text: str) -> float:
-    """Of a time such as 90s, 20m, 3h or 1h30m. AutolmkError otherwise."""
+    """Read a time such as 90s, 20m, 3h or 1h30m, in seconds. AutolmkError otherwise."""
     if not re.fullmatch(r"(\d+(\.\d+)?(s|min|m|h|d))+", text):
         raise AutolmkError(
             "a time cannot be read",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_ensemble`; return its exit code."""
     arguments = parser(
         "Combine what several models predicted for the same cases. autolmk_apply_postprocessing finishes the result.",
         usage="autolmk_ensemble -i FOLDER FOLDER ... -o FOLDER [options]",

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_evaluate`; return its exit code."""
     return run(_evaluate, evaluate_parser(), argv)
 
 

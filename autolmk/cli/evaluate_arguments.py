@@ -70,7 +70,7 @@ def _add_compared(result: Parser) -> None:
 
 
 def places(args: argparse.Namespace) -> tuple[Path, Path | None, str | None]:
-    """(predictions, annotations, dataset), of which one of the last two is None."""
+    """The predictions, the annotations and the dataset; one of the last two is None."""
     if args.earlier is not None:
         logger.warning("-p is read as -i, predictions; in all other commands it is the name of plans")
     words = list(args.places)

@@ -11,7 +11,7 @@ from autolmk.cli.common import OK, option, parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_export_onnx`; return its exit code."""
     arguments = parser(
         "Write a trained model as ONNX graphs, with pipeline.json and run_onnx.py, which predicts a case.",
         usage="autolmk_export_onnx -m MODEL_FOLDER -o FOLDER [options]",

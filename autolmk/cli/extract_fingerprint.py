@@ -21,7 +21,7 @@ CHECKED = "accepted because nnU-Net has it: the dataset is always checked"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_extract_fingerprint`; return its exit code."""
     return run(_main, _parser(), argv)
 
 

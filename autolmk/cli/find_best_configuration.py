@@ -24,7 +24,7 @@ SAME = ("landmarks", "sometimes_absent", "pairs", "unit", "ndim", "channel_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_find_best_configuration`; return its exit code."""
     arguments = parser(
         "Compare trained models and ensembles of them on the cases that their folds held out, choose the simplest one "
         "that is as good as the best, choose the steps that follow it, and pack it all into results/DATASET/best.",

@@ -1,4 +1,4 @@
-"""Which models and folds: for all commands that work on held-out predictions."""
+"""Arguments that name models and folds, for all commands that work on held-out predictions."""
 
 from __future__ import annotations
 

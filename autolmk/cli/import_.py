@@ -21,7 +21,7 @@ amira, mitk, acsv, bigwarp, imagej, qupath, nnlandmark."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_import`; return its exit code."""
     parser = common.parser(
         DESCRIPTION,
         usage="autolmk_import SOURCE --format NAME -d DATASET [options]",

@@ -25,15 +25,16 @@ def json_line(event: str, fields: Mapping[str, Any]) -> None:
 
 
 def started_fields(cases: Sequence[str], output: Path, device: str) -> dict[str, Any]:
-    """Of the first line: the model is loaded, and these cases will be predicted into this folder."""
+    """The fields of the first line: the model is loaded, and these cases will be predicted into this folder."""
     folder = str(output.absolute())
     said = {"version": VERSION, "autolmk": autolmk.__version__, "device": device, "output": folder}
     return {**said, "cases": list(cases), "total": len(cases)}
 
 
 def finished_fields(output: PredictionFolder, total: int, failed: int) -> dict[str, Any]:
-    """Of the last line: which files there are. points: case -> its points; cases kept from an earlier run are there
-    too. tables: name -> file."""
+    """The fields of the last line: which files there are. points: case -> its points; cases kept from an earlier run
+    are there too. tables: name -> file.
+    """
     points = {case: output.points_file(case).absolute() for case in output.cases}
     tables = {name: (output.folder / name).absolute() for name in (*output.tables, "run.json")}
     return {
@@ -46,8 +47,9 @@ def finished_fields(output: PredictionFolder, total: int, failed: int) -> dict[s
 
 
 def failure_fields(error: Exception) -> dict[str, Any]:
-    """Of the last line of a run that ends in an error; the fields of an `AutolmkError`, else `problem` and `message`
-    alone."""
+    """The fields of the last line of a run that ends in an error: those of an `AutolmkError`, or `problem` and
+    `message` alone.
+    """
     from autolmk.prediction.events import fields
 
     if isinstance(error, AutolmkError):

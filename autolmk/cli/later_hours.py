@@ -1,4 +1,6 @@
-"""How long the steps beside training take: by one case and a few made-up ones, and later by what trained folds took."""
+"""The time that the steps beside training take: estimated from one case and a few made-up ones, and later from what
+trained folds took.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pace:
-    """What was measured before training. prepare: s of preparing the dataset. cases: configuration -> (s to read and
-    prepare a case, s of one network's first look at it). choosing: None where it could not be measured."""
+    """The times that were measured before training. prepare: s of preparing the dataset. cases: configuration -> (s to
+    read and prepare a case, s of one network's first look at it). choosing: None where it could not be measured.
+    """
 
     prepare: float | None = None
     cases: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -68,7 +71,9 @@ def measured_pace(request: Request, plans: Plans, asked: Wanted) -> Pace:
 def seconds_of_case(
     dataset: Dataset, case: Case, plans: Plans, name: str, *, looked_at: bool = True
 ) -> tuple[float, float]:
-    """(seconds to read and preprocess a case for all stages, seconds to predict it with one network of the first)."""
+    """The seconds that it takes to read and preprocess a case for all stages, and to predict it with one network of the
+    first stage.
+    """
     from autolmk.data.preprocessing import preprocess_image
 
     read = look = 0.0

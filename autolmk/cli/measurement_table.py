@@ -1,4 +1,4 @@
-"""What autolmk_evaluate says of measurements: how far predicted and annotated values agree."""
+"""The table of measurements in autolmk_evaluate: how far predicted and annotated values agree."""
 
 from __future__ import annotations
 

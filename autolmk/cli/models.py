@@ -17,7 +17,7 @@ ACTIONS = ("list", "show", "index")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_models`; return its exit code."""
     arguments = parser(
         "List bundles (list), show the model card of one (show NAME), or write the index.json of a folder of them "
         "(index FOLDER). Nothing is downloaded.",

@@ -1,4 +1,6 @@
-"""What autolmk_run shows: the plan with its times before anything is done, and where everything is at the end."""
+"""The overview that autolmk_run prints: the plan with its times before anything is done, and where everything is at the
+end.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_plan_and_preprocess`; return its exit code."""
     result = parser(
         "Do all that training needs: check datasets, extract their fingerprints, plan and preprocess them.",
         usage="autolmk_plan_and_preprocess DATASET ... [options]",

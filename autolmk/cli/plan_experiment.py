@@ -24,7 +24,7 @@ MEASURED_STEPS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_plan_experiment`; return its exit code."""
     result = parser(
         "Plan datasets: derive from each fingerprint how to train, and say for every number why it is what it is.",
         usage="autolmk_plan_experiment DATASET ... [options]",
@@ -147,7 +147,7 @@ def device_type(given: str) -> str:
 
 
 def description(plans: Plans) -> str:
-    """What a user wants to see of the plans, a line each."""
+    """The parts of the plans that a user wants to see, a line each."""
     reason = plans.why.get("preset", "")
     lines = [
         f"{plans.dataset_name}: preset {plans.preset} ({reason}), {plans.memory_target_gb:g} GiB on {plans.device}"
@@ -179,8 +179,9 @@ def _sees(configuration: Configuration) -> str:
 
 
 def expected_order(plans: Plans, names: Collection[str] | None = None) -> list[str]:
-    """Which of the methods `names` (None: of all) is expected to err least, and why, a line each; nothing where the
-    plans do not say, or of a single one."""
+    """Tell which of the methods `names` (None: all) is expected to err least, and why, a line each; no line where the
+    plans do not say, or for a single method.
+    """
     reasons = [why for key, why in plans.why.items() if key.startswith("order.")]
     found = [why for why in reasons if names is None or why.partition(":")[0] in names]
     if len(found) < 2:
@@ -189,7 +190,7 @@ def expected_order(plans: Plans, names: Collection[str] | None = None) -> list[s
 
 
 def expected_time(plans: Plans, configuration: Configuration) -> str:
-    """How long a fold will take, by steps measured here where the device is at hand."""
+    """Say how long a fold will take, by steps timed on this machine if it has the device."""
     from autolmk.fold.log import duration
     from autolmk.planning.planner import expected_seconds
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_preprocess`; return its exit code."""
     return run(_main, _parser(), argv)
 
 
@@ -38,7 +38,7 @@ def _parser() -> Parser:
 
 
 def add_preprocessing(result: Parser) -> None:
-    """-c and -np."""
+    """Add the options -c and -np."""
     option(
         result, "-c", "--configurations", also=("--configuration",), nargs="+", metavar="NAME",
         help="names of configurations to preprocess for; default: all of the plans",

@@ -12,7 +12,7 @@ from autolmk.errors import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run `autolmk_report`; return its exit code."""
     arguments = parser(
         "Write one HTML file that says what was chosen and why, how good it is, and where it fails.",
         usage="autolmk_report DATASET [options]",

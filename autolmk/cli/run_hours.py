@@ -1,4 +1,4 @@
-"""How long autolmk_run will take, and how many trainings run at a time, before anything starts."""
+"""The estimate, before anything starts, of how long autolmk_run takes and how many trainings run at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hours_to_come(args: argparse.Namespace, request: Request) -> str:
 
 
 def places(args: argparse.Namespace, n_jobs: int, bytes_a_job: int) -> list[Place]:
-    """Where trainings run: a GPU or some cores each, or the workers of a scheduler."""
+    """The places where trainings run: a GPU or some cores each, or the workers of a scheduler."""
     from autolmk.jobs.dispatch import local_places
     from autolmk.jobs.job import Place
 
