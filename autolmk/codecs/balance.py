@@ -35,8 +35,9 @@ class Shares(nn.Module):
 
     @torch.no_grad()
     def forward(self, voxels: Tensor, status: Tensor, side: Sequence[int], landmarks: Tensor | None = None) -> Tensor:
-        """Of windows of `side` (D,) voxels: (B, L) float64 share of the windows so far, these among them, that hold
-        each row's landmark, 0.01 to 0.99; 0.5 where only one kind was ever seen, as there is nothing to weigh.
+        """Count windows of `side` (D,) voxels; return the share (B, L) float64 of all windows so far, these included,
+        that hold each row's landmark, 0.01 to 0.99; 0.5 where only one kind was ever seen, as there is nothing to
+        weigh.
 
         voxels, status, landmarks: as of `Codec.encode`.
         """
@@ -54,13 +55,15 @@ class Shares(nn.Module):
 
 
 def holds(voxels: Tensor, status: Tensor, side: Sequence[int]) -> Tensor:
-    """(B, L) whether windows of `side` (D,) voxels hold landmarks at voxels (B, L, D) of that status (B, L)."""
+    """Whether each window holds each landmark, (B, L): windows of `side` (D,) voxels hold landmarks at voxels (B, L, D)
+    of that status (B, L).
+    """
     size = constant(side, voxels.device)
     return (status == Status.PRESENT) & ((voxels >= -0.5) & (voxels <= size - 0.5)).all(-1)  # False for NaN
 
 
 def counts(module: nn.Module) -> dict[str, list[list[int]]]:
-    """What all `Shares` of a codec have counted, JSON-ready: name -> [held (L,), known (L,)]."""
+    """The counts of all `Shares` in a codec, JSON-ready: name -> [held (L,), known (L,)]."""
     return {name: [part.held.cpu().tolist(), part.known.cpu().tolist()] for name, part in _parts(module).items()}
 
 

@@ -87,7 +87,7 @@ class CellCodec(Codec):
 
     @property
     def n_cells(self) -> int:
-        """N."""
+        """The number N of cells."""
         return math.prod(self.shape)
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CellTarget:
@@ -105,7 +105,7 @@ class CellCodec(Codec):
         return CellTarget(tuple(displacements), torch.where(inside, index, -1), self.cell_size, share=share)
 
     def centres(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
-        """(n,) float64 input voxels of the cells along an axis."""
+        """The cells' centres along an axis, (n,) float64 input voxels."""
         size = self.cell_size[axis]
         return torch.arange(self.shape[axis], dtype=torch.float64, device=device) * size + (size - 1) / 2
 
@@ -120,7 +120,7 @@ class CellCodec(Codec):
         return result
 
     def heights(self, scores: Tensor) -> Tensor:
-        """(B, L, *O) logits of the cells."""
+        """The cells' logits, (B, L, *O)."""
         return scores[:, :, 0]
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Target:
-    """What `Codec.encode` hands to the trainer's loss; each codec has its own subclass.
+    """The target that `Codec.encode` hands to the trainer's loss; each codec has its own subclass.
 
     share: (B, L) float64 share of the training windows so far that hold each row's landmark, see `balance.Shares`;
     None: nobody counted.
@@ -81,12 +81,15 @@ class Codec(nn.Module, ABC):
     # -- optional -----------------------------------------------------------------------------------------------------
 
     def heights(self, scores: Tensor) -> Tensor:
-        """(B, L, *O) of the scores that shows where landmarks may lie, for pictures: the scores themselves."""
+        """The part of the scores, (B, L, *O), that shows in pictures where landmarks may lie; by default the scores
+        themselves.
+        """
         return scores
 
     def measure(self, held_out: Iterable[HeldOut]) -> dict[str, Any]:
-        """What decoding needs to know and only held-out cases tell, JSON-ready; called at the end of training and kept
-        in measured.json. Nothing by default: windows that are not asked for are not looked at."""
+        """Measure what decoding needs and only held-out cases tell, JSON-ready; called at the end of training and kept
+        in measured.json. Nothing by default: windows that are not asked for are not looked at.
+        """
         return {}
 
     def adopt(self, measured: Mapping[str, Any]) -> None:
@@ -94,13 +97,14 @@ class Codec(nn.Module, ABC):
 
     @classmethod
     def pooled(cls, measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """What folds whose scores are averaged decode by, from what `measure` returned in each; for `adopt`. The first
-        one's by default."""
+        """Combine what `measure` returned in each fold, for `adopt`, where the folds' scores are averaged. By default
+        the first fold's.
+        """
         return measured[0] if measured else {}
 
 
 def padded(found: Candidates, k: int) -> Candidates:
-    """With k places a landmark: what is missing is NaN and -inf."""
+    """The candidates padded to k places a landmark: what is missing is NaN and -inf."""
     missing = k - found.log_odds.shape[2]
     return Candidates(
         F.pad(found.voxels, (0, 0, 0, missing), value=math.nan),

@@ -39,7 +39,7 @@ class CoordinateCodec(Codec):
         self.shares = Shares()
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CoordinateTarget:
-        """See Codec."""
+        """Encode points as numbers relative to the window, see `Codec.encode`."""
         size = constant(self.patch_size, voxels.device)
         share = self.shares(voxels, status, self.patch_size, landmarks)
         return CoordinateTarget((2 * voxels.double() + 1) / size - 1, share=share)
@@ -49,7 +49,7 @@ class CoordinateCodec(Codec):
         return output.float() if self.presence else F.pad(output.float(), (0, 1))
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec."""
+        """Mirror the scores along an array axis, see `Codec.mirror`."""
         result = scores.index_select(1, constant(partner, scores.device, torch.int64))
         result[..., axis].neg_()
         return result

@@ -121,8 +121,9 @@ class HeatmapCodec(Codec):
 
 
 class HeightCodec(HeatmapCodec):
-    """Of heatmaps that are Gaussians of a known height and 0 elsewhere, as squared error trains them: their logarithm
-    is what `HeatmapCodec` decodes. Nothing is learned; even odds are at half of the height. See HeatmapCodec."""
+    """Codec for heatmaps that are Gaussians of a known height and 0 elsewhere, as squared error trains them; it decodes
+    their logarithm as `HeatmapCodec` does. Nothing is learned; even odds are at half of the height. See HeatmapCodec.
+    """
 
     def __init__(
         self,

@@ -39,8 +39,8 @@ class SliceTarget(Target):
 
 
 class SliceCodec(Codec):
-    """For networks that take the windows of all landmarks in order. Candidates are those of the heatmaps, to which such
-    a network has added what it says of the slice (`networks.slice_fusion`).
+    """Codec for networks that take the windows of all landmarks in order. Candidates are those of the heatmaps, to
+    which such a network has added what it says of the slice (`networks.slice_fusion`).
 
     sigma_voxels: (D,) input voxels, of the heatmaps. elsewhere: (G,) logits of "the slice is not in these windows".
     """
@@ -72,15 +72,15 @@ class SliceCodec(Codec):
         return SliceTarget(self.heatmaps.encode(voxels, status, landmarks), tuple(targets), tuple(states))
 
     def scores(self, output: SliceOutput, landmarks: Tensor | None = None) -> Tensor:
-        """See HeatmapCodec."""
+        """The heatmaps' log-odds, see `HeatmapCodec.scores`."""
         return self.heatmaps.scores(output["heatmaps"], landmarks)
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec."""
+        """Mirror the scores along an array axis, see `Codec.mirror`."""
         return self.heatmaps.mirror(scores, axis, partner)
 
     def decode(self, scores: Tensor) -> Candidates:
-        """See HeatmapCodec."""
+        """Decode the best candidates of each heatmap, see `HeatmapCodec.decode`."""
         return self.heatmaps.decode(scores)
 
 
