@@ -1,4 +1,4 @@
-"""What the checks of a trainer look at: a network, a codec and a batch of it."""
+"""The objects that the checks of a trainer look at: a network, a codec and a batch of it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ SAMPLED = ((0, 4, 3, 2), (4, 3, 1, 2))  # landmarks of the two samples where a s
 
 @dataclass
 class Bench:
-    """What every check looks at. batch: data (2, C, *patch), voxels (2, L, D), status (2, L); with windows a landmark
-    data (2, W, C, *patch), W rows of voxels and status, and landmarks (2, W)."""
+    """The objects that every check looks at. batch: data (2, C, *patch), voxels (2, L, D), status (2, L); with windows
+    a landmark data (2, W, C, *patch), W rows of voxels and status, and landmarks (2, W).
+    """
 
     breach: Breach
     trainer: Trainer
@@ -81,13 +82,13 @@ class Bench:
         return torch.stack(list(self.losses(**changes).values())).sum()
 
     def scores(self) -> Tensor:
-        """Of the batch."""
+        """The network's scores for the batch."""
         with self.breach.during("network and codec.scores"):
             return scores_of(self.trainer, self.network, self.codec, self.batch)
 
 
 def scores_of(trainer: Trainer, network: nn.Module, codec: Codec, batch: Mapping[str, Tensor]) -> Tensor:
-    """(2, L or W, ...), as prediction gets them."""
+    """The scores (2, L or W, ...) as prediction gets them."""
     which = (batch["landmarks"],) if "landmarks" in batch else ()
     part = trainer.prediction_network(network).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the checks of a contract share."""
+"""The breach of a contract, and what all checks share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Breach:
 
     @contextmanager
     def names(self, where: str) -> Iterator[None]:
-        """Within, messages say `where`."""
+        """Name the place `where` in all messages inside `with`."""
         self.where = f" {where}"
         yield
 

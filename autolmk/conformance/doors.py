@@ -30,7 +30,7 @@ SHIPPED = ("mre", "median", "sdr_2", "sdr_2.5", "sdr_3", "sdr_4", "cases", "poin
 
 
 def at(share: float) -> Progress:
-    """So far in a run of `STEPS` steps and ten epochs."""
+    """The progress after a share of a run of `STEPS` steps and ten epochs."""
     return Progress(share, round(share * STEPS), STEPS, int(10 * share))
 
 

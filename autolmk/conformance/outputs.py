@@ -29,7 +29,7 @@ def overwritten(network: nn.Module, step: Callable[[], Tensor]) -> list[str]:
 
 
 def tensors_of(output: Any, place: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """(place, tensor) of all tensors in mappings and sequences."""
+    """All tensors, as (place, tensor), in mappings and sequences."""
     if isinstance(output, Tensor):
         yield place, output
     elif isinstance(output, Mapping):

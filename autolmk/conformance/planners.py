@@ -35,7 +35,9 @@ FACE = {
 
 
 def example_fingerprint(ndim: int = 3) -> Fingerprint:
-    """Of eight faces, each turned and scaled a little; one chin is absent, one nose unknown; no image is involved."""
+    """The fingerprint of eight faces, each turned and scaled a little; one chin is absent, one nose unknown; no image
+    is involved.
+    """
     rng = np.random.default_rng(ndim)
     shape, spacing = ((32, 80, 72), (2.0, 1.0, 1.0)) if ndim == 3 else ((80, 72), (1.0, 1.0))
     model = np.array(list(FACE.values()))[:, :ndim] if ndim == 3 else np.array(list(FACE.values()))[:, [0, 2]]
