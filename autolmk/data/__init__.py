@@ -1,1 +1,1 @@
-"""From raw images to training batches: preprocessed cases on disk, folds, and the windows drawn from them."""
+"""The way from raw images to training batches: preprocessed cases on disk, folds, and windows drawn from them."""

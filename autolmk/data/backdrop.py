@@ -29,7 +29,9 @@ SOFTEST = 3.0  # voxels over which an image may fade into its backdrop
 
 
 def depth_in(image: Geometry, window: Geometry) -> FloatImage:
-    """(*window.shape): voxels of the image that a window's voxel lies inside of its border; negative beyond it."""
+    """The depth of each voxel of the window inside the image, (*window.shape), in voxels of the image; negative beyond
+    its border.
+    """
     matrix, offset = window.map_to(image)
     places = np.ogrid[tuple(slice(n) for n in window.shape)]
     result = np.full(window.shape, np.inf, dtype=np.float32)

@@ -27,7 +27,7 @@ ARRAY = b"b2nd"  # the one metalayer of a plain array
 
 @dataclass(frozen=True)
 class StoredFrame:
-    """What a frame says of its array. shape, chunks, blocks: (D,) voxels. dtype: as numpy writes it, such as <f4."""
+    """The header of a frame. shape, chunks, blocks: (D,) voxels. dtype: as numpy writes it, such as <f4."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -36,12 +36,12 @@ class StoredFrame:
 
     @property
     def n_chunks(self) -> int:
-        """How many chunks the array has."""
+        """The number of chunks in the array."""
         return math.prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
 
     @property
     def chunk_bytes(self) -> int:
-        """Of an unpacked chunk, which is padded to whole blocks."""
+        """The bytes of an unpacked chunk, which is padded to whole blocks."""
         padded = (-(-c // b) * b for c, b in zip(self.chunks, self.blocks, strict=True))
         return math.prod(padded) * np.dtype(self.dtype).itemsize
 

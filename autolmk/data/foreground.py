@@ -1,4 +1,4 @@
-"""What a channel of an image shows of the patient or specimen, told from padding and background.
+"""The part of an image's channel that shows the patient or specimen, told from padding and background.
 
 Statistics of the foreground hardly move with the field of view, with a canvas around the image, or with metal:
 
@@ -80,8 +80,8 @@ class Foreground:
 def find_foreground(
     channel: FloatImage, declared: tuple[float, float] | None = None, *, background: bool = True
 ) -> Foreground:
-    """Of a channel (*S), finite. declared: lowest and highest value that the file calls padding. background: whether it
-    is looked for; else all but padding is foreground.
+    """Find the foreground of a channel (*S), which must be finite. declared: lowest and highest value that the file
+    calls padding. background: whether it is looked for; else all but padding is foreground.
 
     Where nothing but padding, or fewer than 50 voxels, would be left, the whole channel is foreground.
     """
@@ -111,7 +111,9 @@ def foreground_quantiles(channel: FloatImage, declared: tuple[float, float] | No
 
 
 def without_padding(channel: FloatImage, declared: tuple[float, float] | None = None) -> tuple[FloatImage, BoolImage]:
-    """(channel, where it is padding), each (*S). Padding around another padding takes the inner one's value."""
+    """The channel without its padding, and where that was, each (*S). Padding around another padding takes the inner
+    one's value.
+    """
     faces = _faces(channel.shape)
     padded = np.zeros(channel.shape, bool)
     if declared is not None:

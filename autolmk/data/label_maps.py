@@ -29,7 +29,7 @@ def draw_label_maps(
     shape: Sequence[int],
     given: Labels | None = None,
 ) -> Labels:
-    """(G, *shape): 1 in the region, 0 elsewhere, 255 where that is unknown.
+    """Draw label maps (G, *shape): 1 in the region, 0 elsewhere, 255 where that is unknown.
 
     names: L landmarks. voxels: (L, D) of the window, also beyond it, anything unless present. spacing: (D,) mm. given:
     (*shape) the user's values, 255 where unknown; None: all of that is unknown.

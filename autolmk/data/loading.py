@@ -62,8 +62,9 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a trainer changes of how batches are made. augment: of each window, before its intensities are changed.
-    weights: how often each case is drawn, relative to the others; None: all equally often."""
+    """A trainer's changes to how batches are made. augment: changes each window before its intensities are changed.
+    weights: how often each case is drawn, relative to the others; None: all equally often.
+    """
 
     augment: Augment | None = None
     weights: tuple[float, ...] | None = None
@@ -148,7 +149,7 @@ class BatchSource:
 
 @lru_cache(maxsize=4)
 def case_order(seed: int, turn: int, n: int, weights: tuple[float, ...] | None = None) -> npt.NDArray[np.int64]:
-    """(n,) the cases of a round, a function of the arguments alone.
+    """The order (n,) of the cases in a round, a function of the arguments alone.
 
     weights: n numbers; a case of a share p of their sum comes floor(n p) or ceil(n p) times (systematic sampling).
     None, or all equal: each comes once."""

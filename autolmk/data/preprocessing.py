@@ -1,4 +1,4 @@
-"""From raw cases to stored ones: oriented, resampled, normalised; only what is missing or changed is made."""
+"""Preprocessing of raw cases: oriented, resampled, normalised; only what is missing or changed is made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ FAILURES = "failures.json"
 
 
 def preprocess_image(image: Image, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
-    """(image in canonical orientation, normalised, at the configuration's spacing; fill (C,) for what lies outside it).
+    """Bring an image into canonical orientation, normalise and resample it; return it and the fill (C,) for what lies
+    outside it.
 
     Training and prediction go through this one function. fill: the level of the background, where the channel's scheme
     looks for one and finds it, else the median of its border voxels.
@@ -310,8 +311,9 @@ def _changed(
 
 
 def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Configuration) -> str:
-    """Of everything that a stored case is made from: names, sizes and times of the image files, the annotation and how
-    dataset.json reads it, subject, and the part of the plans that matters."""
+    """The digest of everything that a stored case is made from: names, sizes and times of the image files, the
+    annotation and how dataset.json reads it, subject, and the part of the plans that matters.
+    """
     files = [f for path in case.images for f in files_of(path)]
     annotation = dataset.read_annotation(case)
     value: dict[str, Any] = {

@@ -18,8 +18,8 @@ FREE_TURN = 150.0  # half range in degrees from which windows turn freely about 
 def draw_transform(
     rng: np.random.Generator, geometry: Geometry, augmentation: Augmentation, *, unturned: float = UNTURNED
 ) -> FloatArray:
-    """(P, P): a random rotation times the size of a window's voxels; `scale` is how large the anatomy appears, which
-    `stretch` changes along each axis of the window by itself.
+    """Draw a random rotation times the size of a window's voxels, (P, P); `scale` is how large the anatomy appears,
+    which `stretch` changes along each axis of the window by itself.
 
     Single slices of a volume (D = 2, P = 3) turn within their plane. unturned: share that keeps the image's direction.
     """
@@ -39,7 +39,8 @@ def draw_transform(
 
 
 def draw_rotation(rng: np.random.Generator, half_ranges: Sequence[float]) -> FloatArray:
-    """(3, 3) rotation; half_ranges: degrees about the axes x, y, z, which are the grid's own, see `Geometry.frame`.
+    """Draw a random rotation (3, 3); half_ranges: degrees about the axes x, y, z, which are the grid's own, see
+    `Geometry.frame`.
 
     All at least 150: uniform over all rotations (a random unit quaternion; Shoemake, Graphics Gems III, 1992). Exactly
     one at least 150: a full turn about that axis, then a tilt by the others. Otherwise the components of the rotation

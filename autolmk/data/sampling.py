@@ -157,10 +157,10 @@ class Readable(Protocol):
 
     @property
     def geometry(self) -> Geometry:
-        """Of all of it."""
+        """The grid of the whole array."""
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
-        """(C, *shape), of which the first voxel is `start` (D,), padded where that lies outside."""
+        """Read a box (C, *shape) whose first voxel is `start` (D,), padded where it lies outside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ class Blocks:
 
     @property
     def geometry(self) -> Geometry:
-        """Of the blocks; the last ones may reach beyond the image."""
+        """The grid of the blocks; the last ones may reach beyond the image."""
         fine, size = self.image.geometry, np.array(self.size)
         affine = fine.affine.copy()
         affine[:-1, :-1] = fine.matrix * size
@@ -181,7 +181,7 @@ class Blocks:
         return Geometry(tuple(int(n) for n in np.ceil(fine.shape / size)), affine)
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
-        """See Readable."""
+        """Read a box of the blocks, see `Readable.read`."""
         array = self.image.read(np.multiply(start, self.size).tolist(), np.multiply(shape, self.size).tolist())
         parts = [n for pair in zip(shape, self.size, strict=True) for n in pair]
         inner = tuple(range(2, len(parts) + 1, 2))
@@ -237,9 +237,11 @@ def sample(
     maps: Sequence[LabelMap] = (),
     windows: Windows = PLAIN,
 ) -> Sample:
-    """What a window holds. partners: (L,) index of each landmark's mirror partner, its own where it has none, see
-    `Plans.pair_indices`; a mirrored window shows the left one where the right one is. maps: that it draws as labels.
-    windows: of the plans, which say how images are interpolated. A present landmark is absent from a blank window."""
+    """Draw the sample that a window holds. partners: (L,) index of each landmark's mirror partner, its own where it has
+    none, see `Plans.pair_indices`; a mirrored window shows the left one where the right one is. maps: that it draws as
+    labels. windows: of the plans, which say how images are interpolated. A present landmark is absent from a blank
+    window.
+    """
     order = list(partners) if window.mirrored else list(range(len(partners)))
     grid, marks = window.geometry, case.landmarks
     voxels, status = grid.to_voxels(marks.points)[order], marks.status[order]

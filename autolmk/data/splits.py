@@ -101,8 +101,9 @@ def check_splits(splits: Sequence[Split], subject_of: Mapping[str, str], *, file
 
 
 def fold(splits: Sequence[Split], k: int | Literal["all"]) -> tuple[list[str], list[str]]:
-    """(training cases, held-out cases) of fold k; `all` trains on everything and holds nothing out. AutolmkError where
-    there is no such fold."""
+    """The training cases and the held-out cases of fold k; `all` trains on everything and holds nothing out.
+    AutolmkError where there is no such fold.
+    """
     if k == "all":
         return sorted({case for split in splits for case in (*split["train"], *split["val"])}), []
     if not 0 <= k < len(splits):

@@ -1,4 +1,5 @@
-"""Where a later stage looks: a window around each landmark that the stage before found, in training and in prediction.
+"""The windows of a later stage: a window around each landmark that the stage before found, in training and in
+prediction.
 
 With `Windows.pose` windows are turned and scaled as the mean shape of the training landmarks lies in the image, so that
 a network sees each landmark from one side and at one size; else they lie as the image does. In training the points that
@@ -35,15 +36,17 @@ BLUR = 0.5  # standard deviation of what is added to resampled errors, in typica
 
 
 def in_cubes(n: float, spacing: Sequence[float]) -> tuple[int, ...]:
-    """(D,) voxels of `spacing` (D,) mm along n cubes that are as large as they: of one length in mm along all axes, at
-    least 1."""
+    """The number of voxels (D,) of `spacing` (D,) mm that equals n cubes of the same volume: one length in mm along all
+    axes, at least 1 voxel.
+    """
     cube = np.exp(np.mean(np.log(spacing)))
     return tuple(max(1, round(float(n * cube / s))) for s in spacing)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What a fold's training measured of the stage before, on cases that this had not seen; kept in measured.json.
+    """Measurements of the stage before, made in a fold's training on cases that this stage had not seen; kept in
+    measured.json.
 
     side: (D,) voxels of a window. spread: mm an axis, typical size of an error (robust: from the median).
     errors: (R, L, P) mm in the frame in which windows lie, None where a case does not tell. cases: the R of them.
@@ -72,7 +75,9 @@ class Placement:
             raise ValueError("spacings must be numbers above 0, one an axis each")
 
     def looks(self, planned: Sequence[float], rounds: int = 1) -> tuple[tuple[float, ...], ...]:
-        """(D,) mm of the windows' voxels in each look, at least `rounds` of them, the last ones alike."""
+        """The spacing (D,) mm of the windows' voxels in each look; there are at least `rounds` looks, and the last ones
+        are alike.
+        """
         known = self.spacings or (tuple(planned),)
         return known + known[-1:] * (rounds - len(known))
 
@@ -104,9 +109,10 @@ class Placement:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """How windows lie in one image. rotation: (P, P) from the frame's axes x, y, z to physical ones. direction: (P, D)
-    of the windows' array axes. scale: of their voxels. expected: (L, P) where the fitted mean shape has the landmarks,
-    NaN where it says nothing. pose: of that fit, None without one."""
+    """The orientation and scale of windows in one image. rotation: (P, P) from the frame's axes x, y, z to physical
+    ones. direction: (P, D) of the windows' array axes. scale: of their voxels. expected: (L, P) where the fitted mean
+    shape has the landmarks, NaN where it says nothing. pose: of that fit, None without one.
+    """
 
     rotation: FloatArray
     direction: FloatArray
@@ -125,11 +131,11 @@ class Frame:
         return Geometry(tuple(side), affine).window(centre, side, transform)
 
     def carry(self, errors: FloatArray) -> FloatArray:
-        """(..., P) of the frame to physical mm."""
+        """Turn offsets (..., P) of the frame into physical mm."""
         return np.asarray(self.scale * errors @ self.rotation.T)
 
     def express(self, offsets: FloatArray) -> FloatArray:
-        """Inverse of `carry`."""
+        """Turn physical offsets into those of the frame; inverse of `carry`."""
         return np.asarray(offsets @ self.rotation / self.scale)
 
 
@@ -141,7 +147,7 @@ class Shape:
     scale_bounds: tuple[float, float]
 
     def fit(self, points: FloatArray, initial: Similarity | None = None) -> Similarity | None:
-        """To points (L, P), robust; None where no more than P of them are known."""
+        """Fit the mean shape to points (L, P), robustly; None where no more than P of them are known."""
         if np.isfinite(self.points + points).all(axis=1).sum() <= points.shape[1]:
             return None
         return fit_similarity(self.points, points, scale_bounds=self.scale_bounds, initial=initial).similarity
@@ -161,9 +167,10 @@ def frame_of(
 def mirror_normal(
     frame: Frame, geometry: Geometry, configuration: Configuration, shape: Shape | None, partners: Sequence[int]
 ) -> FloatArray | None:
-    """(P,) of the plane at which windows may be mirrored: of windows in pose that of the mean shape, along which
-    partners lie apart, else that of the grid's axis. None where the plan forbids it, or the pose or partners are not
-    known. partners: (L,) index of each landmark's, its own where it has none."""
+    """The normal (P,) of the plane at which windows may be mirrored: for windows in pose the mean shape's, along which
+    partners lie apart, else the grid axis's. None where the plan forbids it, or the pose or partners are not known.
+    partners: (L,) index of each landmark's, its own where it has none.
+    """
     axis = configuration.augmentation.mirror_axis
     if axis is None:
         return None
@@ -181,7 +188,7 @@ def mirror_normal(
 def centres(
     points: FloatArray, frame: Frame, geometry: Geometry, groups: Sequence[SliceGroup], names: Sequence[str]
 ) -> FloatArray:
-    """(L, P) middles of the landmarks' windows: points where known, else where the mean shape has them, else NaN.
+    """The middles (L, P) of the landmarks' windows: points where known, else where the mean shape has them, else NaN.
 
     The windows of a group share their place across its slice: the median of its points.
     """
@@ -238,7 +245,7 @@ def measure_placement(
     shape: Shape | None,
     multiple: Sequence[int],
 ) -> Placement:
-    """From the stage before on R held-out cases: found and truth (L, P) a case, NaN where there is none.
+    """Measure the stage before on R held-out cases: found and truth (L, P) a case, NaN where there is none.
 
     multiple: (D,) voxels that sides must be multiples of. Without any error the plan's bounds stand.
     """

@@ -35,7 +35,7 @@ REMEDY = "run autolmk_preprocess again; it redoes only what is missing or change
 
 @dataclass(frozen=True, eq=False)
 class StoredCase:
-    """One preprocessed case.
+    """One preprocessed case, as it lies in the store.
 
     array: (C, *S) float32, in memory or a blosc2 array that is read in part. fill: (C,) what lies outside the image.
     subject: whom the case shows. digest: of everything that the case was made from. plans_digest: of the part of the
@@ -69,7 +69,7 @@ class StoredCase:
         return result
 
     def read_labels(self, start: Sequence[int], shape: Sequence[int]) -> Labels:
-        """As `read`, of the label map: (*shape) uint8, 255 beyond the image."""
+        """Read a box of the label map, as `read`: (*shape) uint8, 255 beyond the image."""
         result = np.full(tuple(shape), UNKNOWN, dtype=np.uint8)
         inside = [(max(a, 0), min(a + n, m)) for a, n, m in zip(start, shape, self.geometry.shape, strict=True)]
         if all(a < b for a, b in inside):
@@ -93,11 +93,11 @@ class Store:
         return sorted(f.stem for f in self.folder.glob("*.json") if f.with_suffix(".b2nd").exists())
 
     def files(self, case: str) -> tuple[Path, Path]:
-        """(array, description) of a case."""
+        """The files of a case's array and of its description."""
         return self.folder / f"{case}.b2nd", self.folder / f"{case}.json"
 
     def labels_file(self, case: str) -> Path:
-        """Of a case's label map."""
+        """The file of a case's label map."""
         return self.folder / LABELS / f"{case}.b2nd"
 
     def write(self, case: str, stored: StoredCase) -> None:
@@ -261,6 +261,6 @@ def _parse(case: str, value: dict[str, Any]) -> StoredCase:
 
 
 def preprocessing_digest(plans: Plans, configuration: Configuration) -> str:
-    """Of the part of the plans that preprocessed data depends on."""
+    """The digest of the part of the plans that preprocessed data depends on."""
     part = {key: getattr(configuration, key) for key in PREPROCESSING_KEYS}
     return digest({**part, "landmarks": plans.landmarks, "channels": plans.channel_names, "version": plans.version})

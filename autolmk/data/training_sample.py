@@ -40,7 +40,7 @@ class TrainingSample:
 
     @property
     def voxels(self) -> FloatArray:
-        """(L, D) the points in voxels of the array; 0 is the middle of the first one."""
+        """The points (L, D) in voxels of the array; 0 is the middle of the first one."""
         return self.geometry.to_voxels(self.points)
 
 
