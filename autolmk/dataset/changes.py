@@ -47,7 +47,9 @@ class CaseState:
 
 @dataclass(frozen=True)
 class RawRecord:
-    """What preprocessing saw of a raw dataset. cases: None of those that were left out. description: dataset.json."""
+    """A record of the raw dataset as preprocessing saw it. cases: None for those that were left out. description:
+    dataset.json.
+    """
 
     version: int
     description: FileState
@@ -55,7 +57,7 @@ class RawRecord:
 
     @classmethod
     def load(cls, folder: Path) -> RawRecord | None:
-        """Of a folder of preprocessed cases; None where an earlier version of autolmk left none."""
+        """Load the record of a folder of preprocessed cases; None where an earlier version of autolmk left none."""
         file = folder / RECORD
         if not file.is_file():
             return None
@@ -115,7 +117,9 @@ def with_contents(seen: RawRecord, earlier: RawRecord | None, folder: Path, left
 
 
 def changes(record: RawRecord, dataset: Dataset, cases: Iterable[Case]) -> Changes:
-    """What changed since `record`. Contents are read only of files whose size or time of change differ."""
+    """Find what changed in the dataset since `record`. Contents are read only of files whose size or time of change
+    differ.
+    """
     now = {case.identifier: case for case in cases}
     known = {name: state for name, state in record.cases.items() if state is not None}
     described = _state(dataset.folder / "dataset.json").same_at_a_glance(record.description)

@@ -1,4 +1,4 @@
-"""dataset.json."""
+"""The description of a dataset, dataset.json."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Measurement:
 
     @property
     def landmarks(self) -> tuple[str, ...]:
-        """Those that it names itself; a ratio names none."""
+        """The landmarks that the measurement itself names; a ratio names none."""
         return self.distance or self.angle or ()
 
 
@@ -134,7 +134,7 @@ class DatasetDescription:
 
     @classmethod
     def from_json(cls, value: Any) -> DatasetDescription:
-        """Inverse of `to_json`."""
+        """Read the description from parsed JSON; inverse of `to_json`."""
         return from_json(cls, value)
 
     def to_json(self) -> dict[str, Any]:
@@ -164,7 +164,9 @@ class DatasetDescription:
         return tuple(sorted((a, b) for a, b in (sorted(pair) for pair in found)))
 
     def subject(self, case: str) -> str:
-        """What `groups` takes from the case's name: its first group, or the match. AutolmkError without a match."""
+        """The subject that `groups` finds in the case's name: the pattern's first group, or the match. AutolmkError
+        without a match.
+        """
         if self.groups is None:
             return case
         try:
@@ -201,7 +203,9 @@ class DatasetDescription:
         return replace(annotation, names=names, points=points, status=status)
 
     def spacing_of(self, case: str) -> tuple[float, ...] | None:
-        """(D,) mm in array order, for a case whose images carry no physical size; None where none is given."""
+        """The declared spacing, (D,) mm in array order, for a case whose images carry no physical size; None where none
+        is given.
+        """
         spacing = self.spacing.get(case) if isinstance(self.spacing, Mapping) else self.spacing
         return None if spacing is None else tuple(spacing[::-1])
 

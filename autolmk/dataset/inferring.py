@@ -1,4 +1,4 @@
-"""What dataset.json leaves out, inferred from the files."""
+"""The inference of what dataset.json leaves out from the files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def complete(dataset: RawDataset) -> DatasetDescription:
 
 @cache
 def say_inferred(file: Path, key: str, names: tuple[str, ...]) -> None:
-    """That dataset.json leaves out a list of names; once a process, however often the dataset is opened."""
+    """Say that dataset.json leaves out a list of names; once a process, however often the dataset is opened."""
     logger.info("%s is not in %s; inferred from the files: %s", key, file.name, ", ".join(names))
 
 

@@ -63,7 +63,9 @@ def missing_description(folder: Path) -> tuple[AutolmkError, Dataset | None]:
 
 
 def infer_description(folder: Path) -> DatasetDescription:
-    """What dataset.json would say, as far as images and points tell. AutolmkError where they cannot be read."""
+    """Infer the description that dataset.json would hold from images and points. AutolmkError where they cannot be
+    read.
+    """
     dataset = Dataset(folder, DatasetDescription())
     return offer(Dataset(folder, complete(dataset)))
 

@@ -49,13 +49,13 @@ class RawDataset:
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """By channel."""
+        """The channels' names, by index."""
         names = self.description.channel_names or {}
         return tuple(names[str(i)] for i in range(len(names)))
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
-        """By index."""
+        """The landmarks' names, by index."""
         return self.description.names or ()
 
     @property
@@ -147,7 +147,8 @@ class RawDataset:
         return found
 
     def spacing_of(self, case: Case) -> tuple[float, ...] | None:
-        """(D,) mm in array order that dataset.json gives for images without physical size; None where it gives none.
+        """The spacing, (D,) mm in array order, that dataset.json gives for images without physical size; None where it
+        gives none.
 
         AutolmkError where it lists spacings by case, but lacks the one that this case needs.
         """
@@ -163,8 +164,9 @@ class RawDataset:
         return spacing
 
     def read_image(self, case: Case) -> Image:
-        """(C, *S) float32; one slice of a volume becomes a plane in 3D where the dataset is 2D. AutolmkError names the
-        case."""
+        """Read a case's image, (C, *S) float32; one slice of a volume becomes a plane in 3D where the dataset is 2D.
+        AutolmkError names the case.
+        """
         try:
             imageio.check_channels(case.identifier, case.images, len(self.channel_names))
             image = imageio.read_image(
@@ -197,8 +199,9 @@ class RawDataset:
         return imageio.read_geometry(case.images[0], spacing=spacing, nifti_affine=form)
 
     def read_labels(self, case: Case, geometry: Geometry) -> npt.NDArray[np.uint8] | None:
-        """(*S) the label map of a case, of whose image `geometry` is; None without. AutolmkError where it does not lie
-        on the image's grid, or holds other values than whole numbers from 0 to 255 (255: unknown)."""
+        """Read a case's label map (*S), None if there is none; `geometry` is that of its image. AutolmkError where it
+        does not lie on the image's grid, or holds other values than whole numbers from 0 to 255 (255: unknown).
+        """
         if case.labels is None:
             return None
         try:
