@@ -46,7 +46,7 @@ class Presence:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one landmark, or of all points of all landmarks together.
+    """The scores of one landmark, or of all points of all landmarks together.
 
     n: annotated-present points. missing: those for which the prediction gives no place at all; each counts with the
     penalty of its case (`penalties`) in mre, sd and median, and is beyond every radius. mre, sd, median: mm or px.
@@ -157,8 +157,9 @@ def penalties(
 
 
 def point_errors(truth: Landmarks, points: FloatArray, penalty: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """(errors (L,) of predicted points (L, P), NaN where the truth is not present; whether missing (L,)). What is
-    present and has no predicted position is missing and counts with the penalty: the one rule of every MRE."""
+    """The errors (L,) of predicted points (L, P), NaN where the truth is not present, and whether each is missing (L,).
+    What is present and has no predicted position is missing and counts with the penalty: the one rule of every MRE.
+    """
     distance = np.linalg.norm(points - truth.points, axis=1)
     missing = truth.present & ~np.isfinite(distance)
     return np.where(missing, penalty, distance), missing
@@ -167,8 +168,10 @@ def point_errors(truth: Landmarks, points: FloatArray, penalty: float) -> tuple[
 def swapped_points(
     truth: Landmarks, points: FloatArray, pairs: Sequence[tuple[str, str]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(L,) each, of predicted points (L, P) in the order of the truth: whether nearer to the true place of the partner
-    than to its own, and whether that can be told, both being present. What has no position is not swapped."""
+    """Tell which predicted points (L, P), in the order of the truth, lie nearer to the true place of their mirror
+    partner than to their own (L,), and for which that can be told (L,), both being present. What has no position is not
+    swapped.
+    """
     partner, where = dict(pairs) | {b: a for a, b in pairs}, {name: i for i, name in enumerate(truth.names)}
     other = np.array([where.get(partner.get(name, name), i) for i, name in enumerate(truth.names)], dtype=np.int_)
     swappable = truth.present & truth.present[other] & (other != np.arange(len(other)))

@@ -27,7 +27,7 @@ WITHIN = 1.96  # standard deviations to either side of the bias hold 95 % of nor
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one measurement, predicted minus annotated, in `unit` ("" for a ratio).
+    """The agreement of one measurement, predicted minus annotated, in `unit` ("" for a ratio).
 
     n: cases with both values. missing: annotated cases of which the prediction gives no value. bias, sd: mean and
     standard deviation of the differences. lower, upper: limits of agreement, bias ∓ 1.96 sd. mean_absolute: of the
@@ -104,7 +104,7 @@ def pairs_of(
 
 
 def called_present(found: Annotation, p: int) -> Landmarks:
-    """Of a prediction, the points that it calls present and gives a place; p: physical axes."""
+    """The points of a prediction that it calls present and gives a place; p: physical axes."""
     points = found.points[:, :p]
     there = found.present & np.isfinite(points).all(axis=1)
     status = np.where(there, Status.PRESENT, Status.ABSENT).astype(np.int8)

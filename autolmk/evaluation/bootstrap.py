@@ -37,8 +37,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Resamples:
-    """How often each case is drawn, (R, N), rows summing to N. Drawn again whenever gone through, so that nothing that
-    grows with R N is held; always the same."""
+    """The number of times that each case is drawn, (R, N), rows summing to N. Drawn again whenever gone through, so
+    that nothing that grows with R N is held; always the same.
+    """
 
     n_cases: int
     n_resamples: int
@@ -55,7 +56,7 @@ Draws = npt.NDArray[np.uint16] | FloatArray | Resamples
 
 
 def resample_cases(n_cases: int, n_resamples: int, seed: int) -> npt.NDArray[np.uint16]:
-    """What `Resamples` draws, at once, where many quantities are estimated one by one."""
+    """Draw all resamples of `Resamples` at once, for many quantities that are estimated one by one."""
     drawn = Resamples(n_cases, n_resamples, seed).blocks()
     return np.concatenate([block.astype(np.uint16) for block in drawn])
 
@@ -110,7 +111,7 @@ def shares(hits: FloatArray, counts: FloatArray) -> list[Estimate]:
 
 
 def median(errors: Sequence[FloatArray], draws: Draws) -> Estimate:
-    """Of one quantity, as `medians`."""
+    """Estimate the median of one quantity, see `medians`."""
     return medians([errors], draws)[0]
 
 

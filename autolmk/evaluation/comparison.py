@@ -1,4 +1,5 @@
-"""Which of several predictors: paired tests over cases, Holm's correction, and the simplest one that is good enough.
+"""The comparison of several predictors: paired tests over cases, Holm's correction, and the simplest one that is good
+enough.
 
 Cases are the unit: the points of one case hang together. Shapes: N cases; n_i points of case i.
 """
@@ -35,12 +36,12 @@ class Candidate:
     swaps: int = 0
 
     def totals(self) -> FloatArray:
-        """(N, 2): sum of the errors and number of points of each case."""
+        """The sum of the errors and the number of points of each case, (N, 2)."""
         return np.array([(e.sum(), len(e)) for e in self.errors], dtype=np.float64)
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """To be sorted by: the simplest one first."""
+        """The key that sorts candidates, the simplest one first."""
         return len(self.members), self.n_stages, self.n_parameters
 
 
@@ -96,8 +97,9 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def relative_loss(one: FloatArray, best: FloatArray, draws: Draws) -> Estimate:
-    """By how much the MRE of one predictor is above that of another, relative to it; paired: the cases of both are
-    drawn together. one, best: (N, 2) sums of errors and numbers of points; draws: as of `bootstrap`."""
+    """The excess of one predictor's MRE over another's, relative to the latter; paired: the cases of both are drawn
+    together. one, best: (N, 2) sums of errors and numbers of points; draws: as of `bootstrap`.
+    """
     (ratio,) = means(one[:, :1], best[:, :1], draws)
     shift = [None if value is None else value - 1 for value in (ratio.value, ratio.low, ratio.high)]
     return Estimate(*shift)
@@ -141,8 +143,9 @@ def _rates(errors: Sequence[FloatArray], counts: FloatArray) -> dict[str, Estima
 
 
 def simplest(candidates: Mapping[str, Candidate], compared: Mapping[str, Comparison]) -> tuple[str, str]:
-    """(name, why) of the simplest candidate whose loss against the best one is at most 2 %, by the upper end of its
-    95 % interval: fewest members, then stages, then weights."""
+    """Choose the simplest candidate, as (name, why), whose loss against the best one is at most 2 %, by the upper end
+    of its 95 % interval: fewest members, then stages, then weights.
+    """
     best = min(compared, key=lambda name: compared[name].mre.value or 0.0)
     for name in sorted(candidates, key=lambda name: candidates[name].size):
         loss = compared[name].loss_against_best

@@ -47,12 +47,13 @@ class MeasuredValue:
 
 
 def unit_of(measurement: Measurement, unit: str) -> str:
-    """Of its value: `unit` of the points, degrees, or nothing for a ratio."""
+    """The unit of a measurement's value: `unit` of the points, degrees, or nothing for a ratio."""
     return "degrees" if measurement.angle else "" if measurement.ratio else unit
 
 
 def measure(points: FloatArray, names: Sequence[str], measurements: Mapping[str, Measurement]) -> FloatArray:
-    """(M,) values of points (L, P) mm or px: distances in their unit, angles in degrees (0 to 180), ratios.
+    """Compute the measurements' values (M,) from points (L, P) mm or px: distances in their unit, angles in degrees (0
+    to 180), ratios.
 
     NaN where a landmark is missing (NaN, or not in `names`), two ends of an angle's arm coincide, or a ratio's
     denominator is 0.
@@ -68,7 +69,8 @@ def propagated(
     *,
     level: float = LEVEL,
 ) -> FloatArray:
-    """(M,) half-widths at `level` of what `measure` gives, from error_radius (L,) at `level` of points (L, P).
+    """Propagate error radii to measurements: half-widths (M,) at `level` of the values that `measure` gives, from
+    error_radius (L,) at `level` of points (L, P).
 
     What is promised: if the errors of the points are independent, each Gaussian with the same standard deviation s
     along all P axes, and small against the distances between the points, the true value lies within value ±
@@ -95,7 +97,7 @@ def propagated(
 def fit_factors(
     truth: FloatArray, values: FloatArray, widths: FloatArray, names: Sequence[str], *, level: float = LEVEL
 ) -> MeasurementCalibration:
-    """How much propagated half-widths must grow or shrink, measurement by measurement, from held-out cases.
+    """Fit, on held-out cases, how much the propagated half-widths of each measurement must grow or shrink.
 
     truth, values, widths: (N, M), NaN where unknown; widths as they are given to new cases, that is, from radii that
     the case had no part in. Split conformal: the factor is the conformal quantile over cases of |value - truth| /
@@ -117,7 +119,9 @@ def measured(
     measurements: Mapping[str, Measurement],
     calibration: MeasurementCalibration | None = None,
 ) -> dict[str, MeasuredValue]:
-    """Of one case: name -> value and error radius, from its present landmarks and their error radii."""
+    """Compute the measurements of one case with error radii, by name, from its present landmarks and their
+    error radii.
+    """
     calibration = calibration or MeasurementCalibration()
     values = measure(landmarks.points, landmarks.names, measurements)
     radius = landmarks.error_radius
