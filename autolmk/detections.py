@@ -77,19 +77,21 @@ class Detections:
 
     @property
     def best(self) -> FloatArray:
-        """(L, P) places of the best candidates, NaN where there is none."""
+        """The places (L, P) of the best candidates, NaN where there is none."""
         return np.asarray(self.candidates[:, 0])
 
     def row_at(self, places: FloatArray) -> FloatArray:
-        """(L,) what the probabilities of places in rows say of other places (L, P): those of a landmark's own point
-        where it lies nearest to that landmark's place, else the rest to 1."""
+        """The probabilities (L,) in rows at other places (L, P): those of a landmark's own point where it lies nearest
+        to that landmark's place, else the rest to 1.
+        """
         apart = np.linalg.norm(self.best[:, None] - places, axis=2)
         nearest = np.where(np.isfinite(apart), apart, np.inf).argmin(axis=1)
         return np.where(nearest == np.arange(len(places)), self.row, 1 - self.row)
 
     def as_found(self) -> Detections:
-        """With the best candidates where they were before they were drawn: what flags judge, because points near to the
-        mean shape look likelier than they are."""
+        """The detections with the best candidates where they were before they were drawn; flags judge these, because
+        points near to the mean shape look likelier than they are.
+        """
         if not self.moved.size:
             return self
         candidates = self.candidates.copy()
@@ -130,7 +132,7 @@ def file_of(folder: Path, case: str) -> Path:
 
 
 def saved_cases(folder: Path) -> list[str]:
-    """Of a folder of predictions, the cases with detections, sorted."""
+    """The cases in a folder of predictions that have detections, sorted."""
     return sorted(file.stem for file in (folder / FOLDER).glob("*.json") if not file.name.startswith("."))
 
 

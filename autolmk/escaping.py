@@ -23,18 +23,23 @@ def visible(text: object, *, keep: str = "\t") -> str:
 
 
 def lines(text: object) -> str:
-    """As `visible`, but with its line breaks, for text of several lines that autolmk itself composed."""
+    """Escape text as `visible` does, but keep its line breaks, for text of several lines that autolmk itself
+    composed.
+    """
     return visible(text, keep="\t\n")
 
 
 def indented(text: object) -> str:
-    """As `lines`, every further line set in by four spaces, so that no part of a message looks like the next one."""
+    """Escape text as `lines` does, with every further line set in by four spaces, so that no part of a message looks
+    like the next one.
+    """
     return re.sub(r"\n(?! {4})", "\n    ", lines(text))
 
 
 def html(value: object) -> object:
-    """For HTML, where escaping markup is the template's part: text without bidirectional marks and control characters.
-    Other values, and markup that is ready, stay of their kind."""
+    """Prepare text for HTML, where the template escapes markup: text without bidirectional marks and control
+    characters. Other values, and markup that is ready, stay of their kind.
+    """
     if not isinstance(value, str):
         return value
     shown = lines(value)
@@ -42,13 +47,14 @@ def html(value: object) -> object:
 
 
 def cell(text: str) -> str:
-    """For a cell of a table, which spreadsheets open: an apostrophe keeps what begins as a formula from being one.
-    Numbers stay as they are. Inverse: `uncell`."""
+    """Prepare text for a cell of a table that spreadsheets open: an apostrophe keeps what begins as a formula from
+    being one. Numbers stay as they are. Inverse: `uncell`.
+    """
     return text if NUMBER.fullmatch(text) else FORMULA.sub("'", text)
 
 
 def uncell(text: str) -> str:
-    """Inverse of `cell`."""
+    """Recover the text of a cell; inverse of `cell`."""
     return ESCAPED.sub("", text)
 
 
