@@ -1,4 +1,4 @@
-"""What `codecs` decode by torch, decoded by NumPy from the same numbers; each class names the one that it follows.
+"""Decoders by NumPy for what `codecs` decode by torch, from the same numbers; each class names the one that it follows.
 
 Shapes: L landmarks or windows, K candidates, D image axes, *O output cells. A decoder's `decode` takes the scores
 (L, ...) of one window and gives voxels (L, K, D), NaN where there is none, log-odds (L, K), -inf there, and widths
@@ -64,7 +64,7 @@ class HeatmapDecoder:
         return np.ascontiguousarray(np.flip(scores, 1 + axis)[list(partner)])
 
     def decode(self, scores: npt.NDArray[Any]) -> Decoded:
-        """Of log-odds (L, *O) against "elsewhere"."""
+        """Decode log-odds (L, *O) against "elsewhere"."""
         n, d, k = len(scores), len(self.cells), self.n_candidates
         voxels, log_odds = np.full((n, k, d), np.nan), np.full((n, k), -np.inf)
         spread = np.full((n, k), np.nan)
@@ -148,7 +148,7 @@ class CellDecoder:
         return result
 
     def decode(self, scores: npt.NDArray[Any]) -> Decoded:
-        """Of logits and logarithmic displacements (L, 1 + D, *O)."""
+        """Decode logits and logarithmic displacements (L, 1 + D, *O)."""
         scores = scores.astype(np.float64)
         n, d, k = len(scores), len(self.shape), self.n_candidates
         voxels, odds = np.full((n, k, d), np.nan), np.full((n, k), -np.inf)
@@ -200,13 +200,13 @@ class CoordinateDecoder:
         self.patch = np.array(numbers["patch_size"], dtype=np.float64)
 
     def mirror(self, scores: npt.NDArray[Any], axis: int, partner: Sequence[int]) -> npt.NDArray[Any]:
-        """See HeatmapDecoder."""
+        """Mirror the scores along an array axis, see `HeatmapDecoder.mirror`."""
         result = np.ascontiguousarray(scores[list(partner)])
         result[:, axis] *= -1
         return result
 
     def decode(self, scores: npt.NDArray[Any]) -> Decoded:
-        """Of (L, D + 1): one candidate, whose width is not known."""
+        """Decode scores (L, D + 1) into one candidate a landmark, whose width is not known."""
         found = scores.astype(np.float64)[:, None]
         log_odds = found[..., -1].copy()
         return ((found[..., :-1] + 1) * self.patch - 1) / 2, log_odds, np.full_like(log_odds, np.nan)

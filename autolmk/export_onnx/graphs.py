@@ -51,7 +51,9 @@ def require_packages() -> None:
 
 
 def decoding(codec: Codec) -> dict[str, Any]:
-    """What `decoders.decoder_of` needs to know. AutolmkError for a codec that no decoder follows, such as one's own."""
+    """The description of a codec that `decoders.decoder_of` needs. AutolmkError for a codec that no decoder follows,
+    such as one's own.
+    """
     if type(codec) is SliceCodec:
         codec = codec.heatmaps
     if type(codec) in (HeatmapCodec, HeightCodec):

@@ -1,4 +1,4 @@
-"""Where a NIfTI file's voxels are, by the rules of `autolmk.nifti_header`, for a runner that has no nibabel."""
+"""The grid of a NIfTI file, by the rules of `autolmk.nifti_header`, for a runner that has no nibabel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in for torch in the runner: networks are ONNX graphs, scores are NumPy arrays.
+"""Stand-ins for torch in the runner: networks are ONNX graphs, scores are NumPy arrays.
 
 Shapes: L landmarks or windows, K candidates, C channels, D image axes, *S spatial, *O output cells.
 """
@@ -23,7 +23,7 @@ device = str
 
 
 class nn:
-    """As far as annotations need it."""
+    """Stand-in for `torch.nn`, as far as annotations need it."""
 
     Module = object
 
@@ -38,7 +38,7 @@ class Precision:
 
 
 def MixedPrecision(network: Any, device: object, dtype: object) -> Any:
-    """The network itself."""
+    """The network itself: ONNX graphs have their precision built in."""
     return network
 
 
@@ -57,7 +57,7 @@ class Network:
         self.inputs = [one.name for one in self.session.get_inputs()]
 
     def __call__(self, data: FloatImage, landmarks: npt.NDArray[np.int64] | None = None) -> FloatImage:
-        """(B, C, *S), or (B, W, C, *S) and landmarks (B, W) -> scores (B, L or W, ...)."""
+        """Compute scores (B, L or W, ...) from data (B, C, *S), or from (B, W, C, *S) and landmarks (B, W)."""
         given = {"data": np.ascontiguousarray(data, dtype=np.float32), "landmarks": landmarks}
         return np.asarray(self.session.run(None, {name: given[name] for name in self.inputs})[0])
 
@@ -85,7 +85,7 @@ class Look:
         self.axes = [axis, None] if stage.mirror and axis is not None else [None]
 
     def scores(self, start: Sequence[int]) -> FloatImage:
-        """(L, *output) averaged over members and views, of the window whose first voxel is `start`."""
+        """The scores (L, *output) of the window whose first voxel is `start`, averaged over members and views."""
         window = self.image.geometry.crop(start, self.patch)
         data = self.image.resample(window, fill=self.fill).array
         each = []
@@ -112,7 +112,9 @@ class Look:
 def see_landmarks(
     look: Any, windows: Sequence[Geometry], which: Sequence[int], spacing: Sequence[float]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """What `second_look` sees of a window a landmark: (W, K, D) voxels, (W, K) log-odds, (W, K) widths in voxels."""
+    """See a window for each landmark, as `second_look` needs it: (W, K, D) voxels, (W, K) log-odds, (W, K) widths in
+    voxels.
+    """
     look.seen += len(windows)
     data = np.stack([look._cut(window, spacing) for window in windows])
     scores = look.member.network(data[None], np.array(which, dtype=np.int64)[None])[0]
