@@ -1,4 +1,5 @@
-"""How an image looks, in a few numbers that tell it from others: what a fingerprint keeps of each training image.
+"""The appearance of an image in a few numbers that tell it from others; a fingerprint keeps those of each training
+image.
 
 A new image is compared with them by `training_range`. All but `level` and `width` stay the same where grey values are
 scaled or shifted, as scanners without an absolute scale do. Shapes: C channels, *S spatial.
@@ -23,8 +24,8 @@ LEAST_NOISE = 1e-3  # of that range: below, images count as equally smooth
 
 @dataclass(frozen=True)
 class Appearance:
-    """Of one channel of one image, padding left out (see `content`). The range of grey values goes from their 0.5th to
-    their 99.5th percentile.
+    """The appearance of one channel of one image, padding left out (see `content`). The range of grey values goes from
+    their 0.5th to their 99.5th percentile.
 
     background, foreground: places of the medians of border and foreground in that range, 0 to 1. noise: robust standard
     deviation of second differences between neighbouring foreground voxels, along the smoothest axis, as a share of
@@ -45,12 +46,12 @@ class Appearance:
 
 
 def appearances(image: Image) -> tuple[Appearance, ...]:
-    """Of each channel. The same image always gives the same numbers."""
+    """The appearance of each channel of an image. The same image always gives the same numbers."""
     return tuple(appearance(channel) for channel in image.array)
 
 
 def appearance(channel: npt.NDArray[np.floating]) -> Appearance:
-    """Of one channel (*S). Values that are not finite do not count."""
+    """The appearance of one channel (*S). Values that are not finite do not count."""
     inner = content(channel)
     places = _places(inner.shape)
     shown = _is_foreground(inner, places)

@@ -1,4 +1,4 @@
-"""How a configuration of landmarks lies in its image and how well it fits the mean shape, in a few numbers a case."""
+"""The pose of a case's landmarks in its image and their fit to the mean shape, in a few numbers a case."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class CasePose:
 
 @dataclass(frozen=True, eq=False)
 class Usual:
-    """What poses are compared with. shape: (L, P) the mean shape, NaN for landmarks never seen. rotation: (P, P) of its
-    mean pose in the grids. deviation: (L,) how far each landmark usually is from the fitted mean shape, at least a
-    voxel; residual: of all together."""
+    """The usual pose, with which others are compared. shape: (L, P) the mean shape, NaN for landmarks never seen.
+    rotation: (P, P) of its mean pose in the grids. deviation: (L,) how far each landmark usually is from the fitted
+    mean shape, at least a voxel; residual: of all together.
+    """
 
     shape: FloatArray
     rotation: FloatArray
@@ -42,21 +43,23 @@ class Usual:
 def usual_of(
     shape: FloatArray, rotation: FloatArray, deviations: Sequence[float | None], residual: float, voxel: float
 ) -> Usual:
-    """Of a mean shape (L, P). deviations: of each landmark, None where too few cases show it. voxel: mm, nearer than
-    which nothing is told apart."""
+    """The usual pose around a mean shape (L, P). deviations: of each landmark, None where too few cases show it. voxel:
+    mm, nearer than which nothing is told apart.
+    """
     own = [residual if d is None else d for d in deviations]
     return Usual(shape, rotation, np.maximum(own, voxel), residual)
 
 
 def mean_pose(shape: MeanShape, geometries: Sequence[Geometry]) -> FloatArray | None:
-    """(P, P) mean rotation of the mean shape into the grids of the cases; None where no case tells its pose."""
+    """The mean rotation (P, P) of the mean shape into the grids of the cases; None where no case tells its pose."""
     seen = [g.frame().T @ pose.rotation for pose, g in zip(shape.poses, geometries, strict=True) if pose is not None]
     return mean_rotation(np.stack(seen)) if seen else None
 
 
 def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[CasePose, int] | None:
-    """(pose, which landmark is furthest from what is usual) of landmarks (L, P) mm, NaN where there is none. None where
-    they are too few to tell, or lie in a single slice in space."""
+    """The pose of landmarks (L, P) mm, and the index of the landmark furthest from what is usual; NaN where there is
+    none. None where they are too few to tell, or lie in a single slice in space.
+    """
     p = points.shape[1]
     known = np.asarray(np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1))
     if geometry.ndim < p or known.sum() < p + LEAST_EXCESS:

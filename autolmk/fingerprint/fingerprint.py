@@ -49,7 +49,9 @@ BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression
 
 @dataclass(frozen=True)
 class CaseGeometry:
-    """Of one image in canonical orientation, and how it lay before: letters of the x, y, z directions, and degrees."""
+    """The geometry of one image in canonical orientation, and its orientation before that: letters of the x, y, z
+    directions, and degrees.
+    """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -59,8 +61,8 @@ class CaseGeometry:
 
 @dataclass(frozen=True)
 class Intensity:
-    """Of one channel: over the foreground of all cases (see `data.foreground`), and at the landmarks; None where no
-    landmark lies in its image.
+    """The intensities of one channel: over the foreground of all cases (see `data.foreground`), and at the landmarks;
+    None where no landmark lies in its image.
 
     case_percentile_05, _50, _95: the (lowest, highest) over the cases of that percentile of a case's own foreground, in
     the file's values, see `foreground.foreground_quantiles`. told_apart: share of the cases in which background or
@@ -87,9 +89,10 @@ class Intensity:
 
 @dataclass(frozen=True)
 class MirrorPlane:
-    """Of the landmarks. normal: (P,) unit length, as the images show it: x, y, z are their grids' axes in canonical
-    orientation, not the patient's, see `in_grids`. residual: root mean square distance between reflected landmarks of
-    the mean shape and their partners. complete: every landmark has a partner or lies on the plane."""
+    """The mirror plane of the landmarks. normal: (P,) unit length, as the images show it: x, y, z are their grids' axes
+    in canonical orientation, not the patient's, see `in_grids`. residual: root mean square distance between reflected
+    landmarks of the mean shape and their partners. complete: every landmark has a partner or lies on the plane.
+    """
 
     normal: tuple[float, ...]
     residual: float
@@ -98,7 +101,7 @@ class MirrorPlane:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """dataset_fingerprint.json.
+    """The fingerprint of a dataset, dataset_fingerprint.json.
 
     cases: of each training case's image. median_shape and shape percentiles: voxels of median_spacing; extents in mm.
     pairs: left/right partners, as dataset.json says or else as names and geometry do. midline: landmarks on the mirror
@@ -166,7 +169,7 @@ class Fingerprint:
         return found
 
     def save(self, file: Path) -> None:
-        """Write atomically."""
+        """Write the fingerprint to a file, atomically."""
         write_json(file, self)
 
 
@@ -194,7 +197,8 @@ def _contradiction(found: Fingerprint) -> str | None:
 
 
 def extract_fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool = True) -> Fingerprint:
-    """Of the training cases; each image is read once, in `workers` processes (default: as many as fit), 0 for none.
+    """Extract the fingerprint of the training cases; each image is read once, in `workers` processes (default: as many
+    as fit), 0 for none.
 
     A case that cannot be read is left out and named in `failed`. AutolmkError where no case is left.
     """

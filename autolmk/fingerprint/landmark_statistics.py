@@ -1,4 +1,4 @@
-"""What the landmarks of all cases say together: spread, pose, co-slice groups. Pure functions of arrays.
+"""Statistics of the landmarks of all cases: spread, pose, co-slice groups. Pure functions of arrays.
 
 Legend: N cases, L landmarks, P physical axes (x, y, z), D array axes. NaN marks a landmark that is not present.
 """
@@ -45,7 +45,7 @@ class LandmarkStatistics:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the landmark configuration lies in the images' own grids, against its mean pose there (Procrustes).
+    """The variation of the landmarks' pose in the images' own grids, against their mean pose there (Procrustes).
 
     A network sees the grid, in canonical orientation but not turned back to the patient's axes, so that obliquity
     counts as rotation of the anatomy. x, y, z here are the grid's axes, see `Geometry.frame`.
@@ -77,7 +77,7 @@ class CoSliceGroup:
 def landmark_statistics(
     landmarks: Sequence[Landmarks], geometries: Sequence[Geometry], deviations: FloatArray
 ) -> dict[str, LandmarkStatistics]:
-    """Of N cases; deviations: (N, L) mm from the fitted mean shape."""
+    """The statistics of each landmark over N cases; deviations: (N, L) mm from the fitted mean shape."""
     points = np.stack([case.points for case in landmarks])
     status = np.stack([case.status for case in landmarks])
     placed = points - np.stack([g.centre for g in geometries])[:, None]
@@ -99,7 +99,9 @@ def landmark_statistics(
 
 
 def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: float) -> Pose:
-    """Of the mean shape's poses in images of these geometries; residual: mm, root mean square over all landmarks."""
+    """The spread of the mean shape's poses in images of these geometries; residual: mm, root mean square over all
+    landmarks.
+    """
     known = [(pose, g) for pose, g in zip(shape.poses, geometries, strict=True) if pose is not None]
     points = shape.points[np.isfinite(shape.points).all(axis=1)]
     p = points.shape[1]
@@ -122,9 +124,9 @@ def pose_spread(shape: MeanShape, geometries: Sequence[Geometry], residual: floa
 
 
 def in_grids(direction: FloatArray, shape: MeanShape, geometries: Sequence[Geometry]) -> FloatArray | None:
-    """(P,) unit length: a direction of the mean shape, up to its sign, as the images show it in canonical orientation;
-    x, y, z are the axes of their grids, see `Geometry.frame`. The principal axis over all cases that tell their pose,
-    None where none does.
+    """A direction of the mean shape, (P,) of unit length and up to its sign, as the images show it in canonical
+    orientation; x, y, z are the axes of their grids, see `Geometry.frame`. The principal axis over all cases that tell
+    their pose, None where none does.
 
     Obliquity turns it, as it turns the anatomy that a network sees: the patient's axes do not matter to it.
     """
@@ -145,7 +147,7 @@ def mean_rotation(rotations: FloatArray) -> FloatArray:
 
 
 def rotation_vector(rotation: FloatArray) -> FloatArray:
-    """(2, 2) -> (1,), (3, 3) -> (3,): the axis of the rotation times its angle in radians."""
+    """The axis of a rotation times its angle in radians: (2, 2) -> (1,), (3, 3) -> (3,)."""
     if len(rotation) == 2:
         return np.array([np.arctan2(rotation[1, 0], rotation[0, 0])])
     return np.asarray(Rotation.from_matrix(rotation).as_rotvec(), dtype=np.float64)
@@ -189,8 +191,9 @@ def declared_slices(slices: Sequence[DeclaredSlice], geometries: Sequence[Geomet
 def apart_in_slices(
     group: DeclaredSlice, landmarks: Sequence[Landmarks], geometries: Sequence[Geometry]
 ) -> tuple[FloatArray, FloatArray]:
-    """((N,) slices, (N,) physical): how far apart across the slices of its volume each case has a group's outermost
-    members; NaN where it shows fewer than two. One slice holds them below SAME_SLICE."""
+    """The distance across the slices of its volume between a group's outermost members in each case, in slices (N,) and
+    physical units (N,); NaN where it shows fewer than two. One slice holds them below SAME_SLICE.
+    """
     slices = np.full(len(landmarks), np.nan)
     for i, (case, geometry) in enumerate(zip(landmarks, geometries, strict=True)):
         place = geometry.to_voxels(case.points[np.isin(case.names, group.landmarks)])[:, group.axis]
@@ -218,8 +221,9 @@ def _nearest(points: FloatArray) -> FloatArray:
 
 
 def told(points: FloatArray, residual: float) -> FloatArray:
-    """(R, R) projection onto the rotations that points (n, P) with this residual tell: the standard error of a rotation
-    about an axis is the residual an axis over the root of the moment of inertia."""
+    """The projection (R, R) onto the rotations that points (n, P) with this residual tell: the standard error of a
+    rotation about an axis is the residual an axis over the root of the moment of inertia.
+    """
     n, p = points.shape
     if p == 2 or n < 2:
         return np.eye(1 if p == 2 else 3)

@@ -1,4 +1,4 @@
-"""Which landmarks lie on one slice more often than chance puts them there.
+"""Landmarks that lie on one slice more often than chance puts them there.
 
 A viewer shows slices, so two points that nobody meant to share one often do: where a slice is thick, landmarks of a
 similar height fall on the same one in most cases. How often depends on how much their difference across the slices
@@ -47,8 +47,8 @@ class _Axis:
 
 
 def equal_slices(points: FloatArray, geometries: Sequence[Geometry], shape: FloatArray) -> npt.NDArray[np.bool_]:
-    """(D, L, L): whether two landmarks lie on one slice across an axis in 90 % of the cases that show both, at least
-    five, and chance does so in at most 5 % of datasets like this one.
+    """Find landmarks on equal slices, (D, L, L): whether two of them lie on one slice across an axis in 90 % of the
+    cases that show both, at least five, and chance does so in at most 5 % of datasets like this one.
 
     points: (N, L, P) mm. shape: (L, P) mm, the mean shape. Equal means exactly, up to rounding. Under chance the number
     of equal cases is binomial (Poisson-binomial, bounded by the mean: Hoeffding 1956), and p-values are Bonferroni's

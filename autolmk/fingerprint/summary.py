@@ -1,4 +1,6 @@
-"""What one case contributes to a fingerprint: small enough to keep for all cases, so that each image is read once."""
+"""The contribution of one case to a fingerprint: small enough to keep for all cases, so that each image is
+read once.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class CaseSummary:
 
 
 def summarise(image: Image, landmarks: Landmarks, *, subject: str, case: str) -> CaseSummary:
-    """Of one case. Which voxels are sampled depends on the case's name alone."""
+    """Summarise one case. Which voxels are sampled depends on the case's name alone."""
     voxels = image.geometry.to_voxels(landmarks.points)
     inside = np.asarray(image.geometry.contains(voxels))
     nearest = np.clip(np.round(np.where(inside[:, None], voxels, 0)), 0, np.array(image.geometry.shape) - 1).astype(int)
@@ -75,5 +77,5 @@ def _scale(found: Foreground) -> tuple[float, float]:
 
 
 def label_values(labels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
-    """Of a label map (*S): the values that stand for something."""
+    """The values in a label map (*S) that stand for something."""
     return tuple(int(v) for v in np.unique(labels) if v not in (0, UNKNOWN))

@@ -1,4 +1,4 @@
-"""What of an image lies outside the range of the training images, in words that a user reads once.
+"""The comparison of a new image with the range of the training images, in words that a user reads once.
 
 Each number is compared with those of the training images that the fingerprint holds. It is outside where it is beyond
 all of them by a margin, and beyond the interval in which one more image of their distribution would lie with 99.9 %
@@ -49,7 +49,9 @@ class Bounds:
 
 
 def bounds(values: npt.ArrayLike, *, margin: float, ratio: bool = False) -> Bounds:
-    """Of the numbers (n,) of training images. margin: beyond the outermost of them, a factor if `ratio`."""
+    """The bounds that the numbers (n,) of training images set. margin: beyond the outermost of them, a factor if
+    `ratio`.
+    """
     own = np.asarray(values, dtype=np.float64)
     scale = np.log(np.maximum(own, 1e-12)) if ratio else own
     margin = float(np.log(margin)) if ratio else margin
@@ -64,15 +66,16 @@ def bounds(values: npt.ArrayLike, *, margin: float, ratio: bool = False) -> Boun
 
 
 class TrainingRange:
-    """Of the training images of a fingerprint.
+    """The range that the training images of a fingerprint span.
 
     not_judged: what it says nothing of, in words: it was made by an earlier version, or its landmarks are too few.
     """
 
     @classmethod
     def load(cls, folder: Path, *, ndim: int, channels: int) -> TrainingRange | None:
-        """Of the fingerprint in a model folder; None where there is none, or one of another version of autolmk.
-        AutolmkError where it is damaged, or of images with other axes or channels than the model's."""
+        """Load the range of the fingerprint in a model folder; None where there is none, or one of another version of
+        autolmk. AutolmkError where it is damaged, or of images with other axes or channels than the model's.
+        """
         file = folder / FILE_NAME
         if not file.is_file():
             return None
@@ -112,7 +115,7 @@ class TrainingRange:
     # -- before anything is predicted ---------------------------------------------------------------------------------
 
     def outside(self, geometry: Geometry, looks: Sequence[Appearance], absolute: Sequence[bool]) -> tuple[str, ...]:
-        """Of an image: what lies outside, each in a few words, mostly nothing.
+        """Name what of an image lies outside the range, each in a few words; usually nothing.
 
         geometry: of the image, in any orientation, as many axes as the training images. looks: of its channels.
         absolute: by channel, whether its grey values have a scale of their own, such as CT's.
@@ -201,8 +204,7 @@ class TrainingRange:
     # -- of what was predicted ----------------------------------------------------------------------------------------
 
     def outside_pose(self, landmarks: Landmarks, geometry: Geometry) -> tuple[str, ...]:
-        """Of the landmarks that were found in an image: whether they lie turned, sized or placed as no training case's
-        did."""
+        """Say whether the landmarks found in an image lie turned, sized or placed as no training case's did."""
         points = landmarks.reordered(self.fingerprint.landmarks).points
         found = None if self._usual is None or not self._poses else case_pose(points, geometry, self._usual)
         if found is None:
@@ -232,7 +234,7 @@ class TrainingRange:
 
 
 def usual(fingerprint: Fingerprint) -> Usual | None:
-    """What poses are compared with; None where the fingerprint does not hold it."""
+    """The usual pose, with which others are compared; None where the fingerprint does not hold it."""
     if not fingerprint.mean_rotation or not fingerprint.mean_shape:
         return None
     f, nowhere = fingerprint, (np.nan,) * fingerprint.physical_ndim
