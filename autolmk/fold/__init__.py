@@ -1,1 +1,1 @@
-"""What a trained fold leaves on disk: checkpoints, measured numbers, the log and its held-out detections."""
+"""The files that a trained fold leaves on disk: checkpoints, measured numbers, the log and its held-out detections."""

@@ -231,7 +231,7 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Inverse of `pack`."""
+    """Put tensors back into a value that `pack` took apart."""
     if isinstance(value, dict):
         if REFERENCE in value:
             tensor = tensors[value[REFERENCE]]
@@ -250,7 +250,9 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Of torch (CPU, and the device if it is CUDA), NumPy's global generator and Python's: for `pack`."""
+    """The state of the random generators of torch (CPU, and the device if it is CUDA), NumPy (the global one) and
+    Python, for `pack`.
+    """
     name, keys, *rest = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -263,7 +265,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Inverse of `random_state`."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(state["torch"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

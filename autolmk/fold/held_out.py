@@ -34,12 +34,12 @@ class CrossValidation:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """Sorted."""
+        """All held-out cases, sorted."""
         return tuple(sorted(self.fold_of))
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """Sorted."""
+        """The folds that held out cases, sorted."""
         return tuple(sorted(set(self.fold_of.values())))
 
     def held_out_by(self, fold: int) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class CrossValidation:
         return tuple(case for case in self.cases if self.fold_of[case] == fold)
 
     def restricted(self, cases: Sequence[str]) -> CrossValidation:
-        """To these cases."""
+        """The same cross-validation with these cases alone."""
         kept = set(cases)
         return CrossValidation(
             self.name,
@@ -62,8 +62,9 @@ class CrossValidation:
 
 
 def read_crossval(model: Path, folds: Sequence[int]) -> CrossValidation:
-    """Of a model folder, from fold_k/validation of these folds. AutolmkError where a fold was not validated, or two
-    folds held out the same case."""
+    """Read the held-out detections of a model folder from fold_k/validation of these folds. AutolmkError where a fold
+    was not validated, or two folds held out the same case.
+    """
     fold_of: dict[str, int] = {}
     detections: dict[str, Detections] = {}
     truth: dict[str, Landmarks] = {}

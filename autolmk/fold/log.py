@@ -1,4 +1,4 @@
-"""What a training run says: training_log.jsonl, the console, progress.png, and loggers of the user's choice."""
+"""The messages of a training run: training_log.jsonl, the console, progress.png, and loggers of the user's choice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 class Logger(Protocol):
-    """Where else the numbers of a run may go. Names are such as `loss`, `learning_rate`, `validation_mre`."""
+    """A logger to which the numbers of a run go as well. Names are such as `loss`, `learning_rate`,
+    `validation_mre`.
+    """
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Once, with the run's settings (JSON-ready); again after each resume."""
@@ -56,7 +58,7 @@ class TensorBoardLogger:
             self._writer.add_scalar(name, value, iteration)
 
     def end(self) -> None:
-        """Close the files."""
+        """Close TensorBoard's event files."""
         self._writer.close()
 
 
@@ -79,7 +81,7 @@ class MLflowLogger:
         self._mlflow.log_metrics(dict(values), step=iteration)
 
     def end(self) -> None:
-        """End the run."""
+        """End the run in MLflow."""
         self._mlflow.end_run()
 
 
@@ -102,7 +104,7 @@ class WandbLogger:
         self._run.log(dict(values), step=iteration)
 
     def end(self) -> None:
-        """Finish the run."""
+        """Finish the run in Weights & Biases."""
         self._run.finish()
 
 
@@ -126,7 +128,9 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """Of the stage that is trained into `folder`: each stage of a method has its own. AutolmkError as check_loggers."""
+    """Build the loggers of the stage that is trained into `folder`; each stage of a method has its own. AutolmkError as
+    in `check_loggers`.
+    """
     check_loggers(names)
     return [LOGGERS[name](folder) for name in names]
 
@@ -252,7 +256,7 @@ class Console:
         )
 
     def show(self, progress: float, elapsed: float, loss: float | None) -> None:
-        """Of the run as a whole: share 0 to 1, seconds so far."""
+        """Show the progress of the whole run: share 0 to 1, seconds so far."""
         if self._bar.disable:
             return
         left = f"{duration(time_left(progress, elapsed))} left"
@@ -260,7 +264,7 @@ class Console:
         self._bar.update(progress - self._bar.n)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         self._bar.close()
 
 

@@ -77,7 +77,7 @@ class Measured:
 
     @classmethod
     def load(cls, fold_folder: Path) -> Measured:
-        """From the fold's measured.json. AutolmkError where it is missing or broken."""
+        """Read the fold's measured.json. AutolmkError where it is missing or broken."""
         file = fold_folder / FILE_NAME
         value = read_json(file, remedy="restore it, or train this fold again")
         if isinstance(value, dict) and value.get("version") != VERSION:
@@ -99,21 +99,23 @@ class Measured:
         return Shape(points, self.scale_bounds)
 
     def prior(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
-        """(L,) log-odds of presence before an image is seen, in the order of `names`."""
+        """The log-odds (L,) of presence before an image is seen, in the order of `names`."""
         share = np.array([self.prevalence.get(name, 0.5) for name in names], dtype=np.float64)
         return np.asarray(np.log(share / (1 - share)))
 
     def save(self, fold_folder: Path) -> None:
-        """Write measured.json atomically."""
+        """Write measured.json into the fold's folder, atomically."""
         write_json(fold_folder / FILE_NAME, self)
 
     def held_out_as(self, other: Measured) -> Measured:
-        """With all that held-out cases told a run on fewer cases: presence, decoding, errors, rows."""
+        """A copy with all that held-out cases told another run, trained on fewer cases: presence, decoding, errors,
+        rows.
+        """
         taken = ("presence_slope", "presence_intercept", "presence_cases", "decoding", "errors", "rows")
         return dataclasses.replace(self, **{name: getattr(other, name) for name in taken})
 
     def with_presence(self, *, slope: float, intercept: float, cases: int) -> Measured:
-        """With presence calibrated on `cases` held-out cases."""
+        """A copy with presence calibrated on `cases` held-out cases."""
         return dataclasses.replace(self, presence_slope=slope, presence_intercept=intercept, presence_cases=cases)
 
 

@@ -1,4 +1,4 @@
-"""How large a model's errors are, point by point, as held-out cases and the widths of peaks tell.
+"""The size of a model's errors, point by point, as held-out cases and the widths of peaks tell it.
 
 The logarithm of a point's squared error is that of its variance plus the scatter of chi-square. Each landmark has a
 variance of its own, from the median over held-out cases, drawn toward that of all landmarks as far as few cases leave
@@ -59,8 +59,9 @@ class PointErrors:
             raise ValueError(f"widths must be two factors above 0, certain up to 1: {self.widths}, {self.certain}")
 
     def variance(self, names: Sequence[str], spread: FloatArray) -> FloatArray:
-        """(L,) mm^2 an axis that the errors of these points have, surely; spread: (L,) mm, widths of their peaks, NaN
-        where a codec tells none."""
+        """The variance (L,) of these points' errors, mm^2 an axis, on the safe side; spread: (L,) mm, widths of their
+        peaks, NaN where a codec tells none.
+        """
         noise = np.array([self.noise.get(name, self.usual) for name in names])
         usual = np.array([self.width.get(name, np.nan) for name in names])
         ratio = np.where((usual > 0) & (spread > 0), spread / np.where(usual > 0, usual, 1.0), 1.0)
@@ -68,9 +69,10 @@ class PointErrors:
 
     @classmethod
     def pooled(cls, folds: Sequence[PointErrors]) -> PointErrors:
-        """Of several folds, for the mean of what they find: means of variances and of the logarithms of widths; drawn
-        where the folds that found it better held out more than half of all cases, fully where more than half of those
-        cases are of folds that do so. ValueError without folds."""
+        """Pool the errors of several folds, for the mean of what they find: means of variances and of the logarithms of
+        widths; drawn where the folds that found it better held out more than half of all cases, fully where more than
+        half of those cases are of folds that do so. ValueError without folds.
+        """
         if not folds:
             raise ValueError("the errors of no fold cannot be pooled")
         if len(folds) == 1:
@@ -99,8 +101,9 @@ class PointErrors:
 
 
 def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, names: Sequence[str]) -> PointErrors:
-    """Of the best points found (N, L, P) mm in held-out cases, NaN where there is none, and their truth (N, L, P), NaN
-    where not present; spread: (N, L) mm, widths of the peaks, NaN where not known. Says nothing of drawing."""
+    """Fit errors to the best points found (N, L, P) mm in held-out cases, NaN where there is none, and their truth (N,
+    L, P), NaN where not present; spread: (N, L) mm, widths of the peaks, NaN where not known. Says nothing of drawing.
+    """
     p = truth.shape[2]
     square = ((found - truth) ** 2).mean(axis=2)
     square[:, np.isnan(square).all(axis=0)] = np.nan
