@@ -1,4 +1,4 @@
-"""What a DICOM header says of its pixels: their size, their place, and what their values mean.
+"""The reading of a DICOM header: the pixels' size, their place, and what their values mean.
 
 **Size of a pixel**, (row spacing, column spacing) in mm: PixelSpacing, which is calibrated at the anatomy; else
 ImagerPixelSpacing, which is that of the detector; else NominalScannedPixelSpacing, of a scanned film; else the only
@@ -62,7 +62,7 @@ def read_whole(file: Path) -> Any:
 
 
 def frames_of(header: Any, file: Path) -> list[DicomFrame]:
-    """Its frames, in the order in which they are stored. AutolmkError where a number makes no sense."""
+    """The frames of a DICOM file, in the order in which they are stored. AutolmkError where a number makes no sense."""
     count = int(_number(header, "NumberOfFrames", file) or 1)
     size = pixel_size(header, file)
     if count < 1 or count > 1_000_000:
@@ -79,7 +79,9 @@ def frames_of(header: Any, file: Path) -> list[DicomFrame]:
 
 
 def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
-    """(row spacing, column spacing) in mm; None where no tag says it. AutolmkError where a tag holds nonsense."""
+    """The size of a pixel, (row spacing, column spacing) in mm; None where no tag says it. AutolmkError where a tag
+    holds nonsense.
+    """
     calibrated = _pair(header, "PixelSpacing", file)
     detector = _pair(header, "ImagerPixelSpacing", file)
     if calibrated and detector and not np.allclose(calibrated, detector, rtol=DIFFERENT, atol=0):
@@ -103,8 +105,8 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
 
 
 def padding(header: Any, frames: Sequence[DicomFrame], inverted_at: int | None) -> tuple[float, float] | None:
-    """(lowest, highest) value that PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2) declare, as
-    it is after rescaling; None without one, in colour images, and where frames differ.
+    """The lowest and highest value that PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2) declare,
+    as it is after rescaling; None without one, in colour images, and where frames differ.
 
     inverted_at: the stored value from which MONOCHROME1 is subtracted; None where it is not.
     """
@@ -137,13 +139,13 @@ def _stored_value(header: Any, tag: str) -> int | None:
 
 
 def aspect(header: Any, file: Path) -> float:
-    """How much taller than wide a pixel is, by PixelAspectRatio; 1 where it is missing."""
+    """The height of a pixel over its width, by PixelAspectRatio; 1 where it is missing."""
     ratio = _pair(header, "PixelAspectRatio", file)
     return 1.0 if ratio is None else ratio[0] / ratio[1]
 
 
 def thickness(header: Any, file: Path) -> float:
-    """Of a single slice in mm; 1 where the header does not say it."""
+    """The thickness of a single slice in mm; 1 where the header does not say it."""
     measures = next(iter(_groups(header, "PixelMeasuresSequence")), header)
     return _number(measures, "SliceThickness", file) or _number(header, "SliceThickness", file) or 1.0
 
@@ -159,8 +161,9 @@ def described(header: Any) -> str:
 
 @contextlib.contextmanager
 def understood(file: Path) -> Iterator[None]:
-    """What pydicom warns of while it converts values becomes a notice of the file, what it cannot convert an
-    AutolmkError."""
+    """Turn pydicom's warnings about values into notices of the file, and values that it cannot convert into an
+    AutolmkError.
+    """
     said: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as said:

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and to which case and channel each belongs.
+"""The image files of a folder, and the case and channel to which each belongs.
 
 Names compare in Unicode's composed form. A name that ends in `_` and four digits names a channel where the folder as a
 whole is numbered so, and only there: cameras number pictures in the same way (`DSC_0012.JPG`).
@@ -65,7 +65,7 @@ def stem_of(path: Path) -> str:
 
 
 def split_name(path: Path) -> tuple[str, int]:
-    """(case, channel) of CASE_0000.ext, CASE_0000/ and, with channel 0, of CASE.ext and CASE/."""
+    """The case and the channel of CASE_0000.ext, CASE_0000/ and, with channel 0, of CASE.ext and CASE/."""
     stem = stem_of(path)
     match = CHANNEL.fullmatch(stem)
     return (match.group(1), int(match.group(2))) if match else (stem, 0)
@@ -80,7 +80,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def others_in(folder: Path) -> str:
-    """What a folder without an image holds, for messages."""
+    """The other files in a folder without an image, for messages."""
     if not folder.is_dir():
         return "no such folder"
     return some([file.name for file in sorted(folder.iterdir())]) or "an empty folder"

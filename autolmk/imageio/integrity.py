@@ -1,4 +1,4 @@
-"""What a file is that is not the image that its name says, and the errors that say so."""
+"""Files that are not the image that their name says, and the errors that say so."""
 
 from __future__ import annotations
 

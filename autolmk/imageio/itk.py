@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What one file, or one DICOM folder, holds: the slices in order, and what its header says.
+    """The content of one file, or of one DICOM folder: the slices in order, and what its header says.
 
     load: the voxels, (*S) or (*S, C) on the grid of `geometry`, of any real type; None reads `files` by ITK. padding:
     lowest and highest value that the header declares to show nothing; None where it declares none.
@@ -112,7 +112,7 @@ def geometry_of(reader: Any, path: Path) -> Geometry:
 
 
 def load(files: Sequence[str], path: Path) -> npt.NDArray[Any]:
-    """(*S) or (*S, C): the voxels of one file, or of the slices of a series in order, as ITK reads them."""
+    """Load the voxels, (*S) or (*S, C), of one file, or of the slices of a series in order, as ITK reads them."""
     sitk = simpleitk()
     if len(files) == 1:
         reader = sitk.ImageFileReader()

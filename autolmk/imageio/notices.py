@@ -1,4 +1,4 @@
-"""What is odd about an image that can be read all the same: said once, to whoever listens."""
+"""Notices of what is odd about an image that can be read all the same: said once, to whoever listens."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _inspect(file: Path, ending: str) -> ImageSource:
 
 
 def kind_of(start: bytes) -> str | None:
-    """What a file is by its first bytes, such as "PNG" or "PDF"; None where they are not known."""
+    """The kind of a file by its first bytes, such as "PNG" or "PDF"; None where they are not known."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WebP"
     if start[4:8] == b"ftyp":

@@ -30,8 +30,9 @@ MILLIMETRES |= {"micron": 1e-3, "micrometer": 1e-3, "micrometre": 1e-3, "nanomet
 
 @dataclass(frozen=True)
 class Stored:
-    """Where and how the voxels lie. shape: fastest axis first, components included. start: of the first byte; -1 where
-    the voxels are the file's last bytes."""
+    """The place and layout of voxels in a file. shape: fastest axis first, components included. start: of the first
+    byte; -1 where the voxels are the file's last bytes.
+    """
 
     file: Path
     start: int
@@ -41,12 +42,12 @@ class Stored:
 
     @property
     def count(self) -> int:
-        """Numbers in all."""
+        """The count of stored numbers."""
         return math.prod(self.shape)
 
     @property
     def needed(self) -> int:
-        """Bytes after unpacking."""
+        """The bytes that the voxels take after unpacking."""
         return self.count * self.dtype.itemsize
 
     def require_whole(self) -> None:
@@ -159,7 +160,9 @@ def beside(header: Path, name: str) -> Path:
 
 
 def millimetres(file: Path, unit: str) -> float:
-    """In a unit of length. An empty one is taken for mm, another one is noticed, since few programs look at it."""
+    """The millimetres in a unit of length. An empty one is taken for mm, another one is noticed, since few programs
+    look at it.
+    """
     word = unit.strip().strip('"').strip().lower()
     if word in ("", "?", "???"):
         return 1.0
@@ -217,7 +220,7 @@ def say_unusual(file: Path, geometry: Geometry, sized: bool) -> None:
 
 
 def numbers(file: Path, key: str, text: str, n: int | None = None) -> list[float]:
-    """Those in a field of a header. AutolmkError where they are none, or not `n`."""
+    """The numbers in a field of a header. AutolmkError where they are none, or not `n`."""
     try:
         found = [float(word) for word in text.replace(",", " ").split()]
     except ValueError:

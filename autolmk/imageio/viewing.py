@@ -1,4 +1,4 @@
-"""What pictures of all kinds share: turning them as viewers do, dropping opacity, and saying what is wrong."""
+"""Steps that pictures of all kinds share: turning them as viewers do, dropping opacity, and saying what is wrong."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ Pixels = npt.NDArray[Any]
 
 
 def turned_shape(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """(rows, columns) as shown; orientations 5 to 8 exchange rows and columns."""
+    """The rows and columns of a picture as shown; orientations 5 to 8 exchange rows and columns."""
     return (width, height) if orientation >= 5 else (height, width)
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:
-    """(Y, X, ...) as stored -> as shown, for an orientation of EXIF 2.32 and TIFF 6.0, 1 to 8."""
+    """Turn a picture (Y, X, ...) from how it is stored to how it is shown, for an orientation of EXIF 2.32 and TIFF
+    6.0, 1 to 8.
+    """
     if orientation >= 5:
         pixels = np.swapaxes(pixels, 0, 1)
     if orientation in (3, 4, 7, 8):
@@ -56,7 +58,7 @@ def check_orientation(file: Path, orientation: object, height: int, width: int) 
 
 
 def drop_opacity(file: Path, pixels: Pixels, opaque: float) -> Pixels:
-    """(Y, X, C) without its last channel, the opacity, which is noticed where it is below `opaque`."""
+    """Drop the last channel of a picture (Y, X, C), the opacity, which is noticed where it is below `opaque`."""
     see_through = int((pixels[..., -1] < opaque).sum())
     if see_through:
         notice(

@@ -1,4 +1,4 @@
-"""Writing images."""
+"""The writing of images to files."""
 
 from __future__ import annotations
 
