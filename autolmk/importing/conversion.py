@@ -30,7 +30,7 @@ Split = Literal["Tr", "Ts"]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. notes: what a reader of the files must know."""
+    """The result of a conversion. notes: what a reader of the files must know."""
 
     folder: Path
     cases: int
@@ -40,7 +40,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Places:
-    """Where images are, for predictions, which do not hold them.
+    """The place of the images, for predictions, which do not hold them.
 
     images: their folder. dataset: a raw dataset that holds them, and says how large their pixels are. spacing: in mm,
     order x, y(, z), of images that carry no size.

@@ -25,7 +25,7 @@ FEW = 16  # images, up to which the check needs no processes of its own
 
 @dataclass(frozen=True, eq=False)
 class ImportResult:
-    """What was imported. imported: None for a format that holds whole datasets. report: of the check."""
+    """The result of an import. imported: None for a format that holds whole datasets. report: of the check."""
 
     folder: Path
     description: DatasetDescription
