@@ -1,4 +1,5 @@
-"""About how long choosing the final predictor takes on this machine: measured on a few made-up cases, and scaled.
+"""An estimate of how long choosing the final predictor takes on this machine: measured on a few made-up cases, and
+scaled.
 
 What takes long is the nested choice of postprocessing steps, in which each fold's cases are left out twice, and shapes
 are fitted to all others: it grows with the square of the number of cases and with that of folds. How ensembles weigh
@@ -35,7 +36,9 @@ class ChoosingPace:
     pair: float
 
     def seconds(self, n_cases: int, n_folds: int, n_models: int) -> float:
-        """Of all choices, from the detections of so many held-out cases. A single fold is divided into parts."""
+        """The seconds that all choices take, from the detections of so many held-out cases. A single fold is divided
+        into parts.
+        """
         cases, folds = n_cases / CASES, (n_folds if n_folds > 1 else PARTS) / FOLDS
         models = min(n_models, BEST_MODELS)
         sets = sum(1 for n in range(2, MOST_MEMBERS + 1) for _ in itertools.combinations(range(models), n))

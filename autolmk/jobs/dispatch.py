@@ -78,8 +78,9 @@ def run_jobs(
 
 
 def local_places(devices: Sequence[str], n_jobs: int, *, at_a_time: int | None = None, bytes_a_job: int) -> list[Place]:
-    """On this machine: one a GPU of `devices`; without any, as many as its cores and half of its free memory allow. The
-    cores are shared out. n_jobs: more places would be idle. at_a_time: so many instead."""
+    """The places for jobs on this machine: one for each GPU of `devices`; without any, as many as its cores and half of
+    its free memory allow. The cores are shared out. n_jobs: more places would be idle. at_a_time: so many instead.
+    """
     n = at_a_time or len(devices) or default_workers(bytes_a_job)
     n = max(1, min(n, n_jobs))
     cores = max(1, processors() // n)
@@ -102,8 +103,9 @@ def check_scheduler(address: str) -> None:
 
 
 def cluster_slots(address: str, *, gpu: bool) -> int:
-    """How many jobs a cluster runs at a time: its declared GPUs where `gpu` and there are any, else its workers'
-    threads. AutolmkError where it cannot be reached or has no worker."""
+    """The number of jobs that a cluster runs at a time: its declared GPUs where `gpu` and there are any, else its
+    workers' threads. AutolmkError where it cannot be reached or has no worker.
+    """
     if not address.startswith(DASK_PREFIXES):
         with _ray(address, Place("auto", 1), gpu=gpu):
             found = _needed("ray").cluster_resources()

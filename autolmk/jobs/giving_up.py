@@ -1,4 +1,4 @@
-"""Which configurations are not worth more training, by the cases that the same folds of all held out.
+"""The configurations that are not worth more training, judged on the cases that the same folds of all of them held out.
 
 Like is compared with like: the same held-out cases, at the final weights of trainings of the same length. The cases are
 drawn with replacement, those of two configurations together (studentised bootstrap, `evaluation.bootstrap`), and the
@@ -27,8 +27,10 @@ FEW_STEPS, TOLERATED_EARLY = 500, 1.0  # in shorter trainings errors still fall 
 
 
 def judged(models: Mapping[str, CrossValidation], steps: Mapping[str, int]) -> dict[str, GivenUp]:
-    """Of configuration -> held-out cases of the same folds: what would be said if each were given up; those that are to
-    be are `hopeless`. steps: configuration -> training steps of its shortest stage. Fewer than 5 cases tell nothing."""
+    """Judge each configuration by its held-out cases of the same folds: what would be said if it were given up; those
+    that are to be are `hopeless`. steps: configuration -> training steps of its shortest stage. Fewer than 5 cases tell
+    nothing.
+    """
     cases = common_cases(models)
     held_out = {name: model.restricted(cases) for name, model in models.items()}
     totals = {name: _totals(model) for name, model in held_out.items()}

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job runs. device: as -device takes it. cores: of the processor, for this job."""
+    """A place where a job runs. device: as -device takes it. cores: of the processor, for this job."""
 
     device: str
     cores: int
@@ -73,8 +73,9 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended. code: exit code, negative for the signal that ended it. stopped: it was asked to, as nobody
-    wanted it any more. said: the last lines of its log."""
+    """The end of a job. code: exit code, negative for the signal that ended it. stopped: it was asked to, as nobody
+    wanted it any more. said: the last lines of its log.
+    """
 
     job: Job
     code: int
@@ -114,7 +115,7 @@ def run_job(job: Job, place: Place, wanted: Callable[[], bool] = lambda: True) -
 
 
 def command_line(job: Job, place: Place) -> list[str]:
-    """Of the process: the command with the place's options, by this Python."""
+    """The command line of the job's process: the command with the place's options, by this Python."""
     return [sys.executable, "-m", "autolmk.cli.job", str(os.getpid()), job.command[0], *job.arguments(place)]
 
 
@@ -128,7 +129,7 @@ def tail(log: Path, begin: int = 0) -> str:
 
 
 def failure(results: Sequence[JobResult]) -> AutolmkError:
-    """What to tell of the jobs that failed, at least one."""
+    """The error that tells of the failed jobs, of which there is at least one."""
     first, *others = results
     more = "".join(f"; {other.job.name} {_end_of(other)}, see {other.job.log}" for other in others)
     return AutolmkError(

@@ -1,5 +1,6 @@
-"""Which configurations the final predictor will unite, as far as the folds trained so far tell: prediction takes as
-long as all of them."""
+"""The configurations that the final predictor will likely combine, judged by the folds trained so far: prediction takes
+as long as all of them together.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from autolmk.selection.model_selection import MOST_MEMBERS, case_errors
 
 
 def likely_members(models: Mapping[str, CrossValidation], stages: Mapping[str, int]) -> tuple[str, ...] | None:
-    """Of configuration -> held-out cases of the same folds, by the rule of `model_selection`. stages: of each.
-    None before two folds, without which no ensemble can be judged."""
+    """The configurations that are likely to be combined, from the held-out cases of the same folds, by the rule of
+    `model_selection`. stages: the number of stages of each. None before two folds, without which no ensemble can be
+    judged.
+    """
     cases = common_cases(models)
     held_out = {name: model.restricted(cases) for name, model in models.items()}
     if len(next(iter(held_out.values())).folds) < 2:

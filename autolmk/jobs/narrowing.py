@@ -1,4 +1,4 @@
-"""Where the time does not suffice to train all configurations on all folds for long enough: which are left out.
+"""The choice of configurations and folds to leave out where the time does not suffice to train all for long enough.
 
 Fewer folds cost the few per cent by which several networks are better than one; fewer configurations may cost the best
 one. So folds go first, down to as many as hold enough cases out to choose and to measure the error by, then
@@ -28,12 +28,14 @@ def ranked(found: Mapping[str, GivenUp], steps: Mapping[str, int], order: Sequen
 
 
 def useful_seconds(length_so_far: float, steps: int) -> float:
-    """Of a training, by how many steps its shortest stage made in `length_so_far` s; 0 where none was counted."""
+    """The seconds of a training that are useful, by the steps that its shortest stage made in `length_so_far` s; 0
+    where none was counted.
+    """
     return length_so_far * USEFUL_STEPS / steps if steps > 0 else 0.0
 
 
 def fewest_folds(folds: int, cases_a_fold: float) -> int:
-    """Of `folds`, how many must be left."""
+    """The least number of `folds` that must be left."""
     enough = next((n for n in range(1, folds + 1) if n * cases_a_fold >= FEWEST_CASES), folds)
     return min(folds, max(FEWEST_FOLDS, enough))
 
@@ -41,8 +43,9 @@ def fewest_folds(folds: int, cases_a_fold: float) -> int:
 def narrowed(
     useful: Sequence[float], folds: int, fewest: int, slots: int, seconds: float, beyond: float
 ) -> tuple[int, int]:
-    """(how many configurations, how many folds) are trained in `seconds`. useful: s that a training of each takes, of
-    which most is expected first. fewest: folds that are kept at least. beyond: as of `time_shares.length`."""
+    """The numbers of configurations and of folds that are trained in `seconds`. useful: s that a training of each
+    takes, of which most is expected first. fewest: folds that are kept at least. beyond: as of `time_shares.length`.
+    """
     for methods in range(len(useful), 0, -1):
         for n in range(folds, fewest - 1, -1):
             each = length(seconds, waves(methods, n, slots, compared=True), beyond)

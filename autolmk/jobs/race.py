@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Means:
-    """What a race uses. run: does jobs, on so many slots. slots: trainings at a time. left: s of the run's time that
-    are left for training, None without a limit. keep: writes the record down. say: tells the user."""
+    """The means of a race. run: does jobs, on so many slots. slots: trainings at a time. left: s of the run's time that
+    are left for training, None without a limit. keep: writes the record down. say: tells the user.
+    """
 
     run: Callable[[Sequence[Job], int], Sequence[JobResult]]
     slots: int
@@ -49,7 +50,9 @@ class Race:
         self.request, self.plans, self.record, self.means = request, plans, record, means
 
     def all(self) -> Record:
-        """Until nothing is left to train; the record as it is then. AutolmkError where no time is left for any."""
+        """Train until nothing is left to train; return the record as it is then. AutolmkError where no time is left for
+        any.
+        """
         self._compare()  # where a call was broken off after a fold's last training
         while chosen := self._next():
             if self.record.shares is not None and not self._decide(chosen):

@@ -1,4 +1,4 @@
-"""How long a run has taken, over all calls of the command, kills included."""
+"""The wall time that a run has taken, over all calls of the command, kills included."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ KEPT_EVERY = 10.0  # s: as much is forgotten at a kill, at most
 
 
 class RunClock:
-    """Within `with`: counts wall time, and writes it down every few seconds. file: of all runs of a dataset, plans'
-    name -> s. A file that is missing or damaged counts from 0."""
+    """A clock that counts wall time inside `with`, and writes it down every few seconds. file: of all runs of a
+    dataset, plans' name -> s. A file that is missing or damaged counts from 0.
+    """
 
     def __init__(self, file: Path, plans_name: str) -> None:
         self.file, self.plans_name = file, plans_name
@@ -40,7 +41,7 @@ class RunClock:
         self._before = 0.0
 
     def seconds(self) -> float:
-        """So far."""
+        """The seconds counted so far."""
         return self._before + time.monotonic() - self._begun
 
     def keep(self) -> None:

@@ -1,4 +1,4 @@
-"""What an autolmk_run decided: arguments, how time is shared out, what was given up, what is done.
+"""The record of an autolmk_run: arguments, how time is shared out, what was given up, what is done.
 
 It stands in results/DATASET/run/run.json and lets the same command go on as it was decided, however often it is broken
 off.
@@ -25,8 +25,9 @@ REMEDY = "restore it, or remove it: trained folds are kept, and the time is shar
 
 @dataclass(frozen=True)
 class Wanted:
-    """What decides what is trained, and for how long. max_seconds: wall time of the whole run. planner, preset: None
-    where they are left to the planner."""
+    """The choices that decide what is trained, and for how long. max_seconds: wall time of the whole run. planner,
+    preset: None where they are left to the planner.
+    """
 
     configurations: tuple[str, ...]
     folds: tuple[str, ...]
@@ -37,12 +38,15 @@ class Wanted:
     preset: str | None = None
 
     def trainings(self) -> list[tuple[str, str]]:
-        """(configuration, fold), a fold of all configurations before the next fold, so that they can be compared."""
+        """The trainings as (configuration, fold), a fold of all configurations before the next fold, so that they can
+        be compared.
+        """
         return [(configuration, fold) for fold in self.folds for configuration in self.configurations]
 
     def conflicts(self, earlier: Wanted) -> list[str]:
-        """In words, what differs from an earlier run so that its trainings and new ones would not belong together.
-        More configurations or folds are a conflict only where they share one time."""
+        """The differences, in words, from an earlier run so that its trainings and new ones would not belong together.
+        More configurations or folds are a conflict only where they share one time.
+        """
         found = []
         for key, name in _OPTIONS.items():
             before, now = getattr(earlier, key), getattr(self, key)
@@ -65,10 +69,11 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Of a configuration that is not worth more training: the folds and the number of held-out cases that it was judged
-    by, its mean error on them and that of the best one; its relative loss, the lower end of that where there are cases
-    enough, and how much was tolerated, see `giving_up`. for_time: it may be as good, but the time does not suffice to
-    train all that are left for long enough, see `narrowing`; without any fold, it was not trained at all."""
+    """A configuration that is not worth more training, and why: the folds and the number of held-out cases that it was
+    judged by, its mean error on them and that of the best one; its relative loss, the lower end of that where there are
+    cases enough, and how much was tolerated, see `giving_up`. for_time: it may be as good, but the time does not
+    suffice to train all that are left for long enough, see `narrowing`; without any fold, it was not trained at all.
+    """
 
     folds: tuple[str, ...]
     cases: int
@@ -86,7 +91,7 @@ class GivenUp:
         return self.surely is not None and self.surely > self.tolerated
 
     def describe(self, unit: str) -> str:
-        """In words, of `unit` mm or px."""
+        """Say in words why it was given up; unit: mm or px."""
         folds = f"fold{'s' * (len(self.folds) > 1)} {', '.join(self.folds)}"
         said = (
             f"on {counted(self.cases, 'held-out case')} of {folds} it errs by {self.mre:.3g} {unit}, {self.best} by "
@@ -103,9 +108,10 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class TimeShares:
-    """Of the wall time of a run, s, as it was to be shared out at first. slots: jobs at a time. waves: of trainings.
+    """The shares of a run's wall time, s, as they were planned at first. slots: jobs at a time. waves: of trainings.
     training: each of them, as long as `Record.lengths` says nothing else. reserved: by step, for all that is no
-    training."""
+    training.
+    """
 
     slots: int
     waves: int
@@ -115,8 +121,8 @@ class TimeShares:
 
 @dataclass(frozen=True)
 class Record:
-    """Of one run with plans of one name. done: step -> digest of what it was made from. begun: the same, of a step that
-    may have been broken off. expected: configuration -> seconds of a training, where it had to be measured.
+    """The record of one run with plans of one name. done: step -> digest of what it was made from. begun: the same, of
+    a step that may have been broken off. expected: configuration -> seconds of a training, where it had to be measured.
 
     lengths: fold -> seconds of each training of it, decided when the first one began. given_up: configuration -> why
     its other folds are not trained. judged: folds after which configurations were compared. left_out: folds for which
@@ -135,7 +141,9 @@ class Record:
     beyond: dict[str, float] = field(default_factory=dict)
 
     def kept(self) -> Wanted:
-        """What is still wanted: without configurations that were given up, and folds for which no time was left."""
+        """The choices that are still wanted: without configurations that were given up, and folds for which no time was
+        left.
+        """
         return replace(
             self.wanted,
             configurations=tuple(name for name in self.wanted.configurations if name not in self.given_up),
@@ -144,7 +152,9 @@ class Record:
 
 
 def load_record(file: Path, plans_name: str) -> Record | None:
-    """Of the run with plans of that name; None where there was none. AutolmkError where the file is damaged."""
+    """Load the record of the run with plans of that name; None where there was none. AutolmkError where the file is
+    damaged.
+    """
     return _records(file).get(plans_name)
 
 

@@ -1,4 +1,4 @@
-"""How the time that is left of a run is shared by trainings. Pure.
+"""The sharing of a run's remaining time among trainings. Pure. Pure.
 
 Trainings run in waves, as many at a time as there are slots. As long as configurations are compared, a wave holds
 trainings of the same folds, so that all of a fold are of one length; once nothing is to be compared any more, slots are
@@ -18,7 +18,9 @@ MARGIN_OF_ALL, MARGIN_SECONDS = 0.01, 3.0  # of the run's time, and s: to start 
 
 
 def waves(methods: int, folds: int, slots: int, *, compared: bool) -> int:
-    """Of trainings of so many configurations and folds. compared: fold by fold, as many folds at once as slots hold."""
+    """The number of waves that trainings of so many configurations and folds take. compared: fold by fold, as many
+    folds at once as slots hold.
+    """
     if not compared or methods < 2:
         return -(-methods * folds // slots)
     together = max(1, slots // methods)
@@ -26,13 +28,15 @@ def waves(methods: int, folds: int, slots: int, *, compared: bool) -> int:
 
 
 def folds_at_once(methods: int, slots: int) -> int:
-    """That are trained before configurations are compared again."""
+    """The number of folds that are trained before configurations are compared again."""
     return max(1, slots // methods)
 
 
 def waves_to_come(methods: int, folds: int, slots: int, *, compared: bool, first: bool) -> int:
-    """As `waves`; before the first comparison, with the number of configurations that SURVIVE expects from then on.
-    Where more are left, the other folds are trained for less time, where fewer are, for more."""
+    """The number of waves to come, as `waves`; before the first comparison, with the number of configurations that
+    SURVIVE expects from then on. Where more are left, the other folds are trained for less time, where fewer are, for
+    more.
+    """
     if not (compared and first and methods > 1):
         return waves(methods, folds, slots, compared=compared)
     now = min(folds, folds_at_once(methods, slots))
@@ -66,7 +70,7 @@ def share_out(
     compared: bool = False,
     taken: float = 0.0,
 ) -> TimeShares:
-    """Of a run that has not begun to train. reserved: step -> s. taken: s so far."""
+    """Share out the time of a run that has not begun to train. reserved: step -> s. taken: s so far."""
     n = waves_to_come(methods, folds, slots, compared=compared, first=True)
     left = max_seconds - taken - with_margin(reserved, max_seconds)
     return TimeShares(slots, n, max(1.0, length(left, n, BEYOND)), dict(reserved))

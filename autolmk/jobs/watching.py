@@ -1,4 +1,4 @@
-"""What is seen of running jobs: a line with all of them, or what the only one says."""
+"""The display of running jobs: a line with all of them, or what the only one says."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """Within `with`: shows how far `jobs` are, from their logs and those of training, wherever they run. label: what
-    the line is called. echo: takes what a single job says."""
+    """A display, inside `with`, of how far `jobs` are, from their logs and those of training, wherever they run. label:
+    what the line is called. echo: takes what a single job says.
+    """
 
     def __init__(self, jobs: Sequence[Job], label: str, echo: Callable[[str], None] | None = None) -> None:
         self.jobs, self.ended_names = list(jobs), set[str]()
@@ -62,7 +63,7 @@ class Watch:
             logger.info("%s: %s after %s (%s)", result.job.name, how, duration(result.seconds), n)
 
     def status(self) -> tuple[float, str]:
-        """(jobs done, with shares of those that run; what runs, in words)."""
+        """The number of jobs done, with shares of those that run, and what runs, in words."""
         running, total = [], float(len(self.ended_names))
         for job in self.jobs:
             if job.name in self.ended_names or _size(job) <= self._begun[job.name]:

@@ -31,8 +31,9 @@ RAW = ("dataset.json", "imagesTr", "landmarksTr", "labelsTr")
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for, None where it is left to autolmk. dataset: its full name. max_seconds: wall time of the
-    whole run. trust_code: trainers outside autolmk that the plans name may run. keep_all: none is given up."""
+    """The user's request, None where it is left to autolmk. dataset: its full name. max_seconds: wall time of the whole
+    run. trust_code: trainers outside autolmk that the plans name may run. keep_all: none is given up.
+    """
 
     dataset: str
     folders: Folders
@@ -51,36 +52,36 @@ class Request:
 
     @property
     def raw(self) -> Path:
-        """The raw dataset."""
+        """The folder of the raw dataset."""
         return self.folders.raw / self.dataset
 
     @property
     def preprocessed(self) -> Path:
-        """Where plans, splits and preprocessed cases are."""
+        """The folder of plans, splits and preprocessed cases."""
         return self.folders.preprocessed / self.dataset
 
     @property
     def results(self) -> Path:
-        """Where models, predictions and the report go."""
+        """The folder of models, predictions and the report."""
         return self.folders.results / self.dataset
 
     @property
     def plans_file(self) -> Path:
-        """There once the dataset is planned."""
+        """The file of the plans, which is there once the dataset is planned."""
         return self.preprocessed / f"{self.plans_name}.json"
 
     @property
     def record_file(self) -> Path:
-        """See `run_record`."""
+        """The file of the run's record, see `run_record`."""
         return self.results / RUN / FILE_NAME
 
     @property
     def predictions(self) -> Path:
-        """Of the test cases."""
+        """The folder of the test cases' predictions."""
         return self.output or self.results / PREDICTIONS
 
     def log(self, name: str) -> Path:
-        """Of a job."""
+        """The log file of a job."""
         return self.results / RUN / "logs" / f"{name}.log"
 
     def places(self) -> tuple[str, ...]:
@@ -167,8 +168,9 @@ def with_trust(request: Request, plans: Plans) -> Request:
 
 
 def chosen_configurations(plans: Plans, given: Sequence[str] | None) -> tuple[str, ...]:
-    """By default every method, in the order of the plans: the configurations that no other one builds on, without those
-    that repeat another one (older plans: with them)."""
+    """The configurations to train: by default every method, in the order of the plans: the configurations that no other
+    one builds on, without those that repeat another one (older plans: with them).
+    """
     if given is not None:
         for name in given:
             plans.configuration(name)
@@ -214,7 +216,7 @@ def _folds_to_come(request: Request) -> tuple[str, ...] | None:
 
 
 def as_earlier(request: Request, earlier: Record | None) -> Request:
-    """What is not asked for now, as an earlier call of the run had it; to show, not to train."""
+    """Fill in what is not asked for now as an earlier call of the run had it; to show, not to train."""
     if earlier is None:
         return request
     before = earlier.wanted
@@ -265,7 +267,7 @@ def _chosen_folds(request: Request, store: Store, *, keep: bool) -> tuple[str, .
 
 
 def fold_folder(request: Request, plans: Plans, configuration: str, fold: str) -> Path:
-    """Where a training goes."""
+    """The folder into which a training goes."""
     trainer = label(plans.configuration(configuration).trainer)
     results = request.folders.results.path
     return model_folder(results, request.dataset, trainer, request.plans_name, configuration) / f"fold_{fold}"
@@ -283,7 +285,7 @@ def trainings(request: Request, plans: Plans | None, record: Record) -> list[Job
 
 
 def training(request: Request, plans: Plans | None, record: Record, configuration: str, fold: str) -> Job:
-    """Of one configuration and fold, as long as is decided, or else as was to be expected."""
+    """The job that trains one configuration and fold, as long as is decided, or else as was to be expected."""
     folder = None if plans is None else fold_folder(request, plans, configuration, fold)
     seconds = record.expected.get(configuration)
     length: list[str] = []
@@ -301,7 +303,7 @@ def training(request: Request, plans: Plans | None, record: Record, configuratio
 
 
 def finished_folds(request: Request, plans: Plans, record: Record) -> list[str]:
-    """Those that every configuration which is left was trained on."""
+    """The folds on which every configuration that is left was trained."""
     kept = record.kept()
     return [
         fold
@@ -311,7 +313,7 @@ def finished_folds(request: Request, plans: Plans, record: Record) -> list[str]:
 
 
 def planned_seconds(plans: Plans, configuration: str) -> float | None:
-    """Of one training, all stages, where the plans say it as a time."""
+    """The planned seconds of one training, all stages, where the plans say it as a time."""
     each = [plans.configuration(stage).schedule.max_seconds for stage in plans.chain(configuration)]
     return None if None in each else sum(s for s in each if s is not None)
 
