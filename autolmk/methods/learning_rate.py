@@ -13,10 +13,11 @@ POWER = 0.9  # of the polynomial decay, as nnU-Net's (Isensee et al., Nature Met
 
 
 def learning_rate_factor(progress: float, iteration: int, iterations: int, rate: Rate = "polynomial") -> float:
-    """Of the planned rate, for the step that follows `iteration` steps. polynomial: a linear warm-up, then
-    (1 - progress)^0.9. As published: `constant` and `restarts` (Noothout et al.: cosine, five cycles, each twice as
-    long as the one before; Loshchilov and Hutter, ICLR 2017), and `apga` (a linear warm-up over 5 of 80 epochs, then
-    steps of 10 epochs down a parabola that ends after 45 of them, and up again)."""
+    """The factor on the planned rate for the step that follows `iteration` steps. polynomial: a linear warm-up, then (1
+    - progress)^0.9. As published: `constant` and `restarts` (Noothout et al.: cosine, five cycles, each twice as long
+    as the one before; Loshchilov and Hutter, ICLR 2017), and `apga` (a linear warm-up over 5 of 80 epochs, then steps
+    of 10 epochs down a parabola that ends after 45 of them, and up again).
+    """
     if rate == "constant":
         return 1.0
     if rate == "restarts":

@@ -52,9 +52,9 @@ def spatial_cross_entropy(
 
 
 def balanced(holding: Tensor, status: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(weights, offsets), (B, L) float64 each, with which log-odds that are no surer of "here" than of "elsewhere" end
-    at 0, whatever `share` of a landmark's windows hold it. The loss is the sum of weights times cross-entropies, those
-    of "here" and "elsewhere" at log-odds + offset.
+    """The weights and offsets, (B, L) float64 each, with which log-odds that are no surer of "here" than of "elsewhere"
+    end at 0, whatever `share` of a landmark's windows hold it. The loss is the sum of weights times cross-entropies,
+    those of "here" and "elsewhere" at log-odds + offset.
 
     holding: (B, L) bool. status: (B, L), rows that are unknown weigh 0. share: (B, L), see `Target`; None: windows that
     hold their landmark are averaged over the batch, and so are those that lack it, without an offset.

@@ -1,4 +1,4 @@
-"""What a run tells its trainer: how far it is, what happened, and how its training and held-out cases go.
+"""The facts that a run tells its trainer: how far it is, what happened, and how its training and held-out cases go.
 
 Shapes: L landmarks, P physical axes. Everything in mm (or pixels, for images without physical size).
 """
@@ -19,7 +19,7 @@ EVENTS: tuple[EventKind, ...] = get_args(EventKind)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     share: 0 to 1, by steps or by time, whichever is further on. iteration: steps done. iterations: steps of the whole
     run; where a time limit ends it, the most that there can be. epoch: epochs completed.

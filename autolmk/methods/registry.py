@@ -106,7 +106,7 @@ def load_class(kind: str, specification: str, base: type) -> Any:
 
 
 def located(kind: str, specification: str) -> tuple[ModuleType, str]:
-    """(module, name in it) of what a specification names."""
+    """The module that a specification names, and the name in it."""
     place, colon, name = specification.rpartition(":")
     if not colon:
         names = known_names(kind)

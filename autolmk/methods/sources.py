@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trainer of a model came from. file: the copy of the file that names it, relative to the model folder.
-    sha256: of its content. others: copies of the user's files that it imports -> SHA-256; None in records of earlier
-    versions, which kept one file alone."""
+    """The source of a model's trainer. file: the copy of the file that names it, relative to the model folder. sha256:
+    of its content. others: copies of the user's files that it imports -> SHA-256; None in records of earlier versions,
+    which kept one file alone.
+    """
 
     specification: str
     class_name: str
@@ -59,7 +60,7 @@ class Source:
         return {file.removeprefix(f"{self.root}/"): sha256 for file, sha256 in self.hashes.items()}
 
     def others_below_root(self) -> dict[str, str]:
-        """As `below_root`, without the file that names the trainer."""
+        """The copies of the other files, as `below_root`, without the file that names the trainer."""
         return {
             place: sha256 for place, sha256 in self.below_root().items() if place != self.file[len(self.root) + 1 :]
         }
@@ -197,7 +198,9 @@ def has_checkpoints(model_folder: Path) -> bool:
 
 
 def kept_sources(model_folder: Path) -> dict[str, Source]:
-    """What `keep_sources` recorded; empty where all trainers are shipped ones. Earlier versions recorded one alone."""
+    """The sources that `keep_sources` recorded; empty where all trainers are shipped ones. Earlier versions recorded
+    one alone.
+    """
     file = model_folder / SOURCE_RECORD
     if not file.is_file():
         return {}

@@ -102,12 +102,12 @@ class Trainer(ABC):
 
     @property
     def n_channels(self) -> int:
-        """C, input channels."""
+        """The number C of input channels."""
         return len(self.plans.channel_names)
 
     @property
     def n_landmarks(self) -> int:
-        """L."""
+        """The number L of landmarks."""
         return len(self.plans.landmarks)
 
     # -- required -----------------------------------------------------------------------------------------------------
@@ -178,8 +178,8 @@ class Trainer(ABC):
         return sample
 
     def case_weights(self, cases: Mapping[str, TrainingCase]) -> Mapping[str, float] | None:
-        """How often each training case is drawn, relative to the others: a number of 0 or more a case, not all 0; None,
-        the default: all equally often.
+        """The weights with which training cases are drawn, relative to the others: a number of 0 or more a case, not
+        all 0; None, the default: all equally often.
 
         It is asked when a run begins and at each epoch's end, and the checkpoint keeps the answer. A function of
         `cases` and of `state_dict` alone. Where it changes, batches that workers made ahead are made again.
@@ -219,7 +219,7 @@ class Trainer(ABC):
 
 
 def named_parameters(network: nn.Module, codec: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """What an optimizer gets: (name, parameter) pairs, `network.*` and `codec.*`."""
+    """The parameters that an optimizer gets: (name, parameter) pairs, `network.*` and `codec.*`."""
     return [*network.named_parameters(prefix="network"), *codec.named_parameters(prefix="codec")]
 
 

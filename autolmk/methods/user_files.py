@@ -98,7 +98,7 @@ class Tree:
         return None
 
     def digest(self) -> str:
-        """Of names and contents of the entry and all that it imports: an edited file makes other modules."""
+        """The digest of names and contents of the entry and all that it imports: an edited file makes other modules."""
         found = hashlib.sha256(f"{self.root}\n{self.entry}\n{self.allowed is None}".encode())
         for dotted, file in sorted(imported(self).items()):
             found.update(f"\n{dotted}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
