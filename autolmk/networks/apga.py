@@ -63,7 +63,7 @@ class BlockStyle:
         self.normalization: Any = matching(self.convolution)
 
     def activation(self) -> nn.Module:
-        """ReLU, or leaky."""
+        """The activation: ReLU, or leaky ReLU."""
         return nn.ReLU(inplace=True) if self.published else nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
 
     def normalized(
@@ -86,7 +86,7 @@ class BlockStyle:
         return nn.Sequential(*layers)
 
     def head(self, n_in: int, n_out: int) -> nn.Module:
-        """From features to outputs: linear and in float32, or as published."""
+        """The head from features to outputs: linear and in float32, or as published."""
         return (
             self.plain(2, n_in, n_out, (3,) * self.ndim) if self.published else Head(self.convolution(n_in, n_out, 1))
         )
@@ -108,7 +108,7 @@ class ResidualBlock(nn.Module):
         self.activation = blocks.activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n_in, *S) -> (B, n_out, *S / stride)."""
+        """Apply the block: (B, n_in, *S) -> (B, n_out, *S / stride)."""
         result: Tensor = self.activation(self.path(x) + self.shortcut(x))
         return result
 
@@ -137,7 +137,7 @@ class Encoder(nn.Module):
             n_in = n_out
 
     def forward(self, data: Tensor) -> list[Tensor]:
-        """(B, channels, *S) -> the output of each stage, finest first."""
+        """Encode data: (B, channels, *S) -> the output of each stage, finest first."""
         found = [data]
         for stage in self.stages:
             found.append(stage(found[-1]))
@@ -165,7 +165,9 @@ class TaskAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, *S) -> (gated (B, C, *S), query (B, C / 2, *S), which deep supervision looks at)."""
+        """Apply the attention: (B, C, *S) -> (gated (B, C, *S), query (B, C / 2, *S), which deep supervision
+        looks at).
+        """
         query = self.query(x)
         product = query * self.key(x) * self.channels_per_head**-0.5
         attention = product.unflatten(1, (-1, self.channels_per_head)).softmax(2).flatten(1, 2)
@@ -177,7 +179,9 @@ class TaskAttention(nn.Module):
 
 
 def heads_of(features: int) -> int:
-    """Of the FDT at a width: 16, or the most that leaves each head at least 2 channels. ValueError where none does."""
+    """The number of the FDT's heads at a width: 16, or the most that leaves each head at least 2 channels. ValueError
+    where none does.
+    """
     for heads in range(HEADS, 0, -2):
         if features % heads == 0 and features // heads >= 2:
             return heads
@@ -220,7 +224,7 @@ class Branch(nn.Module):
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, *S) -> (B, C, *size), linear in each axis, cells about their centres."""
+    """Resize features linearly in each axis, (B, C, *S) -> (B, C, *size), cells about their centres."""
     return F.interpolate(x, tuple(size), mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
 
 
@@ -243,8 +247,9 @@ class APGA(nn.Module):
                 self.supervision[name] = nn.ModuleList(Head(blocks.convolution(half, n, 1)) for half in halves)
 
     def forward(self, data: Tensor) -> dict[str, list[Tensor]]:
-        """(B, channels, *S) -> for `landmarks` and `labels` the output (B, L or G, *O), then those that supervise the
-        FDT, finest first."""
+        """Apply the network: (B, channels, *S) -> for `landmarks` and `labels` the output (B, L or G, *O), then those
+        that supervise the FDT, finest first.
+        """
         skips = self.encoder(data)
         result = {}
         for name, branch in self.branches.items():
@@ -263,7 +268,7 @@ class LandmarkPath(nn.Module):
         self.encoder, self.branch = network.encoder, network.branches["landmarks"]
 
     def forward(self, data: Tensor) -> Tensor:
-        """(B, channels, *S) -> (B, L, *O)."""
+        """Apply the landmarks' part: (B, channels, *S) -> (B, L, *O)."""
         output: Tensor = self.branch(self.encoder(data))[0]
         return output
 
@@ -287,7 +292,9 @@ def stages_up_to(architecture: Architecture) -> tuple[int, ...]:
 
 
 def published_architecture(ndim: int = 3, base: int = 32) -> Architecture:
-    """Of the published network: four stages of stride 2, three residual blocks in each but the stem."""
+    """The architecture of the published network: four stages of stride 2, three residual blocks in each but
+    the stem.
+    """
     return Architecture(
         features_per_stage=tuple(base * 2**i for i in range(4)),
         kernel_sizes=((3,) * ndim,) * 4,

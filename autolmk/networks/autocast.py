@@ -64,7 +64,8 @@ WIDEST: frozenset[Callable[..., Any]] = frozenset(
 
 
 class MetaAutocast(TorchFunctionMode):
-    """Within, meta tensors get the types that autocast of `dtype` gives them on CUDA, and the copies that it makes.
+    """Autocast for meta tensors: inside `with` they get the types that autocast of `dtype` gives them on CUDA, and the
+    copies that it makes.
 
     As there, a parameter is cast once: the copy is kept until the end.
     """

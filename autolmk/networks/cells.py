@@ -65,7 +65,9 @@ class GlobalCells(nn.Module):
         _initialise(self, prior)
 
     def forward(self, data: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, L, 1 + D, *O) float32: logit, then displacement in array order, see `codecs.CellCodec`."""
+        """Apply the network: (B, C, *S) -> (B, L, 1 + D, *O) float32: logit, then displacement in array order, see
+        `codecs.CellCodec`.
+        """
         output: Tensor = self.heads(self.trunk(data))
         return output
 
@@ -100,7 +102,9 @@ class LocalCells(nn.Module):
         _initialise(self, prior)
 
     def forward(self, data: Tensor, landmarks: Tensor) -> Tensor:
-        """(B, L, C, *S), landmarks (B, L) in order -> (B, L, 1 + D, *O) float32. ValueError for another number."""
+        """Apply the networks: (B, L, C, *S), landmarks (B, L) in order -> (B, L, 1 + D, *O) float32. ValueError for
+        another number.
+        """
         if data.shape[1] != self.n_landmarks or landmarks.shape != data.shape[:2]:
             raise ValueError(f"each of {self.n_landmarks} landmarks needs its window, got {tuple(landmarks.shape)}")
         output: Tensor = self.heads(self.trunk(data.flatten(1, 2)))

@@ -33,15 +33,15 @@ class _SideBySide(nn.modules.conv._ConvNd):
 
 
 class Conv1d(_SideBySide, nn.Conv1d):
-    """See `GROUPED`."""
+    """Grouped convolution in 1D, see `GROUPED`."""
 
 
 class Conv2d(_SideBySide, nn.Conv2d):
-    """See `GROUPED`."""
+    """Grouped convolution in 2D, see `GROUPED`."""
 
 
 class Conv3d(_SideBySide, nn.Conv3d):
-    """See `GROUPED`."""
+    """Grouped convolution in 3D, see `GROUPED`."""
 
 
 CONVOLUTIONS: dict[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
@@ -99,7 +99,7 @@ class GroupedUNet(nn.Module):
         return nn.Sequential(first, *(Block(g * features, g * features, kernel, groups=g) for _ in range(n - 1)))
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, G C, *S) -> features of each stage."""
+        """Encode data: (B, G C, *S) -> features of each stage."""
         found = []
         for stage in self.encoder:
             x = stage(x)

@@ -98,7 +98,7 @@ class MixedPrecision(nn.Module):
         self.network, self.device, self.dtype = network, device, dtype
 
     def forward(self, *inputs: Tensor) -> Any:
-        """(B, C, *S), and what else the network takes -> the network's output."""
+        """Apply the network to (B, C, *S) and whatever else it takes."""
         if self.dtype is None:
             return self.network(*inputs)
         with self._autocast(self.dtype):
@@ -120,7 +120,7 @@ def _in_float32(value: Any) -> Any:
 
 
 class Precision:
-    """How one device computes a step."""
+    """The precision in which one device computes a step."""
 
     def __init__(self, device: torch.device, *, training: bool = False) -> None:
         self.device = device
@@ -140,8 +140,9 @@ class Precision:
         return str(self.dtype or torch.float32).removeprefix("torch.")
 
     def place(self, module: nn.Module) -> nn.Module:
-        """On the device; on CUDA with convolutions' weights as CHANNELS_LAST says. On a CPU that computes in bfloat16,
-        shallow 3D convolutions stay in float32, see `_leave_bfloat16`."""
+        """Put a module on the device; on CUDA with convolutions' weights as CHANNELS_LAST says. On a CPU that computes
+        in bfloat16, shallow 3D convolutions stay in float32, see `_leave_bfloat16`.
+        """
         if self.device.type != "cuda":
             if self.dtype is not None:
                 for part in module.modules():
@@ -162,8 +163,9 @@ class Precision:
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def restore(self, optimizer: torch.optim.Optimizer, scaler: dict[str, Any]) -> None:
-        """After an optimizer's state was loaded: its tensors in the layout of their weights; and the scaler as it was.
-        A run that began without scaled gradients, in bfloat16 or on a CPU, starts with a fresh one."""
+        """Bring an optimizer's loaded state into the layout of its weights, and the scaler into its saved state. A run
+        that began without scaled gradients, in bfloat16 or on a CPU, starts with a fresh one.
+        """
         for parameter, state in optimizer.state.items():
             for name, value in state.items():
                 alike = isinstance(value, Tensor) and value.shape == parameter.shape

@@ -1,5 +1,6 @@
-"""How far a network sees: the box of input voxels that one output voxel depends on (Luo et al., Understanding
-the effective receptive field, NeurIPS 2016; what counts most lies in the middle of it). Shapes: D image axes."""
+"""The receptive field of a network: the box of input voxels that one output voxel depends on (Luo et al., Understanding
+the effective receptive field, NeurIPS 2016; what counts most lies in the middle of it). Shapes: D image axes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from autolmk.plans import Architecture
 
 
 def unet_field(architecture: Architecture) -> tuple[int, ...]:
-    """(D,) voxels, of an encoder and a decoder up to the output stride. Residual blocks are two convolutions each."""
+    """The receptive field, (D,) voxels, of an encoder and a decoder up to the output stride. Residual blocks are two
+    convolutions each.
+    """
     a = architecture
     each = 2 if a.residual else 1
     field, step = _encoded(a.kernel_sizes[:1], a.strides[:1], [each * a.n_conv_per_stage[0]], pooled=False)
@@ -23,8 +26,9 @@ def unet_field(architecture: Architecture) -> tuple[int, ...]:
 
 
 def cells_field(architecture: Architecture) -> tuple[int, ...]:
-    """(D,) voxels, of `networks.cells.GlobalCells`: plain convolutions, then stages of average pooling and residual
-    blocks of two convolutions."""
+    """The receptive field, (D,) voxels, of `networks.cells.GlobalCells`: plain convolutions, then stages of average
+    pooling and residual blocks of two convolutions.
+    """
     a = architecture
     field, step = _encoded(a.kernel_sizes[:1], a.strides[:1], a.n_conv_per_stage[:1], pooled=False)
     blocks = [2 * n for n in a.n_conv_per_stage[1:]]

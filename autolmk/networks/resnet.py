@@ -26,7 +26,8 @@ HEAD_STD = 0.01  # of the head's first weights: outputs begin near 0, the middle
 
 
 class ResNet(nn.Module):
-    """(B, n_channels, *S) -> (B, n_outputs) float32. The first stage of the architecture is plain, the others residual.
+    """Residual network that answers with numbers: (B, n_channels, *S) -> (B, n_outputs) float32. The first stage of the
+    architecture is plain, the others residual.
 
     The architecture's decoder is not built. ValueError without a residual stage.
     """
@@ -60,13 +61,14 @@ class ResNet(nn.Module):
         nn.init.normal_(self.head.convolution.weight, std=HEAD_STD)
 
     def forward(self, data: Tensor) -> Tensor:
-        """See the class."""
+        """Apply the network, see the class."""
         return pooled_head(self.stages(self.stem(data)), self.head)
 
 
 class PublishedResNet(nn.Module):
-    """As ResNet, but as He et al. published it: batch norm and ReLU, max-pooling of 3 in front of the first residual
-    stage, whose stride it takes, and shortcuts that stride."""
+    """The ResNet as He et al. published it: batch norm and ReLU, max-pooling of 3 in front of the first residual stage,
+    whose stride it takes, and shortcuts that stride.
+    """
 
     def __init__(self, architecture: Architecture, n_channels: int, n_outputs: int, ndim: int) -> None:
         super().__init__()
@@ -93,12 +95,12 @@ class PublishedResNet(nn.Module):
         nn.init.normal_(self.head.convolution.weight, std=HEAD_STD)
 
     def forward(self, data: Tensor) -> Tensor:
-        """(B, n_channels, *S) -> (B, n_outputs) float32."""
+        """Apply the network: (B, n_channels, *S) -> (B, n_outputs) float32."""
         return pooled_head(self.layers(data), self.head)
 
 
 def pooled_head(features: Tensor, head: Head) -> Tensor:
-    """(B, F, *S) -> (B, n_outputs), from the mean over all places."""
+    """Apply a head to the mean over all places: (B, F, *S) -> (B, n_outputs)."""
     pooled = features.float().mean(tuple(range(2, features.ndim)), keepdim=True)
     output: Tensor = head(pooled).flatten(1)
     return output

@@ -1,4 +1,4 @@
-"""What windows of landmarks that lie on one slice know together: fused features, axis attention, the key slice.
+"""Fusion of windows whose landmarks lie on one slice: fused features, axis attention, the key slice.
 
 After Prior Guided 3D Landmark Localization (MIDL 2023), rebuilt from its description; documentation/methods/
 coarse_to_fine.md says what differs.
@@ -47,7 +47,9 @@ class SliceFusion(nn.Module):
         self.key_slice = KeySlice(axis, features, steps) if key_slice else None
 
     def forward(self, deep: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, N, F, *A) -> what the decoders start from, of the same shape; logits (B, n) of the slices, n voxels."""
+        """Fuse the windows' features (B, N, F, *A) into those from which the decoders start, of the same shape; logits
+        (B, n) of the slices, n voxels.
+        """
         fused = self.attention(self.fuse(deep.flatten(1, 2)))
         both = torch.cat((fused[:, None].expand_as(deep), deep), 2)
         merged = self.merge(both.flatten(0, 1) if self.shared else both.flatten(1, 2)).view_as(deep)
@@ -67,7 +69,7 @@ class AxisAttention(nn.Module):
         self.spatial = nn.Conv1d(2, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, *A) -> (B, F, *A)."""
+        """Apply the attention: (B, F, *A) -> (B, F, *A)."""
         highest, mean = strips(x, self.axis)
         channel = torch.sigmoid(self.channel(highest) + self.channel(mean))
         spatial = torch.sigmoid(self.spatial(torch.stack((highest.amax(1), mean.mean(1)), 1)))
@@ -75,7 +77,9 @@ class AxisAttention(nn.Module):
 
 
 class KeySlice(nn.Module):
-    """On which slice of the windows the landmarks lie: 1-D convolutions up to the windows' own voxels."""
+    """Network that tells on which slice of the windows the landmarks lie: 1-D convolutions up to the windows' own
+    voxels.
+    """
 
     def __init__(self, axis: int, features: Sequence[int], steps: Sequence[int]) -> None:
         super().__init__()
@@ -91,17 +95,17 @@ class KeySlice(nn.Module):
         self.head = Head(nn.Conv1d(width, 1, 1, bias=False))  # softmax does not see a bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, *A) -> (B, n) float32."""
+        """The logits of the slices: (B, F, *A) -> (B, n) float32."""
         logits: Tensor = self.head(self.layers(torch.cat(strips(x, self.axis), 1)))
         return logits[:, 0]
 
 
 def strips(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """(B, F, *A) -> maximum and mean over each slice, (B, F, A) both."""
+    """The maximum and the mean over each slice: (B, F, *A) -> (B, F, A) both."""
     plane = [d for d in range(2, x.ndim) if d != 2 + axis]
     return x.amax(plane), x.mean(plane)
 
 
 def along(strip: Tensor, axis: int, ndim: int) -> Tensor:
-    """(B, F, A) -> (B, F, *) with `ndim` axes, 1 but for array axis `axis`."""
+    """Lay a strip along an array axis: (B, F, A) -> (B, F, *) with `ndim` axes, of length 1 except `axis`."""
     return strip.view(*strip.shape[:2], *(strip.shape[2] if d == 2 + axis else 1 for d in range(2, ndim)))

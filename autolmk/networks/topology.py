@@ -1,4 +1,4 @@
-"""From a window's size and spacing to the shape of a U-Net: kernels, strides, depth, output strides. Numbers only.
+"""The shape of a U-Net for a window's size and spacing: kernels, strides, depth, output strides. Numbers only.
 
 The rule is nnU-Net's (Isensee et al., Nature Methods 2021): an axis is halved while it keeps at least 4 voxels and its
 spacing is within a factor of 2 of the finest; kernels stay 1 along an axis until the others have come that near.
@@ -26,7 +26,9 @@ class Topology:
 
     @property
     def scale(self) -> tuple[int, ...]:
-        """How many input voxels a voxel of the deepest stage spans, an axis: sides of windows are multiples of it."""
+        """The number of input voxels, an axis, that a voxel of the deepest stage spans: sides of windows are multiples
+        of it.
+        """
         return tuple(math.prod(s[axis] for s in self.strides) for axis in range(len(self.strides[0])))
 
     def fitting(self, voxels: Sequence[int]) -> tuple[int, ...]:
@@ -35,7 +37,9 @@ class Topology:
 
 
 def topology(size: Sequence[int], spacing: Sequence[float], max_stages: int) -> Topology:
-    """For a window of at least `size` voxels (array order) at `spacing` mm; at most `max_stages` stages."""
+    """The topology for a window of at least `size` voxels (array order) at `spacing` mm; at most `max_stages`
+    stages.
+    """
     voxels, step = list(size), list(spacing)
     kernels: list[tuple[int, ...]] = []
     strides = [(1,) * len(voxels)]

@@ -45,7 +45,7 @@ def build_unet(architecture: Architecture, n_channels: int, n_outputs: int, ndim
 
 
 def cumulative_strides(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """For each stage, how many input voxels one of its voxels spans, an axis."""
+    """The number of input voxels, an axis, that a voxel of each stage spans."""
     steps = itertools.accumulate(strides, lambda a, b: tuple(x * y for x, y in zip(a, b, strict=True)))
     return tuple(tuple(step) for step in steps)
 
@@ -119,12 +119,12 @@ class UNet(nn.Module):
         self.head = Head(convolution(a.features_per_stage[last], n_outputs, 1, bias=True))
 
     def forward(self, data: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, n_outputs, *S / output_stride) float32."""
+        """Apply the network: (B, C, *S) -> (B, n_outputs, *S / output_stride) float32."""
         output: Tensor = self.head(self.features(data))
         return output
 
     def features(self, data: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, features, *S / output_stride), what the head sees."""
+        """The features that the head sees: (B, C, *S) -> (B, features, *S / output_stride)."""
         skips = self.encoder(data)
         x: Tensor = skips[-1]
         for stage, upsampling, block in zip(self.stage_indices, self.upsamplings, self.decoder, strict=True):
@@ -140,7 +140,7 @@ class Head(nn.Module):
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, features, *S) -> (B, n_outputs, *S) float32."""
+        """Apply the head: (B, features, *S) -> (B, n_outputs, *S) float32."""
         with without_autocast(x):
             c = self.convolution
             bias = None if c.bias is None else c.bias.float()
@@ -149,7 +149,9 @@ class Head(nn.Module):
 
 
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Within, what is computed of x keeps its precision; on torch's meta device autocast is a mode, see `autocast`."""
+    """Keep the precision of what is computed from x inside `with`; on torch's meta device autocast is a mode, see
+    `autocast`.
+    """
     device = x.device.type
     if device == "meta":
         return torch._C.DisableTorchFunction()

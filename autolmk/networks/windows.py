@@ -24,7 +24,7 @@ class SharedUNet(nn.Module):
         self.unet = build_unet(architecture, n_channels, n_landmarks, ndim)
 
     def forward(self, data: Tensor, landmarks: Tensor) -> Tensor:
-        """(B, W, C, *S), (B, W) int64 -> (B, W, *O) float32."""
+        """Apply the network: (B, W, C, *S), (B, W) int64 -> (B, W, *O) float32."""
         features = self.unet.features(data.flatten(0, 1))
         head, which = self.unet.head.convolution, landmarks.flatten()
         with without_autocast(features):
@@ -46,14 +46,14 @@ class OwnUNets(nn.Module):
         self.apply(InitWeights_He(NEGATIVE_SLOPE))
 
     def forward(self, data: Tensor, landmarks: Tensor) -> Tensor:
-        """(B, L, C, *S), (B, L) 0 ... L - 1 -> (B, L, *O) float32."""
+        """Apply the networks: (B, L, C, *S), (B, L) 0 ... L - 1 -> (B, L, *O) float32."""
         found = self.unets.encode(data.flatten(1, 2))
         output: Tensor = self.head(self.unets.decode(found[-1], found))
         return output
 
 
 class CorrelatedUNets(nn.Module):
-    """As OwnUNets, but the windows of a group, whose landmarks lie on one slice, are seen together; see `slices`.
+    """U-Nets as `OwnUNets` that see the windows of a group, whose landmarks lie on one slice, together; see `slices`.
 
     groups: axis and landmarks of each; the landmarks of none of them are independent. shared: one U-Net serves all
     windows, else each landmark has its own. key_slices: whether to look for each group's slice, whose logits are added
@@ -91,7 +91,9 @@ class CorrelatedUNets(nn.Module):
         self.apply(InitWeights_He(NEGATIVE_SLOPE))
 
     def forward(self, data: Tensor, landmarks: Tensor) -> Tensor | SliceOutput:
-        """(B, L, C, *S), (B, L) 0 ... L - 1 -> (B, L, *O) float32, with key slices as `SliceOutput`."""
+        """Apply the networks: (B, L, C, *S), (B, L) 0 ... L - 1 -> (B, L, *O) float32, with key slices as
+        `SliceOutput`.
+        """
         found = self.unets.encode(self._side_by_side(data))
         deep = found[-1].reshape(*data.shape[:2], -1, *found[-1].shape[2:])
         slices = []
@@ -116,7 +118,8 @@ class CorrelatedUNets(nn.Module):
 
 
 def across(logits: Tensor, axis: int, ndim: int, stride: int) -> Tensor:
-    """(B, n) -> (B, 1, *) with `ndim` axes, n / stride output cells along array axis `axis`, 1 along the others.
+    """Lay slices' logits along an array axis: (B, n) -> (B, 1, *) with `ndim` axes, n / stride output cells along
+    `axis`, 1 along the others.
 
     A cell gets the mean of its voxels' logits, which leaves a Gaussian's centre and width as they are.
     """
@@ -124,5 +127,5 @@ def across(logits: Tensor, axis: int, ndim: int, stride: int) -> Tensor:
 
 
 def heads(n_landmarks: int, features: int, ndim: int) -> Head:
-    """(B, L * features, *O) -> (B, L, *O), each landmark from its own features."""
+    """The heads that give each landmark an output from its own features: (B, L * features, *O) -> (B, L, *O)."""
     return Head(CONVOLUTIONS[ndim](n_landmarks * features, n_landmarks, 1, groups=n_landmarks))
