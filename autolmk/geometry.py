@@ -65,7 +65,8 @@ class Geometry:
         origin: Sequence[float] | None = None,
         direction: npt.ArrayLike | None = None,
     ) -> Geometry:
-        """From shape (D,) and spacing (D,) mm in array order, and origin (P,) mm of the first voxel's centre.
+        """Make a geometry from shape (D,) and spacing (D,) mm in array order, and origin (P,) mm of the first voxel's
+        centre.
 
         direction: (P, D), column a is the unit vector of array axis a. Default: axis-aligned, origin 0.
         """
@@ -80,14 +81,17 @@ class Geometry:
 
     @classmethod
     def from_sitk(cls, image: Any) -> Geometry:
-        """From a SimpleITK image (D = P = 2 or 3): its size, spacing, origin and direction, which are LPS."""
+        """Take the geometry of a SimpleITK image (D = P = 2 or 3): its size, spacing, origin and direction, which are
+        LPS.
+        """
         d = image.GetDimension()
         direction = np.array(image.GetDirection(), dtype=np.float64).reshape(d, d)[:, ::-1]
         return cls.from_parts(image.GetSize()[::-1], image.GetSpacing()[::-1], image.GetOrigin(), direction)
 
     @classmethod
     def from_ras(cls, shape: Sequence[int], affine: npt.ArrayLike) -> Geometry:
-        """Of an array (i, j[, k]) whose (4, 4) matrix leads to RAS mm, as nibabel has it: reversed axes, LPS.
+        """Make the geometry of an array (i, j[, k]) whose (4, 4) matrix leads to RAS mm, as nibabel has it: reversed
+        axes, LPS.
 
         A plane that says nothing of a third axis has P = 2.
         """
@@ -99,7 +103,8 @@ class Geometry:
 
     @classmethod
     def from_nibabel(cls, image: Any, *, form: Form | None = None) -> Geometry:
-        """From a nibabel image, whose affine is RAS and whose array is (i, j, k), by the rules for NIfTI files.
+        """Take the geometry of a nibabel image, whose affine is RAS and whose array is (i, j, k), by the rules for
+        NIfTI files.
 
         form: which counts where qform and sform of a NIfTI header disagree. The array that belongs to this geometry is
         `image.get_fdata().transpose()`, (k, j, i). ValueError where a header contradicts itself, see
@@ -122,7 +127,7 @@ class Geometry:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Geometry:
-        """Inverse of `to_json`."""
+        """Read a geometry from JSON; inverse of `to_json`."""
         return cls(tuple(value["shape"]), np.array(value["affine"], dtype=np.float64))
 
     def to_json(self) -> dict[str, Any]:
@@ -143,32 +148,32 @@ class Geometry:
 
     @property
     def matrix(self) -> FloatArray:
-        """(P, D): column a is one step along array axis a, in mm."""
+        """The matrix (P, D) whose column a is one step along array axis a, in mm."""
         return self.affine[:-1, :-1]
 
     @property
     def origin(self) -> FloatArray:
-        """(P,) mm: the centre of the first voxel."""
+        """The centre of the first voxel, (P,) mm."""
         return self.affine[:-1, -1]
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """(D,) mm in array order."""
+        """The voxels' spacing, (D,) mm in array order."""
         return tuple(float(s) for s in np.linalg.norm(self.matrix, axis=0))
 
     @property
     def direction(self) -> FloatArray:
-        """(P, D) unit vectors of the array axes."""
+        """The unit vectors of the array axes, (P, D)."""
         return np.asarray(self.matrix / np.linalg.norm(self.matrix, axis=0))
 
     @property
     def centre(self) -> FloatArray:
-        """(P,) mm: the middle of the grid."""
+        """The middle of the grid, (P,) mm."""
         return self.to_physical((np.array(self.shape) - 1) / 2)
 
     @property
     def extent(self) -> tuple[float, ...]:
-        """(D,) mm: side lengths in array order, from voxel edge to voxel edge."""
+        """The side lengths, (D,) mm in array order, from voxel edge to voxel edge."""
         return tuple(n * s for n, s in zip(self.shape, self.spacing, strict=True))
 
     def is_close(self, other: Geometry, tolerance: float = 1e-3) -> bool:
@@ -198,7 +203,9 @@ class Geometry:
         return np.asarray(((v >= low) & (v <= high)).all(axis=-1))
 
     def map_to(self, other: Geometry) -> tuple[FloatArray, FloatArray]:
-        """(matrix (D, D), offset (D,)) with `voxel_in_other = matrix @ voxel_in_self + offset`."""
+        """The map to another grid, matrix (D, D) and offset (D,), with `voxel_in_other = matrix @ voxel_in_self +
+        offset`.
+        """
         offset = other.to_voxels(self.origin)
         return (other.to_voxels(self.origin + self.matrix.T) - offset).T, offset
 
@@ -242,7 +249,7 @@ class Geometry:
         return Geometry(tuple(self.shape[a] for a in axes), self.affine[:, [*axes, self.ndim]])
 
     def canonical_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(permutation, axes to reverse after it) that bring the array nearest to canonical orientation.
+        """The permutation, and the axes to reverse after it, that bring the array nearest to canonical orientation.
 
         That is: axes in the order (z, y, x), each pointing to larger physical coordinates. Obliquity stays.
         """
@@ -275,8 +282,9 @@ class Geometry:
         return result
 
     def frame(self) -> FloatArray:
-        """(P, P) rotation: the grid's own axes, each in the place (x, y, z) of the physical axis that it is nearest to
-        and pointing the same way; the identity without obliquity. A single slice's normal takes the place that is left.
+        """The rotation (P, P) to the grid's own frame: the grid's own axes, each in the place (x, y, z) of the physical
+        axis that it is nearest to and pointing the same way; the identity without obliquity. A single slice's normal
+        takes the place that is left.
         """
         axes = self.canonical().direction[:, ::-1]
         if self.ndim < self.physical_ndim:

@@ -35,7 +35,9 @@ class Image:
             raise ValueError(f"padding of {len(self.padding)} channels, for {len(self.array)}")
 
     def canonical(self) -> Image:
-        """In canonical orientation (axes permuted and reversed, nothing interpolated); the array is contiguous."""
+        """The image in canonical orientation (axes permuted and reversed, nothing interpolated); the array is
+        contiguous.
+        """
         permutation, flips = self.geometry.canonical_axes()
         array = self.array.transpose(0, *(p + 1 for p in permutation))
         array = np.flip(array, tuple(f + 1 for f in flips))
@@ -101,8 +103,8 @@ def border(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def low_pass_sigma(matrix: FloatArray, low_pass: LowPass) -> FloatArray:
-    """(D,) source voxels: of the Gaussian along each source axis before sampling with `matrix` (D, D), target voxel to
-    source voxel; 0 where none is needed.
+    """The standard deviation, (D,) source voxels, of the Gaussian that smooths each source axis before sampling with
+    `matrix` (D, D), target voxel to source voxel; 0 where none is needed.
 
     `crossed`: an axis is smoothed by how far one walks along it until one target voxel is crossed, 1 / |inverse(matrix)
     column|. So a grid that is turned, but as dense as before, blurs nothing: of slices 12 times as thick as their

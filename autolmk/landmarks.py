@@ -22,7 +22,7 @@ def normal(name: str) -> str:
 
 
 class Status(IntEnum):
-    """What is known of a landmark in a case. Slicer's positionStatus: undefined, defined, missing."""
+    """The state of a landmark in a case. Slicer's positionStatus: undefined, defined, missing."""
 
     UNKNOWN = 0  # nobody looked, or nobody wrote it down: masked in every loss and in every metric
     PRESENT = 1
@@ -78,7 +78,7 @@ class Landmarks:
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """(L,) bool."""
+        """Which landmarks are present, (L,) bool."""
         return np.asarray(self.status == Status.PRESENT)
 
     def reordered(self, names: Sequence[str], *, unlisted: Status = Status.UNKNOWN) -> Landmarks:

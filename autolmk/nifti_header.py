@@ -1,4 +1,4 @@
-"""What a NIfTI header says of where its voxels are, and what happens where it contradicts itself.
+"""The place of the voxels by a NIfTI header, and what happens where the header contradicts itself.
 
 A header holds up to three answers: `pixdim` (sizes), the qform (a rotation; sizes from `pixdim`) and the sform (any
 matrix). Their codes say whether they were set. ITK and nibabel choose differently where they disagree, so that one
@@ -33,7 +33,7 @@ PLAUSIBLE = (1e-4, 100.0)  # mm: voxels outside are read, and said
 
 
 def ras_affine(header: Any, form: Form | None = None) -> tuple[Matrix, list[tuple[str, str, str]]]:
-    """((4, 4) matrix from voxels (i, j, k) to RAS mm, what is odd about it: problem, found, remedy).
+    """The matrix (4, 4) from voxels (i, j, k) to RAS mm, and what is odd about it: (problem, found, remedy) each.
 
     header: a NIfTI header of nibabel's. ValueError says both readings where they contradict each other.
     """

@@ -34,7 +34,8 @@ def default_workers(bytes_per_case: int, *, memory: int | None = None) -> int:
 def map_cases(
     function: Callable[[T], R], cases: Mapping[str, T], *, workers: int, progress: str | None = None
 ) -> Iterator[tuple[str, R | AutolmkError]]:
-    """(case, function(item) or the AutolmkError that it raised), in the order in which they end.
+    """Apply a function to cases in processes; yield (case, result or the AutolmkError that it raised) in the order in
+    which they end.
 
     The processes are spawned: function (which travels to each process once) and items must be picklable. At most
     2 x workers cases are under way. A process that dies (out of memory) costs its own case only: those that were under
@@ -54,8 +55,9 @@ def die_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """This process ends as soon as the process that started it is gone, even if that was killed, and even if that was
-    before this call. On Linux it ends with the thread that started it, which must therefore wait for it."""
+    """End this process as soon as the process that started it is gone, even if that was killed, and even if that was
+    before this call. On Linux it ends with the thread that started it, which must therefore wait for it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if _is_gone(parent):

@@ -1,4 +1,4 @@
-"""Where the raw, preprocessed and results folders are: argument, else environment variable, else ~/autolmk.
+"""The raw, preprocessed and results folders: argument, else environment variable, else ~/autolmk.
 
 raw/DATASET/{dataset.json, imagesTr, landmarksTr, imagesTs, landmarksTs}
 preprocessed/DATASET/{dataset.json, dataset_fingerprint.json, PLANS.json, splits_final.json, DATA_IDENTIFIER/}
