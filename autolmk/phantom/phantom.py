@@ -113,7 +113,7 @@ def make_phantom(
 
 
 def landmark_names(ndim: int, co_slice: bool = False, look_alikes: bool = False) -> tuple[str, ...]:
-    """In the order of `make_phantom`."""
+    """The landmarks' names, in the order of `make_phantom`."""
     members = (s.part_of for group in CO_SLICE.values() for s in group if s.part_of)
     return (*POINTS[ndim], *(ROW_POINTS if look_alikes else ()), *(members if co_slice else ()))
 

@@ -51,18 +51,18 @@ def make_row_phantom(seed: int, *, row: int, partial: bool = False) -> Phantom:
 
 
 def row_names(row: int) -> tuple[str, ...]:
-    """From the first body to the last."""
+    """The names of a row's landmarks, from the first body to the last."""
     return tuple(f"Body_{i + 1:02d}" for i in range(row))
 
 
 def centres(row: int) -> FloatArray:
-    """(row, 2) px of the model."""
+    """The bodies' centres, (row, 2) px of the model."""
     along = STEP * (np.arange(row) - (row - 1) / 2)
     return np.stack([np.zeros(row), along], axis=1)
 
 
 def structures(row: int) -> list[Structure]:
-    """What is drawn: the flesh, both ends, an organ beside the column, and the bodies."""
+    """The structures that are drawn: the flesh, both ends, an organ beside the column, and the bodies."""
     end = STEP * (row - 1) / 2
     bodies = [Structure((0.0, float(y)), (4 + i / max(row - 1, 1), 3.0), 1.0) for i, (_, y) in enumerate(centres(row))]
     return [
