@@ -1,5 +1,6 @@
-"""What a first look must see to tell landmarks apart: how far they extend, whether they stand in an even row, and how
-far a configuration's network sees. As `rules`: from what the fingerprint says to a number and its reason."""
+"""Rules for what a first look must see to tell landmarks apart: how far they extend, whether they stand in an even row,
+and how far a configuration's network sees. As `rules`: from what the fingerprint says to a number and its reason.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ SEES_ROW = 2.0  # times the landmarks' extent that a field must be, so that each
 
 
 def receptive_field(configuration: Configuration) -> tuple[float, ...]:
-    """(D,) mm that the network sees around a point; infinite where it answers for the window as a whole, as
-    `coordinates` does. Windows that hold a part of the image bound it."""
+    """The receptive field, (D,) mm that the network sees around a point; infinite where it answers for the window as a
+    whole, as `coordinates` does. Windows that hold a part of the image bound it.
+    """
     c = configuration
     if c.trainer == "coordinates":
         voxels: tuple[float, ...] = (math.inf,) * len(c.spacing)
@@ -39,8 +41,9 @@ def receptive_field(configuration: Configuration) -> tuple[float, ...]:
 
 
 def landmarks_extent(fingerprint: Fingerprint) -> tuple[float, ...]:
-    """(D,) mm that the mean shape spans along each array axis of the images; its diameter along all of them where poses
-    differ by 45 degrees and more, or where it is not known how it lies."""
+    """The extent of the landmarks, (D,) mm that the mean shape spans along each array axis of the images; its diameter
+    along all of them where poses differ by 45 degrees and more, or where it is not known how it lies.
+    """
     shape = _mean_shape(fingerprint)
     if len(shape) < 2:
         return (0.0,) * fingerprint.ndim

@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within, counts the storages of new tensors on `device` until they are freed. now, most: bytes at this moment, and
-    at the worst one since `mark`. kept: of the latter, those that `keep` was told of. What is made inside an operation,
-    such as cuDNN's workspaces, is not seen."""
+    """Counter of the storages of new tensors on `device`, inside `with`, until they are freed. now, most: bytes at this
+    moment, and at the worst one since `mark`. kept: of the latter, those that `keep` was told of. What is made inside
+    an operation, such as cuDNN's workspaces, is not seen.
+    """
 
     def __init__(self, device: str = "meta") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -27,7 +28,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.most, self.kept = self.now, self._keeping
 
     def keep(self, size: int) -> None:
-        """So many bytes stay to the end, such as a parameter's gradient."""
+        """Count bytes that stay to the end, such as a parameter's gradient."""
         self._keeping += size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

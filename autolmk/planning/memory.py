@@ -58,7 +58,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Saved:
-    """What one forward pass keeps for backward: bytes in all, and of the largest storage."""
+    """The bytes that one forward pass keeps for backward: in all, and of the largest storage."""
 
     total: int
     largest: int
@@ -82,7 +82,7 @@ def saved_bytes(
 
 
 def count_saved(network: nn.Module, step: Callable[[], Tensor]) -> Saved:
-    """What `step`, a forward pass of `network` and its loss, keeps for backward.
+    """Count what `step`, a forward pass of `network` and its loss, keeps for backward.
 
     A meta tensor has no address: storages are told apart by their C++ object, which lives while the graph holds it.
     """

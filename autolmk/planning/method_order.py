@@ -1,4 +1,4 @@
-"""Which method first: the configurations of a plan, in the order of the errors that are expected of them.
+"""The order of methods: the configurations of a plan, in the order of the errors that are expected of them.
 
 autolmk_train takes the first one, and autolmk_run tries them in this order. It is an expectation alone: held-out cases
 decide. Rules, the first one that tells two methods apart counts; documentation/plans.md has what each was measured on:
@@ -28,7 +28,7 @@ OWN_CASES = 15  # from which a network of its own for each landmark is expected 
 
 @dataclass(frozen=True)
 class Expected:
-    """What one method is sorted by, the lowest first, and that in words."""
+    """The key that one method is sorted by, the lowest first, and the key in words."""
 
     key: tuple[int, ...]
     why: str
@@ -58,8 +58,9 @@ def repeated(configurations: Mapping[str, Configuration]) -> dict[str, str]:
 def in_order(
     fingerprint: Fingerprint, configurations: Mapping[str, Configuration]
 ) -> tuple[dict[str, Configuration], dict[str, str]]:
-    """(the configurations, method after method as expected, each behind the stages that it builds on; `order.1`,
-    `order.2`, ... -> method and reason, nothing of a single method)."""
+    """Sort the configurations, method after method as expected, each behind the stages that it builds on; return them
+    and the reasons, `order.1`, `order.2`, ... -> method and reason, none for a single method.
+    """
     found = {name: _expected(name, fingerprint, configurations) for name in methods(configurations)}
     order = sorted(found, key=lambda name: found[name].key)
     listed = dict.fromkeys(stage for name in order for stage in _chain(name, configurations))

@@ -126,14 +126,17 @@ def draft_plans(fingerprint: Fingerprint, configurations: Mapping[str, Configura
 
 
 def memory_of(fingerprint: Fingerprint, configuration: Configuration, device: str, batch_size: int) -> MemoryEstimate:
-    """What training `configuration` takes: its own trainer's network, codec and loss, counted on the meta device."""
+    """The memory that training `configuration` takes: its own trainer's network, codec and loss, counted on the meta
+    device.
+    """
     plans = draft_plans(fingerprint, {"draft": configuration}, device=device)
     return training_bytes(trainer_class(configuration.trainer)(plans, configuration), batch_size)
 
 
 def expected_seconds(configuration: Configuration, seconds_per_step: float) -> float:
-    """How long training a fold takes: the steps at the measured pace and the share that validation may take, or the
-    time budget, if that ends earlier."""
+    """The seconds that training a fold takes: the steps at the measured pace and the share that validation may take, or
+    the time budget, if that ends earlier.
+    """
     schedule = configuration.schedule
     steps = schedule.epochs * schedule.iterations_per_epoch
     seconds = steps * seconds_per_step / (1 - schedule.validation_share)

@@ -22,7 +22,7 @@ KEYWORDS = ("preset", "device", "memory_target_gb", "spacing")  # of `plan` befo
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What plans are asked for; `PlanRequest.of` fills in what a user leaves open, and checks it.
+    """A request for plans; `PlanRequest.of` fills in what a user leaves open, and checks it.
 
     fingerprint: of the dataset. preset: a key of PRESETS. device: cpu or cuda. memory_target_gb: GiB that training may
     take. spacing: (D,) mm of canonical array axes that overrides the planned one. why: name -> who chose it.

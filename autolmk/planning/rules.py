@@ -150,9 +150,10 @@ def augmentation(
 
 
 def widening(n_cases: int) -> Because[float]:
-    """How many times as wide as what 95 % of n cases show a range must be to hold a new case as surely: of a normal
+    """The factor by which a range that 95 % of n cases show must be widened to hold a new case as surely: for a normal
     spread, the half width of the prediction interval, t_(n-1) sqrt(1 + 1/n), over that of many cases (Hahn and Meeker,
-    Statistical Intervals, 1991); at most 2, and 1 from 20 cases on."""
+    Statistical Intervals, 1991); at most 2, and 1 from 20 cases on.
+    """
     if n_cases >= FEW_CASES:
         return 1.0, ""
     from scipy.special import stdtrit
@@ -164,8 +165,9 @@ def widening(n_cases: int) -> Because[float]:
 
 
 def stretch_range(fingerprint: Fingerprint) -> Because[float]:
-    """How much longer or shorter each axis of a window shows the anatomy, by itself: a fifth of what ranges of poses
-    are wider by for few cases, see `widening`, at most 0.1; so 0 from 20 cases on, which show how shapes differ."""
+    """The range in which each axis of a window by itself is stretched or shortened: a fifth of what few cases add to
+    the ranges of poses, see `widening`, at most 0.1; so 0 from 20 cases on, which show how shapes differ.
+    """
     cases = fingerprint.n_cases
     if cases >= FEW_CASES:
         return 0.0, f"{cases} cases show how shapes differ"
@@ -303,15 +305,17 @@ def exchanged(extents: Sequence[float], rotation: Sequence[float]) -> list[float
 
 
 def tiles(extent: Sequence[float], window: Sequence[float]) -> int:
-    """How many windows, overlapping by half, cover an image; both in mm."""
+    """The number of windows, overlapping by half, that cover an image; both in mm."""
     return math.prod(max(1, math.ceil((e - w) / (w / 2) - 1e-9) + 1) for e, w in zip(extent, window, strict=True))
 
 
 def iterations_per_epoch(
     fingerprint: Fingerprint, windows_per_case: int, batch_size: int, mirrored: bool, share: float, least: int
 ) -> Because[int]:
-    """So many that validating a fifth of the cases after each epoch takes at most `share` of the time: a forward pass
-    costs a third of a training step on the same window, reading and decoding are allowed as much again."""
+    """The iterations of an epoch, so many that validating a fifth of the cases after each epoch takes at most `share`
+    of the time: a forward pass costs a third of a training step on the same window, reading and decoding are allowed as
+    much again.
+    """
     cases = max(1, math.ceil(fingerprint.n_cases / 5))
     steps = cases * windows_per_case * (2 if mirrored else 1) * (2 / 3) / batch_size
     wanted = math.ceil(steps * (1 - share) / share)

@@ -55,8 +55,9 @@ def _canonical_axis(orientation: str, axis: int) -> int:
 def longest_window(
     fingerprint: Fingerprint, spacing: Sequence[float], multiple: Sequence[int]
 ) -> Because[tuple[int, ...]]:
-    """(D,) voxels of `spacing` (D,) mm that a window a landmark has at most: multiples of `multiple` (D,) that the
-    median image holds, but at least 4; axes that trained rotations exchange take the larger extent."""
+    """The longest window around a landmark, (D,) voxels of `spacing` (D,) mm: multiples of `multiple` (D,) that the
+    median image holds, but at least 4; axes that trained rotations exchange take the larger extent.
+    """
     extents = exchanged(fingerprint.median_extent, rotation_range(fingerprint)[0])
     voxels = [
         max(math.ceil(SMALLEST / m), int(extent / s / m + 1e-6)) * m

@@ -44,12 +44,12 @@ class Design:
 
     @property
     def sides(self) -> tuple[float, ...]:
-        """(D,) mm."""
+        """The window's sides, (D,) mm."""
         return tuple(n * s for n, s in zip(self.patch, self.spacing, strict=True))
 
     @property
     def output_spacing(self) -> tuple[float, ...]:
-        """(D,) mm."""
+        """The spacing of the outputs, (D,) mm."""
         return tuple(s * o for s, o in zip(self.spacing, self.architecture.output_stride, strict=True))
 
 
@@ -285,7 +285,7 @@ class Search:
     # -- reasons ------------------------------------------------------------------------------------------------------
 
     def why_spacing(self, design: Design, kind: str) -> str:
-        """How the spacing came about."""
+        """The reason for the spacing, in words."""
         factor = min(design.spacing) / min(self.finest)
         fine = "x".join(f"{s:.3g}" for s in self.finest)
         start = f"finest {fine} ({self.why_finest})"
