@@ -1,4 +1,4 @@
-"""Which steps of postprocessing are kept, decided on held-out cases, and what the pipeline then does, judged on others.
+"""The choice of postprocessing steps, made on held-out cases, and the effect of the pipeline, judged on others.
 
 A step's parameters are fitted on the cases of all folds but one and tried on that one, in turn; it is kept if that
 helps beyond chance. What a pipeline so chosen is worth is judged once more outside: for every fold, steps and
@@ -36,8 +36,8 @@ def choose_steps(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Postprocessing, CrossValidation, dict[str, Judgement], list[dict[str, Any]]]:
-    """(pipeline fitted on all held-out cases; predictions of the held-out cases by pipelines chosen without their fold;
-    what shapes of the other folds' cases say of these; evidence: a JSON-ready dict a step).
+    """Choose the steps; return (pipeline fitted on all held-out cases; predictions of the held-out cases by pipelines
+    chosen without their fold; what shapes of the other folds' cases say of these; evidence: a JSON-ready dict a step).
 
     seed: of the division of cases where one fold is left. With fewer than two cases nothing is kept.
     """

@@ -1,4 +1,4 @@
-"""What steps are fitted on: held-out cases, and what the plans say of the landmarks."""
+"""The context in which steps are fitted: held-out cases, and what the plans say of the landmarks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Context:
 
     @classmethod
     def of(cls, plans: Plans) -> Context:
-        """What these plans say."""
+        """The context that these plans give."""
         return cls(plans.landmarks, plans.sometimes_absent, plans.co_slice_groups, plans.pairs, plans.unit)
 
 
@@ -44,5 +44,5 @@ class PostprocessingStep(Protocol):
 
 
 def errors_of(found: Detections, truth: Landmarks) -> FloatArray:
-    """(L,) mm from the best candidate to the truth, NaN where either has no place."""
+    """The errors (L,) mm from the best candidates to the truth, NaN where either has no place."""
     return np.asarray(np.linalg.norm(found.best - truth.points, axis=1))

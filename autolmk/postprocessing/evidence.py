@@ -1,4 +1,4 @@
-"""Does a step help on held-out cases, beyond chance? Paired over cases.
+"""The evidence that a step helps on held-out cases beyond chance, paired over cases.
 
 A step that places points must lower the mean error; one that decides presence must raise the share of right decisions.
 Beyond chance: the signs of the cases' gains are flipped at random (Fisher's randomisation test), which is exact for any
@@ -73,7 +73,7 @@ def presence(
 
 
 def verdict(evidence: Evidence, unit: str) -> tuple[bool, str]:
-    """(whether the step is kept, why)."""
+    """Decide whether the step is kept, and say why."""
     e = evidence
     if not e.changed:
         return False, f"it changes nothing on {e.cases} held-out cases"
@@ -123,5 +123,5 @@ def flip_test(gain: FloatArray, seed: int = 0) -> float:
 
 
 def held_out(model: CrossValidation, cases: Sequence[str]) -> list[tuple[Detections, Landmarks]]:
-    """What steps are fitted on."""
+    """The held-out detections and truth of cases, on which steps are fitted."""
     return [(model.detections[case], model.truth[case]) for case in cases]

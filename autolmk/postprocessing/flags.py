@@ -1,4 +1,4 @@
-"""Which points stay implausible, and why: short reasons, with limits measured on held-out cases.
+"""Flags on points that stay implausible: short reasons, with limits measured on held-out cases.
 
 Rows of look-alikes are apart from these: their probability is calibrated, and a row below `SURE_ROW` is flagged.
 
@@ -64,8 +64,9 @@ def judge(
 def shape_judgement(
     found: Detections, model: ShapeModel | None, noise: Sequence[float]
 ) -> tuple[FloatArray, FloatArray]:
-    """(residual (L,) mm, standardised distance (L,)) of the best points from where the others make them likely; NaN
-    where nothing can be said. Of points as they were found, before any were drawn toward the mean shape."""
+    """The residual (L,) mm and the standardised distance (L,) of the best points from where the others make them
+    likely; NaN where nothing can be said. Of points as they were found, before any were drawn toward the mean shape.
+    """
     found = found.as_found()
     if model is None:
         return np.full(len(found.names), np.nan), np.full(len(found.names), np.nan)

@@ -56,7 +56,7 @@ class Postprocessing:
 
     @cached_property
     def steps(self) -> tuple[PostprocessingStep, ...]:
-        """Those kept. AutolmkError where one is unknown or its parameters are wrong."""
+        """The steps that are kept. AutolmkError where one is unknown or its parameters are wrong."""
         return tuple(_step(d) for d in self.decisions if d.kept)
 
     def apply(self, found: Detections) -> Detections:

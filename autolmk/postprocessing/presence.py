@@ -1,4 +1,4 @@
-"""From which likelihood on a landmark is called present, landmark by landmark.
+"""The likelihood from which a landmark is called present, landmark by landmark.
 
 The decision stays at a likelihood of 0.5; the likelihood itself is moved: an offset of its logit, one for all landmarks
 that may be absent and a smaller one for each of them, as far as held-out cases ask for it against Gaussian priors

@@ -1,4 +1,4 @@
-"""Of a landmark's candidates, the one that the other landmarks make likely.
+"""The choice of the candidate that the other landmarks make likely.
 
 Structures that look alike (a vertebra and its neighbours) are told apart by the whole configuration alone. Evidence for
 a candidate is what the network says, its log-odds times the trust that held-out cases justify, less the cost of its
@@ -67,8 +67,9 @@ class ShapePriorStep:
         return replace(found, candidates=candidates, log_odds=log_odds, spread=spread, moved=moved, row=row)
 
     def cost(self, expected: Expectation, candidates: FloatArray) -> FloatArray:
-        """(L, K) of candidates (L, K, P): minus the log density of a t distribution, without its constant; 0 where
-        nothing is expected."""
+        """The cost (L, K) of candidates (L, K, P): minus the log density of a t distribution, without its constant; 0
+        where nothing is expected.
+        """
         square = expected.distance(candidates, np.array(self.noise)) ** 2
         p = candidates.shape[2]
         return np.asarray(np.nan_to_num((TAILS + p) / 2 * np.log1p(square / TAILS)))
@@ -87,15 +88,16 @@ def fit(held_out: HeldOut, context: Context, model: ShapeModel | None = None) ->
 
 
 def no_shape(held_out: HeldOut) -> str | None:
-    """Why these cases support no shape model; None where they do."""
+    """The reason why these cases support no shape model; None where they do."""
     if any(found.geometry.ndim != found.geometry.physical_ndim for found, _ in held_out):
         return "the images are single slices in space, in which a shape may turn over"
     return why_no_shape([marks for _, marks in held_out])
 
 
 def noise_of(held_out: HeldOut) -> tuple[float, ...]:
-    """(L,) mm an axis, of right candidates (the nearest to the truth: the best one may be a look-alike more often than
-    not); with it the median of squared errors is that of chi-square, so that few gross errors do not count."""
+    """The noise of right candidates, (L,) mm an axis (the nearest to the truth: the best one may be a look-alike more
+    often than not); with it the median of squared errors is that of chi-square, so that few gross errors do not count.
+    """
     errors = np.stack([_nearest_of(found, truth) for found, truth in held_out])
     p = held_out[0][1].points.shape[1]
     pooled = float(np.nanmedian(errors)) ** 2 if np.isfinite(errors).any() else 0.0
