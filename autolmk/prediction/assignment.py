@@ -43,7 +43,7 @@ class ShapePrior:
 
     @property
     def strays(self) -> FloatArray:
-        """(L,) mm, root mean square: how far the landmarks of a new case stray from the fitted mean shape."""
+        """The distance that landmarks of a new case stray from the fitted mean shape, (L,) mm, root mean square."""
         return self.residual if self.left_out is None else self.left_out
 
     @classmethod

@@ -38,7 +38,9 @@ class BidsImage:
 
     @property
     def name(self) -> str:
-        """Of the result's files, without ending. An image's own desc entity, such as preproc, becomes part of ours."""
+        """The name of the result's files, without ending. An image's own desc entity, such as preproc, becomes part of
+        ours.
+        """
         parts = [part for part in self.entities.split("_") if not part.startswith("desc-")]
         (own,) = [part[5:] for part in self.entities.split("_") if part.startswith("desc-")] or [""]
         described = f"{own}{DESCRIBED.capitalize()}" if own else DESCRIBED

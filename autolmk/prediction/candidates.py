@@ -61,7 +61,7 @@ def centred_start(voxel: npt.ArrayLike, shape: Sequence[int], patch: Sequence[in
 def centrality(
     voxels: FloatArray, start: Sequence[int], shape: Sequence[int], patch: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """How central voxels (..., D) lie in the window of `patch` at `start`: 0 at a border, 1 in the middle.
+    """The centrality of voxels (..., D) in the window of `patch` at `start`: 0 at a border, 1 in the middle.
 
     A border at the image's own edge, or beyond it, does not count: no window sees more there.
     """

@@ -1,4 +1,5 @@
-"""What an earlier run wrote into an output folder, as its run.json says: all that is ever removed or replaced there.
+"""The files that an earlier run wrote into an output folder, by its run.json: no others are ever removed or replaced
+there.
 
 A record that is not of this form, or names a case that is not one plain name, is a stranger's: it is refused.
 """
@@ -26,8 +27,9 @@ REMEDY = "choose another folder, or move these files away"
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What the record of a run says that it wrote. cases: case -> digest of its files. tables: names of files in the
-    folder. crops: names of files in heatmap_crops/CASE."""
+    """The files that a run wrote, by its record. cases: case -> digest of its files. tables: names of files in the
+    folder. crops: names of files in heatmap_crops/CASE.
+    """
 
     cases: dict[str, str] = field(default_factory=dict)
     tables: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What a prediction run says while it works, for programs that watch it: events, each a name and JSON-ready fields."""
+"""The events of a prediction run, for programs that watch it: each a name and JSON-ready fields."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def look_first(stage: Stage, prepared: Prepared) -> Prediction:
 
 @dataclass(frozen=True)
 class View:
-    """How a window is seen. axis: array axis of test-time mirroring, None for none; partner: (L,) mirror partners."""
+    """One view of a window. axis: array axis of test-time mirroring, None for none; partner: (L,) mirror partners."""
 
     axis: int | None
     partner: tuple[int, ...]
@@ -71,7 +71,7 @@ class Look:
             self.views.insert(0, View(axis, partner))
 
     def scores(self, start: Sequence[int]) -> Tensor:
-        """(1, L, *output) averaged over members and views, of the window whose first voxel is `start`."""
+        """The scores (1, L, *output) of the window whose first voxel is `start`, averaged over members and views."""
         geometry = self.image.geometry.crop(start, self.patch)
         data = self.precision.tensor(self.image.resample(geometry, fill=self.fill).array[None])
         total: Tensor | None = None

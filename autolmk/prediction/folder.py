@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How many cases are predicted, and what is written beside the points.
+    """Options for predicting many cases, and for what is written beside the points.
 
     resume: cases that are done already are left alone. readers, writers: threads that prepare images ahead and that
     write behind; 0 does it in turn. At most readers + 1 images are held ahead. heatmap_crops: log-odds around each

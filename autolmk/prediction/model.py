@@ -112,7 +112,7 @@ class Model:
 
     @property
     def measured(self) -> tuple[Measured, ...]:
-        """What the folds of the last stage measured."""
+        """The measurements of the last stage's folds."""
         return self.stages[-1].measured
 
     @property

@@ -46,7 +46,7 @@ class TestTime:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a packed model has decided by itself and is asked for here all the same, in words."""
+        """The options that are asked for here although a packed model has decided them itself, in words."""
         asked = {
             "folds": self.folds is not None,
             "the checkpoint": self.checkpoint != "final",

@@ -1,5 +1,5 @@
-"""What a prediction run leaves behind: CASE.mrk.json, one landmarks.csv, run.json, failures.json, crops and pictures;
-review.csv, and with a recipe measurements.csv.
+"""The files that a prediction run leaves behind: CASE.mrk.json, one landmarks.csv, run.json, failures.json, crops and
+pictures; review.csv, and with a recipe measurements.csv.
 
 Every file is written atomically. run.json comes first and lists what the run writes, see `earlier`. A case counts as
 done when its rows stand in landmarks.csv, which is written after its other files; so a run that was killed can go

@@ -16,7 +16,7 @@ from autolmk.selection.results import FLAGS, Result
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a stage or a model says of one image.
+    """The prediction of a stage or a model for one image.
 
     landmarks: mm, with status and likelihood. candidates: (L, K, P) mm, the first is the landmark's best position
     even where it is called absent; NaN where there is none. log_odds: (L, K), -inf there. looks: windows seen.

@@ -170,7 +170,9 @@ class Predictor:
         return [model.prepare(image) for model in self.models]
 
     def outside(self, image: Image) -> tuple[str, ...]:
-        """What of an image as it was read lies outside the range of the training images, in words; mostly nothing."""
+        """Name what of an image, as it was read, lies outside the range of the training images, in words; usually
+        nothing.
+        """
         if self.training_range is None:
             return ()
         if self.plans.ndim == 2 and image.geometry.ndim == 3:
@@ -179,8 +181,9 @@ class Predictor:
         return self.training_range.outside(image.geometry, appearances(image), absolute)
 
     def look(self, prepared: Sequence[Sequence[Prepared]]) -> list[Prediction]:
-        """What each model finds in a prepared image, through all of its stages. AutolmkError where the device's memory
-        does not suffice, or a network's output is not finite."""
+        """Find the landmarks with each model in a prepared image, through all of its stages. AutolmkError where the
+        device's memory does not suffice, or a network's output is not finite.
+        """
         found = []
         for model, images in zip(self.models, prepared, strict=True):
             with _memory_errors(model):

@@ -97,9 +97,11 @@ def pose(
 def pool(
     candidates: FloatArray, log_odds: FloatArray, same_place: FloatArray
 ) -> tuple[FloatArray, Choice, FloatArray, FloatArray]:
-    """(places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`, of members' candidates (M, K, P) and
-    log-odds (M, K); those within `same_place` (M,) mm of a better one are one place, where the best of them lies. At
-    most twice as many places as members and some more: those nearest to a channel's best log-odds."""
+    """Pool the members' candidates into places: (places (N, P), own (M, N), odds (M, N), shown (N,)), see `Problem`,
+    from candidates (M, K, P) and log-odds (M, K); those within `same_place` (M,) mm of a better one are one place,
+    where the best of them lies. At most twice as many places as members and some more: those nearest to a channel's
+    best log-odds.
+    """
     m, k = log_odds.shape
     usable = np.isfinite(log_odds) & np.isfinite(candidates).all(axis=2)
     rank = np.argsort(-np.where(usable, log_odds, -np.inf), axis=None, kind="stable")[: int(usable.sum())]

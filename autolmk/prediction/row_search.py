@@ -48,7 +48,7 @@ class Problem:
     _steps: dict[tuple[int, int], npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def step(self, last: int, member: int) -> npt.NDArray[np.float32]:
-        """(N, N) cost of the places of two members; remembered until `forget`."""
+        """The cost (N, N) of the places of two members; remembered until `forget`."""
         if (last, member) not in self._steps:
             parents = self.row.parents[member]
             known = last in parents
@@ -58,7 +58,7 @@ class Problem:
 
     @cached_property
     def moves(self) -> tuple[FloatArray, FloatArray]:
-        """((N, N, P) displacements from one place to another, (N, N) their lengths)."""
+        """The displacements (N, N, P) from one place to another, and their lengths (N, N)."""
         moves = self.places[None] - self.places[:, None]
         return moves, np.linalg.norm(moves, axis=2)
 
@@ -71,7 +71,7 @@ class Problem:
 
     @cached_property
     def missing(self) -> FloatArray:
-        """(M, M, N) cost of the second member where it is missing, as the first one's place tells."""
+        """The cost (M, M, N) of the second member's absence, as the first one's place tells."""
         m, n = self.odds.shape
         beside, member, at = np.indices((m, m, n)).reshape(3, -1)
         inside = _is_inside(self, member, beside, at).reshape(m, m, n)

@@ -301,7 +301,7 @@ class _Looks:
 
 
 def fuse(found: Sequence[Seen], radius: float) -> Seen:
-    """What several members saw as one.
+    """Fuse what several members saw into one.
 
     A landmark's best places are averaged, weighted by their probability, over those within `radius` mm of the one that
     has the most weight near it; log-odds and widths are averaged. Further candidates are those of that member.

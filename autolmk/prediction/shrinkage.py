@@ -158,8 +158,9 @@ def _log_density(factors: FloatArray, tails: float) -> FloatArray:
 
 
 def leverage(columns: FloatArray, p: int) -> FloatArray:
-    """(N,) 0 to 1: the share of each point's error, mean over its p axes, that a fit follows; columns: (N * p, M) how
-    each coordinate goes with each of the fit's M parameters."""
+    """The leverage (N,) of each point, 0 to 1: the share of each point's error, mean over its p axes, that a fit
+    follows; columns: (N * p, M) how each coordinate goes with each of the fit's M parameters.
+    """
     basis, _ = np.linalg.qr(columns)
     return np.asarray((basis**2).sum(axis=1).reshape(-1, p).mean(axis=1))
 

@@ -139,7 +139,7 @@ class Stage:
     # -- assign -------------------------------------------------------------------------------------------------------
 
     def assign(self, candidates: FloatArray, log_odds: FloatArray, widths: FloatArray, geometry: Geometry) -> Assigned:
-        """Which candidate each landmark takes: mirror partners told apart, rows in order, drawn toward the mean shape.
+        """Assign a candidate to each landmark: mirror partners told apart, rows in order, drawn toward the mean shape.
 
         candidates: (L, K, P) as they were found in the image of `geometry`; log_odds, widths of their peaks: (L, K).
         """
@@ -183,7 +183,7 @@ class Stage:
         return decided(self.plans.landmarks, points, self.likelihoods(log_odds[:, 0]), self.plans.sometimes_absent)
 
     def conclude(self, found: Assigned, looks: int, geometry: Geometry) -> Prediction:
-        """What the candidates say: presence is decided, and members of a group are put on one slice.
+        """Conclude from the candidates: presence is decided, and members of a group are put on one slice.
 
         looks: windows seen. geometry: of the preprocessed image.
         """
