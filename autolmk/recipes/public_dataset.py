@@ -1,4 +1,4 @@
-"""What a recipe says of a public dataset, and what all recipes share."""
+"""The recipe of a public dataset, and what all recipes share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ Annotator = Literal["junior", "senior", "mean"]
 
 @dataclass(frozen=True)
 class RecipeChoices:
-    """What a recipe leaves to the user. annotator: whose points. split: a file of published parts, see `splits`."""
+    """The choices that a recipe leaves to the user. annotator: whose points. split: a file of published parts, see
+    `splits`.
+    """
 
     annotator: Annotator | None = None
     split: Path | None = None
@@ -44,7 +46,7 @@ class Published:
 
 @dataclass(frozen=True)
 class PublicDataset:
-    """One public dataset.
+    """A public dataset and the facts that its recipe needs.
 
     folder: name of its raw dataset. source, licence, fetch, protocol: sentences. layout: lines that show the files
     below the source folder. not_known: facts that no source at hand gave. read: the cases of a source folder. unlisted:

@@ -25,7 +25,7 @@ class ResultRow:
 
 
 def own_row(results: Path) -> tuple[ResultRow, str]:
-    """What summary.json of autolmk_evaluate says of all landmarks, and its unit. AutolmkError where it is damaged."""
+    """The row of all landmarks in summary.json of autolmk_evaluate, and its unit. AutolmkError where it is damaged."""
     file = results / SUMMARY if results.is_dir() else results
     remedy = f"name a folder that autolmk_evaluate wrote, or its {SUMMARY}"
     content = read_json(file, remedy=remedy)

@@ -16,14 +16,14 @@ from autolmk.files.serialization import from_json, near, read_json, read_text
 
 @dataclass(frozen=True)
 class Parts:
-    """Names of cases."""
+    """The names of cases in the published parts."""
 
     training: frozenset[str]
     test: frozenset[str]
 
     @property
     def all(self) -> frozenset[str]:
-        """Of both."""
+        """The cases of both parts."""
         return self.training | self.test
 
 
