@@ -1,4 +1,4 @@
-"""How accurate the predictions are: headline figures, cumulative errors, errors by landmark."""
+"""The accuracy of the predictions: headline figures, cumulative errors, errors by landmark."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class Doubt:
 
 
 def doubts(models: Mapping[str, CrossValidation], final: Mapping[str, Landmarks] | None = None) -> tuple[Doubt, ...]:
-    """Of all cases that every model held out, most doubtful first. final: case -> held-out predictions of the final
-    model, whose error radius a doubted annotation must be out of, where it is known.
+    """The doubted annotations in all cases that every model held out, most doubtful first. final: case -> held-out
+    predictions of the final model, whose error radius a doubted annotation must be out of, where it is known.
 
     AutolmkError where there is no model, or the models have other landmarks or splits.
     """
@@ -102,7 +102,7 @@ def doubts(models: Mapping[str, CrossValidation], final: Mapping[str, Landmarks]
 
 
 def usual_distances(distance: FloatArray) -> tuple[FloatArray, float]:
-    """(median distance (L,) of each landmark, how many times it a distance (N, L) must be to be unusual).
+    """The median distance (L,) of each landmark, and the multiple of it from which a distance (N, L) is unusual.
 
     The second comes from all points: of log(distance / median) the spread above its median, and the quantile that
     `EXPECTED` of that many normal values exceed. NaN distances do not count.

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of blocks, which the template turns into HTML. It escapes all texts."""
+"""The parts of a report: sections of blocks, which the template turns into HTML. It escapes all texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values."""
+    """A list of names and values."""
 
     kind: ClassVar[str] = "facts"
     rows: tuple[tuple[str, str], ...]
@@ -81,5 +81,5 @@ class Section:
 
 
 def section(anchor: str, title: str, blocks: Sequence[Block]) -> Section:
-    """With the blocks in order."""
+    """Make a section with the blocks in order."""
     return Section(anchor, title, tuple(blocks))

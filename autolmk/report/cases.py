@@ -37,7 +37,7 @@ class Shown:
 
 
 def worst(sources: Sources, *, progress: bool) -> Section:
-    """Of held-out and of test cases."""
+    """The worst of the held-out and of the test cases."""
     blocks: list[Block] = [_worst_of(sources, results, progress) for results in sources.results]
     if not blocks:
         text = (
@@ -48,7 +48,7 @@ def worst(sources: Sources, *, progress: bool) -> Section:
 
 
 def legend(sources: Sources) -> str:
-    """What the marks on the pictures are."""
+    """The meaning of the marks on the pictures."""
     return MARKS if sources.fingerprint is not None and sources.fingerprint.ndim == 2 else f"{MARKS} {SLICES}"
 
 

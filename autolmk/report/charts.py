@@ -33,7 +33,7 @@ class Axis:
     logarithmic: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 to 1, cut at the ends."""
+        """The place of a value on the axis, 0 to 1, cut at the ends."""
         if self.logarithmic:
             part = math.log(max(value, 1e-12) / self.low) / math.log(self.high / self.low)
         else:
@@ -78,7 +78,7 @@ class Series:
 
 @dataclass(frozen=True)
 class ChartRow:
-    """Of `whiskers`: an estimate a series, None where it has none. strong: stressed."""
+    """A row of `whiskers`: an estimate a series, None where it has none. strong: stressed."""
 
     label: str
     values: tuple[Estimate | None, ...]

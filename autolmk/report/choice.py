@@ -1,4 +1,4 @@
-"""What was chosen and why: configurations and ensembles compared, combination, postprocessing, error radius."""
+"""The choices made and why: configurations and ensembles compared, combination, postprocessing, error radius."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from autolmk.report.wording import (
 
 
 def choice(sources: Sources) -> Section:
-    """From inference_information.json; what it leaves out is left out here."""
+    """The section on choices, from inference_information.json; what that leaves out is left out here."""
     title, known = "What was chosen, and why", sources.information
     if known is None:
         text = f"No configuration was chosen yet: {FIND_BEST} compares the trained ones on held-out cases."

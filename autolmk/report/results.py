@@ -40,21 +40,23 @@ class Results:
         return float(found.error_radius[found.names.index(landmark)])
 
     def errors(self) -> list[float]:
-        """Of all points that are annotated as present."""
+        """The errors of all points that are annotated as present."""
         return [point.error for point in self.evaluation.points if point.error is not None]
 
 
 def read_results(name: str, split: Literal["Tr", "Ts"], folder: Path, evaluation: Path, *, remedy: str) -> Results:
-    """Of a folder with landmarks.csv, and perhaps truth.csv; `evaluation` holds summary.json and points.csv.
-    AutolmkError, with this remedy, where one of them is missing or damaged."""
+    """Read the results of a folder with landmarks.csv, and perhaps truth.csv; `evaluation` holds summary.json and
+    points.csv. AutolmkError, with this remedy, where one of them is missing or damaged.
+    """
     predicted = read_table(folder / PREDICTIONS)
     truth = _landmarks(read_table(folder / TRUTH)) if (folder / TRUTH).is_file() else None
     return Results(name, split, read_evaluation(evaluation, remedy=remedy), predicted, truth, folder)
 
 
 def read_evaluation(folder: Path, *, remedy: str) -> Evaluation:
-    """From the summary.json and points.csv that evaluation wrote; keys of the summary that others added are left
-    out. AutolmkError where they are missing or damaged."""
+    """Read the evaluation from the summary.json and points.csv that evaluation wrote; keys of the summary that others
+    added are left out. AutolmkError where they are missing or damaged.
+    """
     file = folder / SUMMARY
     value = read_json(file, remedy=remedy)
     known = {f.name for f in fields(Evaluation)} - {"points"}
@@ -73,7 +75,7 @@ def pooled(
     unit: str,
     diagonals: Mapping[str, float],
 ) -> Results:
-    """Of a model folder: the held-out cases of these folds together. diagonals: of the cases' images."""
+    """Pool the held-out cases of these folds of a model folder. diagonals: of the cases' images."""
     predicted: dict[str, Annotation] = {}
     truth: dict[str, Landmarks] = {}
     for fold in folds:

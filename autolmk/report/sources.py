@@ -38,22 +38,23 @@ class TrainedModel:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The name of the model's folder."""
         return self.folder.name
 
     @property
     def configuration(self) -> str:
-        """Its last part."""
+        """The configuration, which is the last part of the folder's name."""
         return self.name.split("__")[-1]
 
     def log_folder(self, fold: str, stage: str) -> Path:
-        """Where a stage of the configuration was trained: the last one in the fold's folder, each earlier one in a
-        folder of its name inside that of the next."""
+        """The folder in which a stage of the configuration was trained: the last one in the fold's folder, each earlier
+        one in a folder of its name inside that of the next.
+        """
         chain = self.plans.chain(self.configuration)
         return (self.folder / f"fold_{fold}").joinpath(*reversed(chain[chain.index(stage) : -1]))
 
     def crossval(self) -> CrossValidation | None:
-        """Its held-out detections; None where no fold has any."""
+        """The held-out detections of the folds; None where no fold has any."""
         folds = [fold for fold in self.validated if (self._validation(fold) / DETECTIONS).is_dir()]
         return read_crossval(self.folder, folds) if folds else None
 
@@ -63,9 +64,11 @@ class TrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Of one dataset. raw: None where its images are not at hand. final: folder of the packed model, information: what
-    its inference_information.json says. held_out: of the final model, else of the model with the least held-out error,
-    whose name `held_out_of` is. test: of the predictions folder, None where there is none or it was not evaluated."""
+    """The sources of one dataset's report. raw: None where its images are not at hand. final: folder of the packed
+    model, information: what its inference_information.json says. held_out: of the final model, else of the model with
+    the least held-out error, whose name `held_out_of` is. test: of the predictions folder, None where there is none or
+    it was not evaluated.
+    """
 
     name: str
     raw: Dataset | None
@@ -81,7 +84,7 @@ class Sources:
 
     @property
     def unit(self) -> str:
-        """mm or px."""
+        """The unit of errors, mm or px."""
         if self.fingerprint is not None:
             return self.fingerprint.unit
         return self.models[0].plans.unit if self.models else "mm"
@@ -93,7 +96,7 @@ class Sources:
 
     @property
     def measurements(self) -> dict[str, Measurement]:
-        """As dataset.json declares them."""
+        """The measurements that dataset.json declares."""
         return (self.description.measurements if self.description else None) or {}
 
     def truth_of(self, results: Results) -> dict[str, Landmarks]:
@@ -119,8 +122,10 @@ class Sources:
 
 
 def read_sources(name: str, folders: Folders, *, model: Path | None = None, predictions: Path | None = None) -> Sources:
-    """Of the dataset `name`. model: a packed or a single model's folder, by default results/NAME/best. predictions: by
-    default results/NAME/predictions/imagesTs. AutolmkError where what is named is missing, or a file is damaged."""
+    """Read the sources of the dataset `name`. model: a packed or a single model's folder, by default results/NAME/best.
+    predictions: by default results/NAME/predictions/imagesTs. AutolmkError where what is named is missing, or a file is
+    damaged.
+    """
     results = folders.results / name
     raw, description = _raw(folders.raw / name, (results / BEST, folders.preprocessed / name))
     models = _models(results)

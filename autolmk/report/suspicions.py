@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_doubts(sources: Sources) -> tuple[Doubt, ...] | str:
-    """Or why there cannot be any."""
+    """Find doubted annotations, or say why there cannot be any."""
     if not sources.crossvals:
         return "No held-out detections yet: autolmk_train writes those of its fold once it is done."
     held_out, p = sources.held_out, 3

@@ -22,7 +22,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Of a share."""
+    """A share as a percentage."""
     return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.1f}{CLOSE}%"
 
 
@@ -38,23 +38,25 @@ def interval(estimate: Estimate | None, *, share: bool = False) -> str:
 
 
 def level(share: float | None) -> str:
-    """Of a claim: 90 %, 97.5 %."""
+    """The level of a claim as a percentage: 90 %, 97.5 %."""
     return NOTHING if share is None else f"{100 * share:g}{CLOSE}%"
 
 
 def p_value(p: float | None) -> str:
-    """Two significant digits."""
+    """A p-value with two significant digits."""
     return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop."""
+    """The text with a capital and a full stop."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def estimate(value: Any) -> Estimate | None:
-    """From parsed JSON: an object with value, low and high, or a bare number; None for anything else."""
+    """Read an estimate from parsed JSON: an object with value, low and high, or a bare number; None for
+    anything else.
+    """
     if isinstance(value, dict):
         parts = [as_number(value.get(key)) for key in ("value", "low", "high")]
         return None if parts[0] is None else Estimate(*parts)
@@ -63,7 +65,7 @@ def estimate(value: Any) -> Estimate | None:
 
 
 def as_number(value: Any) -> float | None:
-    """Of parsed JSON; None for what is no finite number."""
+    """The number in parsed JSON; None for what is no finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
