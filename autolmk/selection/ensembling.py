@@ -276,7 +276,8 @@ def _fit(models: Mapping[str, CrossValidation], cases: Sequence[str], rules: Seq
 def choose_combination(
     models: Mapping[str, CrossValidation], *, seed: int
 ) -> tuple[Combination, CrossValidation, dict[str, Any]]:
-    """(the combination fitted on all cases; held-out predictions of the ensemble; the errors of each rule there).
+    """Choose how models are combined: (combination fitted on all cases; held-out predictions of the ensemble; errors of
+    each rule there).
 
     What is held out is predicted by weights that were fitted on the other folds' cases, and by the rule that does best
     on them: `precision`, unless another one has a lower error by the paired test. There rules are judged on each of the

@@ -32,8 +32,9 @@ OWN_PENALTY = 1.0  # on the slopes of standardised statistics
 
 @dataclass(frozen=True)
 class Term:
-    """What one statistic says of the log of the error: slope * (x - centre), x being its logarithm (of a log-odds,
-    itself) within low to high, the range of the held-out points; `missing` where it is NaN."""
+    """The contribution of one statistic to the log of the error: slope * (x - centre), x being its logarithm (of a
+    log-odds, itself) within low to high, the range of the held-out points; `missing` where it is NaN.
+    """
 
     centre: float
     slope: float
@@ -54,8 +55,9 @@ class ScaleModel:
     mean_ratio: float
 
     def scales(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
-        """(..., L) mm from statistics (..., L), landmarks in the order of `landmarks`. Raises ValueError where one that
-        the model was fitted with is not given, or has another number of landmarks."""
+        """The scales (..., L) mm from statistics (..., L), landmarks in the order of `landmarks`. Raises ValueError
+        where one that the model was fitted with is not given, or has another number of landmarks.
+        """
         result = self.intercept + np.array(list(self.landmarks.values()))
         for name, term in self.terms.items():
             if name not in statistics or np.shape(statistics[name])[-1:] != (len(self.landmarks),):
@@ -79,13 +81,15 @@ class ErrorRadius:
     why: str
 
     def radius(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
-        """(..., L) mm from statistics (..., L); NaN where declined. Raises ValueError as `ScaleModel.scales`."""
+        """The error radii (..., L) mm from statistics (..., L); NaN where declined. Raises ValueError as
+        `ScaleModel.scales`.
+        """
         scales = self.scale.scales(statistics)
         judged = np.array([name not in self.unjudged for name in self.scale.landmarks])
         return np.where(judged, scales * (np.nan if self.quantile is None else self.quantile), np.nan)
 
     def expected(self, statistics: Mapping[str, FloatArray]) -> FloatArray:
-        """(..., L) mm, the expected error, for ranking; also where the radius is declined."""
+        """The expected errors (..., L) mm, for ranking; also where the radius is declined."""
         return self.scale.scales(statistics) * self.scale.mean_ratio
 
 

@@ -62,7 +62,9 @@ class Choice:
 
 
 def case_errors(held_out: CrossValidation) -> tuple[FloatArray, ...]:
-    """(n_i,) mm of all annotated points of each case, in order of `cases`; the rule is `evaluation.point_errors`."""
+    """The errors (n_i,) mm of all annotated points of each case, in order of `cases`; the rule is
+    `evaluation.point_errors`.
+    """
     penalty = penalties(held_out.truth, held_out.diagonals())
     each = (
         point_errors(held_out.truth[case], held_out.detections[case].best, penalty[case])[0] for case in held_out.cases

@@ -101,7 +101,9 @@ def _is_packed(name: str) -> bool:
 
 
 def copy_model(source: Path, target: Path, member: RecipeMember) -> None:
-    """What prediction needs of a model folder: plans, own trainers' sources, and the folds' weights and records."""
+    """Copy what prediction needs from a model folder: plans, own trainers' sources, and the folds' weights
+    and records.
+    """
     make_folder(target)
     for name in OF_MODEL:
         if (source / name).is_file():

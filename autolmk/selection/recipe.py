@@ -115,17 +115,17 @@ class Recipe:
         return result
 
     def save(self, folder: Path) -> None:
-        """Write recipe.json atomically."""
+        """Write recipe.json into the folder, atomically."""
         write_json(folder / RECIPE, self)
 
     def conclude(self, found: Sequence[Detections]) -> Conclusion:
-        """What the members' detections of one case, in their order, come to."""
+        """Combine the members' detections of one case, given in their order, into the final result."""
         for one in found:
             self.require_names(one)
         return self.finish(combine(found, self.combination))
 
     def finish(self, combined: Detections) -> Conclusion:
-        """What detections that are combined already come to."""
+        """Turn detections that are already combined into the final result."""
         self.require_names(combined)
         finished = self.postprocessing.apply(combined)
         judged = self.postprocessing.judge(finished)
@@ -146,7 +146,7 @@ class Recipe:
 def concluded(
     finished: Detections, judged: Judgement, error_radius: ErrorRadius | None, sometimes_absent: Sequence[str]
 ) -> Conclusion:
-    """What postprocessed detections and their judgement come to."""
+    """Draw the final result from postprocessed detections and their judgement."""
     statistics = error_statistics(finished, judged)
     radius = expected = np.full(len(finished.names), np.nan)
     if error_radius is not None:
@@ -158,5 +158,5 @@ def concluded(
 
 
 def error_statistics(found: Detections, judged: Judgement) -> dict[str, Any]:
-    """(L,) each: what the error radius is scaled by, computed alike of held-out and of new cases."""
+    """The statistics, (L,) each, by which the error radius is scaled, computed alike for held-out and for new cases."""
     return {"spread": found.spread, "shape_residual": judged.shape_residual, "log_odds": found.log_odds[:, 0]}

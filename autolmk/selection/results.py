@@ -45,7 +45,7 @@ class Result:
 
     @classmethod
     def of_conclusion(cls, conclusion: Conclusion) -> Result:
-        """What a recipe came to."""
+        """Make the result of a recipe's conclusion."""
         errors = [float(error) for error in conclusion.expected_error]
         more: More = {"expected_error": errors, FLAGS: ["; ".join(reasons) for reasons in conclusion.flags]}
         return cls(conclusion.landmarks, conclusion.detections.best, conclusion.detections, more)
