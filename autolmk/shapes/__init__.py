@@ -1,1 +1,3 @@
-"""How landmarks lie relative to each other: poses, mean shapes, shared slices, rows. Points only, no images."""
+"""The arrangement of landmarks relative to each other: poses, mean shapes, shared slices, rows. Points only,
+no images.
+"""

@@ -38,8 +38,10 @@ PARTS = 8  # at most, into which the training cases are divided for calibration
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """What the others make of each landmark. place: (L, P) mm, NaN where nothing can be said. covariance: (L, P, P)
-    mm^2 of the true place around it. weight: (L,) 0 to 1, how much each was believed. pose: mean shape to image."""
+    """The place of each landmark that the others make likely. place: (L, P) mm, NaN where nothing can be said.
+    covariance: (L, P, P) mm^2 of the true place around it. weight: (L,) 0 to 1, how much each was believed. pose: mean
+    shape to image.
+    """
 
     place: FloatArray
     covariance: FloatArray
@@ -47,7 +49,9 @@ class Expectation:
     pose: Similarity | None
 
     def distance(self, points: FloatArray, noise: FloatArray | float = 0.0) -> FloatArray:
-        """(L, ...) Mahalanobis distance of points (L, ..., P); noise: mm an axis, their own error, a number or (L,)."""
+        """The Mahalanobis distance (L, ...) of points (L, ..., P); noise: mm an axis, their own error, a number or
+        (L,).
+        """
         n, p = self.place.shape
         away = (points - self.place.reshape(n, *(1,) * (points.ndim - 2), p)).reshape(n, -1, p)
         own = np.broadcast_to(np.asarray(noise, dtype=np.float64), (n,))
@@ -76,17 +80,17 @@ class ShapeModel:
 
     @cached_property
     def points(self) -> FloatArray:
-        """(L, P) the mean shape, NaN where unknown."""
+        """The mean shape (L, P), NaN where unknown."""
         return np.array(self.mean, dtype=np.float64)
 
     @property
     def known(self) -> BoolArray:
-        """(L,) landmarks that the model knows."""
+        """A mask of the landmarks that the model knows, (L,)."""
         return _known(self.points)
 
     @cached_property
     def covariance(self) -> FloatArray:
-        """(L * P, L * P) mm^2 in the mean shape's pose, similarity transforms included."""
+        """The covariance (L * P, L * P) mm^2 in the mean shape's pose, similarity transforms included."""
         n, p = self.points.shape
         modes = np.array(self.modes, dtype=np.float64).reshape(-1, n * p)
         pose = _pose_modes(self.points).reshape(-1, n * p)
@@ -95,7 +99,7 @@ class ShapeModel:
 
     @cached_property
     def own_variance(self) -> FloatArray:
-        """(L,) mm^2 an axis, of each landmark by itself in the mean shape's pose."""
+        """The variance of each landmark by itself, (L,) mm^2 an axis, in the mean shape's pose."""
         modes = np.array(self.modes, dtype=np.float64).reshape(-1, *self.points.shape)
         variance = np.array(self.variance) + (modes**2).sum(axis=0)
         return np.asarray(self.inflation**2 * variance.mean(axis=1))
@@ -108,7 +112,8 @@ class ShapeModel:
         *,
         start: Similarity | None = None,
     ) -> Expectation:
-        """Of each landmark, given the other points (L, P) mm, NaN for none, trusted by weight (L,) 0 to 1, default 1.
+        """The expectation of each landmark, given the other points (L, P) mm, NaN for none, trusted by weight (L,) 0 to
+        1, default 1.
 
         noise: mm an axis, of the points' own errors, a number or (L,). Nothing can be said, NaN, with P points or
         fewer, or where they lie on a line. start: a pose from which to
@@ -189,7 +194,9 @@ class ShapeModel:
 
 
 def why_no_shape(truth: Sequence[Landmarks]) -> str | None:
-    """Why these cases, with the same names in the same order, cannot tell a shape model; None where they can."""
+    """The reason why these cases, with the same names in the same order, cannot tell a shape model; None where they
+    can.
+    """
     if not truth:
         return "there is no annotated case"
     present = np.stack([case.present for case in truth])
@@ -204,8 +211,9 @@ def why_no_shape(truth: Sequence[Landmarks]) -> str | None:
 
 
 def fit_shape_model(truth: Sequence[Landmarks]) -> ShapeModel | None:
-    """Of cases with the same names in the same order, landmarks that are not present left out; None where
-    `why_no_shape` gives a reason."""
+    """Fit a shape model to cases with the same names in the same order, landmarks that are not present left out; None
+    where `why_no_shape` gives a reason.
+    """
     if why_no_shape(truth) is not None:
         return None
     cases = np.stack([case.points for case in truth])

@@ -38,7 +38,7 @@ class Similarity:
 
     @classmethod
     def identity(cls, p: int) -> Similarity:
-        """Of P axes."""
+        """The identity in P axes."""
         return cls(np.eye(p), 1.0, np.zeros(p))
 
     def apply(self, points: npt.ArrayLike) -> FloatArray:
@@ -108,8 +108,10 @@ def fit_similarity(
 
 
 def fit_affine(source: FloatArray, target: FloatArray, start: Similarity) -> FloatArray:
-    """(P + 1, P) matrix that takes source (N, P), with a column of ones, nearest to target (N, P): least squares,
-    reweighted from `start` by Geman-McClure weights as a robust similarity is, so that outliers hardly turn it."""
+    """Fit the matrix (P + 1, P) that takes source (N, P), with a column of ones, nearest to target (N, P): least
+    squares, reweighted from `start` by Geman-McClure weights as a robust similarity is, so that outliers hardly turn
+    it.
+    """
     columns, fitted = np.column_stack([source, np.ones(len(source))]), start.apply(source)
     matrix = np.empty((0, 0))
     for _ in range(ITERATIONS):
@@ -155,7 +157,7 @@ def mean_shape(points: npt.ArrayLike, present: npt.ArrayLike | None = None) -> M
 
 
 def shape_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
-    """(N, L) mm: how far the points (N, L, P) are from the posed mean shape; NaN where a point or the pose is
+    """The distances (N, L) mm of points (N, L, P) from the posed mean shape; NaN where a point or the pose is
     missing.
     """
     cases = np.asarray(points, dtype=np.float64)
@@ -167,9 +169,10 @@ def shape_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
 
 
 def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
-    """(N, L) mm: how far the points (N, L, P) that made the mean shape are from the fit of what it would be without
+    """The distances (N, L) mm of the points (N, L, P) that made the mean shape from the fit of what it would be without
     their case, the other cases as they lie in it; NaN where a point or the pose is missing, or no other case shows the
-    landmark."""
+    landmark.
+    """
     cases = np.asarray(points, dtype=np.float64)
     residuals, aligned = shape_deviations(shape, cases), np.zeros_like(cases)
     for i, pose in enumerate(shape.poses):

@@ -75,7 +75,7 @@ class Row:
 
     @property
     def same_place(self) -> FloatArray:
-        """(M,) mm within which candidates of members are one place."""
+        """The distance, (M,) mm, within which candidates of members are one place."""
         return SAME_PLACE * np.array(self.neighbour)
 
     def at_scales(self) -> list[Row]:
@@ -131,8 +131,10 @@ class Rows:
 
     @classmethod
     def pooled(cls, folds: Sequence[Rows]) -> Rows:
-        """Of several folds, whose scores are averaged: the longest rows of any that share no member; means of the
-        temperatures' logarithms and of levels; counts added; used where folds with most held-out cases use them."""
+        """Pool the rows of several folds, whose scores are averaged: the longest rows of any that share no member;
+        means of the temperatures' logarithms and of levels; counts added; used where folds with most held-out cases use
+        them.
+        """
         if not folds:
             return cls()
         rows: list[Row] = []
@@ -154,8 +156,9 @@ class Rows:
 
 
 def expected_places(points: FloatArray, offsets: FloatArray) -> FloatArray:
-    """(M, P) where each member would be beside the nearest one that has a place in points (M, P), NaN for none; the
-    ones that have a place where that is. All NaN without any."""
+    """The places (M, P) where each member would be beside the nearest one that has a place in points (M, P), NaN for
+    none; the ones that have a place where that is. All NaN without any.
+    """
     known = np.flatnonzero(np.isfinite(points).all(axis=1))
     if not len(known):
         return np.full_like(points, np.nan)
@@ -165,8 +168,9 @@ def expected_places(points: FloatArray, offsets: FloatArray) -> FloatArray:
 
 
 def places_beside(shape: FloatArray, points: FloatArray, which: npt.NDArray[np.int_]) -> FloatArray:
-    """(M, P) where the mean shape (L, P), fitted to points (L, P), NaN where not to count, puts the landmarks `which`
-    (M); NaN where the points are too few, or on a line."""
+    """The places (M, P) where the mean shape (L, P), fitted to points (L, P), NaN where not to count, puts the
+    landmarks `which` (M); NaN where the points are too few, or on a line.
+    """
     both = np.isfinite(shape).all(axis=1) & np.isfinite(points).all(axis=1)
     nothing = np.full((len(which), shape.shape[1]), np.nan)
     if both.sum() <= shape.shape[1]:
@@ -178,12 +182,12 @@ def places_beside(shape: FloatArray, points: FloatArray, which: npt.NDArray[np.i
 
 
 def physical_extent(geometry: Geometry) -> FloatArray:
-    """(P,) mm of the image along the physical axes."""
+    """The extent (P,) mm of the image along the physical axes."""
     return np.asarray(np.abs(geometry.direction) @ np.array(geometry.extent))
 
 
 def well_inside(geometry: Geometry, points: FloatArray, margin: FloatArray) -> npt.NDArray[np.bool_]:
-    """(N,) whether points (N, P) lie further than `margin` (N,) mm inside the image."""
+    """Whether points (N, P) lie further than `margin` (N,) mm inside the image."""
     voxels = geometry.to_voxels(points)
     edge = np.minimum(voxels + 0.5, np.array(geometry.shape) - 0.5 - voxels) * np.array(geometry.spacing)
     return np.asarray(edge.min(axis=1) > margin)
