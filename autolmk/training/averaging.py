@@ -36,7 +36,9 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
-        """After the optimizer's step number `iteration`, from 0: average += (1 - decay) (weights - average)."""
+        """Update the average after the optimizer's step number `iteration`, from 0: average += (1 - decay) (weights -
+        average).
+        """
         decay = min(self.decay, (1 + iteration) / (RAMP + iteration))
         torch._foreach_lerp_(self._average, [source.detach() for source in self._source], 1 - decay)
         for ours, theirs in self._copied:

@@ -1,4 +1,6 @@
-"""What a run asks its trainer beside network, codec and loss, and what of it a checkpoint must hold."""
+"""The questions of a run to its trainer beside network, codec and loss, and what of the answers a checkpoint
+must hold.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ RECENT = 10  # batches that the moving average of a case's loss is over
 
 @dataclass
 class Memory:
-    """What a run remembers for its trainer; JSON-ready.
+    """The memory of a run for its trainer; JSON-ready.
 
     weights: of the cases, in force. seen, losses: as of `TrainingCase`, of those whose weights the trainer asks for.
     validations: as of `Trainer.stop_early`. ended: whether the trainer ended the run.
@@ -111,7 +113,7 @@ class Doors:
         self.memory.weights = {name: float(answer[name]) for name in cases}
 
     def weights(self, cases: Sequence[str]) -> tuple[float, ...] | None:
-        """Those in force, in the order of the cases; None: all equally often."""
+        """The cases' weights in force, in the order of the cases; None: all equally often."""
         known = self.memory.weights
         return None if known is None else tuple(known[name] for name in cases)
 
@@ -165,7 +167,7 @@ class Doors:
 
 
 def own_numbers(numbers: Numbers, validation: Validation) -> dict[str, float | None]:
-    """Those that the trainer measured itself."""
+    """The numbers that the trainer measured itself."""
     shipped = flat_numbers(validation.numbers())
     return {name: value for name, value in numbers.items() if name not in shipped}
 

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 def choose_drawing(stage: Stage, validation: Validation) -> tuple[Measured, Validation]:
-    """(what the stage's fold measured, with errors of these held-out cases and the decision; the same predictions as
-    they now read).
+    """Decide on held-out cases whether points are drawn toward the mean shape; return (what the stage's fold measured,
+    with errors and decision; the same predictions as they now read).
 
     validation: of points as they were found, which the stage must leave so.
     """
@@ -70,7 +70,8 @@ def measure_errors(
     *,
     looks_follow: bool = False,
 ) -> PointErrors:
-    """Of held-out cases: how large errors are, and whether points drawn toward the mean shape `prior` lie nearer.
+    """Measure on held-out cases how large errors are, and whether points drawn toward the mean shape `prior` lie
+    nearer.
 
     found: of points as a model found them. unit: mm or px. looks_follow: whether a later stage looks around these
     points. ValueError without cases.
@@ -124,8 +125,9 @@ def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detectio
 
 
 def adopted(folder: Path, digest: str) -> PointErrors:
-    """For a fold without held-out cases, in `folder`: what the finished folds beside it found that were trained by the
-    same plans, of this digest."""
+    """Adopt, for a fold in `folder` without held-out cases, what the finished folds beside it found that were trained
+    by the same plans, of this digest.
+    """
     folds = [one.errors for one in finished_folds(folder, digest) if one.errors is not None]
     if not folds:
         return PointErrors(why="no case is held out, and no numbered fold of these plans is finished that could tell")
@@ -135,7 +137,9 @@ def adopted(folder: Path, digest: str) -> PointErrors:
 
 
 def finished_folds(folder: Path, digest: str) -> list[Measured]:
-    """What the finished numbered folds beside `folder` measured that were trained by the same plans, of this digest."""
+    """The measurements of the finished numbered folds beside `folder` that were trained by the same plans, of this
+    digest.
+    """
     folds = []
     for other in sorted(folder.parent.glob("fold_[0-9]*")):
         if checkpoint_file(other, "final").is_file():

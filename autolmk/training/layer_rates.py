@@ -18,7 +18,7 @@ SHOWN = 30  # layers that a message lists
 
 
 def layers_of(network: nn.Module, codec: nn.Module) -> dict[str, nn.Parameter]:
-    """By the names that layers go by."""
+    """The layers by the names that users give them."""
     return dict(network.named_parameters()) | {f"codec.{name}": p for name, p in codec.named_parameters()}
 
 

@@ -49,8 +49,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose for a run, see `fit`. share: of the length that is chosen or planned. rates: of single
-    layers, see `layer_rates`."""
+    """The user's choices for a run, see `fit`. share: of the length that is chosen or planned. rates: of single layers,
+    see `layer_rates`.
+    """
 
     device: str
     seed: int | None
@@ -66,8 +67,9 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
-    """What a later stage's training knows of those before it. placement: of its windows, from their errors on cases
-    that they had not seen. predict: case -> what they say of it."""
+    """The facts that a later stage's training knows of those before it. placement: of its windows, from their errors on
+    cases that they had not seen. predict: case -> what they say of it.
+    """
 
     placement: Placement
     predict: Callable[[str], Prediction]
@@ -75,7 +77,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Work:
-    """What fit works on. earlier: for a later stage. refit_of: folder of a finished run on a part of these cases."""
+    """The work of a fit. earlier: for a later stage. refit_of: folder of a finished run on a part of these cases."""
 
     trainer: Trainer
     store: Store
@@ -120,7 +122,9 @@ class Loop:
             other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
 
     def train(self) -> bool:
-        """Until the run's iterations or time are over, at least one step; False where it was asked to stop before."""
+        """Train until the run's iterations or time are over, at least one step; False where it was asked to stop
+        before.
+        """
         if self.run.at_epoch_end() and not self._close_epoch():
             return False
         if self.run.doors.memory.ended or (self.run.iteration and self.run.progress() >= 1.0):

@@ -21,9 +21,10 @@ LISTED = 8  # names that a message lists
 
 @dataclass(frozen=True)
 class Taken:
-    """What was loaded. share: of all weights, those in tensors that were taken. whole: tensors copied as they are.
-    by_name: tensors copied landmark by landmark or channel by channel. new: tensors that keep their fresh start.
-    unused: tensors of the file that had no place. sha256: of the file, which may have been a temporary copy."""
+    """The weights that were loaded. share: of all weights, those in tensors that were taken. whole: tensors copied as
+    they are. by_name: tensors copied landmark by landmark or channel by channel. new: tensors that keep their fresh
+    start. unused: tensors of the file that had no place. sha256: of the file, which may have been a temporary copy.
+    """
 
     file: str
     share: float
@@ -37,7 +38,7 @@ class Taken:
     sha256: str = ""
 
     def sentence(self) -> str:
-        """For the console."""
+        """The loaded weights in one sentence, for the console."""
         taken = f"{len(self.whole)} tensors as they are, {len(self.by_name)} by landmark or channel"
         parts = [f"{100 * self.share:.0f} % of this network ({taken})"]
         if not self.landmarks:

@@ -1,4 +1,4 @@
-"""Which landmarks are look-alikes: those that a network mistakes for each other on held-out cases.
+"""The landmarks that are look-alikes: those that a network mistakes for each other on held-out cases.
 
 A channel that mistakes a landmark for another one shows places that are wrong and yet right: another landmark's. One
 that is merely imprecise shows wrong places that are nobody's, or anybody's by chance, which is what places turned about

@@ -1,4 +1,4 @@
-"""How a row of look-alikes lies in training cases, see `shapes.row.Row`.
+"""Statistics of how a row of look-alikes lies in training cases, see `shapes.row.Row`.
 
 Shapes: N training cases, M members of a row, P physical axes. Everything in mm.
 """
@@ -38,8 +38,9 @@ Indices = npt.NDArray[np.int_]
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """What rows are measured on. landmarks: of N training cases. geometries: of their images. shape: (L, P) mean shape
-    in mm, NaN where unknown; None where there is none."""
+    """The training cases on which rows are measured. landmarks: of N training cases. geometries: of their images.
+    shape: (L, P) mean shape in mm, NaN where unknown; None where there is none.
+    """
 
     landmarks: Sequence[Landmarks]
     geometries: Sequence[Geometry]

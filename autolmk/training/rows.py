@@ -1,4 +1,4 @@
-"""What a fold's held-out cases tell of rows of look-alikes: which landmarks are in them, how far log-odds tell them
+"""Rows of look-alikes, as a fold's held-out cases tell them: which landmarks are in them, how far log-odds tell them
 apart, and how often the row that is chosen is right.
 
 Members are found by `row_groups` on held-out cases, how they lie is measured by `row_statistics` on training cases.
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_rows(store: Store, cases: Sequence[str], measured: Measured, plans: Plans) -> TrainingRows:
-    """What rows are measured on: a fold's training cases, in the frame of their preprocessed images."""
+    """The cases on which rows are measured: a fold's training cases, in the frame of their preprocessed images."""
     stored = [store.load(case) for case in cases]
     shape = measured.shape(plans.landmarks)
     points = None if shape is None else shape.points
@@ -57,8 +57,8 @@ def training_rows(store: Store, cases: Sequence[str], measured: Measured, plans:
 def tell_rows(
     stage: Stage, validation: Validation, training: Callable[[], TrainingRows]
 ) -> tuple[Measured, Validation]:
-    """(what the stage's fold measured, with the rows that these held-out cases show; the same predictions as they now
-    read).
+    """Find the rows that held-out cases show; return (what the stage's fold measured, with these rows; the same
+    predictions as they now read).
 
     validation: of candidates as they were found, which the stage must leave so. training: gives what rows are measured
     on, asked where there are any. Later stages are left alone.
@@ -91,8 +91,9 @@ def tell_rows(
 
 
 def adopted_rows(folder: Path, digest: str, training: Callable[[], TrainingRows]) -> Rows:
-    """For a fold without held-out cases, in `folder`: the rows that the finished folds beside it found, see
-    `drawing.finished_folds`, as its own training cases show them."""
+    """Adopt, for a fold in `folder` without held-out cases, the rows that the finished folds beside it found, see
+    `drawing.finished_folds`, as its own training cases show them.
+    """
     known = [one.rows for one in finished_folds(folder, digest) if one.rows is not None]
     if not known:
         return Rows(why="no case is held out, and no numbered fold of these plans is finished that could tell")

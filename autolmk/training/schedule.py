@@ -1,4 +1,4 @@
-"""How far a run is, and what follows from it: the average of its weights, and when to validate."""
+"""The progress of a run, and what follows from it: the average of its weights, and when to validate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ MEASURED_CASES = 16  # held-out cases, at most, on which a codec measures how to
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a run: a number of iterations, and a time (s) over all of its resumes where max_seconds is not None."""
+    """The limits that end a run: a number of iterations, and a time (s) over all of its resumes where max_seconds is
+    not None.
+    """
 
     iterations: int
     max_seconds: float | None
@@ -54,9 +56,10 @@ class Limits:
 
 
 def average_decay(schedule: Schedule, steps: float) -> float:
-    """Of the weights' average, in a run that comes to `steps` steps: the plan's, whose horizon 1 / (1 - decay) is for
-    the plan's length, longer or shorter as `rules.ema_horizon` is for `steps`. A plan that is bounded by time says its
-    length by the horizon alone."""
+    """The decay of the weights' average, in a run that comes to `steps` steps: the plan's, whose horizon 1 / (1 -
+    decay) is for the plan's length, longer or shorter as `rules.ema_horizon` is for `steps`. A plan that is bounded by
+    time says its length by the horizon alone.
+    """
     if schedule.ema_decay == 0:
         return 0.0
     horizon = 1 / (1 - schedule.ema_decay)
@@ -72,13 +75,14 @@ class Clock:
         self._before, self._start = before, time.monotonic()
 
     def elapsed(self) -> float:
-        """Seconds."""
+        """The seconds since the run began, over all of its resumes."""
         return self._before + time.monotonic() - self._start
 
 
 class StepRate:
-    """How many steps fit the time limit, from the first measured ones. The very first step is left out: workers start
-    and networks are compiled in it."""
+    """The number of steps that fit the time limit, from the first measured ones. The very first step is left out:
+    workers start and networks are compiled in it.
+    """
 
     LEAST_STEPS, ENOUGH_STEPS = 2, 50  # measured: at least, and enough in any case
     LEAST_SECONDS, LEAST_SHARE = 1.0, 0.02  # measured at least: so long, and this share of the time limit
@@ -90,7 +94,7 @@ class StepRate:
     def shortage(
         self, iteration: int, elapsed: float, limits: Limits, *, reserve: float = 0.0, validating: float = 0.0
     ) -> str | None:
-        """After each step: once, where fewer than FEW_STEPS are to be expected, a sentence that says so.
+        """The warning, given once, that fewer than FEW_STEPS steps are to be expected; asked after each step.
 
         elapsed: seconds so far, of them `validating` in validation. reserve: kept for the final validation.
         """
@@ -155,7 +159,7 @@ class ValidationBudget:
         return self.n_cases > 0 and int(progress * self.TIMES + 1e-9) > int(self.last_progress * self.TIMES + 1e-9)
 
     def affordable(self, progress: float, elapsed: float) -> int:
-        """How many cases may be looked at now, 0 for none."""
+        """The number of cases that may be looked at now, 0 for none."""
         if self.seconds_per_case is None:
             return 1 if self.share > 0 else 0  # to measure what one costs
         total = elapsed / max(progress, 1e-9)

@@ -13,8 +13,9 @@ STOP_FILE, FINISH_FILE = "stop", "finish"
 
 
 class Signals:
-    """Within `with`: SIGTERM and SIGINT ask to save and stop, SIGUSR1 asks to save and go on (as schedulers of clusters
-    send some time before they kill). A second SIGINT interrupts at once. Outside the main thread nothing is caught.
+    """Handler of signals inside `with`: SIGTERM and SIGINT ask to save and stop, SIGUSR1 asks to save and go on (as
+    schedulers of clusters send some time before they kill). A second SIGINT interrupts at once. Outside the main thread
+    nothing is caught.
 
     Files in `folders`, that of the fold and of the stage under way, ask too: `stop` to save and stop, `finish` to end
     what is being trained now, as if its time were over.
@@ -72,7 +73,7 @@ class Signals:
         return asked
 
     def leave(self) -> None:
-        """After saving: remove the stop file, and end as the signal, if there was one, says."""
+        """Leave after saving: remove the stop file, and end as the signal, if there was one, says."""
         for folder in self.folders:
             (folder / STOP_FILE).unlink(missing_ok=True)
         if self.received == signal.SIGINT:

@@ -181,7 +181,7 @@ def weights_before(pretrained: Path | None, stage: str) -> Path | None:
 
 
 def stage_folder(folder: Path, name: str) -> Path:
-    """Of the stage before the one that `folder` holds."""
+    """The folder of the stage before the one that `folder` holds."""
     return folder / name
 
 
@@ -207,8 +207,10 @@ class SetAside:
 
 
 def set_aside(train_cases: Sequence[str], subjects: Mapping[str, str], place: Path) -> SetAside:
-    """For an earlier stage in the folder `place`; see `hold_out`. It is refitted where more than a quarter of the cases
-    are held out (fewer than 16, each of another subject), but not where a run without that was begun in `place`."""
+    """Set cases aside for an earlier stage in the folder `place`; see `hold_out`. It is refitted where more than a
+    quarter of the cases are held out (fewer than 16, each of another subject), but not where a run without that was
+    begun in `place`.
+    """
     inner, held_out = hold_out(train_cases, subjects)
     many = len(held_out) > MOST_LOST * (len(inner) + len(held_out))
     config = place / "config.json"
@@ -218,9 +220,10 @@ def set_aside(train_cases: Sequence[str], subjects: Mapping[str, str], place: Pa
 
 
 def to_measure(stage: StageWork, cases: Sequence[str], subjects: Mapping[str, str], folder: Path) -> SetAside | None:
-    """For a fold of one stage that holds out no case: what to set aside until it is measured. None where numbered folds
+    """The cases that a one-stage fold without held-out cases sets aside until it is measured. None where numbered folds
     of the same plans tell, where fewer than `MEASURABLE` cases or 2 subjects are there, or where a run without that was
-    begun in `folder`."""
+    begun in `folder`.
+    """
     if not (folder / MEASURING).is_dir():
         begun = (folder / "config.json").is_file() or is_finished(folder)
         if begun or len(set(cases)) < MEASURABLE or len({subjects[case] for case in cases}) < 2:
@@ -231,9 +234,10 @@ def to_measure(stage: StageWork, cases: Sequence[str], subjects: Mapping[str, st
 
 
 def hold_out(cases: Sequence[str], subjects: Mapping[str, str], least: int = FEWEST) -> tuple[list[str], list[str]]:
-    """(cases to train an earlier stage on, cases to measure it on): a fifth of them, at least `least` where that leaves
-    more than it takes, by whole subjects, always the same ones; where subjects have many cases, at most twice as many,
-    or the smallest subject. AutolmkError with a single subject."""
+    """Divide cases into those to train an earlier stage on and those to measure it on: a fifth of them, at least
+    `least` where that leaves more than it takes, by whole subjects, always the same ones; where subjects have many
+    cases, at most twice as many, or the smallest subject. AutolmkError with a single subject.
+    """
     names = sorted(set(cases))
     people = sorted({subjects[case] for case in names})
     if len(people) < 2:
@@ -263,8 +267,9 @@ def prepare(
     device: torch.device,
     measured_in: Path | None = None,
 ) -> tuple[Earlier, Trainer]:
-    """(what the last stage's training knows of those before it, its trainer with windows as measured). measured_in:
-    folder of the stages before it that have not seen the held-out cases."""
+    """Train and measure the earlier stages; return what the last stage's training knows of them, and its trainer with
+    windows as measured. measured_in: folder of the stages before it that have not seen the held-out cases.
+    """
     *before, last = stages
     predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
     file = folder / FILE_NAME

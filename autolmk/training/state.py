@@ -78,7 +78,7 @@ class Run:
         self._unseen: list[tuple[Tensor, list[str]]] = []
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
-        """Of single layers, before the first step; see `layer_rates`."""
+        """Set the rates of single layers before the first step; see `layer_rates`."""
         layer_rates.apply(self.optimizer, layer_rates.layers_of(self.network, self.codec), rates)
 
     # -- where it stands ----------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Run:
         return self.limits.progress(self.iteration, elapsed, self.budget.reserve(self.limits))
 
     def stands(self) -> Progress:
-        """What the trainer is told of that."""
+        """The progress that the trainer is told."""
         share = self.progress() if self.iteration else 0.0  # the first step counts, also where time is over already
         return Progress(share, self.iteration, self.limits.iterations, self.iteration // self.epoch_length)
 
@@ -102,7 +102,7 @@ class Run:
         return self.iteration % self.epoch_length == 0 and self.iteration > self.closed
 
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """The learning rate of the last step."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     # -- a step -------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Run:
         return {name: float(total) / max(1, self._summed) for name, total in self._sums.items()}
 
     def begin_epoch(self) -> None:
-        """After an epoch is closed."""
+        """Begin a new epoch after one is closed."""
         self.closed = self.iteration
         self._sums, self._summed = {}, 0
 
@@ -311,12 +311,12 @@ class Run:
 
 
 def run_digest(trainer: Trainer) -> str:
-    """Of all that decides what is trained: plans of this configuration, and the trainer's options."""
+    """The digest of all that decides what is trained: plans of this configuration, and the trainer's options."""
     return digest(run_content(trainer))
 
 
 def run_content(trainer: Trainer) -> dict[str, Any]:
-    """What `run_digest` is of; config.json keeps it, so that `changes` can name what differs."""
+    """The content that `run_digest` digests; config.json keeps it, so that `changes` can name what differs."""
     plans = {k: v for k, v in to_json(trainer.plans).items() if k not in ("configurations", "why")}
     return {"plans": plans, "configuration": to_json(trainer.configuration), "options": to_json(trainer.options)}
 

@@ -55,8 +55,10 @@ class Validation:
     seconds: float
 
     def errors(self, *, separate: bool = False) -> FloatArray:
-        """(M,) mm or px of all annotated-present points of all cases, at the best candidate, whether predicted present
-        or not; what has none counts as in `evaluation`. separate: before groups were put on one slice."""
+        """The errors (M,) mm or px of all annotated-present points of all cases, at the best candidate, whether
+        predicted present or not; what has none counts as in `evaluation`. separate: before groups were put on one
+        slice.
+        """
         truth = {case: result.truth for case, result in self.results.items()}
         penalty = penalties(truth, self.diagonals())
         each = [
@@ -85,8 +87,9 @@ class Validation:
         }
 
     def presence(self, which: npt.NDArray[np.bool_]) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int_]]:
-        """(log-odds (M,), -inf for no candidate; whether present (M,); index (M,)) of every landmark of `which` (L,)
-        whose state is known."""
+        """The log-odds (M,), -inf for no candidate, the true presence (M,) and the index (M,) of every landmark in
+        `which` (L,) whose state is known.
+        """
         log_odds, present, index = [], [], []
         for result in self.results.values():
             known = which & (result.truth.status != Status.UNKNOWN)
@@ -136,7 +139,7 @@ def validate(
 
 
 def read_ahead(read: Callable[[str], Read], cases: Sequence[str]) -> Iterator[Read]:
-    """What `read` gives of each case, in order; a thread reads the next one while a case is worked on."""
+    """Read cases in order with `read`; a thread reads the next one while a case is worked on."""
     with ThreadPoolExecutor(1) as pool:
         coming = [pool.submit(read, case) for case in cases[:1]]
         for following in [*cases[1:], None] if cases else ():
@@ -154,7 +157,8 @@ def held_out_windows(
     *,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[HeldOut]:
-    """What the network says of windows that are drawn as in training, but straight and unchanged; always the same ones.
+    """Give the network's scores for windows that are drawn as in training, but straight and unchanged; always the same
+    ones.
 
     Landmarks that the fold's training cases never show count as unknown. interrupted: as of `validate`.
     """
@@ -182,8 +186,8 @@ def held_out_windows(
 
 
 def calibrate(stage: Stage, validation: Validation) -> tuple[Measured, Validation]:
-    """(what the stage's fold measured, presence calibrated on these held-out cases; the same predictions as that
-    calibration reads them).
+    """Calibrate presence on held-out cases; return (what the stage's fold measured, with the calibration; the same
+    predictions as it reads them).
 
     Only landmarks that some case lacks count: the others are never called absent. What the training cases never show is
     left out: the network knows nothing of it.
@@ -219,7 +223,7 @@ def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sentence(numbers: Mapping[str, Any], unit: str) -> str:
-    """`Validation.numbers` for people."""
+    """The numbers of a validation as a sentence for people."""
     if numbers["mre"] is None:
         return "no annotated point"
     rate = 100 * numbers["sdr"]["4"]
@@ -227,8 +231,9 @@ def sentence(numbers: Mapping[str, Any], unit: str) -> str:
 
 
 def write_results(folder: Path, validation: Validation, plans: Plans, configuration: Configuration) -> None:
-    """What `results.write_held_out` writes, and in summary.json under `without_co_slice` the errors before groups were
-    put on one slice."""
+    """Write the results as `results.write_held_out` does, and in summary.json under `without_co_slice` the errors
+    before groups were put on one slice.
+    """
     more = {}
     if configuration.co_slice and plans.co_slice_groups:
         without = validation.numbers(separate=True)
