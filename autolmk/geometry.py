@@ -274,7 +274,7 @@ class Geometry:
         return {place: axis for axis, place in self._nearest_axes().items()}.get(physical)
 
     def canonical(self) -> Geometry:
-        """This grid in canonical orientation, see `canonical_axes`; the array follows with `image.canonical`."""
+        """The grid in canonical orientation, see `canonical_axes`; the array follows with `image.canonical`."""
         permutation, flips = self.canonical_axes()
         result = self.permuted(permutation)
         for axis in flips:

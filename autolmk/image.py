@@ -51,7 +51,7 @@ class Image:
         fill: Sequence[float] | None = None,
         low_pass: LowPass | None = "crossed",
     ) -> Image:
-        """This image on the grid `target`: crop, pad, rotate and resample in one interpolation, see `resample`."""
+        """The image on the grid `target`: crop, pad, rotate and resample in one interpolation, see `resample`."""
         return Image(resample(self.array, self.geometry, target, order=order, fill=fill, low_pass=low_pass), target)
 
 

@@ -78,7 +78,7 @@ class Landmarks:
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Which landmarks are present, (L,) bool."""
+        """A mask of the landmarks that are present, (L,) bool."""
         return np.asarray(self.status == Status.PRESENT)
 
     def reordered(self, names: Sequence[str], *, unlisted: Status = Status.UNKNOWN) -> Landmarks:

@@ -27,10 +27,10 @@ Rate = Literal["polynomial", "constant", "restarts", "apga"]
 
 @dataclass(frozen=True)
 class Normalization:
-    """Of one channel. scheme `foreground`: mean and std of the case's foreground, without padding, background and
-    outliers such as metal; `robust`: the same of all but padding and outliers; `robust_rescale`: the foreground's
-    percentiles `low` and `high` to [0, 1]; see `autolmk.data.foreground`. In the first two, `low` and `high` are the
-    percentiles that tell outliers. What lies far beyond is drawn in, see `preprocessing.bounded`.
+    """The normalisation of one channel. scheme `foreground`: mean and std of the case's foreground, without padding,
+    background and outliers such as metal; `robust`: the same of all but padding and outliers; `robust_rescale`: the
+    foreground's percentiles `low` and `high` to [0, 1]; see `autolmk.data.foreground`. In the first two, `low` and
+    `high` are the percentiles that tell outliers. What lies far beyond is drawn in, see `preprocessing.bounded`.
 
     `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset; `rgb`: 0 to 255 to [0, 1];
     `window`: mean -+ 2 standard deviations of the case's voxels above 0 (of all, where none is) to 0 and 255, as APGA;
@@ -58,7 +58,8 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Of a U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and strides an axis.
+    """The architecture of a U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and
+    strides an axis.
 
     output_stride: how many input voxels one output voxel spans, an axis; the decoder stops at that resolution.
     """
@@ -102,8 +103,9 @@ class SliceGroup:
 
 @dataclass(frozen=True)
 class Windows:
-    """How training and inference cut an image. kind `whole`: the image fits one window; `random`: tiles, random places;
-    `landmark`: a window a landmark, around where the previous stage found it, see `data.stage_windows`.
+    """The windows into which training and inference cut an image. kind `whole`: the image fits one window; `random`:
+    tiles, random places; `landmark`: a window a landmark, around where the previous stage found it, see
+    `data.stage_windows`.
 
     holding: share of random training windows that are placed to hold a random present landmark.
     Of training windows that hold many landmarks: elsewhere: share that lies far off, or shows no image at all, with a
@@ -283,7 +285,7 @@ class Plans:
 
     @classmethod
     def parse(cls, value: Any, *, file: Path | str | None = None) -> Plans:
-        """From parsed JSON of any version that is known."""
+        """Read plans from parsed JSON of any version that is known."""
         if not isinstance(value, dict) or type(value.get("version")) is not int:
             raise AutolmkError(
                 "these are no autolmk plans",
@@ -310,7 +312,7 @@ class Plans:
         return plans
 
     def save(self, file: Path) -> None:
-        """Write atomically."""
+        """Write the plans to a file, atomically."""
         write_json(file, self)
 
     def configuration(self, name: str) -> Configuration:
@@ -336,13 +338,13 @@ class Plans:
         return tuple(dict.fromkeys(stage for name in wanted for stage in self.chain(name)))
 
     def pair_indices(self) -> tuple[int, ...]:
-        """For each landmark the index of its mirror partner, its own index where it has none."""
+        """The index of each landmark's mirror partner, its own index where it has none."""
         partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         where = {name: i for i, name in enumerate(self.landmarks)}
         return tuple(where[partner.get(name, name)] for name in self.landmarks)
 
     def digest(self) -> str:
-        """Of everything but reasons: two plans with the same digest lead to the same training."""
+        """The digest of everything but reasons: two plans with the same digest lead to the same training."""
         return digest({k: v for k, v in to_json(self).items() if k != "why"})
 
 

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal; in a log, a plain line every tenth of the work."""
+"""Progress of long work: a bar on a terminal; in a log, a plain line every tenth of the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""For authors of trainers and planners, and for tests: a phantom dataset and the contracts as executable checks."""
+"""Help for authors of trainers and planners, and for tests: a phantom dataset and the contracts as executable
+checks.
+"""
 
 from __future__ import annotations
 

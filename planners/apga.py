@@ -45,7 +45,7 @@ class ApgaPlanner(Planner):
         labels: Literal["auto", "off", "on", "compare"] = "auto"
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner."""
+        """Plan the configurations of APGA, see `Planner.plan`."""
         wanted, why = self.options.labels, "as demanded (--set labels)"
         if wanted == "auto":
             own = label_maps(request.fingerprint)[0][0].value is not None
@@ -163,8 +163,9 @@ def _mostly_known(fingerprint: Fingerprint, name: str) -> bool:
 
 
 def label_weight(configuration: Configuration) -> rules.Because[float]:
-    """So large that the Dice loss, which falls by 1, is a tenth of what cross-entropy falls: from the logarithm of the
-    number of cells to the Gaussian's own entropy."""
+    """The weight of the label maps' loss, so large that the Dice loss, which falls by 1, is a tenth of what
+    cross-entropy falls: from the logarithm of the number of cells to the Gaussian's own entropy.
+    """
     c = configuration
     cells = [n // s for n, s in zip(c.patch_size, c.architecture.output_stride, strict=True)]
     widths = [g / (s * o) for g, s, o in zip(c.sigma, c.spacing, c.architecture.output_stride, strict=True)]

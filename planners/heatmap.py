@@ -10,9 +10,9 @@ NAME = "heatmap"
 
 
 class HeatmapPlanner(Planner):
-    """One configuration, `heatmap`."""
+    """Planner of one configuration, `heatmap`."""
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner."""
+        """Plan the configuration `heatmap`, see `Planner.plan`."""
         search = Search(NAME, request.fingerprint, request.size, request.device, request.budget)
         return {NAME: search.configuration(request.spacing)}

@@ -1,4 +1,6 @@
-"""What planners of published numbers share: these do not follow the data, and either fit the memory or do not."""
+"""The parts that planners of published numbers share: these do not follow the data, and either fit the memory or do
+not.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ApgaTrainer(Trainer):
     options: Options
 
     def build_network(self) -> nn.Module:
-        """(B, C, *patch) -> a dict, see `networks.apga.APGA`."""
+        """Build the network: (B, C, *patch) -> a dict, see `networks.apga.APGA`."""
         c, options = self.configuration, self.options
         check_sides(c.architecture, c.patch_size)
         n_maps = len(c.label_maps) if options.pseudo_label else 0
@@ -57,7 +57,9 @@ class ApgaTrainer(Trainer):
         return HeatmapCodec(*arguments, self._sigma(), self.options.n_candidates)
 
     def prediction_network(self, network: nn.Module) -> nn.Module:
-        """Without the label maps' decoder and their half of the FDT: (B, C, *patch) -> (B, L, *patch / stride)."""
+        """The network without the label maps' decoder and their half of the FDT: (B, C, *patch) -> (B, L, *patch /
+        stride).
+        """
         assert isinstance(network, APGA)
         return LandmarkPath(network)
 

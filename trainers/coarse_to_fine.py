@@ -106,8 +106,10 @@ class FineTrainer(Trainer):
     options: Options
 
     def build_network(self) -> nn.Module:
-        """(B, W, C, *patch), (B, W) -> logits (B, W, *patch / output stride), or `SliceOutput`. ValueError where some
-        landmarks of a sample are asked for (`windows.per_sample`), but weights are own or windows correlated."""
+        """Build the network: (B, W, C, *patch), (B, W) -> logits (B, W, *patch / output stride), or `SliceOutput`.
+        ValueError where some landmarks of a sample are asked for (`windows.per_sample`), but weights are own or windows
+        correlated.
+        """
         c, options, ndim = self.configuration, self.options, len(self.configuration.patch_size)
         check_sides(c.architecture, c.patch_size)
         if options.weights == "shared" and not options.correlated:

@@ -27,12 +27,13 @@ from autolmk.plans import Configuration
 
 @dataclass(frozen=True)
 class CellOptions(Trainer.Options):
-    """Of both stages. voting: how cells' votes are weighted, a rule of `codecs.cells.RULES`, or that which suits the
-    held-out cases best. losses: see `cell_losses`; with those published each cell is asked by itself whether it holds
-    a landmark. class_weight: of the classification loss near against that of displacements. alpha: the same of the
-    published losses; None: as many as a network has landmarks, about as published. norm: see `networks.cells`.
+    """The options of both stages. voting: how cells' votes are weighted, a rule of `codecs.cells.RULES`, or that which
+    suits the held-out cases best. losses: see `cell_losses`; with those published each cell is asked by itself whether
+    it holds a landmark. class_weight: of the classification loss near against that of displacements. alpha: the same of
+    the published losses; None: as many as a network has landmarks, about as published. norm: see `networks.cells`.
     optimizer: AdamW, or AMSGrad (Reddi et al., ICLR 2018) as published. n_candidates: places kept a landmark and
-    window."""
+    window.
+    """
 
     voting: Literal["measured"] | Voting = "measured"
     losses: Literal["near", "published"] = "near"
@@ -56,7 +57,7 @@ class GlobalTrainer(Trainer):
     options: CellOptions
 
     def build_network(self) -> nn.Module:
-        """(B, C, *patch) -> (B, L, 1 + D, *cells)."""
+        """Build the network: (B, C, *patch) -> (B, L, 1 + D, *cells)."""
         c = self.configuration
         prior = -math.log(self.build_codec().n_cells)
         return GlobalCells(
@@ -68,11 +69,11 @@ class GlobalTrainer(Trainer):
         return cell_codec(self.configuration, self.options)
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
-        """See `cell_losses`."""
+        """The losses of the cells, see `cell_losses`."""
         return cell_losses(output, target, status, self.options, self.n_landmarks)
 
     def build_optimizer(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        """The options' own."""
+        """Build the optimizer that the options name."""
         return amsgrad(parameters, self) if self.options.optimizer == "amsgrad" else super().build_optimizer(parameters)
 
 
@@ -84,7 +85,9 @@ class LocalTrainer(Trainer):
     options: CellOptions
 
     def build_network(self) -> nn.Module:
-        """(B, L, C, *patch), (B, L) -> (B, L, 1 + D, *cells). ValueError for windows of some landmarks only."""
+        """Build the networks: (B, L, C, *patch), (B, L) -> (B, L, 1 + D, *cells). ValueError for windows of some
+        landmarks only.
+        """
         c = self.configuration
         if c.windows.per_sample is not None:
             raise ValueError(
@@ -100,11 +103,11 @@ class LocalTrainer(Trainer):
         return cell_codec(self.configuration, self.options)
 
     def loss(self, output: Any, target: Target, status: Tensor) -> dict[str, Tensor]:
-        """See `cell_losses`."""
+        """The losses of the cells, see `cell_losses`."""
         return cell_losses(output, target, status, self.options)
 
     def build_optimizer(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        """The options' own."""
+        """Build the optimizer that the options name."""
         return amsgrad(parameters, self) if self.options.optimizer == "amsgrad" else super().build_optimizer(parameters)
 
 
@@ -165,5 +168,5 @@ def cell_losses(
 
 
 def mean_of(values: Tensor, which: Tensor) -> Tensor:
-    """Of values (B, L) where `which`; 0 where there is none."""
+    """The mean of values (B, L) where `which` holds; 0 where there is none."""
     return torch.where(which, values, 0.0).sum() / which.sum().clamp(min=1)

@@ -87,7 +87,7 @@ class Annotation:
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Which points are present, (n,) bool."""
+        """A mask of the points that are present, (n,) bool."""
         return np.asarray(self.status == Status.PRESENT)
 
     def physical_points(self, frame: Frame, geometry: Geometry) -> FloatArray:
