@@ -58,8 +58,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and
-    strides an axis.
+    """A U-Net on dynamic_network_architectures' blocks; lists have an entry a stage, kernels and strides an axis.
 
     output_stride: how many input voxels one output voxel spans, an axis; the decoder stops at that resolution.
     """
@@ -103,9 +102,8 @@ class SliceGroup:
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows into which training and inference cut an image. kind `whole`: the image fits one window; `random`:
-    tiles, random places; `landmark`: a window a landmark, around where the previous stage found it, see
-    `data.stage_windows`.
+    """Windows that training and inference cut from an image. kind `whole`: the image fits one window; `random`: tiles,
+    random places; `landmark`: a window a landmark, around where the previous stage found it, see `data.stage_windows`.
 
     holding: share of random training windows that are placed to hold a random present landmark.
     Of training windows that hold many landmarks: elsewhere: share that lies far off, or shows no image at all, with a

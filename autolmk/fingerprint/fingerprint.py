@@ -49,9 +49,7 @@ BYTES_PER_STORED_BYTE = 16  # of memory that reading an image takes: compression
 
 @dataclass(frozen=True)
 class CaseGeometry:
-    """The geometry of one image in canonical orientation, and its orientation before that: letters of the x, y, z
-    directions, and degrees.
-    """
+    """Geometry of one image in canonical orientation, and before it: letters of x, y, z directions, and degrees."""
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -89,10 +87,9 @@ class Intensity:
 
 @dataclass(frozen=True)
 class MirrorPlane:
-    """The mirror plane of the landmarks. normal: (P,) unit length, as the images show it: x, y, z are their grids' axes
-    in canonical orientation, not the patient's, see `in_grids`. residual: root mean square distance between reflected
-    landmarks of the mean shape and their partners. complete: every landmark has a partner or lies on the plane.
-    """
+    """Mirror plane of the landmarks. normal: (P,) unit length, as the images show it: x, y, z are their grids' axes in
+    canonical orientation, not the patient's, see `in_grids`. residual: root mean square distance between reflected
+    landmarks of the mean shape and their partners. complete: every landmark has a partner or lies on the plane."""
 
     normal: tuple[float, ...]
     residual: float
@@ -197,10 +194,9 @@ def _contradiction(found: Fingerprint) -> str | None:
 
 
 def extract_fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool = True) -> Fingerprint:
-    """Extract the fingerprint of the training cases; each image is read once, in `workers` processes (default: as many
-    as fit), 0 for none.
+    """The fingerprint of the training cases; each image is read once, in `workers` processes (None: as many as fit).
 
-    A case that cannot be read is left out and named in `failed`. AutolmkError where no case is left.
+    With 0, in this process. A case that cannot be read is named in `failed`. AutolmkError where no case is left.
     """
     cases = {case.identifier: case for case in dataset.cases("Tr")}
     count = default_workers(largest_case_bytes(cases.values())) if workers is None else workers

@@ -276,8 +276,7 @@ def _fit(models: Mapping[str, CrossValidation], cases: Sequence[str], rules: Seq
 def choose_combination(
     models: Mapping[str, CrossValidation], *, seed: int
 ) -> tuple[Combination, CrossValidation, dict[str, Any]]:
-    """Choose how models are combined: (combination fitted on all cases; held-out predictions of the ensemble; errors of
-    each rule there).
+    """Choose how to combine models: (combination fitted on all cases; held-out predictions; errors of each rule there).
 
     What is held out is predicted by weights that were fitted on the other folds' cases, and by the rule that does best
     on them: `precision`, unless another one has a lower error by the paired test. There rules are judged on each of the

@@ -18,7 +18,7 @@ SHOWN = 30  # layers that a message lists
 
 
 def layers_of(network: nn.Module, codec: nn.Module) -> dict[str, nn.Parameter]:
-    """The layers by the names that users give them."""
+    """The weights of network and codec by the names that `rates` uses."""
     return dict(network.named_parameters()) | {f"codec.{name}": p for name, p in codec.named_parameters()}
 
 

@@ -75,7 +75,7 @@ class Clock:
         self._before, self._start = before, time.monotonic()
 
     def elapsed(self) -> float:
-        """The seconds since the run began, over all of its resumes."""
+        """The seconds that the run took so far, over all of its resumes."""
         return self._before + time.monotonic() - self._start
 
 

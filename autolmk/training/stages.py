@@ -220,9 +220,9 @@ def set_aside(train_cases: Sequence[str], subjects: Mapping[str, str], place: Pa
 
 
 def to_measure(stage: StageWork, cases: Sequence[str], subjects: Mapping[str, str], folder: Path) -> SetAside | None:
-    """The cases that a one-stage fold without held-out cases sets aside until it is measured. None where numbered folds
-    of the same plans tell, where fewer than `MEASURABLE` cases or 2 subjects are there, or where a run without that was
-    begun in `folder`.
+    """The cases that a fold of one stage, which holds out none, sets aside until it is measured. None where numbered
+    folds of the same plans tell, where fewer than `MEASURABLE` cases or 2 subjects are there, or where a run without
+    that was begun in `folder`.
     """
     if not (folder / MEASURING).is_dir():
         begun = (folder / "config.json").is_file() or is_finished(folder)
@@ -267,8 +267,8 @@ def prepare(
     device: torch.device,
     measured_in: Path | None = None,
 ) -> tuple[Earlier, Trainer]:
-    """Train and measure the earlier stages; return what the last stage's training knows of them, and its trainer with
-    windows as measured. measured_in: folder of the stages before it that have not seen the held-out cases.
+    """Prepare the last stage; return what its training knows of those before it, and its trainer with windows as
+    measured. measured_in: folder of the stages before it that have not seen the held-out cases.
     """
     *before, last = stages
     predict = predictor_of(before, stage_folder(folder, before[-1].name), device)
