@@ -27,15 +27,15 @@ _ARRAYS = ("candidates", "log_odds", "spread", "likelihood", "disagreement", "ro
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """names: L names. candidates: (L, K, P) mm, LPS, best first, NaN where there is none; before landmarks of a group
-    were put on one slice. log_odds: (L, K) natural log-odds of each against "elsewhere", -inf where there is none.
-    spread: (L,) mm, width of the best candidate's peak, NaN where the model tells none. likelihood: (L,) calibrated
-    probability that the landmark is in the image; NaN where the model never saw it in training. geometry: of the image
-    in canonical orientation. disagreement: (L,) mm, how far the models lie apart whose detections these are; NaN of a
-    single one. moved: (L, P) mm, by which the best candidates were drawn toward the mean shape; empty where none was.
-    row: (L,) calibrated probability that a landmark of a row of look-alikes is at its place and not at a neighbour's;
-    NaN of other landmarks.
-    Raises ValueError where shapes disagree or a name stands twice.
+    """All that models find in one image. names: L names. candidates: (L, K, P) mm, LPS, best first, NaN where there is
+    none; before landmarks of a group were put on one slice. log_odds: (L, K) natural log-odds of each against
+    "elsewhere", -inf where there is none. spread: (L,) mm, width of the best candidate's peak, NaN where the model
+    tells none. likelihood: (L,) calibrated probability that the landmark is in the image; NaN where the model never saw
+    it in training. geometry: of the image in canonical orientation. disagreement: (L,) mm, how far the models lie apart
+    whose detections these are; NaN of a single one. moved: (L, P) mm, by which the best candidates were drawn toward
+    the mean shape; empty where none was. row: (L,) calibrated probability that a landmark of a row of look-alikes is at
+    its place and not at a neighbour's; NaN of other landmarks. Raises ValueError where shapes disagree or a name stands
+    twice.
     """
 
     names: tuple[str, ...]
@@ -112,7 +112,7 @@ class Detections:
 
     @classmethod
     def load(cls, folder: Path, case: str) -> Detections:
-        """Inverse of `save`. AutolmkError where the file is missing or damaged."""
+        """Load what `save` wrote. AutolmkError where the file is missing or damaged."""
         file = file_of(folder, case)
         value = read_json(file, remedy=REMEDY)
         try:

@@ -72,7 +72,9 @@ def _rebuild(
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """'1 case', '2 cases', for messages. plural: where it is more than the noun and an s."""
+    """A number with its noun, such as '1 case' and '2 cases', for messages. plural: where it is more than the noun and
+    an s.
+    """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 

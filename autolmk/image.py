@@ -21,8 +21,10 @@ FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """array: (C, *S) float32; geometry: of its S axes. padding: the lowest and highest value of each channel that its
-    file declares to show nothing; None where it declares none. Raises ValueError where they disagree."""
+    """An image and its geometry. array: (C, *S) float32; geometry: of its S axes. padding: the lowest and highest value
+    of each channel that its file declares to show nothing; None where it declares none. Raises ValueError where they
+    disagree.
+    """
 
     array: FloatImage
     geometry: Geometry

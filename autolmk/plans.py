@@ -72,7 +72,7 @@ class Architecture:
     residual: bool = False
 
     def __post_init__(self) -> None:
-        """ValueError where a number cannot be one of a network."""
+        """Raise ValueError where a number cannot be one of a network."""
         stages = (self.features_per_stage, self.n_conv_per_stage, self.n_conv_per_stage_decoder)
         axes = (*self.kernel_sizes, *self.strides, self.output_stride)
         if max(map(len, (*stages, self.kernel_sizes, self.strides)), default=0) > MOST_STAGES:
@@ -314,7 +314,7 @@ class Plans:
         write_json(file, self)
 
     def configuration(self, name: str) -> Configuration:
-        """AutolmkError with near names where there is none of that name."""
+        """The configuration of that name. AutolmkError with near names where there is none of that name."""
         if name not in self.configurations:
             raise AutolmkError(
                 f"the plans {self.plans_name!r} hold no configuration {name!r}{near(name, self.configurations)}",

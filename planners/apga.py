@@ -39,8 +39,9 @@ class ApgaPlanner(Planner):
 
     @dataclass(frozen=True)
     class Options(Planner.Options):
-        """labels: whether regions are learnt beside the landmarks: off, on, or compare, which plans both. auto: compare
-        where the dataset has label maps of its own, else off."""
+        """The options of this planner. labels: whether regions are learnt beside the landmarks: off, on, or compare,
+        which plans both. auto: compare where the dataset has label maps of its own, else off.
+        """
 
         labels: Literal["auto", "off", "on", "compare"] = "auto"
 
@@ -133,9 +134,10 @@ def label_maps(fingerprint: Fingerprint) -> rules.Because[tuple[LabelMap, ...]]:
 
 
 def label_groups(fingerprint: Fingerprint) -> dict[str, tuple[str, ...]]:
-    """name -> landmarks: all, those that share a slice, and compact clusters (Ward) of the mean shape, so many that
-    each has, on average, twice the points that span a volume. Of landmarks whose state most cases tell; no group
-    twice."""
+    """The groups of landmarks that label maps draw: all, those that share a slice, and compact clusters (Ward) of the
+    mean shape, so many that each has, on average, twice the points that span a volume. Of landmarks whose state most
+    cases tell; no group twice.
+    """
     from scipy.cluster.hierarchy import fcluster, linkage
 
     known = [name for name in fingerprint.landmarks if _mostly_known(fingerprint, name)]
@@ -184,7 +186,9 @@ class ApgaPublishedPlanner(Planner):
     SIDE, BATCH, SIGMA, EPOCHS, RATE = 128, 2, 5.0, 80, 1e-3
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner. The preset does not matter. AutolmkError where the memory target is too small."""
+        """Plan APGA as published, see `Planner.plan`. The preset does not matter. AutolmkError where the memory target
+        is too small.
+        """
         fingerprint, spacing, d = request.fingerprint, request.spacing, request.fingerprint.ndim
         reach, why_reach = rules.extents_to_cover(fingerprint, (0.0,) * len(fingerprint.pose.rotation))
         step = spacing or rules.rounded([r / self.SIDE for r in reach])

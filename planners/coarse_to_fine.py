@@ -49,14 +49,15 @@ class CoarseToFinePlanner(Planner):
 
     @dataclass(frozen=True)
     class Options(Planner.Options):
-        """coarse: what the coarse stage learns, heatmaps or coordinates. weights: of the fine stage, one network shared
-        by all landmarks, or an own one for each. auto: as the data suggests."""
+        """The options of this planner. coarse: what the coarse stage learns, heatmaps or coordinates. weights: of the
+        fine stage, one network shared by all landmarks, or an own one for each. auto: as the data suggests.
+        """
 
         coarse: Literal["auto", "heatmap", "coordinates"] = "auto"
         weights: Literal["auto", "shared", "own"] = "auto"
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner. spacing: of the fine stage."""
+        """Plan both stages, see `Planner.plan`. spacing: of the fine stage."""
         fine = _fine(request, self.options.weights)
         if self.options.coarse == "auto" and self.options.weights != "own" and not fine.windows.groups:
             one = _one_look(request, fine)

@@ -30,8 +30,9 @@ class CoarseToFinePublishedPlanner(Planner):
     """Two configurations: `coarse_to_fine_published_coarse` and, after it, `coarse_to_fine_published`."""
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner. preset: length and rate of training alone. spacing: of the fine stage. AutolmkError where the
-        memory target is too small."""
+        """Plan both stages as published, see `Planner.plan`. preset: length and rate of training alone. spacing: of the
+        fine stage. AutolmkError where the memory target is too small.
+        """
         coarse = _coarse(request.fingerprint, request.size)
         require_memory(request, coarse)
         fine = _fine(request)

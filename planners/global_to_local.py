@@ -49,7 +49,7 @@ class GlobalToLocalPlanner(Planner):
     """Two configurations: `global_to_local_global` and, after it, `global_to_local`."""
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner. spacing: of the local stage."""
+        """Plan both stages, see `Planner.plan`. spacing: of the local stage."""
         fingerprint, size = request.fingerprint, request.size
         share = 1.0 if size.max_seconds is None else TIME_SHARE[int(fingerprint.ndim == 3)]
         first = _global(CellSearch("global_cells", fingerprint, size, request.device, share * request.budget))

@@ -30,8 +30,9 @@ class GlobalToLocalPublishedPlanner(Planner):
     """Two configurations: `global_to_local_published_global` and, after it, `global_to_local_published`."""
 
     def plan(self, request: PlanRequest) -> dict[str, Configuration]:
-        """See Planner. The preset does not matter; spacing: of both stages, as in the paper. AutolmkError where the
-        memory target is too small."""
+        """Plan both stages as published, see `Planner.plan`. The preset does not matter; spacing: of both stages, as in
+        the paper. AutolmkError where the memory target is too small.
+        """
         fingerprint = request.fingerprint
         step, why_step = (request.spacing, "as demanded") if request.spacing else _spacing(fingerprint)
         stages = {GLOBAL: _global(fingerprint, step, why_step), NAME: _local(fingerprint, step, why_step)}

@@ -22,7 +22,7 @@ def unchanged(fingerprint: Fingerprint) -> Augmentation:
 
 
 def require_memory(request: PlanRequest, configuration: Configuration) -> None:
-    """AutolmkError where training the configuration with its batch does not fit the memory target."""
+    """Raise AutolmkError where training the configuration with its batch does not fit the memory target."""
     needed = memory_of(request.fingerprint, configuration, request.device, configuration.batch_size).total
     budget = request.budget
     if needed > budget:

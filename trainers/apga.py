@@ -30,8 +30,10 @@ class ApgaTrainer(Trainer):
 
     @dataclass(frozen=True)
     class Options(Trainer.Options):
-        """n_candidates: places kept a landmark and window. fdt: gate skips by task. pseudo_label: learn the plan's
-        label maps too; label_weight: of their loss. parity: the published batch norm, ReLU head and squared error."""
+        """The options of this trainer. n_candidates: places kept a landmark and window. fdt: gate skips by task.
+        pseudo_label: learn the plan's label maps too; label_weight: of their loss. parity: the published batch norm,
+        ReLU head and squared error.
+        """
 
         n_candidates: int = 5
         fdt: bool = True

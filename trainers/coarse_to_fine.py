@@ -30,9 +30,10 @@ class CoordinateTrainer(Trainer):
 
     @dataclass(frozen=True)
     class Options(Trainer.Options):
-        """beta: voxels below which an error counts quadratically. presence_weight: of the loss that says whether a
-        landmark is in the window; 0: nothing says so, coordinates are all that is learnt, as published. norm: see
-        `networks.resnet`; `published`: ResNet as published, with batch norm."""
+        """The options of this trainer. beta: voxels below which an error counts quadratically. presence_weight: of the
+        loss that says whether a landmark is in the window; 0: nothing says so, coordinates are all that is learnt, as
+        published. norm: see `networks.resnet`; `published`: ResNet as published, with batch norm.
+        """
 
         beta: float = 1.0
         presence_weight: float = 0.1
@@ -90,9 +91,10 @@ class FineTrainer(Trainer):
 
     @dataclass(frozen=True)
     class Options(Trainer.Options):
-        """n_candidates: places kept a window. weights: one U-Net for all landmarks, or one each, side by side.
-        correlated: whether the windows of `windows.groups` are seen together. slice_weight: of the loss of each group's
-        key slice; 0: key slices are not looked for."""
+        """The options of this trainer. n_candidates: places kept a window. weights: one U-Net for all landmarks, or one
+        each, side by side. correlated: whether the windows of `windows.groups` are seen together. slice_weight: of the
+        loss of each group's key slice; 0: key slices are not looked for.
+        """
 
         n_candidates: int = 3
         weights: Literal["shared", "own"] = "shared"

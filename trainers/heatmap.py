@@ -21,7 +21,9 @@ class HeatmapTrainer(Trainer):
 
     @dataclass(frozen=True)
     class Options(Trainer.Options):
-        """n_candidates: places kept a landmark and window, for ranking over windows and between mirror partners."""
+        """The options of this trainer. n_candidates: places kept a landmark and window, for ranking over windows and
+        between mirror partners.
+        """
 
         n_candidates: int = 5
 

@@ -82,7 +82,7 @@ def read_table(file: Path, *, twice: bool = False) -> dict[str, Annotation]:
 
 
 def require_once(annotation: Annotation, file: Path, case: str | None = None) -> None:
-    """AutolmkError where a landmark stands twice."""
+    """Raise AutolmkError where a landmark stands twice."""
     names = annotation.names
     if len(set(names)) < len(names):
         raise AutolmkError(

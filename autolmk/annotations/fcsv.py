@@ -1,4 +1,4 @@
-"""3D Slicer's older fiducial files (.fcsv): a comment header, then one line of comma-separated fields a point.
+"""The older fiducial files of 3D Slicer (.fcsv): a comment header, then one line of comma-separated fields a point.
 
 `# CoordinateSystem = LPS|RAS`, or the codes 0 (RAS) and 1 (LPS) of older versions. A file without that line does not
 say in which frame it is: Slicer itself has read such files as RAS in some versions and as LPS in others. Only the lists

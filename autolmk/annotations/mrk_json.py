@@ -1,4 +1,4 @@
-"""3D Slicer's markups JSON (.mrk.json), schema 1.0.x.
+"""The markups JSON of 3D Slicer (.mrk.json), schema 1.0.x.
 
 Slicer's positionStatus maps to `Status`: defined is present, missing is absent, undefined and preview are unknown.
 Slicer writes `"position": ""`, a text, for points that are not defined. A file that names no frame is in LPS.

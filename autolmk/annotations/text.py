@@ -41,7 +41,7 @@ def read_number(text: str, *, file: Path, where: str) -> float:
 
 
 def unquotable(name: str, file: Path) -> None:
-    """AutolmkError where a name holds what a line of separated fields cannot hold for every reader."""
+    """Raise AutolmkError where a name holds what a line of separated fields cannot hold for every reader."""
     if any(c in name for c in ',"\n\r') or name.startswith("#"):
         raise AutolmkError(
             "a landmark's name cannot be written to this format",

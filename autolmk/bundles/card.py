@@ -31,8 +31,9 @@ class HeldOutErrors:
 
 @dataclass(frozen=True)
 class CardLandmark:
-    """shown, absent: training cases in which it is, and in which an annotator says that it is not; None without a
-    fingerprint. errors: None where no held-out case shows it."""
+    """The facts of one landmark on the card. shown, absent: training cases in which it is, and in which an annotator
+    says that it is not; None without a fingerprint. errors: None where no held-out case shows it.
+    """
 
     name: str
     definition: str | None = None
@@ -85,7 +86,7 @@ class Card:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        """ValueError for a card of another version, or without landmarks."""
+        """Raise ValueError for a card of another version, or without landmarks."""
         if self.version != VERSION:
             raise ValueError(f"a model card of version {self.version}, where {VERSION} is known; update autolmk")
         if not self.landmarks or len({one.name for one in self.landmarks}) < len(self.landmarks):

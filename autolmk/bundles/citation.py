@@ -34,8 +34,10 @@ MARKUP = re.compile(r"([\\`*_\[\]<>|@])")
 
 @dataclass(frozen=True)
 class Sheet:
-    """paragraph: for the methods section, with keys of references in brackets. facts: versions, seeds and hashes, by
-    name. keys: of the references that the paragraph cites, in their order."""
+    """The citations that a user of autolmk needs. paragraph: for the methods section, with keys of references in
+    brackets. facts: versions, seeds and hashes, by name. keys: of the references that the paragraph cites, in their
+    order.
+    """
 
     paragraph: str
     facts: dict[str, str]

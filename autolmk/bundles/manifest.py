@@ -35,13 +35,13 @@ _FOLD = re.compile(r"fold_([0-9]{1,9}|all)")
 
 @dataclass(frozen=True)
 class File:
-    """size: bytes. sha256: of the content, 64 hexadecimal digits."""
+    """The size and checksum of a file in a bundle. size: bytes. sha256: of the content, 64 hexadecimal digits."""
 
     size: int
     sha256: str
 
     def __post_init__(self) -> None:
-        """ValueError where the numbers cannot be those of a file."""
+        """Raise ValueError where the numbers cannot be those of a file."""
         if not 0 <= self.size <= LARGEST_TOTAL or not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"a file of {self.size} bytes and SHA-256 {self.sha256[:80]!r}")
 
@@ -60,7 +60,7 @@ class Manifest:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        """ValueError where a name leads elsewhere, is none of a model folder, or stands twice on some system."""
+        """Raise ValueError where a name leads elsewhere, is none of a model folder, or stands twice on some system."""
         plain_name(self.dataset, "dataset")
         plain_name(self.model, "model")
         if self.model != BEST and self.model.count("__") != 2:
@@ -115,7 +115,9 @@ def parse(value: Any, *, file: object) -> Manifest:
 
 
 def require_name(name: str, *, packed: bool) -> None:
-    """ValueError where a path is none that a bundle may hold. packed: whether each model has a folder of its own."""
+    """Raise ValueError where a path is none that a bundle may hold. packed: whether each model has a folder
+    of its own.
+    """
     parts = name.split("/")
     if len(name) > LONGEST_PATH or unicodedata.normalize("NFC", name) != name:
         raise ValueError(f"a path that not all systems hold: {name[:80]!r}")
@@ -138,7 +140,9 @@ def _of_model(parts: list[str]) -> bool:
 
 
 def require_different(names: Iterable[str]) -> None:
-    """ValueError where two paths are one on some system (case, forms of Unicode), or one is a folder of another."""
+    """Raise ValueError where two paths are one on some system (case, forms of Unicode), or one is a folder of
+    another.
+    """
     seen: dict[str, str] = {}
     for name in names:
         folded = folded_path(name)

@@ -50,7 +50,7 @@ class Secrets:
 
 
 def require_none(value: Any, secrets: Secrets, name: str) -> None:
-    """AutolmkError where a text in JSON, or a text itself, holds a secret. name: of the file in the bundle."""
+    """Raise AutolmkError where a text in JSON, or a text itself, holds a secret. name: of the file in the bundle."""
     for place, text in texts(value):
         found = secrets.found(text)
         if found is not None:

@@ -9,7 +9,7 @@ import autolmk
 
 @dataclass(frozen=True)
 class Reference:
-    """kind: of the BibTeX entry. short: as a text cites it. fields: of the entry."""
+    """An entry of the bibliography. kind: of the BibTeX entry. short: as a text cites it. fields: of the entry."""
 
     kind: str
     short: str

@@ -41,7 +41,7 @@ class Listed:
     code: bool = False
 
     def __post_init__(self) -> None:
-        """ValueError where the file is not one beside the index."""
+        """Raise ValueError where the file is not one beside the index."""
         plain_name(self.file, "file")
 
     @classmethod
@@ -74,7 +74,7 @@ class Index:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        """ValueError for an index of another version, or one that is too long."""
+        """Raise ValueError for an index of another version, or one that is too long."""
         if self.version != VERSION:
             raise ValueError(f"an index of version {self.version}, where {VERSION} is known; update autolmk")
         if len(self.models) > MOST:

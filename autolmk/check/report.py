@@ -31,8 +31,9 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Fault:
-    """severity: `dataset` stops before anything is written, `case` leaves the case out, `warning` changes nothing.
-    split: of a case with a fault: Tr or Ts."""
+    """A fault that a check found. severity: `dataset` stops before anything is written, `case` leaves the case out,
+    `warning` changes nothing. split: of a case with a fault: Tr or Ts.
+    """
 
     severity: Severity
     problem: str
@@ -67,8 +68,10 @@ class Fault:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """name, folder: of the dataset; dataset: None where it could not be opened. faults: worst first. good_cases:
-    training cases without a fault of their own, by name. n_cases: of training, in all. summaries: of the good ones."""
+    """The report of a check. name, folder: of the dataset; dataset: None where it could not be opened. faults: worst
+    first. good_cases: training cases without a fault of their own, by name. n_cases: of training, in all. summaries: of
+    the good ones.
+    """
 
     name: str
     folder: Path
@@ -85,11 +88,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 clean or warnings only, 2 faults of the dataset, 3 faults of cases."""
+        """The exit code: 0 clean or warnings only, 2 faults of the dataset, 3 faults of cases."""
         return 2 if self.of("dataset") else 3 if self.of("case") else 0
 
     def raise_dataset_faults(self) -> None:
-        """AutolmkError with all faults of the dataset, where there are any."""
+        """Raise AutolmkError with all faults of the dataset, where there are any."""
         faults = self.of("dataset")
         if len(faults) == 1:
             fault = faults[0]

@@ -237,13 +237,13 @@ class _Dataset:
 
 
 def add_plans(parser: Parser, *names: str, **settings: Any) -> None:
-    """-p: the name of plans. names: further ones of the same option."""
+    """Add -p, the name of plans. names: further ones of the same option."""
     settings = {"metavar": "PLANS", "help": "name of the plans", **settings}
     option(parser, "-p", "--plans", *names, also=("-plans_name", "-overwrite_plans_name"), **settings)
 
 
 def add_processes(parser: Parser) -> None:
-    """-np: the number of processes."""
+    """Add -np, the number of processes."""
     option(
         parser, "-np", "--num_processes", also=("-npfp",), type=int, metavar="N",
         help="number of processes; 0 works without any; default: as many as processors and memory allow",
@@ -251,7 +251,7 @@ def add_processes(parser: Parser) -> None:
 
 
 def add_device(parser: Parser) -> None:
-    """-device: where networks run."""
+    """Add -device, which says where networks run."""
     option(
         parser, "-device", default="auto", metavar="DEVICE",
         help="cpu, cuda, cuda:N for one of several GPUs, or auto: CUDA where there is any",
@@ -259,7 +259,7 @@ def add_device(parser: Parser) -> None:
 
 
 def add_folders(parser: Parser) -> None:
-    """--raw, --preprocessed and --results, in a group of their own that says what decides."""
+    """Add --raw, --preprocessed and --results, in a group of their own that says what decides."""
     parser.under(
         FOLDERS,
         "An option comes before the environment variable autolmk_raw, autolmk_preprocessed or autolmk_results. Without "

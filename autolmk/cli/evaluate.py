@@ -226,7 +226,7 @@ def _bare_truth(found: dict[str, Annotation]) -> dict[str, Landmarks]:
 
 
 def table(result: Evaluation) -> str:
-    """Readable: a row a landmark, one for all, intervals in brackets."""
+    """The evaluation as a readable table: a row a landmark, one for all, intervals in brackets."""
     from autolmk.evaluation import OVERALL
 
     unit = result.unit

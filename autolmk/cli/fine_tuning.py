@@ -11,7 +11,7 @@ from autolmk.errors import AutolmkError
 
 
 def add_fine_tuning(result: Parser) -> None:
-    """-pretrained_weights, --freeze and --layer_rates."""
+    """Add -pretrained_weights, --freeze and --layer_rates."""
     option(
         result, "-pretrained_weights", type=Path, metavar="FILE",
         help="to start from, by landmark name: a checkpoint, a bundle or a model's folder",
@@ -26,7 +26,9 @@ def add_fine_tuning(result: Parser) -> None:
 
 
 def rates_from(args: argparse.Namespace) -> dict[str, float]:
-    """Layer -> factor, of --layer_rates and --freeze. AutolmkError where one is no factor, or is given twice."""
+    """The factor of each layer that --layer_rates and --freeze name. AutolmkError where one is no factor, or is given
+    twice.
+    """
     pairs = [*((name, "0") for name in args.freeze or ()), *(t.partition("=")[::2] for t in args.layer_rates or ())]
     rates = {name: float(factor) for name, factor in pairs if name and re.fullmatch(r"\d{1,3}(\.\d{1,6})?", factor)}
     if len(rates) < len(pairs) or (pairs and args.pretrained_weights is None):

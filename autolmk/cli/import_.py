@@ -185,7 +185,7 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def spacing_from(values: list[float] | None) -> tuple[float, ...] | None:
-    """mm in the order x, y(, z), of --spacing; one number counts for both axes of a picture."""
+    """The spacing in mm, in the order x, y(, z), of --spacing; one number counts for both axes of a picture."""
     from autolmk.errors import AutolmkError
 
     if values is None:

@@ -112,8 +112,9 @@ def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configur
 def seconds_of_steps(
     request: Request, plans: Plans, record: Record, pace: Pace, members: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Step -> about how many s it takes, of those after training that apply, as far as is known. members: of the chosen
-    predictor; else the configurations that take longest."""
+    """The seconds, about, that each step after training takes that applies, as far as is known. members: of the chosen
+    predictor; else the configurations that take longest.
+    """
     from autolmk.jobs.workflow import after_training
 
     asked = record.kept()

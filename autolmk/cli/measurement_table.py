@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def agreement_table(agreements: Mapping[str, Agreement]) -> str:
-    """Readable: a row a measurement, intervals in brackets."""
+    """The agreement as a readable table: a row a measurement, intervals in brackets."""
     rows = [["measurement", "cases", "unit", "bias", "SD", "limits of agreement", "within radius", "median radius"]]
     for name, found in agreements.items():
         n = f"{found.n} ({found.missing} missing)" if found.missing else str(found.n)

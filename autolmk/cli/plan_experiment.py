@@ -110,8 +110,9 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
 
 
 def planners(names: Sequence[str], settings: Sequence[str]) -> dict[str, Planner]:
-    """name -> planner; each setting goes to the planners that know its key. AutolmkError where none does, or for a
-    value that there is not; both name what there is."""
+    """The planners by name; each setting goes to the planners that know its key. AutolmkError where none does, or for a
+    value that there is not; both name what there is.
+    """
     import dataclasses
 
     from autolmk.errors import AutolmkError

@@ -340,7 +340,9 @@ def _trained(folder: Path, checkpoint: str) -> list[Path]:
 
 
 def find_cases(place: Path, file_ending: str | None, n_channels: int | None = None) -> dict[str, tuple[Path, ...]]:
-    """case -> files by channel, of a folder or one image. file_ending: the training set's, see `list_mixed_cases`."""
+    """The files of each case, by channel, in a folder, or of one image. file_ending: the training set's, see
+    `list_mixed_cases`.
+    """
     from autolmk.imageio import DICOM, list_mixed_cases, others_in, split_name, stem_of
 
     if place.is_file():

@@ -38,8 +38,9 @@ class Predicted:
 
 
 def read_predicted(folder: Path) -> Predicted:
-    """AutolmkError where run.json is missing or damaged, where the run was broken off or kept no detections, or where a
-    recipe finished its predictions already."""
+    """Read a folder of predictions. AutolmkError where run.json is missing or damaged, where the run was broken off or
+    kept no detections, or where a recipe finished its predictions already.
+    """
     from autolmk.detections import Detections, saved_cases
     from autolmk.prediction.earlier import RUN
 

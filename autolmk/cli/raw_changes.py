@@ -28,7 +28,7 @@ def raw_cases(folders: Folders, dataset: str) -> tuple[Dataset, list[Case]] | No
 
 
 def require_unchanged(raw: tuple[Dataset, list[Case]] | None, store: Store, dataset: str) -> None:
-    """AutolmkError where raw cases were added, removed or edited since they were preprocessed."""
+    """Raise AutolmkError where raw cases were added, removed or edited since they were preprocessed."""
     from autolmk.dataset.changes import RawRecord, changes
 
     if raw is None:

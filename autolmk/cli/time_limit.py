@@ -32,8 +32,9 @@ class Limit:
         return seconds - taken - with_margin(self.reserved(record, seconds), seconds)
 
     def reserved(self, record: Record, seconds: float) -> dict[str, float]:
-        """Step -> s to keep for it, of those behind training. For prediction: what the likely members of the chosen
-        predictor take, and up to SWITCH of all time more, as others may be chosen."""
+        """The seconds to keep for each step behind training. For prediction: what the likely members of the chosen
+        predictor take, and up to SWITCH of all time more, as others may be chosen.
+        """
         from autolmk.jobs.workflow import after_training
 
         steps = after_training(self.request, self.plans, record.kept())

@@ -68,7 +68,7 @@ def counts(module: nn.Module) -> dict[str, list[list[int]]]:
 
 
 def restore_counts(module: nn.Module, counted: Mapping[str, Sequence[Sequence[int]]]) -> None:
-    """Inverse of `counts`. ValueError or KeyError where they are those of another codec."""
+    """Restore what `counts` returned. ValueError or KeyError where they are those of another codec."""
     parts = _parts(module)
     for name, (held, known) in counted.items():
         part = parts[name]

@@ -50,9 +50,10 @@ UNMEASURED: Voting = "around_1"  # far cells know less, and a rare gross vote am
 
 @dataclass(frozen=True)
 class CellTarget(Target):
-    """displacements: for each axis (B, L, n) float64, the logarithmic displacement from the axis's n rows of cells: it
-    depends on nothing else. cells: (B, L) flat index of the cell that holds the point, -1 for none. cell_size: (D,)
-    voxels."""
+    """The target of `CellCodec`. displacements: for each axis (B, L, n) float64, the logarithmic displacement from the
+    axis's n rows of cells: it depends on nothing else. cells: (B, L) flat index of the cell that holds the point, -1
+    for none. cell_size: (D,) voxels.
+    """
 
     displacements: tuple[Tensor, ...]
     cells: Tensor
@@ -60,7 +61,8 @@ class CellTarget(Target):
 
 
 class CellCodec(Codec):
-    """Output (B, L, 1 + D, *O): a cell's logit for holding the landmark, and the logarithmic displacement to it.
+    """Codec of cells that vote, for an output (B, L, 1 + D, *O): a cell's logit for holding the landmark, and the
+    logarithmic displacement to it.
 
     patch_size, cell_size: (D,) input voxels. voting: a rule of RULES, or "measured": that which suits held-out cases
     best, UNMEASURED until it is measured. exclusive: whether logits are those of one choice among cells and elsewhere,
@@ -91,7 +93,9 @@ class CellCodec(Codec):
         return math.prod(self.shape)
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> CellTarget:
-        """See Codec. A point outside the window has displacements too, and no cell."""
+        """Encode points as displacements from cells, see `Codec.encode`. A point outside the window has displacements
+        too, and no cell.
+        """
         displacements, index = [], torch.zeros(status.shape, dtype=torch.int64, device=status.device)
         inside = status == Status.PRESENT
         for axis, (n, size) in enumerate(zip(self.shape, self.cell_size, strict=True)):
@@ -114,7 +118,7 @@ class CellCodec(Codec):
         return output.float()
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec. Displacements along the axis change their sign."""
+        """Mirror the scores along an array axis, see `Codec.mirror`. Displacements along the axis change their sign."""
         result = scores.flip(3 + axis).index_select(1, constant(partner, scores.device, torch.int64))
         result[:, :, 1 + axis].neg_()
         return result
@@ -125,7 +129,8 @@ class CellCodec(Codec):
 
     @torch.no_grad()
     def decode(self, scores: Tensor) -> Candidates:
-        """See Codec. Candidates are cells whose logit is a local maximum, each with the vote of the codec's rule.
+        """Decode the cells' votes, see `Codec.decode`. Candidates are cells whose logit is a local maximum, each with
+        the vote of the codec's rule.
 
         Rules that reach over all cells speak for the best candidate only; for the others only the cells next to theirs
         vote. Rules of a reach vote alike for all. Log-odds are those of "in this cell or in one next to it", so that a
@@ -195,7 +200,9 @@ class CellCodec(Codec):
     # -- which rule -------------------------------------------------------------------------------------------------
 
     def measure(self, held_out: Iterable[HeldOut]) -> dict[str, Any]:
-        """See Codec: `voting`, where the codec's rule is to be measured, and `voting_errors`, see `measure_voting`."""
+        """Measure, see `Codec.measure`, `voting`, where the codec's rule is to be measured, and `voting_errors`, see
+        `measure_voting`.
+        """
         if not self.measured:
             return {}
         errors = measure_voting(self, held_out)
@@ -203,15 +210,16 @@ class CellCodec(Codec):
 
     @classmethod
     def pooled(cls, measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """See Codec: the rule of the smallest mean distance over all folds, as each one's few held-out windows tell
-        little."""
+        """Pool the folds, see `Codec.pooled`: the rule of the smallest mean distance over all folds, as each one's few
+        held-out windows tell little.
+        """
         if len(measured) < 2:
             return super().pooled(measured)
         errors = _of_folds(measured)
         return {"voting": min(errors, key=errors.__getitem__), "voting_errors": errors} if errors else {}
 
     def adopt(self, measured: Mapping[str, Any]) -> None:
-        """See Codec. AutolmkError where the rule is not known."""
+        """Adopt the rule that was measured, see `Codec.adopt`. AutolmkError where the rule is not known."""
         rule = measured.get("voting")
         if not self.measured or rule is None:
             return
@@ -256,10 +264,10 @@ def measure_voting(codec: CellCodec, held_out: Iterable[HeldOut]) -> dict[Voting
 
 
 def log_displacement(d: Tensor) -> Tensor:
-    """sign(d) log10(|d| + 1)."""
+    """The logarithmic displacement, sign(d) log10(|d| + 1)."""
     return d.sign() * d.abs().log1p() / math.log(10)
 
 
 def displacement(t: Tensor) -> Tensor:
-    """Inverse of `log_displacement`: sign(t) (10^|t| - 1)."""
+    """The displacement whose logarithmic one is t, inverse of `log_displacement`: sign(t) (10^|t| - 1)."""
     return t.sign() * torch.expm1(t.abs().clamp(max=LONGEST) * math.log(10))

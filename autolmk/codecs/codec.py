@@ -61,7 +61,9 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> Target:
-        """voxels: (B, L, D) float64 input voxels, anything where not present; status: (B, L) int8."""
+        """Encode points into a target. voxels: (B, L, D) float64 input voxels, anything where not present; status: (B,
+        L) int8.
+        """
 
     @abstractmethod
     def scores(self, output: Any, landmarks: Tensor | None = None) -> Tensor:

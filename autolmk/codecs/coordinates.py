@@ -21,13 +21,16 @@ from autolmk.errors import AutolmkError
 
 @dataclass(frozen=True)
 class CoordinateTarget(Target):
-    """places: (B, L, D) float64, -1 to 1 where the point lies in the window; anything, NaN too, where it does not."""
+    """The target of `CoordinateCodec`. places: (B, L, D) float64, -1 to 1 where the point lies in the window; anything,
+    NaN too, where it does not.
+    """
 
     places: Tensor
 
 
 class CoordinateCodec(Codec):
-    """Output (B, L, D + 1): D coordinates and the logit of "in this window". One candidate a landmark.
+    """Codec of coordinates, for an output (B, L, D + 1): D coordinates and the logit of "in this window". One candidate
+    a landmark.
 
     patch_size: (D,) input voxels. presence: whether there is that logit; else outputs are (B, L, D), and every landmark
     is taken to be in the window, at even odds.
@@ -55,7 +58,7 @@ class CoordinateCodec(Codec):
         return result
 
     def heights(self, scores: Tensor) -> Tensor:
-        """AutolmkError: there is no map to show."""
+        """Raise AutolmkError: there is no map to show."""
         raise AutolmkError(
             "a network that gives coordinates has no heatmaps",
             expected="a configuration whose stage that sees the image makes heatmaps",
@@ -64,7 +67,9 @@ class CoordinateCodec(Codec):
 
     @torch.no_grad()
     def decode(self, scores: Tensor) -> Candidates:
-        """See Codec. The spread is NaN: a single point does not tell how sure the network is of its place."""
+        """Decode the coordinates, see `Codec.decode`. The spread is NaN: a single point does not tell how sure the
+        network is of its place.
+        """
         found = scores.double().cpu()[:, :, None]
         size = torch.tensor(self.patch_size, dtype=torch.float64)
         log_odds = found[..., -1]

@@ -74,7 +74,9 @@ class HeatmapCodec(Codec):
         self.log_volume = sum(math.log(g * math.sqrt(2 * math.pi)) for g in self.sigma)  # of a Gaussian of height 1
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> HeatmapTarget:
-        """See Codec. A point outside the window is encoded like one inside: the loss gives its mass to elsewhere."""
+        """Encode points as Gaussians, see `Codec.encode`. A point outside the window is encoded like one inside: the
+        loss gives its mass to elsewhere.
+        """
         stride = constant(self.stride, voxels.device)
         elsewhere = self.elsewhere if landmarks is None else self.elsewhere[landmarks]
         share = self.shares(voxels, status, self.patch_size, landmarks)
@@ -91,7 +93,9 @@ class HeatmapCodec(Codec):
         return output.float().sub_(elsewhere) if in_place else output.float() - elsewhere
 
     def mirror(self, scores: Tensor, axis: int, partner: Sequence[int]) -> Tensor:
-        """See Codec. On a GPU all pairs at once, as each of the small steps costs as much there."""
+        """Mirror the scores along an array axis, see `Codec.mirror`. On a GPU all pairs at once, as each of the small
+        steps costs as much there.
+        """
         if scores.device.type == "cuda":
             return scores.flip(axis + 2).index_select(1, constant(partner, scores.device, torch.int64))
         result = scores.clone()
@@ -103,7 +107,8 @@ class HeatmapCodec(Codec):
 
     @torch.no_grad()
     def decode(self, scores: Tensor) -> Candidates:
-        """See Codec. Candidates are local maxima, none within about one sigma of a better one.
+        """Decode the peaks of the heatmaps, see `Codec.decode`. Candidates are local maxima, none within about one
+        sigma of a better one.
 
         A candidate's log-odds are those of the whole Gaussian that peaks there, its height times its volume, so that 0
         is where the network finds presence and absence equally likely, whatever the width.

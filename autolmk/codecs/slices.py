@@ -23,7 +23,9 @@ Group = tuple[int, tuple[int, ...]]  # (array axis across the slice, landmarks o
 
 
 class SliceOutput(TypedDict):
-    """heatmaps: (B, L, *O) logits. slices: of each group (B, n) logits over the slices of its windows, n voxels."""
+    """The output of networks that look for the slices of groups. heatmaps: (B, L, *O) logits. slices: of each group (B,
+    n) logits over the slices of its windows, n voxels.
+    """
 
     heatmaps: Tensor
     slices: list[Tensor]
@@ -31,7 +33,9 @@ class SliceOutput(TypedDict):
 
 @dataclass(frozen=True)
 class SliceTarget(Target):
-    """slices: of each group a Gaussian on one axis, centres (B, 1, 1). status: of each group (B, 1) int8."""
+    """The target of `SliceCodec`. slices: of each group a Gaussian on one axis, centres (B, 1, 1). status: of each
+    group (B, 1) int8.
+    """
 
     heatmaps: HeatmapTarget
     slices: tuple[HeatmapTarget, ...]
@@ -56,8 +60,9 @@ class SliceCodec(Codec):
         self.elsewhere = nn.Parameter(torch.tensor([math.log(patch_size[axis]) for axis, _ in groups]))
 
     def encode(self, voxels: Tensor, status: Tensor, landmarks: Tensor | None = None) -> SliceTarget:
-        """See Codec. A group's slice is the mean place of its present landmarks; it is absent where one is absent and
-        none is present."""
+        """Encode points and the slices of groups, see `Codec.encode`. A group's slice is the mean place of its present
+        landmarks; it is absent where one is absent and none is present.
+        """
         targets, states = [], []
         parts = zip(self.groups, self.sigma, self.elsewhere, self.length, self.shares, strict=True)
         for (axis, rows), sigma, elsewhere, length, shares in parts:

@@ -76,7 +76,7 @@ class Breaches:
             places.append(self.breach.where)
 
     def tell(self) -> None:
-        """AutolmkError where there are breaches: a single one as it is, else a numbered list of them."""
+        """Raise AutolmkError where there are breaches: a single one as it is, else a numbered list of them."""
         told = list(self._found.values())
         if len(told) == 1:
             error, places = told[0]

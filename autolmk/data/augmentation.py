@@ -32,7 +32,8 @@ class IntensityAugmentation:
         self.strength = float(strength)
 
     def __call__(self, rng: np.random.Generator | int, array: npt.NDArray[np.floating]) -> FloatImage:
-        """array: (C, *S), roughly normalised -> (C, *S) float32, a new array, a function of `rng` and `array` alone.
+        """Change the intensities of a window. array: (C, *S), roughly normalised -> (C, *S) float32, a new array, a
+        function of `rng` and `array` alone.
 
         rng: a generator, of which one number is drawn, or a seed.
         """

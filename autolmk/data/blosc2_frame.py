@@ -47,7 +47,7 @@ class StoredFrame:
 
 
 def check_frame(file: Path, *, dtype: str, shape: Sequence[int], chunks: Sequence[int]) -> None:
-    """ValueError where a file is no frame of a plain array of this type, shape and chunks, in built-in codecs."""
+    """Raise ValueError where a file is no frame of a plain array of this type, shape and chunks, in built-in codecs."""
     expected = (dtype, tuple(shape), tuple(chunks))
     if not file.is_file():
         raise ValueError("no single file")

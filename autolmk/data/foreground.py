@@ -48,9 +48,9 @@ QUANTILES = (5.0, 50.0, 95.0)
 
 @dataclass(frozen=True, eq=False)
 class Foreground:
-    """values: (n,) float32, sampled from the smoothed foreground. whole: it is the whole image: neither padding nor
-    background was found. background: the level of the background, None where none was found; margin: how far from it
-    values still are background.
+    """The foreground of a channel. values: (n,) float32, sampled from the smoothed foreground. whole: it is the whole
+    image: neither padding nor background was found. background: the level of the background, None where none was found;
+    margin: how far from it values still are background.
 
     channel: (*S) the image, in which padding has the background's level where background surrounds the anatomy.
     outside: the value that continues the image beyond its border; None where its border voxels must say.

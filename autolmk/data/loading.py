@@ -48,9 +48,10 @@ LOSSES = 3  # workers that may be killed before training is stopped
 
 
 class Batch(TypedDict):
-    """data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B. labels: (B, G, *patch)
-    uint8, of configurations with label maps. Where each landmark has a window of its own: data (B, W, C, *patch), and W
-    rows of voxels and status, of `landmarks` (B, W); see `sampling.Sample`."""
+    """A training batch. data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B. labels:
+    (B, G, *patch) uint8, of configurations with label maps. Where each landmark has a window of its own: data (B, W, C,
+    *patch), and W rows of voxels and status, of `landmarks` (B, W); see `sampling.Sample`.
+    """
 
     data: FloatImage
     voxels: FloatArray
@@ -375,14 +376,16 @@ def _receive(
 
 
 def check_stored(store: Store, cases: Sequence[str], plans: Plans, configuration: Configuration) -> None:
-    """AutolmkError unless all the cases are there, whole, and were preprocessed by these plans."""
+    """Raise AutolmkError unless all the cases are there, whole, and were preprocessed by these plans."""
     digest = preprocessing_digest(plans, configuration)
     for name in cases:
         check_case(store, name, store.load(name), plans, digest)
 
 
 def check_case(store: Store, name: str, case: StoredCase, plans: Plans, digest: str) -> None:
-    """AutolmkError unless the stored case was preprocessed by these plans, whose preprocessing has that digest."""
+    """Raise AutolmkError unless the stored case was preprocessed by these plans, whose preprocessing has that
+    digest.
+    """
     if case.plans_digest != digest or case.landmarks.names != plans.landmarks:
         raise AutolmkError(
             "a preprocessed case was made by other plans",

@@ -35,9 +35,10 @@ PLAIN = Windows("random")  # how windows are interpolated where no plans say it
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """geometry: of the window, (P, D) as the image's. mirrored: its content is a mirror image, so that landmark pairs
-    change their names. backdrop: seed of what it shows beyond the image, see `backdrop`; None: what prediction pads
-    with. blank: the backdrop covers the image, too, so that no landmark is there."""
+    """A training window in an image. geometry: of the window, (P, D) as the image's. mirrored: its content is a mirror
+    image, so that landmark pairs change their names. backdrop: seed of what it shows beyond the image, see `backdrop`;
+    None: what prediction pads with. blank: the backdrop covers the image, too, so that no landmark is there.
+    """
 
     geometry: Geometry
     mirrored: bool
@@ -46,10 +47,12 @@ class Window:
 
 
 class Sample(TypedDict):
-    """data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN unless present. status: (L,) int8.
-    A present landmark may lie outside the window. labels: (G, *patch), of configurations with label maps, see
-    `label_maps`. Where each landmark has a window of its own: data (W, C, *patch), and landmarks (W,) says which
-    landmark each window, and row of voxels and status, answers for; grids: of each of the W windows."""
+    """A training sample, cut from one window. data: (C, *patch) float32. voxels: (L, D) float64 in window voxels, NaN
+    unless present. status: (L,) int8. A present landmark may lie outside the window. labels: (G, *patch), of
+    configurations with label maps, see `label_maps`. Where each landmark has a window of its own: data (W, C, *patch),
+    and landmarks (W,) says which landmark each window, and row of voxels and status, answers for; grids: of each of the
+    W windows.
+    """
 
     data: FloatImage
     voxels: FloatArray

@@ -74,7 +74,9 @@ def load_or_make_splits(
 
 
 def check_splits(splits: Sequence[Split], subject_of: Mapping[str, str], *, file: Path | None = None) -> None:
-    """AutolmkError where the splits do not suit the cases: new or lost cases, or a subject on both sides of a fold."""
+    """Raise AutolmkError where the splits do not suit the cases: new or lost cases, or a subject on both sides of a
+    fold.
+    """
     if not splits:
         raise AutolmkError("the splits are empty", file=file, remedy="delete the file to have it made again")
     for k, split in enumerate(splits):

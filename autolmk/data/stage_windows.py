@@ -141,7 +141,9 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """points: (L, P) mean shape, NaN where unknown. scale_bounds: of its fit."""
+    """The mean shape that windows are placed by. points: (L, P) mean shape, NaN where unknown. scale_bounds: of its
+    fit.
+    """
 
     points: FloatArray
     scale_bounds: tuple[float, float]

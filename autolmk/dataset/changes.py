@@ -24,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class FileState:
-    """size: bytes. modified: ns. sha256: of the content; empty where it was not read."""
+    """The state of a raw file. size: bytes. modified: ns. sha256: of the content; empty where it was not read."""
 
     size: int
     modified: int
@@ -37,8 +37,9 @@ class FileState:
 
 @dataclass(frozen=True)
 class CaseState:
-    """files: images and label map. annotation: the file with the points, which other cases may share. meaning: digest
-    of what is read of them: points, frame, spacing, subject."""
+    """The state of a raw case. files: images and label map. annotation: the file with the points, which other cases may
+    share. meaning: digest of what is read of them: points, frame, spacing, subject.
+    """
 
     files: dict[str, FileState]
     annotation: dict[str, FileState]
@@ -86,7 +87,7 @@ class Changes:
     edited: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Such as `1 case added: a; 2 cases edited: b, c`; empty where nothing changed."""
+        """The changes in words, such as `1 case added: a; 2 cases edited: b, c`; empty where nothing changed."""
         parts = {"added": self.added, "removed": self.removed, "edited": self.edited}
         return "; ".join(
             f"{counted(len(names), 'case')} {what}: {some(names)}" for what, names in parts.items() if names

@@ -23,7 +23,9 @@ GROUPS_SECONDS = 0.2  # of computing, for one case; an ordinary expression takes
 
 @dataclass(frozen=True)
 class LandmarkDescription:
-    """index: place in every list of landmarks; by default as listed. pair: the landmark on the body's other side."""
+    """The description of one landmark. index: place in every list of landmarks; by default as listed. pair: the
+    landmark on the body's other side.
+    """
 
     index: int | None = None
     definition: str | None = None

@@ -25,8 +25,9 @@ Split = Literal["Tr", "Ts"]
 
 @dataclass(frozen=True)
 class Case:
-    """images: by channel. annotation: the file that holds its points, perhaps of other cases too; None without. labels:
-    its label map; None without."""
+    """One case of a raw dataset. images: by channel. annotation: the file that holds its points, perhaps of other cases
+    too; None without. labels: its label map; None without.
+    """
 
     identifier: str
     subject: str
@@ -70,13 +71,13 @@ class RawDataset:
 
     @cached_property
     def ndim(self) -> int:
-        """2 where most images are planes or single slices of volumes, else 3."""
+        """The number of image axes: 2 where most images are planes or single slices of volumes, else 3."""
         flat = [geometry.ndim == 2 or geometry.shape.count(1) == 1 for geometry, _ in self._sampled]
         return 2 if 2 * sum(flat) > len(flat) else 3
 
     @cached_property
     def unit(self) -> Literal["mm", "px"]:
-        """mm where most images, or dataset.json, say how large a pixel is, else px."""
+        """The unit of distances: mm where most images, or dataset.json, say how large a pixel is, else px."""
         if self.description.spacing is not None:
             return "mm"
         sized = [has_size for _, has_size in self._sampled]
@@ -123,7 +124,7 @@ class RawDataset:
         ]
 
     def label_files(self, split: Split = "Tr") -> dict[str, tuple[Path, ...]]:
-        """case -> its label maps in labelsTr or labelsTs, whether it has an image or not."""
+        """The label maps of each case in labelsTr or labelsTs, whether it has an image or not."""
         folder = self.folder / f"labels{split}"
         found: dict[str, tuple[Path, ...]] = {}
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -134,7 +135,7 @@ class RawDataset:
         return found
 
     def annotation_files(self, split: Split = "Tr") -> dict[str, tuple[Path, ...]]:
-        """case -> the files that hold points of it, whether it has an image or not."""
+        """The files that hold points of each case, whether it has an image or not."""
         folder = self.folder / f"landmarks{split}"
         found: dict[str, tuple[Path, ...]] = {}
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:

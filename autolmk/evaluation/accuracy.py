@@ -82,8 +82,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """unit: mm or px. Intervals: 95 %, over cases, None where fewer than 5 show the landmark, see `bootstrap`. penalty:
-    case -> what a point without any predicted position counts as. seed, n_resamples: of the bootstrap."""
+    """The accuracy of predictions. unit: mm or px. Intervals: 95 %, over cases, None where fewer than 5 show the
+    landmark, see `bootstrap`. penalty: case -> what a point without any predicted position counts as. seed,
+    n_resamples: of the bootstrap.
+    """
 
     unit: str
     penalty: dict[str, float]
@@ -121,9 +123,10 @@ def evaluate(
     seed: int = 0,
     n_resamples: int = 2000,
 ) -> Evaluation:
-    """truth: case -> landmarks, all with the same names in the same order. predictions: case -> points in the same
-    frame (mm, LPS), the best candidate's place also where the status is absent. pairs: left/right partners by name.
-    diagonals: case -> length of its image's diagonal, where images are known; see `penalties`.
+    """Compare predictions with the truth. truth: case -> landmarks, all with the same names in the same order.
+    predictions: case -> points in the same frame (mm, LPS), the best candidate's place also where the status is absent.
+    pairs: left/right partners by name. diagonals: case -> length of its image's diagonal, where images are known; see
+    `penalties`.
 
     AutolmkError where there is no case, where a case is not predicted, or where a prediction names a landmark twice.
     """
@@ -149,8 +152,10 @@ def evaluate(
 def penalties(
     truth: Mapping[str, Landmarks], diagonals: Mapping[str, float], radii: Sequence[float] = RADII
 ) -> dict[str, float]:
-    """case -> what a present point without any predicted position counts as: the diagonal of the case's image where
-    known, else the diagonal of the box around the true points of all cases; at least twice the largest radius."""
+    """The error that a present point without any predicted position counts as, by case: the diagonal of the case's
+    image where known, else the diagonal of the box around the true points of all cases; at least twice the largest
+    radius.
+    """
     present = np.concatenate([marks.points[marks.present] for marks in truth.values()])
     box = float(np.linalg.norm(np.ptp(present, axis=0))) if len(present) else 0.0
     return {case: max(diagonals.get(case, box), 2 * max(radii)) for case in truth}

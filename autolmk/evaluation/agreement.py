@@ -112,7 +112,7 @@ def called_present(found: Annotation, p: int) -> Landmarks:
 
 
 def agreements(pairs: tuple[Pair, ...]) -> dict[str, Agreement]:
-    """measurement -> how far predicted and annotated values agree, in the order in which they first occur."""
+    """The agreement of predicted and annotated values, by measurement, in the order in which they first occur."""
     return {name: _agreement([p for p in pairs if p.measurement == name]) for name in dict.fromkeys(_names(pairs))}
 
 

@@ -1,4 +1,4 @@
-"""95 % intervals over cases: the points of one case are not independent. None with fewer than 5 cases.
+"""Intervals of 95 % over cases: the points of one case are not independent. None with fewer than 5 cases.
 
 Means and medians: studentised bootstrap, resampling cases (bootstrap-t of Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, ch. 12). On skewed errors it covers 94 % at 15 cases where the percentile bootstrap covers 90 %.

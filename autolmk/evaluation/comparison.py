@@ -25,9 +25,10 @@ CHUNK = 1000  # flips at a time
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """members: names of the models that it combines. n_stages, n_parameters: of all members together, of one fold.
-    errors: of all annotated points of each case, (n_i,) mm, the cases of all candidates in the same order. swaps: of
-    left and right."""
+    """A predictor that may be chosen. members: names of the models that it combines. n_stages, n_parameters: of all
+    members together, of one fold. errors: of all annotated points of each case, (n_i,) mm, the cases of all candidates
+    in the same order. swaps: of left and right.
+    """
 
     members: tuple[str, ...]
     n_stages: int
@@ -47,9 +48,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """mre, median: mm or px. sdr: by radius, share of points within it. loss_against_best: relative, of the MRE, paired
-    over cases; 0 of the best one. p: of the paired test against the best one, p_holm: corrected for all of them; None
-    of the best one."""
+    """The comparison of one candidate with the best one. mre, median: mm or px. sdr: by radius, share of points within
+    it. loss_against_best: relative, of the MRE, paired over cases; 0 of the best one. p: of the paired test against the
+    best one, p_holm: corrected for all of them; None of the best one.
+    """
 
     members: tuple[str, ...]
     n_stages: int

@@ -28,9 +28,10 @@ LEVEL = 0.9
 
 @dataclass(frozen=True)
 class MeasurementCalibration:
-    """level: that error radii are claimed at. n_cases: held-out cases that `factors` come from. factors: measurement ->
-    what its propagated radius is multiplied with; 1 where nothing is known, None where the cases are too few for the
-    level, so that no radius is given."""
+    """The calibration of measurements' error radii. level: that error radii are claimed at. n_cases: held-out cases
+    that `factors` come from. factors: measurement -> what its propagated radius is multiplied with; 1 where nothing is
+    known, None where the cases are too few for the level, so that no radius is given.
+    """
 
     level: float = LEVEL
     n_cases: int = 0
@@ -158,8 +159,9 @@ def write_measurements(
 
 
 def read_measurements(file: Path) -> dict[str, dict[str, MeasuredValue]]:
-    """case -> measurement -> value and error radius, as `write_measurements` wrote them. AutolmkError where the table
-    is missing or damaged."""
+    """Read what `write_measurements` wrote: case -> measurement -> value and error radius. AutolmkError where the table
+    is missing or damaged.
+    """
     result: dict[str, dict[str, MeasuredValue]] = {}
     for row in read_rows(file, COLUMNS, remedy="predict again"):
         try:

@@ -142,7 +142,9 @@ class CellDecoder:
         self.grid = np.stack(np.meshgrid(*axes, indexing="ij"))
 
     def mirror(self, scores: npt.NDArray[Any], axis: int, partner: Sequence[int]) -> npt.NDArray[Any]:
-        """See HeatmapDecoder; displacements along the axis change their sign."""
+        """Mirror the scores along an array axis, see `HeatmapDecoder.mirror`; displacements along the axis change their
+        sign.
+        """
         result = np.ascontiguousarray(np.flip(scores, 2 + axis)[list(partner)])
         result[:, 1 + axis] *= -1
         return result

@@ -40,7 +40,7 @@ class _Scoring(nn.Module):
 
 
 def require_packages() -> None:
-    """AutolmkError where what writes and checks graphs is not installed."""
+    """Raise AutolmkError where what writes and checks graphs is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise AutolmkError(

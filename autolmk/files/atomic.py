@@ -55,7 +55,7 @@ def remove_leftovers(folder: Path, targets: Collection[str] | None = None) -> No
 
 
 def refuse_link(place: Path) -> None:
-    """AutolmkError where a link stands in the place of a folder that autolmk makes: it is never followed."""
+    """Raise AutolmkError where a link stands in the place of a folder that autolmk makes: it is never followed."""
     if place.is_symlink():
         raise AutolmkError(
             "a link is in the place of a folder that autolmk makes itself",

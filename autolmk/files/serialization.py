@@ -142,7 +142,7 @@ def make_folder(folder: Path) -> None:
 
 
 def near(name: str, known: typing.Iterable[str]) -> str:
-    """', did you mean ...?' or '', for messages."""
+    """The question ', did you mean ...?', or '', for messages."""
     if len(name) > LONGEST_NAME:
         return ""  # comparing takes the square of the length
     names = [one for one in itertools.islice(known, MOST_NAMES) if len(one) <= LONGEST_NAME]

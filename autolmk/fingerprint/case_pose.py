@@ -16,10 +16,11 @@ LEAST_EXCESS = 2  # landmarks beyond those that a similarity needs, for a fit th
 
 @dataclass(frozen=True)
 class CasePose:
-    """rotation: degrees from the mean pose, in the image's own grid (see `Geometry.frame`), about axes that the
-    landmarks tell. scale: of the configuration over the mean shape's. misfit: root mean square distance of the
-    landmarks from the fitted mean shape, and stray: the largest distance of one over what is usual for it (see
-    `Usual`)."""
+    """The pose of a case's landmarks. rotation: degrees from the mean pose, in the image's own grid (see
+    `Geometry.frame`), about axes that the landmarks tell. scale: of the configuration over the mean shape's. misfit:
+    root mean square distance of the landmarks from the fitted mean shape, and stray: the largest distance of one over
+    what is usual for it (see `Usual`).
+    """
 
     rotation: float
     scale: float

@@ -246,9 +246,10 @@ def fingerprint_of(
     slices: Sequence[DeclaredSlice] | None = None,
     failed: Sequence[str] = (),
 ) -> Fingerprint:
-    """Pure: of what the cases said, in the order of their names. pairs: those that dataset.json declares, which go
-    before those that names and geometry show. slices: groups that it declares, instead of those that the annotations
-    show; None where it declares none. AutolmkError where there is no case or no landmark is present in any.
+    """The fingerprint made of what the cases said, in the order of their names. pairs: those that dataset.json
+    declares, which go before those that names and geometry show. slices: groups that it declares, instead of those that
+    the annotations show; None where it declares none. AutolmkError where there is no case or no landmark is present in
+    any.
     """
     cases = [summaries[name] for name in sorted(summaries)]
     landmarks, geometries = [case.landmarks for case in cases], [case.geometry for case in cases]

@@ -22,10 +22,10 @@ SAMPLES = 10_000  # foreground voxels a channel that a case contributes
 
 @dataclass(frozen=True, eq=False)
 class ChannelSummary:
-    """samples: up to 10,000 foreground voxels, see `autolmk.data.foreground`. low, high: over the whole foreground.
-    quantiles: (3,) its 5th, 50th and 95th percentile. told_apart: background or padding was found around it. scales:
-    mean and standard deviation by which the schemes `foreground` and `robust` would normalise the channel.
-    at_landmarks: (L,), NaN where none.
+    """The summary of one channel. samples: up to 10,000 foreground voxels, see `autolmk.data.foreground`. low, high:
+    over the whole foreground. quantiles: (3,) its 5th, 50th and 95th percentile. told_apart: background or padding was
+    found around it. scales: mean and standard deviation by which the schemes `foreground` and `robust` would normalise
+    the channel. at_landmarks: (L,), NaN where none.
     """
 
     samples: FloatImage
@@ -39,8 +39,10 @@ class ChannelSummary:
 
 @dataclass(frozen=True, eq=False)
 class CaseSummary:
-    """geometry: of the image as it lies in its file. landmarks: in the dataset's order. labels: values in the label map
-    but 0 and 255; None without one. appearances: of its channels; empty where nobody looked."""
+    """The summary of one case. geometry: of the image as it lies in its file. landmarks: in the dataset's order.
+    labels: values in the label map but 0 and 255; None without one. appearances: of its channels; empty where nobody
+    looked.
+    """
 
     subject: str
     geometry: Geometry

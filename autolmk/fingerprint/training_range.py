@@ -39,8 +39,9 @@ WINDOWED = 256  # grey values of an image with 8 bits
 
 @dataclass(frozen=True)
 class Bounds:
-    """low, high: beyond which a number is outside. least, most: of the training images. Judged on a scale that
-    `TrainingRange` chooses, the logarithm for factors; these are on the number's own."""
+    """The bounds of one number. low, high: beyond which a number is outside. least, most: of the training images.
+    Judged on a scale that `TrainingRange` chooses, the logarithm for factors; these are on the number's own.
+    """
 
     low: float
     high: float

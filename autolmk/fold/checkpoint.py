@@ -38,7 +38,7 @@ PAIRS = "$pairs"  # a mapping whose keys are not all texts
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: by name, on the CPU. record: parsed JSON. file: where it came from."""
+    """A checkpoint as it was read. tensors: by name, on the CPU. record: parsed JSON. file: where it came from."""
 
     tensors: dict[str, Tensor]
     record: dict[str, Any]
@@ -46,12 +46,12 @@ class Checkpoint:
 
 
 def checkpoint_file(fold_folder: Path, name: str) -> Path:
-    """name: latest, best or final."""
+    """The file of a checkpoint; name: latest, best or final."""
     return fold_folder / f"checkpoint_{name}{SUFFIX}"
 
 
 def save(file: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write atomically and durably: the previous file stays whole until the new one replaces it."""
+    """Write a checkpoint, atomically and durably: the previous file stays whole until the new one replaces it."""
     plain = {name: _plain(tensor) for name, tensor in tensors.items()}
     header = {"version": VERSION, "crc32": _checksum(plain), "record": to_json(dict(record))}
     text = json.dumps(header, ensure_ascii=False, allow_nan=False)
@@ -59,7 +59,9 @@ def save(file: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -
 
 
 def load(file: Path) -> Checkpoint:
-    """AutolmkError, naming the file and a remedy, where it is missing, damaged, foreign or of another version."""
+    """Load a checkpoint. AutolmkError, naming the file and a remedy, where it is missing, damaged, foreign or of
+    another version.
+    """
     header, tensors = _read(file, with_tensors=True)
     if _checksum(tensors) != header["crc32"]:
         raise damaged(file, "its checksum does not match its content")

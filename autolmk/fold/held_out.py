@@ -24,8 +24,9 @@ REMEDY = "validate the fold again: autolmk_train DATASET CONFIGURATION FOLD --va
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """name: of the model, TRAINER__PLANS__CONFIGURATION. fold_of: case -> the fold that held it out. detections and
-    truth: of each of these cases, all with the same names in the same order."""
+    """The held-out detections of a model's folds. name: of the model, TRAINER__PLANS__CONFIGURATION. fold_of: case ->
+    the fold that held it out. detections and truth: of each of these cases, all with the same names in the same order.
+    """
 
     name: str
     fold_of: dict[str, int]
@@ -57,7 +58,7 @@ class CrossValidation:
         )
 
     def diagonals(self) -> dict[str, float]:
-        """case -> length of its image's diagonal."""
+        """The length of each case's image diagonal."""
         return {case: math.hypot(*d.geometry.extent) for case, d in self.detections.items()}
 
 

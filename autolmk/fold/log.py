@@ -116,7 +116,7 @@ LOGGERS: dict[str, type[TensorBoardLogger] | type[MLflowLogger] | type[WandbLogg
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """AutolmkError with near names where one is not known, with what to install where one is missing."""
+    """Raise AutolmkError with near names where one is not known, with what to install where one is missing."""
     for name in names:
         if name not in LOGGERS:
             raise AutolmkError(
@@ -217,7 +217,9 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 def progress_picture(entries: Sequence[Mapping[str, Any]], unit: str) -> bytes:
-    """PNG: loss and learning rate by iteration, the error of the held-out cases beside the loss."""
+    """The progress of training as PNG: loss and learning rate by iteration, the error of the held-out cases beside the
+    loss.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

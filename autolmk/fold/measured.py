@@ -30,20 +30,19 @@ SCALE_MARGIN = 1.25  # beyond the smallest and the largest training configuratio
 
 @dataclass(frozen=True)
 class Measured:
-    """mean_shape: name -> (P,) mm, centred; None where the training cases cannot tell one (too few points or cases).
-    shape_spread: name -> root mean square distance (mm) of the training cases' points from the fitted mean shape.
-    shape_residual: the same over all points. shape_cases: how many of them had enough points.
-    scale_bounds: of a case's configuration over the mean shape, with margin.
-    presence: likelihood = sigmoid(presence_slope * log_odds + presence_intercept + prior), calibrated on presence_cases
-    held-out cases; 0 of them (fold `all`, or training unfinished) leaves the network's own log-odds as they are.
-    prevalence: of landmarks that some training case lacks, the share of those that show it, of cases where that is
-    known, half a case of each kind added; prior: its log-odds, 0 for other landmarks.
-    untrained: landmarks that no training case shows, so that this fold's network knows nothing of them.
-    placement: of a later stage's windows, from the errors of the stage before.
-    decoding: what the codec measured on held-out cases, see `Codec.measure`.
-    shape_left_out: as shape_spread, of cases that did not shape the mean; empty in files of earlier versions.
-    errors: of the points on held-out cases, and whether they are drawn toward the mean shape; None in such files.
-    rows: of look-alikes; None in such files, and of later stages, which keep the row that the first one chose.
+    """The numbers that a fold's training measured. mean_shape: name -> (P,) mm, centred; None where the training cases
+    cannot tell one (too few points or cases). shape_spread: name -> root mean square distance (mm) of the training
+    cases' points from the fitted mean shape. shape_residual: the same over all points. shape_cases: how many of them
+    had enough points. scale_bounds: of a case's configuration over the mean shape, with margin. presence: likelihood =
+    sigmoid(presence_slope * log_odds + presence_intercept + prior), calibrated on presence_cases held-out cases; 0 of
+    them (fold `all`, or training unfinished) leaves the network's own log-odds as they are. prevalence: of landmarks
+    that some training case lacks, the share of those that show it, of cases where that is known, half a case of each
+    kind added; prior: its log-odds, 0 for other landmarks. untrained: landmarks that no training case shows, so that
+    this fold's network knows nothing of them. placement: of a later stage's windows, from the errors of the stage
+    before. decoding: what the codec measured on held-out cases, see `Codec.measure`. shape_left_out: as shape_spread,
+    of cases that did not shape the mean; empty in files of earlier versions. errors: of the points on held-out cases,
+    and whether they are drawn toward the mean shape; None in such files. rows: of look-alikes; None in such files, and
+    of later stages, which keep the row that the first one chose.
     """
 
     mean_shape: dict[str, tuple[float, ...]] | None = None

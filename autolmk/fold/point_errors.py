@@ -28,16 +28,15 @@ STEEPEST = 30.0  # and hardly wider by the error: a little wider a peak means a 
 
 @dataclass(frozen=True)
 class PointErrors:
-    """noise: landmark -> mm an axis, of its errors where its peak has the usual width. usual: the same of landmarks
-    that no held-out case shows. width: landmark -> mm, the median width of its peaks. steepness: the power of a width
-    over the usual one with which variances go. widths: the smallest and the largest such ratio on held-out cases; none
-    beyond is believed. certain: 0 to 1, factor on variances that two thirds of these images and more lie above, of what
-    widths do not tell. tails: degrees of freedom of the Student t that errors follow, 0 for a Gaussian. cases: that all
-    this was measured on.
-    drawn: whether points are drawn toward the mean shape, because that lowers the errors of held-out cases; why.
-    fully: whether they are drawn as if all their misfit were error, which may cost unusual anatomy its place: only of
-    a stage whose points merely say where a later one looks.
-    ValueError where a number is out of its range.
+    """The size of a model's errors. noise: landmark -> mm an axis, of its errors where its peak has the usual width.
+    usual: the same of landmarks that no held-out case shows. width: landmark -> mm, the median width of its peaks.
+    steepness: the power of a width over the usual one with which variances go. widths: the smallest and the largest
+    such ratio on held-out cases; none beyond is believed. certain: 0 to 1, factor on variances that two thirds of these
+    images and more lie above, of what widths do not tell. tails: degrees of freedom of the Student t that errors
+    follow, 0 for a Gaussian. cases: that all this was measured on. drawn: whether points are drawn toward the mean
+    shape, because that lowers the errors of held-out cases; why. fully: whether they are drawn as if all their misfit
+    were error, which may cost unusual anatomy its place: only of a stage whose points merely say where a later one
+    looks. ValueError where a number is out of its range.
     """
 
     noise: dict[str, float] = field(default_factory=dict)

@@ -43,7 +43,7 @@ def is_grey(image: Image) -> bool:
 
 
 def require_contrast(image: Image, file: Path | None = None) -> None:
-    """AutolmkError where a channel holds a single value: nothing can be found in it."""
+    """Raise AutolmkError where a channel holds a single value: nothing can be found in it."""
     flat = [i for i, channel in enumerate(image.array) if np.ptp(channel) == 0]
     if flat:
         raise AutolmkError(

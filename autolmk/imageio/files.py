@@ -189,7 +189,9 @@ def _grouped(
 
 
 def check_channels(case: str, files: Sequence[Path], n_channels: int) -> None:
-    """AutolmkError unless the files are the channels 0 to n_channels - 1, or one file, which may hold all channels."""
+    """Raise AutolmkError unless the files are the channels 0 to n_channels - 1, or one file, which may hold all
+    channels.
+    """
     channels = [0 if stem_of(f) == normal(case) else split_name(f)[1] for f in files]
     if channels in (list(range(n_channels)), [0]):
         return

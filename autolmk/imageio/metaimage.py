@@ -53,7 +53,7 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class MetaImageHeader:
-    """fields: by their lower-case names. start: of what follows the header, in bytes."""
+    """The header of a MetaImage. fields: by their lower-case names. start: of what follows the header, in bytes."""
 
     file: Path
     fields: dict[str, str]

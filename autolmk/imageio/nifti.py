@@ -112,7 +112,9 @@ def _require_type(file: Path, header: Any) -> None:
 
 
 def require_whole(file: Path, header: Any) -> None:
-    """AutolmkError where the file holds fewer bytes than its header announces; packed ones are unpacked in doubt."""
+    """Raise AutolmkError where the file holds fewer bytes than its header announces; packed ones are unpacked
+    in doubt.
+    """
     needed = _needed(file, header)
     try:
         size = file.stat().st_size

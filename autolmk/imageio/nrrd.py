@@ -67,7 +67,9 @@ CHANNELS = re.compile(
 
 @dataclass(frozen=True)
 class NrrdHeader:
-    """fields: by their lower-case names, without spaces. start: of what follows the header, in bytes."""
+    """The header of an NRRD file. fields: by their lower-case names, without spaces. start: of what follows the header,
+    in bytes.
+    """
 
     file: Path
     fields: dict[str, str]

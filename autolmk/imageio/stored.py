@@ -51,7 +51,7 @@ class Stored:
         return self.count * self.dtype.itemsize
 
     def require_whole(self) -> None:
-        """AutolmkError where the file cannot hold what its header announces; bytes too many are noticed."""
+        """Raise AutolmkError where the file cannot hold what its header announces; bytes too many are noticed."""
         try:
             there = self.file.stat().st_size - max(0, self.start)
         except OSError as error:

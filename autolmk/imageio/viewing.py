@@ -35,7 +35,7 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def check_orientation(file: Path, orientation: object, height: int, width: int) -> int:
-    """1 to 8, noticed where it is not 1. AutolmkError for any other value."""
+    """The orientation, 1 to 8, noticed where it is not 1. AutolmkError for any other value."""
     if not isinstance(orientation, int) or not 0 <= orientation <= 8:
         raise AutolmkError(
             "an image states an orientation that does not exist",

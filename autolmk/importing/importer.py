@@ -127,7 +127,7 @@ def _clear(folder: Path) -> None:
 
 
 def require_free(target: Path) -> None:
-    """AutolmkError where something is at the target already, other than an empty folder."""
+    """Raise AutolmkError where something is at the target already, other than an empty folder."""
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise AutolmkError(
             "the dataset is there already", file=target, remedy="remove it yourself, or choose another name"

@@ -88,7 +88,7 @@ def local_places(devices: Sequence[str], n_jobs: int, *, at_a_time: int | None =
 
 
 def check_scheduler(address: str) -> None:
-    """AutolmkError where an address names no kind of cluster that is known, or what it needs is not installed."""
+    """Raise AutolmkError where an address names no kind of cluster that is known, or what it needs is not installed."""
     if address == RAY or address.startswith(RAY_PREFIX):
         _needed("ray")
     elif address.startswith(DASK_PREFIXES):

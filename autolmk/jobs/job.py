@@ -34,10 +34,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """name: for messages. command: an autolmk command without the prefix, then its arguments. log: what it says is
-    appended there. outputs: files; once all are there the job is done. takes: what the place decides, as far as the
-    command has such options. accepted: exit codes of success. folder: of a fold that it trains. seconds: that training
-    is planned to take, None where nobody knows."""
+    """A command to run in a process of its own. name: for messages. command: an autolmk command without the prefix,
+    then its arguments. log: what it says is appended there. outputs: files; once all are there the job is done. takes:
+    what the place decides, as far as the command has such options. accepted: exit codes of success. folder: of a fold
+    that it trains. seconds: that training is planned to take, None where nobody knows.
+    """
 
     name: str
     command: tuple[str, ...]

@@ -56,7 +56,7 @@ def with_margin(reserved: Mapping[str, float], max_seconds: float) -> float:
 
 
 def unmeasured(max_seconds: float) -> dict[str, float]:
-    """Step -> s that is kept for it where nothing is known."""
+    """The seconds that are kept for each step where nothing is known."""
     return {step: share * max_seconds for step, share in RESERVED.items()}
 
 

@@ -180,7 +180,7 @@ def squared_error(output: Tensor, target: HeatmapTarget, status: Tensor, height:
 
 
 def soft_dice(probability: Tensor, labels: Tensor) -> Tensor:
-    """1 minus the Dice overlap of a batch, mean over label maps; scalar, differentiable.
+    """The soft Dice loss: 1 minus the Dice overlap of a batch, mean over label maps; scalar, differentiable.
 
     probability: (B, G, *O). labels: (B, G, *S) uint8 of `label_maps`; a cell's target is the share of its voxels that
     lie in the region, and voxels of which that is unknown do not count.

@@ -76,7 +76,8 @@ def is_foreign(specification: str) -> bool:
 def require_asked(
     specifications: Iterable[str], file: Path, *, trust_code: bool, named: Iterable[str] = (), option: str | None = None
 ) -> None:
-    """AutolmkError where trainers that a file (plans, a record) names would run code that the user did not ask for.
+    """Raise AutolmkError where trainers that a file (plans, a record) names would run code that the user did not ask
+    for.
 
     named: what the user named on this command line: other classes of the same files and modules count as asked for.
     option: of the command, that would name the trainer; None where there is none.

@@ -34,7 +34,7 @@ class Source:
     others: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        """ValueError where the copies are not such as `keep_sources` writes."""
+        """Raise ValueError where the copies are not such as `keep_sources` writes."""
         for file in (self.file, *(self.others or {})):
             folder, *parts = file.split("/")
             if folder != SOURCE_FOLDER or not parts or not file.startswith(f"{self.root}/"):

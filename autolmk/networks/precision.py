@@ -136,7 +136,7 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def describe(self) -> str:
-        """Such as float32 or bfloat16."""
+        """The precision in words, such as float32 or bfloat16."""
         return str(self.dtype or torch.float32).removeprefix("torch.")
 
     def place(self, module: nn.Module) -> nn.Module:
@@ -175,7 +175,7 @@ class Precision:
             self.scaler.load_state_dict(scaler)
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-        """Backward, gradients clipped to a norm of 12, and the optimizer's step."""
+        """Take an optimizer's step: backward, gradients clipped to a norm of 12, and the optimizer's step."""
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)

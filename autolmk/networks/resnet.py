@@ -107,7 +107,7 @@ def pooled_head(features: Tensor, head: Head) -> Tensor:
 
 
 def require_stages(architecture: Architecture) -> None:
-    """ValueError without a residual stage."""
+    """Raise ValueError without a residual stage."""
     if len(architecture.features_per_stage) < 2:
         raise ValueError("a residual network has 2 stages at least")
 

@@ -72,7 +72,7 @@ def decoder_stages(architecture: Architecture) -> range:
 
 
 def check_sides(architecture: Architecture, patch_size: Sequence[int]) -> None:
-    """ValueError unless every side of a window is a multiple of the product of the strides along it."""
+    """Raise ValueError unless every side of a window is a multiple of the product of the strides along it."""
     coarsest = cumulative_strides(architecture.strides)[-1]
     if len(coarsest) != len(patch_size) or any(n % s for n, s in zip(patch_size, coarsest, strict=True)):
         raise ValueError(f"patch_size must be multiples of {list(coarsest)}, the strides' products, got {patch_size}")

@@ -68,7 +68,9 @@ def coarsened(spacing: Sequence[float], step: float) -> tuple[float, ...]:
 
 
 def nearest_distance(fingerprint: Fingerprint) -> float:
-    """mm: what three of four landmarks keep from their nearest neighbour; infinite for a single landmark."""
+    """The distance, mm, that three of four landmarks keep from their nearest neighbour; infinite for a single
+    landmark.
+    """
     known = [s.nearest_distance for s in fingerprint.landmark_statistics.values()]
     finite = [d for d in known if d is not None and math.isfinite(d) and d > 0]
     return float(np.percentile(finite, 25)) if finite else math.inf
@@ -115,8 +117,9 @@ def case_scheme(intensity: Intensity) -> Because[str]:
 def heatmap_sigma(
     fingerprint: Fingerprint, spacing: Sequence[float], output_spacing: Sequence[float]
 ) -> Because[tuple[float, ...]]:
-    """mm an axis: 1.5 of the finest input voxel or 1 output voxel, at most three quarters of the nearest-landmark
-    distance, and on no axis less than 0.75 output voxels, below which decoding fails."""
+    """The width of heatmaps, mm an axis: 1.5 of the finest input voxel or 1 output voxel, at most three quarters of the
+    nearest-landmark distance, and on no axis less than 0.75 output voxels, below which decoding fails.
+    """
     nearest = nearest_distance(fingerprint)
     typical = max(SIGMA_INPUT * min(spacing), SIGMA_OUTPUT * min(output_spacing))
     width = min(typical, SIGMA_APART * nearest)
@@ -190,7 +193,9 @@ def rotation_range(fingerprint: Fingerprint, wider: float = 1.0) -> Because[tupl
 
 
 def scale_range(fingerprint: Fingerprint, wider: float = 1.0) -> Because[tuple[float, float]]:
-    """Factors: what 95 % of cases show, 5 % wider on each side, at least 0.9 to 1.1. wider: times, see `widening`."""
+    """The range of scales, as factors: what 95 % of cases show, 5 % wider on each side, at least 0.9 to 1.1. wider:
+    times, see `widening`.
+    """
     low, high = fingerprint.pose.scale
     return (
         (
@@ -204,8 +209,9 @@ def scale_range(fingerprint: Fingerprint, wider: float = 1.0) -> Because[tuple[f
 def translation_range(
     fingerprint: Fingerprint, spacing: Sequence[float], window: Sequence[float], wider: float = 1.0
 ) -> Because[tuple[float, ...]]:
-    """mm an axis (physical): half of how far 95 % of the configurations lie off the image centre, at least 2 voxels, at
-    most an eighth of the window. wider: times, see `widening`."""
+    """The range of translations, mm a physical axis: half of how far 95 % of the configurations lie off the image
+    centre, at least 2 voxels, at most an eighth of the window. wider: times, see `widening`.
+    """
     measured = fingerprint.pose.translation
     steps, sides = physical(spacing, len(measured)), physical(window, len(measured))
     ranges = [
@@ -276,7 +282,7 @@ def shape_prior(fingerprint: Fingerprint) -> Because[bool]:
 
 
 def extents_to_cover(fingerprint: Fingerprint, rotation: Sequence[float]) -> Because[tuple[float, ...]]:
-    """mm an array axis that a window must span to hold the whole of (nearly) every image.
+    """The extent, mm an array axis, that a window must span to hold the whole of (nearly) every image.
 
     The largest extent, but at most 1.5 medians (one whole-body scan among heads must not set the scale); axes that
     trained rotations of 45 degrees and more exchange take the larger one's.

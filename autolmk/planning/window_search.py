@@ -319,7 +319,7 @@ class Search:
 
 
 def windows_for(fingerprint: Fingerprint, design: Design, kind: str) -> tuple[Windows, dict[str, str]]:
-    """holding: the less of the image a window sees, the more windows are placed to hold a landmark: 0.5 to 0.9."""
+    """A stage's windows. The less of the image one sees, the more are placed to hold a landmark: 0.5 to 0.9."""
     whole, why = rules.whole_windows(fingerprint.ndim)
     if kind == "whole":
         return whole, why

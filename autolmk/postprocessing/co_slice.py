@@ -20,7 +20,9 @@ RADII = (2.0, 4.0, 8.0)  # voxels across the slice, of which the best one is tak
 
 @dataclass(frozen=True)
 class CoSlice:
-    """groups: as in the plans. radius: mm across the slice within which members of a group agree."""
+    """The step that puts members of a group on one slice. groups: as in the plans. radius: mm across the slice within
+    which members of a group agree.
+    """
 
     groups: tuple[SliceGroup, ...]
     radius: float

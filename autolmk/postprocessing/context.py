@@ -18,8 +18,9 @@ HeldOut = Sequence[tuple[Detections, Landmarks]]  # of cases that the model did 
 
 @dataclass(frozen=True)
 class Context:
-    """names: L, in the detections' order. sometimes_absent: the landmarks that may be called absent. co_slice_groups:
-    those annotated on one slice. pairs: left/right partners. unit: mm or px."""
+    """The context in which steps are fitted. names: L, in the detections' order. sometimes_absent: the landmarks that
+    may be called absent. co_slice_groups: those annotated on one slice. pairs: left/right partners. unit: mm or px.
+    """
 
     names: tuple[str, ...]
     sometimes_absent: tuple[str, ...] = ()

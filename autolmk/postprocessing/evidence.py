@@ -26,8 +26,10 @@ EXACT = 14  # cases that changed, up to which all flips are tried
 
 @dataclass(frozen=True)
 class Evidence:
-    """measure: mre (mm or px) or accuracy, of held-out cases without and with the step. gross_*: points further off
-    than six medians. cases, changed, better, worse: how many cases there are, differ, gain and lose. p: one-sided."""
+    """The evidence for or against a step. measure: mre (mm or px) or accuracy, of held-out cases without and with the
+    step. gross_*: points further off than six medians. cases, changed, better, worse: how many cases there are, differ,
+    gain and lose. p: one-sided.
+    """
 
     measure: str
     without: float

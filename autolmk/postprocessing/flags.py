@@ -29,10 +29,11 @@ LEAST_POINTS = 40  # good ones, to measure a limit
 
 @dataclass(frozen=True)
 class FlagLimits:
-    """shape: standardised distance from where the others make a point likely. unsure: distance of the likelihood from
-    0.5, of landmarks that may be absent. unlikely: likelihood of the others. disagreement: mm between members. None:
-    not judged. false_alarms: share of the held-out cases' good points that any of them flags; gross_flagged of gross:
-    of the gross errors there. noise: (L,) mm an axis, the points' own errors."""
+    """The limits from which points are flagged. shape: standardised distance from where the others make a point likely.
+    unsure: distance of the likelihood from 0.5, of landmarks that may be absent. unlikely: likelihood of the others.
+    disagreement: mm between members. None: not judged. false_alarms: share of the held-out cases' good points that any
+    of them flags; gross_flagged of gross: of the gross errors there. noise: (L,) mm an axis, the points' own errors.
+    """
 
     shape: float | None = None
     unsure: float | None = None
@@ -46,8 +47,9 @@ class FlagLimits:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """shape_residual: (L,) mm from where the other points make each likely, NaN where nothing can be said. flags: of
-    each landmark, short reasons why a person should look at it."""
+    """The judgement of one case's points. shape_residual: (L,) mm from where the other points make each likely, NaN
+    where nothing can be said. flags: of each landmark, short reasons why a person should look at it.
+    """
 
     shape_residual: FloatArray
     flags: tuple[tuple[str, ...], ...]

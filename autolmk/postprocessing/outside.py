@@ -19,7 +19,7 @@ LEAST_MARGIN = 0.5  # voxels
 
 @dataclass(frozen=True)
 class Outside:
-    """margin: voxels by which the image is taken larger on every side."""
+    """The step that drops points outside the image. margin: voxels by which the image is taken larger on every side."""
 
     margin: float = LEAST_MARGIN
     name: ClassVar[str] = "outside"

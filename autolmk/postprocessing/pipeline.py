@@ -45,8 +45,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """decisions: in the order of the steps. shape: of the training landmarks; None where they tell none, see shape_why.
-    limits: from which a point is flagged. sometimes_absent: the landmarks that may be called absent."""
+    """The steps of postprocessing, as they were decided. decisions: in the order of the steps. shape: of the training
+    landmarks; None where they tell none, see shape_why. limits: from which a point is flagged. sometimes_absent: the
+    landmarks that may be called absent.
+    """
 
     decisions: tuple[Decision, ...] = ()
     shape: ShapeModel | None = None

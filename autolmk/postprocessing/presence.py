@@ -24,7 +24,7 @@ LARGEST = 20.0  # log-odds beyond which a likelihood says no more
 
 @dataclass(frozen=True)
 class PresenceStep:
-    """offset: landmark -> what is added to the logit of its likelihood."""
+    """The step that decides presence. offset: landmark -> what is added to the logit of its likelihood."""
 
     offset: dict[str, float]
     name: ClassVar[str] = "presence"

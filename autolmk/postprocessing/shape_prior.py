@@ -42,7 +42,9 @@ POOLED = 10.0  # pseudo-cases of the errors of all landmarks, added to those of 
 
 @dataclass(frozen=True)
 class ShapePriorStep:
-    """model: of the landmarks. noise: (L,) mm an axis, the detections' own errors. trust: factor on log-odds."""
+    """The step that chooses candidates by shape. model: of the landmarks. noise: (L,) mm an axis, the detections' own
+    errors. trust: factor on log-odds.
+    """
 
     model: ShapeModel
     noise: tuple[float, ...]

@@ -29,10 +29,12 @@ FLOOR = 1e-3  # mm, of the residual
 
 @dataclass(frozen=True, eq=False)
 class ShapePrior:
-    """points: (L, P) mean shape in mm, NaN where unknown. partner: (L,) index of the mirror partner, own for none.
-    residual: (L,) mm, root mean square distance of each training landmark from its place in the fitted mean shape.
-    scale_bounds: of the fit's scale. n_cases: training cases that the shape was measured on. left_out: (L,) mm, as
-    residual, of cases that did not shape the mean; None where that was not measured."""
+    """The mean shape by which candidates are judged. points: (L, P) mean shape in mm, NaN where unknown. partner: (L,)
+    index of the mirror partner, own for none. residual: (L,) mm, root mean square distance of each training landmark
+    from its place in the fitted mean shape. scale_bounds: of the fit's scale. n_cases: training cases that the shape
+    was measured on. left_out: (L,) mm, as residual, of cases that did not shape the mean; None where that was not
+    measured.
+    """
 
     points: FloatArray
     partner: tuple[int, ...]

@@ -77,8 +77,9 @@ class EarlierRun:
 
 
 def refuse_others(folder: Path, earlier: EarlierRun, cases: Iterable[str], tables: Collection[str]) -> None:
-    """AutolmkError where files stand in the way of what a run of `cases` writes that `earlier` did not write, or a link
-    in the place of one of its folders."""
+    """Raise AutolmkError where files stand in the way of what a run of `cases` writes that `earlier` did not write, or
+    a link in the place of one of its folders.
+    """
     for place in (folder / OVERLAYS, folder / DETECTIONS, folder / CROPS):
         refuse_link(place)
     for case in {*earlier.cases, *cases}:

@@ -145,7 +145,9 @@ class PredictionFolder:
 
     @property
     def outside(self) -> dict[str, list[str]]:
-        """case -> what lies outside the range of the training images, of all that is predicted; others are left out."""
+        """The remarks on predicted cases that lie outside the range of the training images; other cases are
+        left out.
+        """
         return outside_of(self.columns, (row for case in self.cases for row in self._rows.get(case, ())))
 
     @property
@@ -206,7 +208,9 @@ class PredictionFolder:
 
 
 def fingerprints(cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
-    """case -> digest of the names, sizes and times of change of its files (of a folder: of all files in it)."""
+    """The digest of each case: of the names, sizes and times of change of its files (of a folder: of all
+    files in it).
+    """
     return {case: _fingerprint(files) for case, files in cases.items()}
 
 

@@ -36,9 +36,10 @@ LEFT_OVER = 0.5  # probability of what is left of the candidates of a member tha
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """candidates (L, K, P), log_odds (L, K): as they came, the row's places first. probability: (L,) that a member is
-    at its place and not at a neighbour's, NaN without a row. reach: (L,) mm from there to half the way to the
-    neighbour, 0 where it belongs outside the image, infinite without a row."""
+    """The rows that were chosen. candidates (L, K, P), log_odds (L, K): as they came, the row's places first.
+    probability: (L,) that a member is at its place and not at a neighbour's, NaN without a row. reach: (L,) mm from
+    there to half the way to the neighbour, 0 where it belongs outside the image, infinite without a row.
+    """
 
     candidates: FloatArray
     log_odds: FloatArray

@@ -124,7 +124,7 @@ def subfolder(source: Path, *names: str) -> Path | None:
 
 
 def require_files(found: Sequence[Path], source: Path, expected: str) -> None:
-    """AutolmkError where a recipe finds none of the files that it reads."""
+    """Raise AutolmkError where a recipe finds none of the files that it reads."""
     if not found:
         wrong(source, "source", some(sorted(p.name for p in source.iterdir())) or "an empty folder", expected,
               "name the folder that holds them with --source")  # fmt: skip

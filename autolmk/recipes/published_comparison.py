@@ -15,7 +15,7 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class ResultRow:
-    """mre, sd: mm or px. sdr: radius in mm -> percent."""
+    """One row of results. mre, sd: mm or px. sdr: radius in mm -> percent."""
 
     method: str
     mre: float | None

@@ -26,7 +26,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class TableBlock:
-    """align: a letter a column, l or r. strong: indices of rows to stress."""
+    """A table. align: a letter a column, l or r. strong: indices of rows to stress."""
 
     kind: ClassVar[str] = "table"
     caption: str
@@ -42,7 +42,9 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class Figure:
-    """svg: well-formed, as `charts` and `pictures` make it, with its alternative text. wide: takes the whole width."""
+    """A figure. svg: well-formed, as `charts` and `pictures` make it, with its alternative text. wide: takes the whole
+    width.
+    """
 
     kind: ClassVar[str] = "figure"
     caption: str
@@ -73,7 +75,7 @@ Block = Text | Facts | TableBlock | Figure | Gallery | Fold
 
 @dataclass(frozen=True)
 class Section:
-    """anchor: for links to it."""
+    """A section of the report. anchor: for links to it."""
 
     anchor: str
     title: str

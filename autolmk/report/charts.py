@@ -25,7 +25,7 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
 
 @dataclass(frozen=True)
 class Axis:
-    """label: with its unit. logarithmic: both ends above 0."""
+    """An axis of a chart. label: with its unit. logarithmic: both ends above 0."""
 
     label: str
     low: float
@@ -67,7 +67,9 @@ def axis(label: str, values: Sequence[float], *, zero: bool = True, logarithmic:
 
 @dataclass(frozen=True)
 class Series:
-    """points: (x, y), in order. colour: index. name: in the legend; without one it is not in it."""
+    """A series of a chart. points: (x, y), in order. colour: index. name: in the legend; without one it is
+    not in it.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]

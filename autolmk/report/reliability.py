@@ -28,7 +28,7 @@ def reliability(sources: Sources) -> Section:
 
 
 def scores_of(results: Results) -> dict[str, FloatArray]:
-    """case -> error over error radius of its present points that have both; nothing for cases without any."""
+    """The error over the error radius, by case, of present points that have both; nothing for cases without any."""
     found: dict[str, list[float]] = {}
     for point in results.evaluation.points:
         radius = results.radius(point.case, point.landmark)

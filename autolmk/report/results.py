@@ -22,8 +22,10 @@ PREDICTIONS, SUMMARY, POINTS = "landmarks.csv", "summary.json", "points.csv"
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """name: in words, such as "held-out cases". split: of the raw dataset that has the cases' images. predicted: best
-    places also of what is called absent. truth: None where only the raw dataset knows it. folder: where they lie."""
+    """The results of predictions. name: in words, such as "held-out cases". split: of the raw dataset that has the
+    cases' images. predicted: best places also of what is called absent. truth: None where only the raw dataset knows
+    it. folder: where they lie.
+    """
 
     name: str
     split: Literal["Tr", "Ts"]

@@ -45,13 +45,13 @@ SAMPLING = 2.7  # variance of the logarithm of a median-based variance, over tha
 
 @dataclass(frozen=True)
 class Combination:
-    """rule: how models are weighted: all alike, by their errors, or by their errors landmark by landmark. members:
-    names of the models, in order. variance: of each member, landmark -> mm^2 an axis of its errors (gross ones do not
-    count); empty where no held-out cases told, then peaks' widths count instead. agreement: of each member, member ->
-    correlation of their errors.
-    first, others: of each member, from a candidate's log-odds to the probability that it is the true place; the best
-    candidate apart from the others, because log-odds do not tell all: left and right are assigned by the whole
-    configuration, and a partner's place may have the higher log-odds."""
+    """The rule that combines models. rule: how models are weighted: all alike, by their errors, or by their errors
+    landmark by landmark. members: names of the models, in order. variance: of each member, landmark -> mm^2 an axis of
+    its errors (gross ones do not count); empty where no held-out cases told, then peaks' widths count instead.
+    agreement: of each member, member -> correlation of their errors. first, others: of each member, from a candidate's
+    log-odds to the probability that it is the true place; the best candidate apart from the others, because log-odds do
+    not tell all: left and right are assigned by the whole configuration, and a partner's place may have the higher
+    log-odds."""
 
     rule: Rule
     members: tuple[str, ...]

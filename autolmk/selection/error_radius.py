@@ -69,9 +69,10 @@ class ScaleModel:
 
 @dataclass(frozen=True)
 class ErrorRadius:
-    """level: the probability, such as 0.9. n_cases: held-out cases with an annotated point. scale: the scale model.
-    unjudged: landmarks that no held-out case shows, which get no radius. quantile: radius over scale; None where there
-    are too few cases for the level, and then there is no radius. why: in words."""
+    """The model of error radii. level: the probability, such as 0.9. n_cases: held-out cases with an annotated point.
+    scale: the scale model. unjudged: landmarks that no held-out case shows, which get no radius. quantile: radius over
+    scale; None where there are too few cases for the level, and then there is no radius. why: in words.
+    """
 
     level: float
     n_cases: int

@@ -45,10 +45,11 @@ class Size:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """candidates: all that were compared, by name. chosen: name of the one that was taken, and why. combination,
-    postprocessing, error_radius: of the recipe. conclusions: held-out case -> what the whole pipeline comes to, steps
-    and radius chosen on the other folds' cases. evidence: JSON-ready, of combination, postprocessing and error
-    radius."""
+    """The choice of the final predictor. candidates: all that were compared, by name. chosen: name of the one that was
+    taken, and why. combination, postprocessing, error_radius: of the recipe. conclusions: held-out case -> what the
+    whole pipeline comes to, steps and radius chosen on the other folds' cases. evidence: JSON-ready, of combination,
+    postprocessing and error radius.
+    """
 
     candidates: dict[str, Comparison]
     chosen: str

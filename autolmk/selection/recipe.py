@@ -37,13 +37,15 @@ REMEDY = "run autolmk_find_best_configuration again"
 
 @dataclass(frozen=True)
 class RecipeMember:
-    """model: its folder's name, TRAINER__PLANS__CONFIGURATION. folds: that are averaged, such as "0", "1", or "all"."""
+    """A model that the recipe combines. model: its folder's name, TRAINER__PLANS__CONFIGURATION. folds: that are
+    averaged, such as "0", "1", or "all".
+    """
 
     model: str
     folds: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """ValueError where the names are not those of a model's folder and its folds."""
+        """Raise ValueError where the names are not those of a model's folder and its folds."""
         plain_name(self.model, "a member's model")
         if not self.folds or any(fold != "all" and not (fold.isascii() and fold.isdecimal()) for fold in self.folds):
             raise ValueError(f'a member\'s folds are numbers or "all", got {list(self.folds)}')
@@ -53,8 +55,9 @@ class RecipeMember:
 
 @dataclass(frozen=True, eq=False)
 class Conclusion:
-    """landmarks: with error radii. detections: after combination and postprocessing. expected_error: (L,) mm, for
-    ranking. flags: of each landmark, why a person should look at it; mostly empty."""
+    """The final result of one case. landmarks: with error radii. detections: after combination and postprocessing.
+    expected_error: (L,) mm, for ranking. flags: of each landmark, why a person should look at it; mostly empty.
+    """
 
     landmarks: Landmarks
     detections: Detections
@@ -64,8 +67,10 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Recipe:
-    """landmarks: names in order. sometimes_absent: the only ones that may be called absent. members: models, in the
-    order of the combination. measurements, measurement_calibration: that dataset.json declares, see `measurements`."""
+    """The final predictor's recipe. landmarks: names in order. sometimes_absent: the only ones that may be called
+    absent. members: models, in the order of the combination. measurements, measurement_calibration: that dataset.json
+    declares, see `measurements`.
+    """
 
     dataset_name: str
     unit: Literal["mm", "px"]
@@ -80,7 +85,7 @@ class Recipe:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        """ValueError where the parts are not of the same models and landmarks."""
+        """Raise ValueError where the parts are not of the same models and landmarks."""
         models, shape = tuple(member.model for member in self.members), self.postprocessing.shape
         plain_name(self.dataset_name, "dataset_name")
         if len(set(models)) < len(models):
@@ -132,7 +137,7 @@ class Recipe:
         return concluded(finished, judged, self.error_radius, self.sometimes_absent)
 
     def require_names(self, found: Detections) -> None:
-        """AutolmkError where detections are of other landmarks than the recipe."""
+        """Raise AutolmkError where detections are of other landmarks than the recipe."""
         if found.names != self.landmarks:
             different = sorted(set(found.names) ^ set(self.landmarks))
             raise AutolmkError(

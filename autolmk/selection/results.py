@@ -35,8 +35,9 @@ More = Mapping[str, Sequence[float | str]]  # column -> a number or text a landm
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """landmarks: as written. best: (L, P) mm, the best candidate, also of absent landmarks. detections: they come from.
-    more: columns of a recipe's conclusion."""
+    """The result of one case. landmarks: as written. best: (L, P) mm, the best candidate, also of absent landmarks.
+    detections: they come from. more: columns of a recipe's conclusion.
+    """
 
     landmarks: Landmarks
     best: FloatArray
@@ -58,7 +59,7 @@ class Result:
 
 
 def read_results(folder: Path) -> dict[str, Landmarks]:
-    """case -> landmarks with their error radii, of landmarks.csv. AutolmkError where it is damaged."""
+    """Read landmarks.csv: case -> landmarks with their error radii. AutolmkError where it is damaged."""
     result = {}
     for case, found in read_table(folder / TABLE).items():
         axes = 3 if found.points.shape[1] == 3 and np.isfinite(found.points[:, 2]).any() else 2
@@ -84,8 +85,9 @@ def write_review(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[s
 
 
 def outside_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """case -> what of it lies outside the range of the training images, as rows of landmarks.csv say; others are left
-    out."""
+    """The remarks on cases that lie outside the range of the training images, as rows of landmarks.csv say; other cases
+    are left out.
+    """
     if OUTSIDE not in columns:
         return {}
     case, said = columns.index("case"), columns.index(OUTSIDE)

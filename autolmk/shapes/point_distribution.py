@@ -63,10 +63,11 @@ class Expectation:
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """names: L. mean: (L, P) mm, the mean shape, None for landmarks that fewer than three cases show. modes: (M, L, P)
-    mm, one standard deviation each. variance: (L, P) mm^2 besides the modes. scale_bounds: of a case over the mean
-    shape. n_cases: that it was measured on. distances: quantiles, at `LEVELS`, of the standardised distance of training
-    points from where a model without their case expects them; inflation: brings their median to that of a Gaussian.
+    """A point distribution model. names: L. mean: (L, P) mm, the mean shape, None for landmarks that fewer than three
+    cases show. modes: (M, L, P) mm, one standard deviation each. variance: (L, P) mm^2 besides the modes. scale_bounds:
+    of a case over the mean shape. n_cases: that it was measured on. distances: quantiles, at `LEVELS`, of the
+    standardised distance of training points from where a model without their case expects them; inflation: brings their
+    median to that of a Gaussian.
     """
 
     names: tuple[str, ...]

@@ -30,7 +30,9 @@ CONVERGED = 1e-4  # change of every residual over that width at which refinement
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """x -> scale * rotation @ x + translation. rotation: (P, P), determinant +1; translation: (P,) mm."""
+    """A similarity transform, x -> scale * rotation @ x + translation. rotation: (P, P), determinant +1; translation:
+    (P,) mm.
+    """
 
     rotation: FloatArray
     scale: float
@@ -46,7 +48,7 @@ class Similarity:
         return self.scale * (np.asarray(points, dtype=np.float64) @ self.rotation.T) + self.translation
 
     def inverse(self) -> Similarity:
-        """ValueError where the scale is 0."""
+        """The inverse transform. ValueError where the scale is 0."""
         if self.scale <= 0:
             raise ValueError(f"only a similarity of positive scale has an inverse, got {self.scale}")
         back = self.rotation.T
@@ -55,8 +57,9 @@ class Similarity:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """similarity: source to target. weights: (L,) of the last iteration, 0 for missing points, near 0 for outliers.
-    residuals: (L,) mm, distance of target from fitted source, NaN for missing points."""
+    """The fit of a similarity. similarity: source to target. weights: (L,) of the last iteration, 0 for missing points,
+    near 0 for outliers. residuals: (L,) mm, distance of target from fitted source, NaN for missing points.
+    """
 
     similarity: Similarity
     weights: FloatArray
@@ -65,8 +68,10 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class MeanShape:
-    """points: (L, P) mm, centred, of the cases' geometric mean size, in their mean pose; NaN for landmarks never seen.
-    poses: mean shape to case, one a case; None where a case has too few points to tell its pose."""
+    """The mean shape of cases. points: (L, P) mm, centred, of the cases' geometric mean size, in their mean pose; NaN
+    for landmarks never seen. poses: mean shape to case, one a case; None where a case has too few points to tell its
+    pose.
+    """
 
     points: FloatArray
     poses: tuple[Similarity | None, ...]

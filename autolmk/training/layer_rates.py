@@ -50,7 +50,7 @@ def apply(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], r
 
 
 def require_known(stages: Iterable[Mapping[str, nn.Parameter]], rates: Mapping[str, float]) -> None:
-    """AutolmkError where a name is no layer of any stage. stages: the parameters of each."""
+    """Raise AutolmkError where a name is no layer of any stage. stages: the parameters of each."""
     names = [name for named in stages for name in named]
     for key in rates:
         if not any(_fits(name, key) for name in names):

@@ -36,7 +36,7 @@ class Limits:
         return cls(part * schedule.iterations_per_epoch, None if seconds is None else share * seconds)
 
     def describe(self) -> str:
-        """Such as `at most 25 min or 50000 iterations`."""
+        """The limits in words, such as `at most 25 min or 50000 iterations`."""
         length = f"{self.iterations} iterations"
         return length if self.max_seconds is None else f"at most {duration(self.max_seconds)} or {length}"
 

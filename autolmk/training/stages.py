@@ -198,8 +198,9 @@ def shares(configurations: Sequence[Configuration], max_seconds: float | None) -
 
 @dataclass(frozen=True)
 class SetAside:
-    """inner: training cases that an earlier stage is trained on, held_out: by which it is then measured. refitted:
-    whether it goes on with all of them after that."""
+    """Cases set aside for measuring. inner: training cases that an earlier stage is trained on, held_out: by which it
+    is then measured. refitted: whether it goes on with all of them after that.
+    """
 
     inner: list[str]
     held_out: list[str]
@@ -337,8 +338,9 @@ def _measure(
 
 
 def predictor_of(stages: Sequence[StageWork], folder: Path, device: torch.device) -> Callable[[str], Prediction]:
-    """case -> what the trained stages, the last of which lies in `folder`, say of a preprocessed case; remembered.
-    AutolmkError at once where a file of theirs is missing or damaged."""
+    """A function that predicts a preprocessed case by the trained stages, the last of which lies in `folder`; it
+    remembers its answers. AutolmkError at once where a file of theirs is missing or damaged.
+    """
     loaded = load_chain(stages, folder, device)
     known: dict[str, Prediction] = {}
 

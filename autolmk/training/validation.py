@@ -49,7 +49,7 @@ class CaseResult:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """results: by case. seconds: it took."""
+    """The result of a validation. results: by case. seconds: it took."""
 
     results: dict[str, CaseResult]
     seconds: float
@@ -69,7 +69,7 @@ class Validation:
         return np.asarray(stacked[np.isfinite(stacked)])
 
     def diagonals(self) -> dict[str, float]:
-        """case -> length of its image's diagonal."""
+        """The length of each case's image diagonal."""
         return {case: result.diagonal for case, result in self.results.items()}
 
     def numbers(self, *, separate: bool = False) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class Collector:
 
 
 def numbered(n: int) -> list[str]:
-    """'1' to 'n', the names of points that have none."""
+    """The names '1' to 'n', for points that have none."""
     return [str(i + 1) for i in range(n)]
 
 

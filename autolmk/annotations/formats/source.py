@@ -27,7 +27,7 @@ class ImportedFiles:
     """A file or folder that is imported, and the folder with its images."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        """AutolmkError where either is missing."""
+        """Raise AutolmkError where either is missing."""
         self.path, self.options = Path(path), options
         self.folder = self.path if self.path.is_dir() else self.path.parent
         self.images_folder = options.images or self.folder
@@ -108,7 +108,7 @@ class ImportedFiles:
             yield stem, file, images
 
     def near_image(self, name: str) -> str:
-        """', did you mean ...?', for messages."""
+        """The question ', did you mean ...?', for messages."""
         return near(name, [f.name for f in self._candidates])
 
     def all_images(self) -> list[Path]:
