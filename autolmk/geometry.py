@@ -35,6 +35,14 @@ class Geometry:
 
     shape: D integers in array order. affine: (P + 1, D + 1) float64; physical = affine @ (voxel, 1).
     Raises ValueError where the shape is not positive or the affine has the wrong shape, is not finite or is singular.
+
+    >>> geometry = Geometry.from_parts(shape=(10, 20, 30), spacing=(2.0, 1.0, 0.5), origin=(-5.0, 0.0, 100.0))
+    >>> geometry.to_physical((1, 0, 4)).tolist()  # voxels count z, y, x; points x, y, z
+    [-3.0, 0.0, 102.0]
+    >>> geometry.to_voxels((-3.0, 0.0, 102.0)).tolist()
+    [1.0, 0.0, 4.0]
+    >>> geometry.crop(start=(1, 0, 4), shape=(2, 2, 2)).origin.tolist()
+    [-3.0, 0.0, 102.0]
     """
 
     shape: tuple[int, ...]

@@ -38,6 +38,13 @@ class Landmarks:
     error_radius: (L,) mm, NaN where nobody computed it.
     outside: of predicted landmarks, what of the image lies outside the range of the training images, in words.
     Raises ValueError where lengths disagree, names repeat, or a present point is not finite.
+
+    >>> points = [[12.0, -30.5, 8.0], [np.nan] * 3]
+    >>> landmarks = Landmarks(("nasion", "sella"), points, [Status.PRESENT, Status.ABSENT])
+    >>> landmarks.present.tolist()
+    [True, False]
+    >>> landmarks.reordered(["sella", "nasion"]).points[1].tolist()
+    [12.0, -30.5, 8.0]
     """
 
     names: tuple[str, ...]

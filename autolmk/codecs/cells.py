@@ -67,6 +67,14 @@ class CellCodec(Codec):
     patch_size, cell_size: (D,) input voxels. voting: a rule of RULES, or "measured": that which suits held-out cases
     best, UNMEASURED until it is measured. exclusive: whether logits are those of one choice among cells and elsewhere,
     whose logit is 0, or each of a question of its own. Raises ValueError where a window is no whole number of cells.
+
+    >>> codec = CellCodec((16, 16), (4, 4))
+    >>> target = codec.encode(voxels=torch.tensor([[[5.25, 9.5]]]), status=torch.tensor([[1]]))
+    >>> rows, columns = target.displacements  # (B, L, 4) each, of the rows of cells along an axis
+    >>> logits = 5.0 * F.one_hot(target.cells, codec.n_cells).view(1, 1, 4, 4)
+    >>> output = torch.stack(torch.broadcast_tensors(logits, rows[..., None], columns[..., None, :]), dim=2)
+    >>> codec.decode(codec.scores(output)).voxels[0, 0, 0].round(decimals=3).tolist()
+    [5.25, 9.5]
     """
 
     def __init__(

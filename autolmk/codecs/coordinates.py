@@ -34,6 +34,13 @@ class CoordinateCodec(Codec):
 
     patch_size: (D,) input voxels. presence: whether there is that logit; else outputs are (B, L, D), and every landmark
     is taken to be in the window, at even odds.
+
+    >>> codec = CoordinateCodec((16, 16))
+    >>> target = codec.encode(voxels=torch.tensor([[[5.25, 9.5]]]), status=torch.tensor([[1]]))
+    >>> output = torch.cat([target.places, torch.tensor([[[2.0]]])], dim=2)  # of a network that knows the point
+    >>> found = codec.decode(codec.scores(output))
+    >>> found.voxels[0, 0, 0].round(decimals=3).tolist(), found.log_odds[0, 0, 0].item()
+    ([5.25, 9.5], 2.0)
     """
 
     def __init__(self, patch_size: Sequence[int], presence: bool = True) -> None:

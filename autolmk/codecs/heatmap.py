@@ -43,6 +43,12 @@ class HeatmapCodec(Codec):
     n_landmarks: L. patch_size: (D,) input voxels. output_stride: (D,). sigma_voxels: (D,) of the Gaussian, in input
     voxels. Raises ValueError where a window is not a whole number of cells, has fewer than 3 of them on an axis, or
     where sigma is below 0.75 cells.
+
+    >>> codec = HeatmapCodec(1, patch_size=(16, 16), output_stride=(1, 1), sigma_voxels=(1.5, 1.5))
+    >>> y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    >>> logits = -((y - 5.25) ** 2 + (x - 9.5) ** 2) / (2 * 1.5**2)  # a network's output that peaks between voxels
+    >>> codec.decode(codec.scores(logits[None, None])).voxels[0, 0, 0].round(decimals=3).tolist()
+    [5.25, 9.5]
     """
 
     elsewhere: Tensor
@@ -128,6 +134,12 @@ class HeatmapCodec(Codec):
 class HeightCodec(HeatmapCodec):
     """Codec for heatmaps that are Gaussians of a known height and 0 elsewhere, as squared error trains them; it decodes
     their logarithm as `HeatmapCodec` does. Nothing is learned; even odds are at half of the height. See HeatmapCodec.
+
+    >>> codec = HeightCodec(1, (16, 16), (1, 1), (1.5, 1.5), height=10.0)
+    >>> y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    >>> heatmap = 10.0 * torch.exp(-((y - 5.25) ** 2 + (x - 9.5) ** 2) / (2 * 1.5**2))
+    >>> codec.decode(codec.scores(heatmap[None, None])).voxels[0, 0, 0].round(decimals=3).tolist()
+    [5.25, 9.5]
     """
 
     def __init__(

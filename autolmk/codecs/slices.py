@@ -47,6 +47,12 @@ class SliceCodec(Codec):
     which such a network has added what it says of the slice (`networks.slice_fusion`).
 
     sigma_voxels: (D,) input voxels, of the heatmaps. elsewhere: (G,) logits of "the slice is not in these windows".
+
+    >>> heatmaps = HeatmapCodec(2, patch_size=(16, 16), output_stride=(1, 1), sigma_voxels=(1.5, 1.5))
+    >>> codec = SliceCodec(heatmaps, groups=[(0, (0, 1))], patch_size=(16, 16), sigma_voxels=(1.5, 1.5))
+    >>> target = codec.encode(voxels=torch.tensor([[[5.0, 9.5], [6.0, 2.0]]]), status=torch.tensor([[1, 1]]))
+    >>> target.slices[0].centres.tolist()  # the place of both along axis 0
+    [[[5.5]]]
     """
 
     def __init__(

@@ -13,7 +13,17 @@ from autolmk.errors import AutolmkError
 
 
 class Dataset(RawDataset):
-    """A raw dataset. Opening it reads dataset.json and lists files; images and points are read when asked for."""
+    """A raw dataset. Opening it reads dataset.json and lists files; images and points are read when asked for.
+
+    >>> from autolmk.phantom import write_phantom
+    >>> write_phantom(Path("Dataset001_Phantom"), n_train=2, n_test=0, ndim=2)
+    >>> dataset = Dataset.open(Path("Dataset001_Phantom"))
+    >>> case = dataset.cases()[0]
+    >>> image = dataset.read_image(case)
+    >>> landmarks = dataset.read_landmarks(case, image.geometry)
+    >>> case.identifier, image.array.ndim, landmarks.names == dataset.landmark_names
+    ('phantom_000', 3, True)
+    """
 
     @classmethod
     def open(cls, folder: Path, description: DatasetDescription | None = None) -> Dataset:

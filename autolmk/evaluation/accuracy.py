@@ -129,6 +129,12 @@ def evaluate(
     `penalties`.
 
     AutolmkError where there is no case, where a case is not predicted, or where a prediction names a landmark twice.
+
+    >>> truth = {"case": Landmarks(("a", "b"), [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], [Status.PRESENT] * 2)}
+    >>> found = {"case": Annotation(("a", "b"), [[0.0, 0.0, 1.0], [9.0, 3.0, 0.0]], [Status.PRESENT] * 2)}
+    >>> evaluation = evaluate(truth, found)
+    >>> evaluation.overall.mre.value, evaluation.landmarks["b"].mre.value
+    (2.0, 3.0)
     """
     if not truth:
         raise AutolmkError(

@@ -112,8 +112,8 @@ class Look:
 def see_landmarks(
     look: Any, windows: Sequence[Geometry], which: Sequence[int], spacing: Sequence[float]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """See a window for each landmark, as `second_look` needs it: (W, K, D) voxels, (W, K) log-odds, (W, K) widths in
-    voxels.
+    """Look at a window for each landmark, as `second_look` needs it: voxels (W, K, D), log-odds and widths in voxels
+    (W, K).
     """
     look.seen += len(windows)
     data = np.stack([look._cut(window, spacing) for window in windows])

@@ -44,6 +44,13 @@ class Predictor:
     folds, checkpoint, device and further options by keyword: see `TestTime`, or all of them at once as `test_time`.
     A packed folder says by itself which folds, stages and steps count, and refuses others. AutolmkError where the
     folder is incomplete or damaged.
+
+    >>> import SimpleITK
+    >>> predictor = Predictor("results/Dataset001_X/best", device="cpu")
+    >>> image = SimpleITK.ReadImage("image.nii.gz")
+    >>> landmarks = predictor.predict(SimpleITK.GetArrayFromImage(image), Geometry.from_sitk(image))
+    >>> landmarks.names[:2], landmarks.points.shape  # mm, LPS
+    (('L0', 'L1'), (6, 3))
     """
 
     def __init__(
