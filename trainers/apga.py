@@ -66,14 +66,16 @@ class ApgaTrainer(Trainer):
         return LandmarkPath(network)
 
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor:
-        """Spatial cross-entropy with "elsewhere"; in parity squared error."""
+        """The spatial cross-entropy with "elsewhere"; in parity squared error."""
         assert isinstance(target, HeatmapTarget)
         if self.options.parity:
             return squared_error(output, target, status, HEIGHT)
         return spatial_cross_entropy(output, target, status)
 
     def training_step(self, network: nn.Module, codec: Codec, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`landmarks`; `supervision`: of the FDT's queries, at every scale; `labels`: of label maps, at all scales."""
+        """The losses of a step: `landmarks`; `supervision`: of the FDT's queries, at every scale; `labels`: of label
+        maps, at all scales.
+        """
         found, voxels, status = network(batch["data"]), batch["voxels"], batch["status"]
         output, *deep = found["landmarks"]
         target = codec.encode(voxels, status)

@@ -47,6 +47,6 @@ class HeatmapTrainer(Trainer):
         )
 
     def loss(self, output: Any, target: Target, status: Tensor) -> Tensor:
-        """Spatial cross-entropy, with "elsewhere"."""
+        """The spatial cross-entropy of logits (B, L, *O), with "elsewhere"."""
         assert isinstance(target, HeatmapTarget)
         return spatial_cross_entropy(output, target, status)

@@ -135,7 +135,9 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
 
 
 def misplaced(found: Relations, mean: FloatArray, case: int) -> dict[int, int]:
-    """Landmarks of a case that lie at another's place, as several frames see it: whose."""
+    """The landmarks of a case that lie at another's place, as several frames see it, and whose place that is. mean: (L,
+    P) mm, the mean shape.
+    """
     seen: dict[tuple[int, int], list[float]] = {}
     n, known = len(found.members) - 1, found.members[-1]
     for f, (members, strange) in enumerate(zip(found.members, found.strange, strict=True)):

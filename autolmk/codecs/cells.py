@@ -272,10 +272,12 @@ def measure_voting(codec: CellCodec, held_out: Iterable[HeldOut]) -> dict[Voting
 
 
 def log_displacement(d: Tensor) -> Tensor:
-    """The logarithmic displacement, sign(d) log10(|d| + 1)."""
+    """The logarithmic displacement (...) of d (...) voxels, sign(d) log10(|d| + 1)."""
     return d.sign() * d.abs().log1p() / math.log(10)
 
 
 def displacement(t: Tensor) -> Tensor:
-    """The displacement whose logarithmic one is t, inverse of `log_displacement`: sign(t) (10^|t| - 1)."""
+    """The displacement (...) voxels whose logarithmic one is t (...), inverse of `log_displacement`: sign(t) (10^|t| -
+    1).
+    """
     return t.sign() * torch.expm1(t.abs().clamp(max=LONGEST) * math.log(10))

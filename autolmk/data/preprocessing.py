@@ -73,7 +73,7 @@ def normalize(
 
 
 def bounded(values: FloatImage) -> FloatImage:
-    """Standardised values, unchanged up to 6 standard deviations, beyond that growing as a logarithm, up to 10.
+    """Standardised values (*S), unchanged up to 6 standard deviations, beyond that growing as a logarithm, up to 10.
 
     So metal is bright, yet does not rule what a network sees, and dense bone keeps its contrast.
     """

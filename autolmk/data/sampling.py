@@ -333,7 +333,9 @@ def _draw_look(
 
 
 def draw_landmarks(rng: np.random.Generator, status: npt.NDArray[np.int8], n: int | None) -> npt.NDArray[np.int64]:
-    """n landmarks whose state is known, in random order, again where there are fewer; None: all, in order."""
+    """Draw n landmarks whose state in status (L,) is known, in random order, again where there are fewer; None: all, in
+    order.
+    """
     if n is None:
         return np.arange(len(status))
     known = np.flatnonzero(status != Status.UNKNOWN)

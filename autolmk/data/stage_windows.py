@@ -135,7 +135,7 @@ class Frame:
         return np.asarray(self.scale * errors @ self.rotation.T)
 
     def express(self, offsets: FloatArray) -> FloatArray:
-        """Turn physical offsets into those of the frame; inverse of `carry`."""
+        """Turn physical offsets (..., P) mm into those of the frame; inverse of `carry`."""
         return np.asarray(offsets @ self.rotation / self.scale)
 
 

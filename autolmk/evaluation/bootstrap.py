@@ -111,7 +111,7 @@ def shares(hits: FloatArray, counts: FloatArray) -> list[Estimate]:
 
 
 def median(errors: Sequence[FloatArray], draws: Draws) -> Estimate:
-    """Estimate the median of one quantity, see `medians`."""
+    """Estimate the median of one quantity, errors[i] (n_i,) being case i's, see `medians`."""
     return medians([errors], draws)[0]
 
 

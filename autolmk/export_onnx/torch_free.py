@@ -124,7 +124,7 @@ def see_landmarks(
 
 
 def require_finite(scores: FloatImage) -> None:
-    """Raise AutolmkError where a network's output is NaN or infinitely high."""
+    """Raise AutolmkError where a network's scores (...) are NaN or infinitely high."""
     highest = float(scores.max())
     if not np.isfinite(highest):
         raise AutolmkError(

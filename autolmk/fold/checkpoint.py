@@ -210,7 +210,8 @@ def load_weights(file: Path, network: nn.Module, codec: nn.Module) -> dict[str, 
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON of nested dictionaries, lists, tuples, numbers and tensors; tensors are put into `tensors` under `name.*`.
+    """Turn into JSON nested dictionaries, lists, tuples, numbers and tensors; tensors are put into `tensors` under
+    `name.*`.
 
     TypeError for anything else. Inverse: `unpack`.
     """

@@ -175,7 +175,9 @@ class Precision:
             self.scaler.load_state_dict(scaler)
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-        """Take an optimizer's step: backward, gradients clipped to a norm of 12, and the optimizer's step."""
+        """Take a training step from a scalar loss: backward, gradients clipped to a norm of 12, and the optimizer's
+        step.
+        """
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)

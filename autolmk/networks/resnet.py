@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         nn.init.normal_(self.head.convolution.weight, std=HEAD_STD)
 
     def forward(self, data: Tensor) -> Tensor:
-        """Apply the network, see the class."""
+        """Apply the network: (B, n_channels, *S) -> (B, n_outputs) float32."""
         return pooled_head(self.stages(self.stem(data)), self.head)
 
 

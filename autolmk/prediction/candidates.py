@@ -129,7 +129,9 @@ class Pool:
         return Ranked(voxels, log_odds, central, widths)
 
     def drop(self, landmark: int, voxel: FloatArray, spacing: Sequence[float], radius: float, below: float) -> None:
-        """Forget a landmark's candidates within `radius` mm of `voxel` whose centrality is under `below`."""
+        """Forget a landmark's candidates within `radius` mm of `voxel` (D,), at `spacing` (D,) mm, whose centrality is
+        under `below`.
+        """
         rows = self._rows[landmark]
         d = len(self.shape)
         near = np.linalg.norm((rows[:, :d] - voxel) * np.array(spacing), axis=1) <= radius

@@ -81,7 +81,9 @@ def pose(
     geometry: Geometry,
     shape: FloatArray | None,
 ) -> Problem | None:
-    """The row's places, costs and evidence; None where its members show no place."""
+    """Pose the choice of a row's places as a problem: places, costs and evidence; None where its members show no place.
+    candidates: (L, K, P) mm. log_odds: (L, K). shape: (L, P) mm, the mean shape, None without.
+    """
     where = {name: i for i, name in enumerate(names)}
     which = np.array([where[name] for name in row.names])
     places, own, odds, shown = pool(candidates[which], log_odds[which], row.same_place)

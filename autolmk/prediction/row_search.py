@@ -125,7 +125,9 @@ def _alike(problem: Problem, choice: Choice) -> npt.NDArray[np.bool_]:
 
 
 def t_cost(square: FloatArray, p: int) -> FloatArray:
-    """Minus the log density of a t distribution on p axes at squared standardised distances, less its constant."""
+    """The cost (...), minus the log density of a t distribution on p axes at squared standardised distances, less its
+    constant.
+    """
     return np.asarray(0.5 * (TAILS + p) * np.log1p(square / TAILS))
 
 

@@ -232,7 +232,7 @@ def voxel_side(geometry: Geometry) -> float:
 
 
 def require_finite(scores: Tensor) -> None:
-    """Raise AutolmkError where a network's scores hold NaN or infinity."""
+    """Raise AutolmkError where a network's scores (...) hold NaN or infinity."""
     highest = float(scores.amax())  # NaN where there is any
     if not np.isfinite(highest):
         raise AutolmkError(

@@ -47,7 +47,7 @@ def picture(image: Image, annotated: FloatArray, predicted: FloatArray, alternat
 
 
 def window(channel: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Intensities that are shown black and white: the 1st and 99.5th percentile."""
+    """The intensities of a channel (*S) that are shown black and white: the 1st and 99.5th percentile."""
     some = channel[tuple(slice(None, None, max(1, n // 64)) for n in channel.shape)]
     low, high = np.percentile(some, [1, 99.5])
     return float(low), float(max(high, low + 1e-8))

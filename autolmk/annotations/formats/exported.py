@@ -180,7 +180,9 @@ def cannot_hold(what: str, format_name: str, found: object, expected: str, remed
 
 
 def numbers(point: FloatArray) -> str:
-    """The shortest decimals that read back to the same numbers, separated by blanks."""
+    """The coordinates of a point (P,) as the shortest decimals that read back to the same numbers, separated
+    by blanks.
+    """
     return " ".join(repr(float(x)) for x in point)
 
 
