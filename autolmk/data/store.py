@@ -55,31 +55,29 @@ class StoredCase:
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> FloatImage:
         """The region of `shape` whose first voxel is `start` (array order), padded by `fill`: (C, *shape) float32."""
-        from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd  # imports torch
-
-        stop = [a + n for a, n in zip(start, shape, strict=True)]
         result = np.empty((len(self.fill), *shape), dtype=np.float32)
-        outside = any(b <= 0 or a >= n for a, b, n in zip(start, stop, self.geometry.shape, strict=True))
         for channel, value in enumerate(self.fill):
-            if outside:
-                result[channel] = value
-                continue
-            box = [[channel, channel + 1], *([int(a), int(b)] for a, b in zip(start, stop, strict=True))]
-            result[channel] = crop_and_pad_nd(self.array, box, pad_value=value)[0]
+            result[channel] = _box(self.array, channel, start, shape, value)
         return result
 
     def read_labels(self, start: Sequence[int], shape: Sequence[int]) -> Labels:
         """Read a box of the label map, as `read`: (*shape) uint8, 255 beyond the image."""
-        result = np.full(tuple(shape), UNKNOWN, dtype=np.uint8)
-        inside = [(max(a, 0), min(a + n, m)) for a, n, m in zip(start, shape, self.geometry.shape, strict=True)]
-        if all(a < b for a, b in inside):
-            place = tuple(slice(a - s, b - s) for (a, b), s in zip(inside, start, strict=True))
-            result[place] = self.labels[(slice(1), *(slice(a, b) for a, b in inside))][0]
-        return result
+        return np.asarray(_box(self.labels, 0, start, shape, UNKNOWN), dtype=np.uint8)
 
     def image(self) -> Image:
         """The whole case in memory."""
         return Image(np.asarray(self.array[:], dtype=np.float32), self.geometry)
+
+
+def _box(array: Any, channel: int, start: Sequence[int], shape: Sequence[int], fill: float) -> npt.NDArray[Any]:
+    """The box `shape` of one channel of array (C, *S) whose first voxel is `start`, padded by `fill`."""
+    from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd  # imports torch
+
+    box = [[int(a), int(a + n)] for a, n in zip(start, shape, strict=True)]
+    if any(b <= 0 or a >= n for (a, b), n in zip(box, array.shape[1:], strict=True)):
+        return np.full(tuple(shape), fill)  # crop_and_pad_nd gives zeros, whatever the fill
+    found: npt.NDArray[Any] = crop_and_pad_nd(array, [[channel, channel + 1], *box], pad_value=fill)[0]
+    return found
 
 
 class Store:

@@ -77,6 +77,7 @@ def paired_test(one: FloatArray, other: FloatArray, *, seed: int, n: int = N_FLI
     difference = (one - other)[np.isfinite(one - other)]
     if not np.any(difference):
         return 1.0
+    # By hand: scipy.stats.permutation_test gives the same p-values, but takes several times as long for many cases.
     found = abs(float(difference.sum())) * (1 - 1e-12)
     if len(difference) <= EXACT:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(difference))))

@@ -42,6 +42,7 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round values, four or so."""
+        # By hand: the report draws its SVG without matplotlib, which would be loaded for its tickers alone.
         if self.logarithmic:
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [m * 10.0**e for e in exponents for m in (1, 2, 5)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Picture
 from scipy import ndimage
 
 from autolmk.geometry import FloatArray
@@ -54,17 +54,10 @@ def window(channel: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def png(grey: Grey) -> bytes:
-    """An 8-bit grey PNG (ISO/IEC 15948), each row the difference from the one above, which compresses well."""
-    height, width = grey.shape
-    above = np.vstack([np.zeros((1, width), dtype=np.uint8), grey[:-1]])
-    rows = np.hstack([np.full((height, 1), 2, dtype=np.uint8), grey - above])  # 2: filter "up", modulo 256
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + content
+    """The picture (Y, X) as an 8-bit grey PNG."""
+    file = io.BytesIO()
+    Picture.fromarray(grey).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def _tile(

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autolmk.codecs import Codec
 
@@ -14,6 +15,9 @@ RAMP = 10  # the decay of step i is at most (1 + i) / (RAMP + i), so that early 
 
 class Averaged:
     """Copies of network and codec that hold the average of their parameters and floating-point buffers.
+
+    `torch.optim.swa_utils.AveragedModel` would average buffers of whole numbers too, such as a codec's counts, and
+    start from the weights after the first step; so that only its rule is used.
 
     decay: may be changed between updates, as a run's length shows, see `schedule.average_decay`.
     """
@@ -40,7 +44,7 @@ class Averaged:
         average).
         """
         decay = min(self.decay, (1 + iteration) / (RAMP + iteration))
-        torch._foreach_lerp_(self._average, [source.detach() for source in self._source], 1 - decay)
+        get_ema_multi_avg_fn(decay)(self._average, [source.detach() for source in self._source], 0)
         for ours, theirs in self._copied:
             ours.copy_(theirs)
 

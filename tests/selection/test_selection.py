@@ -27,6 +27,8 @@ def test_the_exact_test_counts_all_flips() -> None:
     expected = (np.abs(flips) >= abs(difference.sum()) - 1e-9).mean()
     assert paired_test(difference, np.zeros(4), seed=0) == pytest.approx(expected)
     assert paired_test(difference, difference, seed=0) == 1.0
+    library = stats.permutation_test((difference,), np.sum, permutation_type="samples", n_resamples=16).pvalue
+    assert paired_test(difference, np.zeros(4), seed=0) == library
     with pytest.raises(ValueError, match="one length"):
         paired_test(difference, np.zeros(3), seed=0)
 
