@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +113,13 @@ class _Table:
     swappable: npt.NDArray[np.bool_]
 
 
+class Bootstrap(TypedDict, total=False):
+    """The fields of `Resamples` that `evaluate` takes by keyword alone."""
+
+    seed: int
+    n_resamples: int
+
+
 def evaluate(
     truth: Mapping[str, Landmarks],
     predictions: Mapping[str, Annotation],
@@ -120,13 +128,12 @@ def evaluate(
     diagonals: Mapping[str, float] | None = None,
     unit: str = "mm",
     radii: Sequence[float] = RADII,
-    seed: int = 0,
-    n_resamples: int = 2000,
+    **bootstrap: Unpack[Bootstrap],
 ) -> Evaluation:
     """Compare predictions with the truth. truth: case -> landmarks, all with the same names in the same order.
     predictions: case -> points in the same frame (mm, LPS), the best candidate's place also where the status is absent.
     pairs: left/right partners by name. diagonals: case -> length of its image's diagonal, where images are known; see
-    `penalties`.
+    `penalties`. bootstrap: `n_resamples`, by default 2000, and `seed`, by default 0.
 
     AutolmkError where there is no case, where a case is not predicted, or where a prediction names a landmark twice.
 
@@ -147,12 +154,13 @@ def evaluate(
     radii = tuple(sorted(float(r) for r in radii))
     penalty = penalties(truth, diagonals or {}, radii)
     table = _table(names, truth, predictions, pairs, penalty)
-    draws = Resamples(len(truth), n_resamples, seed)
+    chosen: Bootstrap = {"n_resamples": 2000, "seed": 0, **bootstrap}
+    draws = Resamples(len(truth), **chosen)
     single = _scores(table, [slice(i, i + 1) for i in range(len(names))], radii, draws)
     (overall,) = _scores(table, [slice(0, len(names))], radii, draws)
     points = tuple(_points(names, list(truth), table))
     by_name = dict(zip(names, single, strict=True))
-    return Evaluation(unit, penalty, radii, len(truth), seed, n_resamples, overall, by_name, points)
+    return Evaluation(unit, penalty, radii, len(truth), draws.seed, draws.n_resamples, overall, by_name, points)
 
 
 def penalties(

@@ -14,10 +14,11 @@ on either side, and only the head far away tells which one it is. These heads al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,13 @@ class _Shape:
         for wave, phase, direction in zip(self.waves, self.phases, self.directions, strict=True):
             result += np.sin(straight @ wave + phase)[..., None] * direction
         return result
+
+
+class Kinds(TypedDict, total=False):
+    """Kinds of structures that a phantom holds beside the head, see `make_phantom`."""
+
+    co_slice: bool
+    look_alikes: bool
 
 
 def make_phantom(
@@ -215,18 +223,16 @@ def write_phantom(
     seed: int = 0,
     ndim: int = 3,
     size: int = 60,
-    co_slice: bool = False,
-    look_alikes: bool = False,
+    **kinds: Unpack[Kinds],
 ) -> None:
     """Write a raw dataset into `folder`, such as raw/Dataset001_Phantom; the same arguments give the same files.
 
     3D: NIfTI and .mrk.json; 2D: PNG and .csv, with errors in pixels. dataset.json is written last: it marks completion.
-    co_slice: see `make_phantom`; the members of groups are annotated on their slice, with a jitter within it.
-    look_alikes: see `make_phantom`.
+    kinds: `co_slice` and `look_alikes`, see `make_phantom`; the members of groups are annotated on their slice, with a
+    jitter within it.
     """
     from autolmk import annotations, imageio
 
-    kinds = {"co_slice": co_slice, "look_alikes": look_alikes}
     ending, suffix, unit = (".nii.gz", ".mrk.json", "mm") if ndim == 3 else (".png", ".csv", "px")
     for split, cases in (("Tr", n_train), ("Ts", n_test)):
         first = 0 if split == "Tr" else n_train
@@ -246,7 +252,7 @@ def _of_image(points: FloatArray, image: Image, ndim: int) -> FloatArray:
 
 
 def _cases(
-    n: int, first: int, seed: int, ndim: int, size: int, kinds: Mapping[str, bool]
+    n: int, first: int, seed: int, ndim: int, size: int, kinds: Kinds
 ) -> Iterator[tuple[str, Phantom, npt.NDArray[np.bool_]]]:
     """(name, phantom as annotated, which landmarks nobody annotated) of n cases; each landmark that may be absent is so
     in the same share of them."""
@@ -256,7 +262,7 @@ def _cases(
         absent = tuple(name for name, cases in lacking.items() if i in cases)
         unknown = rng.random(len(landmark_names(ndim, **kinds))) < UNKNOWN_SHARE
         phantom = make_phantom(seed * 1_000_003 + first + i, ndim=ndim, size=size, absent=absent, **kinds)
-        yield f"phantom_{first + i:03d}", _jittered(rng, phantom) if kinds["co_slice"] else phantom, unknown
+        yield f"phantom_{first + i:03d}", _jittered(rng, phantom) if kinds.get("co_slice") else phantom, unknown
 
 
 def _jittered(rng: np.random.Generator, phantom: Phantom) -> Phantom:

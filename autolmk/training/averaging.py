@@ -44,7 +44,8 @@ class Averaged:
         average).
         """
         decay = min(self.decay, (1 + iteration) / (RAMP + iteration))
-        get_ema_multi_avg_fn(decay)(self._average, [source.detach() for source in self._source], 0)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(self._average, [source.detach() for source in self._source], 0)
         for ours, theirs in self._copied:
             ours.copy_(theirs)
 

@@ -19,9 +19,6 @@ MORE = {  # public functions that take more, and why
     "autolmk/training/stages.py:train_stages": "those of fit that differ between the stages of a method",
     "autolmk/training/fit.py:validate_checkpoint": "a checkpoint of a fold, its cases, and where results go",
     "autolmk/data/loading.py:TrainingLoader": "all that a batch is a function of",
-    "autolmk/annotations/formats/collect.py:Collector.add": "one annotated point of a foreign file, field by field",
-    "autolmk/phantom/phantom.py:write_phantom": "each property of a phantom, by keyword",
-    "autolmk/evaluation/accuracy.py:evaluate": "truth, predictions, and each choice of an evaluation, by keyword",
 }
 STAND_INS = "autolmk/export_onnx/torch_free.py"  # have the names of what they stand in for
 CONCEPTS = {  # file names that stand for one concept in several rooms, and which

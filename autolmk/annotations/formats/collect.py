@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,15 @@ from autolmk.landmarks import Status
 
 MAX_POINTS = 100_000  # of one case
 FRAMES: tuple[Frame, ...] = ("LPS", "RAS", "voxel")
+
+
+class AboutCase(TypedDict, total=False):
+    """The fields of `ImportedCase` that `Collector.add` takes by keyword alone."""
+
+    identifier: str | None
+    test: bool
+    spacing: tuple[float, ...] | None
+    corrected: bool
 
 
 class Collector:
@@ -49,14 +58,11 @@ class Collector:
         *,
         file: Path,
         status: npt.NDArray[np.int8] | None = None,
-        test: bool = False,
-        spacing: tuple[float, ...] | None = None,
-        identifier: str | None = None,
-        corrected: bool = False,
+        **about: Unpack[AboutCase],
     ) -> None:
-        """Add one case. key: its name in the file. identifier: its name in the dataset, else that of its image. points:
-        (n, 2 or 3), NaN where the file gives no position. status: (n,) of `Status`, where the file says more than that.
-        spacing, corrected: as of `ImportedCase`.
+        """Add one case. key: its name in the file. points: (n, 2 or 3), NaN where the file gives no position. status:
+        (n,) of `Status`, where the file says more than that. about: fields of `ImportedCase`; its identifier is by
+        default that of its image.
 
         AutolmkError where names are empty or stand twice, or two cases share an image.
         """
@@ -74,7 +80,9 @@ class Collector:
         else:
             self._claim(images[0], key, file)
             annotation = self._converted(annotation, images, file)
-            name = _identifier(images) if identifier is None else normal_name(identifier)
+            given, spacing = about.get("identifier"), about.get("spacing")
+            name = _identifier(images) if given is None else normal_name(given)
+            test, corrected = about.get("test", False), about.get("corrected", False)
             self._cases.append(ImportedCase(name, images, annotation, test, spacing, corrected))
 
     def result(self, *assumed: str, described: Mapping[str, Any] | None = None) -> Imported:
