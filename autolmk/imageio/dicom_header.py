@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
@@ -182,13 +180,15 @@ def understood(file: Path) -> Iterator[None]:
 
 
 def _read(file: Path, *, stop_before_pixels: bool) -> Any:
+    import pydicom  # takes a quarter of a second
+
     with understood(file):
         with file.open("rb") as stream:
             start = stream.read(132)
         bare = start[:2] in (b"\x08\x00", b"\x02\x00") and start[128:] != b"DICM"  # no preamble: older than DICOM
         try:
             return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, force=bare)
-        except InvalidDicomError:
+        except pydicom.errors.InvalidDicomError:
             raise AutolmkError(
                 "a file is no DICOM file",
                 file=file,
