@@ -42,7 +42,8 @@ CPU_SECONDS, WALL_SECONDS, MEMORY = 60, 600, 6 << 30
 ARGUMENTS_SHARE = 0.15  # of the inputs damage the arguments instead of a file
 GOOD_EXITS = (0, 2, 3)
 PRELOADED = (
-    *("torch", "torch.utils.data", "safetensors.torch", "blosc2", "regex", "jinja2", "psutil", "joblib"),
+    *("torch", "torch._dynamo", "torch.utils.data", "safetensors.torch", "blosc2", "regex", "jinja2", "joblib"),
+    *("batchgenerators.transforms.noise_transforms", "acvl_utils.cropping_and_padding.bounding_boxes"),
     *("scipy.ndimage", "scipy.stats", "scipy.optimize", "scipy.spatial.transform", "scipy.cluster.hierarchy"),
     *("SimpleITK", "pydicom.pixels", "nibabel.nifti2", "PIL.Image", "tifffile", "imagecodecs"),
     *("matplotlib.font_manager", "matplotlib.figure", "matplotlib.backends.backend_agg"),

@@ -368,13 +368,14 @@ def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray
     depends on the kind of image, and how it inverts on the compression.
     """
     import pydicom  # takes a quarter of a second
+    from pydicom.uid import SecondaryCaptureImageStorage
 
     syntax: Any = getattr(whole.file_meta, "TransferSyntaxUID", "")
     plain = pydicom.Dataset()
     plain.update({e.tag: e for e in whole if e.keyword in DECODING or "PaletteColorLookupTable" in e.keyword})
     if str(whole.get("PhotometricInterpretation") or "MONOCHROME1").strip().upper() == "MONOCHROME1":
         plain.PhotometricInterpretation = "MONOCHROME2"
-    plain.SOPClassUID, plain.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
+    plain.SOPClassUID, plain.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
     plain.file_meta = pydicom.dataset.FileMetaDataset()
     plain.file_meta.TransferSyntaxUID = syntax
     with tempfile.TemporaryDirectory() as folder:

@@ -181,6 +181,7 @@ def understood(file: Path) -> Iterator[None]:
 
 def _read(file: Path, *, stop_before_pixels: bool) -> Any:
     import pydicom  # takes a quarter of a second
+    from pydicom.errors import InvalidDicomError
 
     with understood(file):
         with file.open("rb") as stream:
@@ -188,7 +189,7 @@ def _read(file: Path, *, stop_before_pixels: bool) -> Any:
         bare = start[:2] in (b"\x08\x00", b"\x02\x00") and start[128:] != b"DICM"  # no preamble: older than DICOM
         try:
             return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, force=bare)
-        except pydicom.errors.InvalidDicomError:
+        except InvalidDicomError:
             raise AutolmkError(
                 "a file is no DICOM file",
                 file=file,

@@ -44,10 +44,11 @@ def test_phantom_from_raw_to_evaluation(
     ndim: int, size: int, way: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     command: Callable[..., str] = request.getfixturevalue(way)
+    few = ("-np", "0") if way == "command" else ()  # installed, it starts processes as for a user
     raw = tmp_path / "raw" / NAME
     write_phantom(raw, n_train=8, n_test=2, ndim=ndim, size=size)
-    command("check", "-d", "1")
-    command("plan_and_preprocess", "-d", "1", "-pl", "heatmap", "--preset", "XS")
+    command("check", "-d", "1", *few)
+    command("plan_and_preprocess", "-d", "1", "-pl", "heatmap", "--preset", "XS", *few)
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     assert plans["landmarks"] == list(POINTS[ndim]) and plans["unit"] == ("mm" if ndim == 3 else "px")
     command("train", "1", "0", "--epochs", "1", "--workers", "0", "--threads", "1")
