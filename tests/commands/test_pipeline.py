@@ -132,7 +132,7 @@ def test_demo_reaches_its_bounds(tmp_path: Path, installed: Callable[..., str]) 
 def test_one_command_from_raw_images_to_the_report(tmp_path: Path, command: Callable[..., str]) -> None:
     raw, results = tmp_path / "raw" / NAME, tmp_path / "results" / NAME
     write_phantom(raw, n_train=12, n_test=2, ndim=2, size=48)
-    run = ("run", "1", "-pl", "heatmap", "--preset", "XS", "-f", "0", "1", "--epochs", "2", "--jobs", "2")
+    run = ("run", "1", "-pl", "heatmap", "--preset", "XS", "-f", "0", "1", "--epochs", "1", "--jobs", "2")
     said = command(*run)
     assert "train" in said and "report" in said
     information = json.loads((results / "best" / "inference_information.json").read_text())
