@@ -39,7 +39,7 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: lint types imports unit
 

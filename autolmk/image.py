@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy  # loads its parts when they are used
 
 from autolmk.geometry import FloatArray, Geometry
 
@@ -85,7 +85,7 @@ def resample(
         return np.ascontiguousarray(np.flip(exact, tuple(np.flatnonzero(backward) + 1)))
     result = np.empty((len(array), *target.shape), dtype=np.float32)
     for channel, plane in enumerate(array):
-        ndimage.affine_transform(
+        scipy.ndimage.affine_transform(
             np.asarray(plane, dtype=np.float32),
             np.diag(matrix) if straight else matrix,
             offset,
@@ -125,7 +125,9 @@ def _smooth(array: npt.NDArray[np.floating], sigma: FloatArray) -> npt.NDArray[n
     """Smoothed by a Gaussian of sigma (D,) voxels."""
     if not sigma.any():
         return array
-    return np.stack([ndimage.gaussian_filter(np.asarray(c, dtype=np.float32), sigma, mode="nearest") for c in array])
+    return np.stack(
+        [scipy.ndimage.gaussian_filter(np.asarray(c, dtype=np.float32), sigma, mode="nearest") for c in array]
+    )
 
 
 def _crop(

@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import json
 import os
+import pkgutil
 import resource
 import shutil
 import signal
@@ -35,9 +36,18 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from fuzz_world import Command, commands, make_world  # noqa: E402
 from mutations import mutate, mutate_arguments  # noqa: E402
 
+import autolmk  # noqa: E402
+
 CPU_SECONDS, WALL_SECONDS, MEMORY = 60, 600, 6 << 30
 ARGUMENTS_SHARE = 0.15  # of the inputs damage the arguments instead of a file
 GOOD_EXITS = (0, 2, 3)
+PRELOADED = (
+    *("torch", "torch._dynamo", "torch.utils.data", "safetensors.torch", "blosc2", "regex", "jinja2", "joblib"),
+    *("batchgenerators.transforms.noise_transforms", "acvl_utils.cropping_and_padding.bounding_boxes"),
+    *("scipy.ndimage", "scipy.stats", "scipy.optimize", "scipy.spatial.transform", "scipy.cluster.hierarchy"),
+    *("SimpleITK", "pydicom.pixels", "nibabel.nifti2", "PIL.Image", "tifffile", "imagecodecs"),
+    *("matplotlib.font_manager", "matplotlib.figure", "matplotlib.backends.backend_agg"),
+)
 ENDS = {".png": b"IEND\xaeB`\x82", ".html": b"</html>"}
 
 
@@ -64,13 +74,13 @@ def main() -> int:
     arguments.add_argument("--command", help="only inputs of this command")
     args = arguments.parse_args()
     folder = args.folder.absolute()
-    world = make_world(folder / "world", args.seed)
     known = commands()
     numbers = [args.only] if args.only is not None else range(args.inputs)
     planned = [n for n in numbers if args.command in (None, chosen(known, n, args.seed).name)]
     for command in known:
         importlib.import_module(f"autolmk.cli.{command.module}")  # before the fork: once, not for each input
     preload()
+    world = make_world(folder / "world", args.seed, run_command)
     if args.only is None:
         intact(known, args.command, world, folder)
     outcomes = list(run_all(planned, args, world, folder, known))
@@ -88,11 +98,11 @@ def intact(known: list[Command], only: str | None, world: Path, folder: Path) ->
 
 def preload() -> None:
     """What commands import when they run, so that each process that is forked has it."""
-    for name in ("torch", "SimpleITK", "scipy.ndimage", "matplotlib.font_manager", "blosc2", "safetensors.torch"):
+    for name in PRELOADED:
         importlib.import_module(name)
-    for name in ("predictor", "folder", "output"):
-        importlib.import_module(f"autolmk.prediction.{name}")
-    importlib.import_module("autolmk.training.state")
+    for module in pkgutil.walk_packages(autolmk.__path__, "autolmk."):
+        with contextlib.suppress(ImportError):  # what needs an extra that is not installed
+            importlib.import_module(module.name)
 
 
 def chosen(known: list[Command], number: int, seed: int) -> Command:

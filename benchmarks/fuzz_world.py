@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +42,9 @@ IMPORTS = dict.fromkeys(
 }  # fmt: skip
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".tif", ".jpg", ".bmp")
+
+
+Run = Callable[[str, list[str], Path], tuple[int, str]]  # (exit code, output) of a module of autolmk.cli, its words, in
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,8 @@ def _final(fold: int) -> tuple[str, ...]:
     return (f"{MODEL}/fold_{fold}/checkpoint_final.safetensors",)
 
 
-def make_world(folder: Path, seed: int) -> Path:
-    """The world in `folder`, made if it is not there yet. What commands say while it is made goes to a log."""
+def make_world(folder: Path, seed: int, run: Run) -> Path:
+    """The world in `folder`, made if it is not there yet; run: runs a command. What commands say goes to a log."""
     done = folder / "made"
     if done.is_file():
         return folder / "template"
@@ -180,18 +182,17 @@ def make_world(folder: Path, seed: int) -> Path:
         f"export {{world}}/{MODEL} -o {{world}}/a.autolmk.zip",
     ]
     for step in steps:
-        _step(Command("", step, ()), given, folder)
+        _step(Command("", step, ()), folder / "template", folder / "making.log", run)
     done.touch()
     return folder / "template"
 
 
-def _step(command: Command, given: Path, folder: Path) -> None:
-    program = f"import sys; from autolmk.cli.{command.module} import main; sys.exit(main())"
-    line = [sys.executable, "-c", program, *command.arguments(given)]
-    with (folder / "making.log").open("a") as log:
-        code = subprocess.run(line, stdout=log, stderr=subprocess.STDOUT).returncode
+def _step(command: Command, template: Path, log: Path, run: Run) -> None:
+    code, said = run(command.module, command.arguments(template / "given"), template)
+    with log.open("a") as stream:
+        stream.write(said)
     if code:
-        sys.exit(f"{command.line}: exit code {code}, see {folder / 'making.log'}")
+        sys.exit(f"{command.line}: exit code {code}, see {log}")
 
 
 # -- datasets ----------------------------------------------------------------------------------------------------------

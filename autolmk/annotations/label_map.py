@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+import scipy  # loads its parts when they are used
 
 from autolmk.annotations.annotation import Annotation
 from autolmk.errors import AutolmkError, counted
@@ -31,14 +31,14 @@ def read(file: Path, labels: Mapping[str, int]) -> Annotation:
             expected=f"the values of {counted(len(labels), 'landmark')}",
             remedy="correct name_to_label.json or the label map",
         )
-    boxes = ndimage.find_objects(array)
+    boxes = scipy.ndimage.find_objects(array)
     points = np.full((len(labels), array.ndim), np.nan)
     for row, (name, value) in enumerate(labels.items()):
         if value not in values:
             continue
         box = boxes[value - 1]
         mask = array[box] == value
-        _, pieces = ndimage.label(mask, np.ones((3,) * array.ndim))
+        _, pieces = scipy.ndimage.label(mask, np.ones((3,) * array.ndim))
         if pieces > 1:
             raise AutolmkError(
                 f"the label of {name!r} lies in {pieces} separate pieces",
@@ -46,7 +46,7 @@ def read(file: Path, labels: Mapping[str, int]) -> Annotation:
                 expected="one small cube a landmark",
                 remedy="remake the label map, or import from all_landmarks_voxel.json alone",
             )
-        points[row] = np.array(ndimage.center_of_mass(mask)) + [s.start for s in box]
+        points[row] = np.array(scipy.ndimage.center_of_mass(mask)) + [s.start for s in box]
     present = np.isfinite(points).all(axis=1)
     status = np.where(present, Status.PRESENT, Status.UNKNOWN)
     return Annotation(tuple(labels), points[:, ::-1], status.astype(np.int8), "voxel")

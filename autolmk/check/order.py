@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 from scipy.spatial import cKDTree
 
 from autolmk.geometry import FloatArray
@@ -122,7 +122,7 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
     if not np.isfinite(typical).any():
         return [np.full_like(a, np.nan) for a in away], np.inf
     ratio = stacked / np.maximum(typical, max(LEAST_TYPICAL * float(np.nanmedian(typical)), 1e-9))
-    ratio *= stats.chi(p).median()
+    ratio *= scipy.stats.chi(p).median()
     shown = np.asarray(np.isfinite(ratio).any(axis=1))
     case = np.ones(len(ratio))
     case[shown] = np.nanquantile(ratio[shown], 0.25, axis=1)
@@ -130,7 +130,7 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
     ratio = ratio / case[:, None]
     pool = ratio[training]
     middle, high = np.quantile(pool[np.isfinite(pool)], [0.5, HIGH])
-    heavier = (high / max(middle, 1e-12)) / (stats.chi(p).ppf(HIGH) / stats.chi(p).median())
+    heavier = (high / max(middle, 1e-12)) / (scipy.stats.chi(p).ppf(HIGH) / scipy.stats.chi(p).median())
     return np.split(ratio, widths, axis=1), LIMIT * max(1.0, float(heavier)) ** TAIL
 
 

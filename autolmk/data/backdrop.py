@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy  # loads its parts when they are used
 from scipy.special import ndtr
 
 from autolmk.geometry import FloatArray, Geometry
@@ -92,9 +92,11 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
     """(*shape) from 0 to 1: noise, clouds or even regions of a random width, from a voxel to a part of the window."""
     width = np.exp(rng.uniform(0, np.log(max(1.0, max(shape) / COARSEST))))
     step = max(1.0, width / 2)
-    coarse = ndimage.gaussian_filter(rng.standard_normal([int(n / step) + 3 for n in shape], np.float32), width / step)
+    coarse = scipy.ndimage.gaussian_filter(
+        rng.standard_normal([int(n / step) + 3 for n in shape], np.float32), width / step
+    )
     coarse /= max(float(coarse.std()), 1e-6)
-    smooth = ndimage.affine_transform(
+    smooth = scipy.ndimage.affine_transform(
         coarse, np.full(len(shape), 1 / step), rng.random(len(shape)), output_shape=shape, order=1, mode="nearest"
     )
     rank = ndtr(smooth)

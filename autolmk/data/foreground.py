@@ -21,7 +21,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy  # loads its parts when they are used
 
 from autolmk.image import FloatImage
 
@@ -122,7 +122,7 @@ def without_padding(channel: FloatImage, declared: tuple[float, float] | None = 
         value = _commonest(channel[faces & ~padded], PADDED_BORDER * faces.sum())
         edge, outer = faces & ~padded, False
         if value is None and padded.any():
-            edge, outer = ndimage.binary_dilation(padded) & ~padded, True
+            edge, outer = scipy.ndimage.binary_dilation(padded) & ~padded, True
             value = _commonest(channel[edge], PADDED_RING * edge.sum())
         if value is None:
             break
@@ -146,7 +146,7 @@ def _commonest(values: FloatImage, least: float) -> np.float32 | None:
 
 def _connected(mask: BoolImage, edge: BoolImage) -> BoolImage:
     """The parts of `mask` that reach `edge`."""
-    labels, n = ndimage.label(mask)
+    labels, n = scipy.ndimage.label(mask)
     reaching = np.zeros(n + 1, bool)
     reaching[labels[edge & mask]] = True
     return np.asarray(reaching[labels])
@@ -181,7 +181,7 @@ def _background(smooth: FloatImage, masked: BoolImage) -> tuple[float, float, fl
     """(level, half of its interval, share of the border in it); None where there is none."""
     edge = _faces(smooth.shape)
     if masked.any():
-        edge |= ndimage.binary_dilation(masked, iterations=2)
+        edge |= scipy.ndimage.binary_dilation(masked, iterations=2)
     edge &= ~masked
     border = smooth[edge].astype(np.float64)
     if border.size < FEWEST // 3:

@@ -16,7 +16,7 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 
 from autolmk.annotations import Annotation
 from autolmk.errors import AutolmkError
@@ -315,7 +315,7 @@ def _auc(positive: FloatArray, negative: FloatArray) -> float | None:
     """Probability that a positive ranks above a negative, ties half (Mann and Whitney)."""
     if not len(positive) or not len(negative) or np.isnan(positive).any() or np.isnan(negative).any():
         return None
-    ranks = stats.rankdata(np.concatenate([positive, negative]))
+    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
     n = len(positive)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negative)))
 

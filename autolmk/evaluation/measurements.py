@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 
 from autolmk.annotations.csv import read_rows, write_rows
 from autolmk.dataset.description import Measurement
@@ -84,8 +84,8 @@ def propagated(
 
     NaN where the value is, or where a radius that it depends on is not known.
     """
-    sigma = np.asarray(error_radius, dtype=np.float64) / stats.chi.ppf(level, points.shape[1])
-    z = stats.norm.ppf((1 + level) / 2)
+    sigma = np.asarray(error_radius, dtype=np.float64) / scipy.stats.chi.ppf(level, points.shape[1])
+    z = scipy.stats.norm.ppf((1 + level) / 2)
     widths = []
     for measurement in measurements.values():
         value, jacobian = _value_and_jacobian(measurement, points, names, measurements)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+import scipy  # loads its parts when they are used
+from scipy import special
 
 from autolmk.geometry import FloatArray
 
@@ -58,5 +59,5 @@ def fit_presence(log_odds: npt.ArrayLike, present: npt.ArrayLike, prior: npt.Arr
         return value, np.array([slope * (error * x).sum(), error.sum()]) + parameters / PRIOR_STD**2
 
     bounds = [(np.log(SLOPES[0]), np.log(SLOPES[1])), (-LARGEST, LARGEST)]
-    found = optimize.minimize(cost, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds).x
+    found = scipy.optimize.minimize(cost, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds).x
     return PresenceCalibration(float(np.exp(found[0])), float(found[1]))

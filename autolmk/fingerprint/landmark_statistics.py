@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.transform import Rotation
+import scipy  # loads its parts when they are used
 
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint.slice_equality import equal_slices
@@ -150,7 +149,7 @@ def rotation_vector(rotation: FloatArray) -> FloatArray:
     """The axis of a rotation times its angle in radians: (2, 2) -> (1,), (3, 3) -> (3,)."""
     if len(rotation) == 2:
         return np.array([np.arctan2(rotation[1, 0], rotation[0, 0])])
-    return np.asarray(Rotation.from_matrix(rotation).as_rotvec(), dtype=np.float64)
+    return np.asarray(scipy.spatial.transform.Rotation.from_matrix(rotation).as_rotvec(), dtype=np.float64)
 
 
 def co_slice_groups(
@@ -166,7 +165,7 @@ def co_slice_groups(
     equal = equal_slices(np.stack([case.points for case in landmarks]), geometries, shape)
     names, groups = landmarks[0].names, []
     for axis, connected in enumerate(equal):
-        n_groups, label = connected_components(connected, directed=False)
+        n_groups, label = scipy.sparse.csgraph.connected_components(connected, directed=False)
         for k in range(n_groups):
             members = tuple(names[i] for i in np.flatnonzero(label == k))
             if len(members) > 1:

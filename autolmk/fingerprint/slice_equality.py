@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.csgraph import connected_components
-from scipy.stats import binom, norm
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 
 from autolmk.geometry import FloatArray, Geometry
 
@@ -67,7 +66,7 @@ def equal_slices(points: FloatArray, geometries: Sequence[Geometry], shape: Floa
         chance = _chance(
             axis, pairs[often], shape, _units(pairs[often], len(shape), shape.shape[1] + SPARE_UNITS), scatter
         )
-        p_value = binom.sf(count[often] - 1, total[often], chance)
+        p_value = scipy.stats.binom.sf(count[often] - 1, total[often], chance)
         first, second = pairs[often][p_value * number <= CHANCE].T
         result[k, first, second] = result[k, second, first] = True
     return result
@@ -122,7 +121,7 @@ def _units(pairs: npt.NDArray[np.int_], n: int, least: int) -> npt.NDArray[np.in
     anatomy; they count as one where fewer than `least` others are left."""
     connected = np.zeros((n, n), dtype=bool)
     connected[pairs[:, 0], pairs[:, 1]] = True
-    units = np.asarray(connected_components(connected, directed=False)[1], dtype=np.int_)
+    units = np.asarray(scipy.sparse.csgraph.connected_components(connected, directed=False)[1], dtype=np.int_)
     alone = np.bincount(units)[units] == 1
     return np.where(alone, units, -1) if alone.sum() >= least else units
 
@@ -172,7 +171,7 @@ def _scatter(axes: Sequence[_Axis], k: int, pairs: npt.NDArray[np.int_], shape: 
 def _ramp(x: FloatArray, width: FloatArray) -> FloatArray:
     """E[(x + u)+] for u normal of this standard deviation."""
     z = x / np.maximum(width, 1e-9)
-    return np.asarray(x * norm.cdf(z) + width * norm.pdf(z))
+    return np.asarray(x * scipy.stats.norm.cdf(z) + width * scipy.stats.norm.pdf(z))
 
 
 def _tilts(axis: _Axis, between: FloatArray, shape: FloatArray, units: npt.NDArray[np.int_]) -> FloatArray:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+import scipy  # loads its parts when they are used
 
 from autolmk.geometry import FloatArray
 
@@ -245,7 +245,7 @@ def _partners(
         apart[[i, j], :] = apart[:, [i, j]] = np.inf
     if declared:
         apart[own[:, None] != own] = np.inf
-    _, nearest = linear_sum_assignment(np.minimum(apart, 2 * tolerance))
+    _, nearest = scipy.optimize.linear_sum_assignment(np.minimum(apart, 2 * tolerance))
     good = (nearest[nearest] == own) & (apart[own, nearest] <= tolerance)
     partner = np.where(good, nearest, -1)
     for i, j in fixed:

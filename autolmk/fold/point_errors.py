@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special, stats
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
+from scipy import special
 
 from autolmk.geometry import FloatArray
 
@@ -109,7 +110,7 @@ def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, n
     if not np.isfinite(square).any():
         return PointErrors(cases=len(found))
     log_square = np.log(np.maximum(square, max(FLOOR * float(np.nanmedian(square)), 1e-12)))
-    middle = float(np.log(stats.chi2.median(p) / p))
+    middle = float(np.log(scipy.stats.chi2.median(p) / p))
     known = np.isfinite(log_square).any(axis=0)
     level, overall = _levels(log_square[:, known], p, middle)
     width = _column_medians(np.where(np.isfinite(square), spread, np.nan)[:, known])
@@ -163,10 +164,10 @@ def _tails(log_square: FloatArray, p: int, middle: float) -> float:
     less likely by `CLEARLY`. So images that differ do not count as points that do."""
     rows = [row[np.isfinite(row)] for row in log_square]
     square = np.exp(np.concatenate([row - np.median(row) + middle for row in rows if len(row)]))
-    likelihood = {0.0: float(stats.chi2(p).logpdf(p * square).sum() + len(square) * np.log(p))}
+    likelihood = {0.0: float(scipy.stats.chi2(p).logpdf(p * square).sum() + len(square) * np.log(p))}
     for tails in TAILS:
         scale = t_scale(tails, p)
-        likelihood[tails] = float(stats.f(p, tails).logpdf(square / scale).sum() - len(square) * np.log(scale))
+        likelihood[tails] = float(scipy.stats.f(p, tails).logpdf(square / scale).sum() - len(square) * np.log(scale))
     best = max(likelihood, key=likelihood.__getitem__)
     return best if likelihood[best] > likelihood[0.0] + CLEARLY else 0.0
 
@@ -174,7 +175,7 @@ def _tails(log_square: FloatArray, p: int, middle: float) -> float:
 def t_scale(tails: float, p: int) -> float:
     """Factor on a variance that leaves the median of squares what a Gaussian's is, where errors on p axes follow a
     Student t of so many degrees of freedom."""
-    return float(stats.chi2.median(p) / p / stats.f.median(p, tails))
+    return float(scipy.stats.chi2.median(p) / p / scipy.stats.f.median(p, tails))
 
 
 def _mean_tails(folds: Sequence[PointErrors]) -> float:

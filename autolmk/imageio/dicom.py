@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.geometry import FloatArray, Geometry
@@ -330,7 +328,7 @@ def _inverted_at(header: Any) -> int | None:
 
 def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
     """(F, rows, columns[, 3]) as stored, colours as RGB. AutolmkError where they cannot be decoded."""
-    bare = ImplicitVRLittleEndian if header.original_encoding[0] else ExplicitVRLittleEndian
+    bare = PLAIN[0] if header.original_encoding[0] else PLAIN[1]  # implicit or explicit VR
     syntax = getattr(header.file_meta, "TransferSyntaxUID", bare)
     colour = int(header.get("SamplesPerPixel") or 1) > 1
     whole = read_whole(file)
@@ -369,6 +367,9 @@ def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray
     It gets a copy of the pixels with what is needed to decode them, and nothing more: which rescaling it applies
     depends on the kind of image, and how it inverts on the compression.
     """
+    import pydicom  # takes a quarter of a second
+    from pydicom.uid import SecondaryCaptureImageStorage
+
     syntax: Any = getattr(whole.file_meta, "TransferSyntaxUID", "")
     plain = pydicom.Dataset()
     plain.update({e.tag: e for e in whole if e.keyword in DECODING or "PaletteColorLookupTable" in e.keyword})

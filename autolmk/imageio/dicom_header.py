@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
@@ -185,6 +183,9 @@ def understood(file: Path) -> Iterator[None]:
 
 
 def _read(file: Path, *, stop_before_pixels: bool) -> Any:
+    import pydicom  # takes a quarter of a second
+    from pydicom.errors import InvalidDicomError
+
     with understood(file):
         with file.open("rb") as stream:
             start = stream.read(132)

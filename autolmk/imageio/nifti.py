@@ -17,9 +17,6 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
 
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
@@ -60,6 +57,10 @@ def opened(file: Path) -> BinaryIO:
 
 def read_header(file: Path) -> Any:
     """nibabel's header. AutolmkError where the file is no NIfTI file or damaged."""
+    from nibabel.nifti1 import Nifti1Header  # takes a third of a second
+    from nibabel.nifti2 import Nifti2Header
+    from nibabel.spatialimages import HeaderDataError
+
     try:
         with opened(file) as stream:
             start = stream.read(4)
@@ -97,6 +98,8 @@ def read_header(file: Path) -> Any:
 
 def _require_type(file: Path, header: Any) -> None:
     """AutolmkError where `datatype` is not known, or of another size than `bitpix` says."""
+    from nibabel.spatialimages import HeaderDataError
+
     try:
         bits = header.get_data_dtype().itemsize * 8
     except (HeaderDataError, KeyError):
@@ -179,6 +182,8 @@ def _axes(header: Any, file: Path) -> tuple[tuple[int, ...], int]:
 def _load(file: Path, header: Any) -> npt.NDArray[Any]:
     """(*S, C) with the axes of `Geometry.from_ras`."""
     shape, channels = _axes(header, file)
+    from nibabel.spatialimages import HeaderDataError
+
     dtype, offset = header.get_data_dtype(), _offset(file, header)
     try:
         with opened(file) as stream:

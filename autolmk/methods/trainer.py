@@ -23,6 +23,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json
 from autolmk.image import FloatImage
 from autolmk.methods.learning_rate import learning_rate_factor
+from autolmk.methods.outline import outline
 from autolmk.methods.progress import Event, HeldOutCase, Progress, TrainingCase
 from autolmk.methods.registry import load_class, place_in_plugin
 from autolmk.plans import Configuration, Plans
@@ -49,7 +50,7 @@ def _require_memory(trainer: Trainer) -> None:
     """ValueError where the network's weights alone would not fit into this machine's memory. torch's meta device has no
     data; a user's network that cannot be built on it is not counted."""
     try:
-        with torch.device("meta"):
+        with outline():
             network = trainer.build_network()
     except Exception as error:
         if place_in_plugin(error) is None:

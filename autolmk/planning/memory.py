@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from autolmk.errors import AutolmkError
 from autolmk.landmarks import Status
+from autolmk.methods.outline import outline
 from autolmk.methods.trainer import Trainer, named_parameters
 from autolmk.networks.precision import MixedPrecision
 from autolmk.planning.live_bytes import LiveBytes
@@ -113,7 +114,7 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     if device == "cuda":
         return _on_cuda(trainer, batch_size)
     dtype = PRECISION[device]
-    with torch.device("meta"):
+    with outline():
         network = trainer.build_network()
         trainer.initialise(network)
     codec = trainer.build_codec().to("meta")
@@ -144,7 +145,7 @@ def training_bytes(trainer: Trainer, batch_size: int) -> MemoryEstimate:
 def _on_cuda(trainer: Trainer, batch_size: int) -> MemoryEstimate:
     """Of a step that is taken on the meta device with autocast's types, see `networks.autocast`."""
     dtype = PRECISION["cuda"]
-    with torch.device("meta"):
+    with outline():
         network = trainer.build_network()
         trainer.initialise(network)
     codec = trainer.build_codec().to("meta")

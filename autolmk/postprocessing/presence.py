@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from scipy import optimize, special
+import scipy  # loads its parts when they are used
+from scipy import special
 
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
@@ -67,7 +68,7 @@ def _offsets(logits: FloatArray, present: FloatArray, landmark: FloatArray, n: i
         scaled = x / np.array([COMMON_STD**2, *[OWN_STD**2] * n])
         return float(np.logaddexp(0, -z).sum() + (x * scaled).sum() / 2), np.array([pull.sum(), *own]) + scaled
 
-    found = optimize.minimize(cost, np.zeros(n + 1), jac=True, method="L-BFGS-B").x
+    found = scipy.optimize.minimize(cost, np.zeros(n + 1), jac=True, method="L-BFGS-B").x
     return float(found[0]), np.asarray(found[1:])
 
 

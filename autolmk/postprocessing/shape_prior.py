@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
@@ -106,7 +106,7 @@ def noise_of(held_out: HeldOut) -> tuple[float, ...]:
     count = np.isfinite(errors).sum(axis=0)
     own = np.array([float(np.median(c[np.isfinite(c)])) ** 2 if np.isfinite(c).any() else 0.0 for c in errors.T])
     square = (count * own + POOLED * pooled) / (count + POOLED)
-    return tuple(float(v) for v in np.sqrt(square / stats.chi2.median(p)))
+    return tuple(float(v) for v in np.sqrt(square / scipy.stats.chi2.median(p)))
 
 
 def _nearest_of(found: Detections, truth: Landmarks) -> FloatArray:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Landmarks
@@ -297,8 +297,8 @@ def _calibrated(model: ShapeModel, in_pose: FloatArray, poses: Sequence[Similari
     distances = np.concatenate(found)
     distances = distances[np.isfinite(distances)]
     if not len(distances):
-        return replace(model, distances=tuple(float(np.sqrt(stats.chi2.ppf(level, p))) for level in LEVELS))
-    inflation = float(np.median(distances)) / float(np.sqrt(stats.chi2.median(p)))
+        return replace(model, distances=tuple(float(np.sqrt(scipy.stats.chi2.ppf(level, p))) for level in LEVELS))
+    inflation = float(np.median(distances)) / float(np.sqrt(scipy.stats.chi2.median(p)))
     inflation = max(inflation, 1e-3)
     return replace(model, inflation=inflation, distances=tuple(map(float, np.quantile(distances / inflation, LEVELS))))
 

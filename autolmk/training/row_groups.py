@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.csgraph import connected_components
+import scipy  # loads its parts when they are used
 
 from autolmk.detections import Detections
 from autolmk.geometry import FloatArray
@@ -51,7 +51,7 @@ def groups_of(cases: Cases, partner: Sequence[int]) -> list[list[int]]:
     wrong, hit, chance = shares
     mistaken = (hit > 0) & (hit - chance >= MISTAKEN * (wrong - chance))
     linked = (count >= (1 if few else FEWEST)) & (count >= SHARED * together) & mistaken[:, None]
-    _, label = connected_components(linked | linked.T, directed=False)
+    _, label = scipy.sparse.csgraph.connected_components(linked | linked.T, directed=False)
     groups = [np.flatnonzero(label == k).tolist() for k in range(int(label.max(initial=-1)) + 1)]
     return [group for group in groups if len(group) > 1]
 

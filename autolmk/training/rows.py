@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+import scipy  # loads its parts when they are used: scipy.stats takes 0.7 s
 
 from autolmk.data.store import Store
 from autolmk.detections import Detections
@@ -228,7 +228,7 @@ def _judged(rows: Rows, shown: Sequence[_Shown]) -> Rows:
 
 def _more_than_chance(mended: int, made: int) -> bool:
     """Sign test, one-sided: whether changes that only toss a coin would mend so many of the points that they change."""
-    return mended > 0 and float(binomtest(mended, mended + made, alternative="greater").pvalue) <= CHANCE
+    return mended > 0 and float(scipy.stats.binomtest(mended, mended + made, alternative="greater").pvalue) <= CHANCE
 
 
 def _spread(points: FloatArray, before: Detections) -> FloatArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,16 +16,8 @@ PAGE = Path(__file__).resolve().parents[2] / "documentation" / "write_a_planner.
 NAME, MOST_LINES, FAR = "Dataset001_Phantom", 59, 7.0  # FAR: px; untrained, points lie further off
 
 
-def test_a_stranger_adds_a_method(
-    tmp_path: Path, start_command: Callable[..., subprocess.Popen[str]], said_by: Callable[..., tuple[str, str]]
-) -> None:
+def test_a_stranger_adds_a_method(tmp_path: Path, command: Callable[..., str]) -> None:
     """Plans, trains and predicts by the commands; exact points are the other tests' business."""
-
-    def command(name: str, *arguments: str) -> None:
-        process = start_command(name, *arguments, place=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        said, _ = said_by(process)
-        assert process.returncode == 0, f"{name}\n{said}"
-
     file = tmp_path / "my_method.py"
     file.write_text(PAGE.read_text().split("```python\n")[2].split("```")[0])
     assert "class SoftArgmaxPlanner" in file.read_text() and len(file.read_text().splitlines()) <= MOST_LINES

@@ -24,12 +24,14 @@ import pytest
 
 from autolmk.cli import extract_fingerprint, plan_experiment
 from autolmk.fold import checkpoint
+from autolmk.fold.log import read_log
 from autolmk.phantom import write_phantom
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sessions, SIGKILL")
 
 NAME = "Dataset001_Phantom"
 N_TRAIN, N_TEST, SIZE = 120, 30, 48
+STEPS = 60  # of training
 KILLS, SEED = 10, 7
 LIMIT = 300.0  # s that a command may take
 TELL_OF_TIME = ("run.json", "training_log.jsonl", "progress.png", "checkpoint_best.safetensors")
@@ -56,6 +58,13 @@ class Stage:
                 found[str(file.relative_to(folder))] = "" if file.name in TELL_OF_TIME else file.read_bytes()
         return found
 
+    def done(self, place: Path) -> float:
+        """The share of its steps, where it trains, or of its files that it has made."""
+        folder = next(iter(place.glob(self.folder)), place / "nothing")
+        if self.name == "train":
+            return max((entry["iteration"] for entry in read_log(folder)), default=0) / STEPS
+        return sum(file.is_file() for file in folder.rglob("*")) / self.n_files
+
 
 PREPROCESS = Stage(
     "preprocess",
@@ -66,7 +75,7 @@ PREPROCESS = Stage(
 )
 TRAIN = Stage(
     "train",
-    "1 0 --epochs 12 --set schedule.iterations_per_epoch=5 --seed 7 -device cpu --threads 1 --workers 2",
+    f"1 0 --epochs 12 --set schedule.iterations_per_epoch={STEPS // 12} --seed 7 -device cpu --threads 1 --workers 2",
     "results/*/*/fold_0",
     10 + N_TRAIN // 5,  # the detections of each held-out case among them
     r"going on from iteration \d+|is finished",
@@ -112,6 +121,18 @@ class Runs:
                 return place
             self.seconds[stage.name] = time.monotonic() - started  # faster than those before
         pytest.fail("every run was over before it was to be killed")
+
+    def killed_at_work(self, stage: Stage, share: float, folder: Path) -> Path:
+        """The place below `folder` where a fresh run was killed once it had done a share of its work."""
+        place = self._fresh(stage, folder / f"{share:.4f}")
+        process, _ = self._begin(stage, place)
+        try:
+            self._wait_until(lambda: stage.done(place) >= share, process, LIMIT)
+        finally:
+            process.kill()
+            process.wait()
+        self._nothing_is_left(process)
+        return place
 
     def finish(self, stage: Stage, place: Path) -> str:
         """Run a command to its end; gives what it said."""
@@ -170,9 +191,9 @@ def runs(
     return Runs(place, start_command, wait_until)
 
 
-def kill_and_repeat(stage: Stage, share: float, runs: Runs, folder: Path) -> bool:
-    """Kill, give the same command again, compare with the unbroken run; whether there was something to go on from."""
-    place = runs.killed(stage, share, folder)
+def repeat(stage: Stage, place: Path, share: float, runs: Runs) -> bool:
+    """Give the command that was killed in `place` again, and compare with the unbroken run; whether there was something
+    to go on from."""
     if stage is PREDICT:  # what a killed run left must not disturb one that starts over either
         over = shutil.copytree(place, place.with_name(f"{place.name}_over"), symlinks=True)
         runs.finish(PREDICT_OVER, over)
@@ -199,8 +220,9 @@ def assert_same(stage: Stage, place: Path, unbroken: Path) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_one_kill(name: str, runs: Runs, tmp_path: Path) -> None:
-    share = np.random.default_rng([SEED, list(STAGES).index(name)]).uniform(0.5, 0.9)
-    kill_and_repeat(STAGES[name], share, runs, tmp_path)
+    """In the middle of its work, whatever time that takes."""
+    share = np.random.default_rng([SEED, list(STAGES).index(name)]).uniform(0.4, 0.8)
+    repeat(STAGES[name], runs.killed_at_work(STAGES[name], share, tmp_path), share, runs)
 
 
 @pytest.mark.long
@@ -208,5 +230,5 @@ def test_one_kill(name: str, runs: Runs, tmp_path: Path) -> None:
 def test_ten_kills(name: str, runs: Runs, tmp_path: Path) -> None:
     """At moments drawn uniformly over the whole command, its start included."""
     shares = np.random.default_rng([SEED, list(STAGES).index(name)]).uniform(size=KILLS)
-    went_on = [kill_and_repeat(STAGES[name], share, runs, tmp_path) for share in shares]
+    went_on = [repeat(STAGES[name], runs.killed(STAGES[name], share, tmp_path), share, runs) for share in shares]
     assert any(went_on)

@@ -20,10 +20,11 @@ from autolmk.phantom import write_phantom
 from autolmk.phantom.anatomy import POINTS
 
 NAME = "Dataset001_Phantom"
+IN_TURN = ("-npp", "0", "-nps", "0")
 
 
 @pytest.fixture
-def command(
+def installed(
     start_command: Callable[..., subprocess.Popen[str]], said_by: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> Callable[..., str]:
     """Runs an installed command with the folders below tmp_path, and gives what it printed."""
@@ -38,12 +39,16 @@ def command(
     return run
 
 
-@pytest.mark.parametrize(("ndim", "size"), [(3, 32), (2, 48)])
-def test_phantom_from_raw_to_evaluation(ndim: int, size: int, tmp_path: Path, command: Callable[..., str]) -> None:
+@pytest.mark.parametrize(("ndim", "size", "way"), [(3, 32, "command"), (2, 48, "installed")])
+def test_phantom_from_raw_to_evaluation(
+    ndim: int, size: int, way: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    command: Callable[..., str] = request.getfixturevalue(way)
+    few = ("-np", "0") if way == "command" else ()  # installed, it starts processes as for a user
     raw = tmp_path / "raw" / NAME
     write_phantom(raw, n_train=8, n_test=2, ndim=ndim, size=size)
-    command("check", "-d", "1")
-    command("plan_and_preprocess", "-d", "1", "-pl", "heatmap", "--preset", "XS")
+    command("check", "-d", "1", *few)
+    command("plan_and_preprocess", "-d", "1", "-pl", "heatmap", "--preset", "XS", *few)
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     assert plans["landmarks"] == list(POINTS[ndim]) and plans["unit"] == ("mm" if ndim == 3 else "px")
     command("train", "1", "0", "--epochs", "1", "--workers", "0", "--threads", "1")
@@ -72,7 +77,7 @@ def test_every_method_stops_goes_on_and_predicts(
     """From raw images to points for Slicer, broken off in each stage. Steps end it, not time."""
     raw = tmp_path / "raw" / NAME
     write_phantom(raw, n_train=6, n_test=1, ndim=ndim, size=size)
-    command("plan_and_preprocess", "-d", "1", "-pl", method, "--preset", "XS")
+    command("plan_and_preprocess", "-d", "1", "-pl", method, "--preset", "XS", "-np", "0")
     plans = json.loads((tmp_path / "preprocessed" / NAME / "autolmkPlans.json").read_text())
     trainer, before = (plans["configurations"][method][key] for key in ("trainer", "previous_stage"))
     fold = tmp_path / "results" / NAME / f"{trainer}__autolmkPlans__{method}" / "fold_0"
@@ -92,7 +97,7 @@ def test_every_method_stops_goes_on_and_predicts(
     (fold / "finish").touch()
     assert "finished" in command(*train) and (fold / "checkpoint_final.safetensors").is_file()
     predictions = tmp_path / "predictions"
-    command("predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", "1", "-c", method)
+    command("predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", "1", "-c", method, *IN_TURN)
     found = annotations.read(predictions / "phantom_006.mrk.json")
     assert set(found.names) == set(POINTS[ndim])
     assert np.isfinite(found.points).all(axis=1).sum() >= len(found.names) - 3  # of which three may be absent
@@ -118,16 +123,16 @@ def error_of_the_mean_position(raw: Path) -> float:
 
 
 @pytest.mark.long
-def test_demo_reaches_its_bounds(tmp_path: Path, command: Callable[..., str]) -> None:
+def test_demo_reaches_its_bounds(tmp_path: Path, installed: Callable[..., str]) -> None:
     """What `make demo` runs; its exit code says whether errors and presence are as good as promised."""
-    said = command("demo", "--folder", str(tmp_path / "demo"))
+    said = installed("demo", "--folder", str(tmp_path / "demo"))
     assert said.count("reached") == 3
 
 
 def test_one_command_from_raw_images_to_the_report(tmp_path: Path, command: Callable[..., str]) -> None:
     raw, results = tmp_path / "raw" / NAME, tmp_path / "results" / NAME
     write_phantom(raw, n_train=12, n_test=2, ndim=2, size=48)
-    run = ("run", "1", "-pl", "heatmap", "--preset", "XS", "-f", "0", "1", "--epochs", "2", "--jobs", "2")
+    run = ("run", "1", "-pl", "heatmap", "--preset", "XS", "-f", "0", "1", "--epochs", "1", "--jobs", "2")
     said = command(*run)
     assert "train" in said and "report" in said
     information = json.loads((results / "best" / "inference_information.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -74,13 +75,14 @@ def listed(data: bytes) -> dict[str, Any]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def draft() -> Draft:
-    """A whole bundle."""
+@functools.cache
+def _files() -> tuple[str, dict[str, bytes]]:
+    """(dataset, files of a whole bundle by path)."""
     plans = example_plans()
     card = Card(
         plans.dataset_name, MODEL, "0", plans.unit, plans.channel_names, tuple(map(CardLandmark, plans.landmarks))
     )
-    files = {
+    return plans.dataset_name, {
         "plans.json": json.dumps(to_json(plans)).encode(),
         "dataset.json": json.dumps({"channel_names": {"0": "CT"}}).encode(),
         "fold_0/config.json": b"{}",
@@ -90,14 +92,19 @@ def draft() -> Draft:
         "model_card.md": markdown(card).encode(),
         "model_card.html": html_page(card).encode(),
     }
+
+
+def draft() -> Draft:
+    """A whole bundle."""
+    dataset, files = _files()
     manifest = {
         "format": "autolmk bundle",
-        "dataset": plans.dataset_name,
+        "dataset": dataset,
         "model": MODEL,
         "licence": "CC0",
         "autolmk": "0",
     }
-    made = Draft(files, {**manifest, "files": {}, "version": 1})
+    made = Draft(dict(files), {**manifest, "files": {}, "version": 1})
     made.rehash()
     return made
 

@@ -419,19 +419,20 @@ def test_own_label_maps_take_the_place_of_groups() -> None:
 
 def test_regions_are_learnt_where_they_are_compared_and_off_else() -> None:
     own = dataclasses.replace(BASE, label_maps=40, label_values={"1": 40})
-    for labels, fingerprint, names in (
-        ("auto", BASE, ["apga"]),
-        ("auto", own, ["apga", "apga_labels"]),
-        ("off", own, ["apga"]),
-        ("on", BASE, ["apga_labels"]),
-        ("compare", BASE, ["apga", "apga_labels"]),
+    automatic, compared = plan(BASE, "auto"), plan(BASE, "compare")
+    for plans, names in (
+        (automatic, ["apga"]),
+        (plan(own, "auto"), ["apga", "apga_labels"]),
+        (plan(own, "off"), ["apga"]),
+        (plan(BASE, "on"), ["apga_labels"]),
+        (compared, ["apga", "apga_labels"]),
     ):
-        assert list(plan(fingerprint, labels).configurations) == names
-    both = plan(BASE, "compare").configurations
+        assert list(plans.configurations) == names
+    both = compared.configurations
     plain, regions = both["apga"], both["apga_labels"]
     assert (plain.options["pseudo_label"], plain.label_maps) == (False, ())
     assert regions.options["pseudo_label"] and len(regions.label_maps) == 1
-    assert "--set labels=compare" in plan(BASE).configurations["apga"].why["label_maps"]
+    assert "--set labels=compare" in automatic.configurations["apga"].why["label_maps"]
     plans = draft_plans(BASE, {"plain": plain}, device="cpu")
     assert set(ApgaTrainer(plans, plain).build_network().branches) == {"landmarks"}  # type: ignore[arg-type]
     with pytest.raises(AutolmkError, match="'auto', 'off', 'on', 'compare'"):
