@@ -77,8 +77,8 @@ def say_not_square(file: Path, x: float, y: float, where: str) -> None:
             file,
             found=f"{x:g} pixels along x where it has {y:g} along y, by {where}",
             expected="the same number, or spacing in dataset.json",
-            remedy="give spacing in dataset.json, in mm, rows first, if it is so in all images; distances in pixels are "
-            "distorted",
+            remedy="give spacing in dataset.json, in mm, rows first, if it is so in all images; distances in pixels "
+            "are distorted",
         )
 
 

@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import PIXELS, series, write
 from dicom_headers import Sequence, _dicom, _frame, check, headers
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -26,23 +27,6 @@ from pydicom.uid import (
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
-
-BASE = {"Rows": 4, "Columns": 5, "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "Modality": "CR",
-        "PhotometricInterpretation": "MONOCHROME2"}  # fmt: skip
-PIXELS = np.arange(20, dtype="<u2").reshape(4, 5)
-
-
-def write(file: Path, pixels: np.ndarray = PIXELS, **tags: Any) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_dicom(pixels, pixels.dtype.kind == "i", ExplicitVRLittleEndian, {**BASE, **tags}))
-    return file
-
-
-def series(folder: Path, n: int = 4, **tags: Any) -> Path:
-    for k in range(n):
-        place = {"ImagePositionPatient": [0, 0, 2.0 * k], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-        write(folder / f"IM{k}", PIXELS + k, **{"PixelSpacing": [0.5, 0.5], **place, **tags})
-    return folder
 
 
 def test_generated_headers_are_read_exactly_or_refused_with_the_reason(tmp_path: Path) -> None:
