@@ -138,7 +138,7 @@ def test_ends_of_axes_hold_the_spacings(centers: str, fits: bool, tmp_path: Path
     if fits:
         assert imageio.read_geometry(file).spacing == (3, 2, 1)
     else:
-        with pytest.raises(AutolmkError, match="spacing 1; 1.5 by axis mins"):
+        with pytest.raises(AutolmkError, match=r"spacing 1; 1\.5 by axis mins"):
             imageio.read_geometry(file)
 
 
