@@ -7,6 +7,7 @@ are rescaled slice by slice. What a header says is read in `dicom_header`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from autolmk.imageio.notices import notice
 
 SPACING_TOLERANCE = 0.01  # how far slices may lie from even spacing, over that spacing
 SHIFT = 0.1  # voxels: how far a voxel may lie from where its header says
+KIND = ("Rows", "Columns", "SamplesPerPixel")  # what all slices of a series share
 SAME_PLACE = 0.01  # mm
 ROUNDING = 0.01  # mm: how far the last slice may lie off the normal by what headers round
 
@@ -62,7 +64,8 @@ def inspect_series(folder: Path) -> ImageSource:
         return inspect_file(files[0])
     remark_on_series(headers, folder)
     frames: list[DicomFrame] = []
-    first = headers[files[0]]
+    usual = files[_usual([str([h.get(tag) for tag in KIND]) for h in headers.values()])]
+    first = headers[usual]
     for file, header in headers.items():
         with understood(file):
             found = frames_of(header, file)
@@ -70,11 +73,9 @@ def inspect_series(folder: Path) -> ImageSource:
         if len(found) != 1:
             raise _several(folder, file, len(found), len(files))
         if (header.Rows, header.Columns) != (first.Rows, first.Columns):
-            raise _differing(
-                file, f"{header.Columns} x {header.Rows} pixels", f"{first.Columns} x {first.Rows}", files[0]
-            )
+            raise _differing(file, f"{header.Columns} x {header.Rows} pixels", f"{first.Columns} x {first.Rows}", usual)
         if (samples := int(header.get("SamplesPerPixel") or 1)) != (others := int(first.get("SamplesPerPixel") or 1)):
-            raise _differing(file, counted(samples, "value") + " a pixel", counted(others, "value"), files[0])
+            raise _differing(file, counted(samples, "value") + " a pixel", counted(others, "value"), usual)
         frames += found
     order, geometry = _stacked(frames, first, folder, [file.name for file in files], files)
     slices = [(files[i], headers[files[i]], frames[i]) for i in order]
@@ -195,13 +196,14 @@ def _stacked(
             remedy="export the volume again as single slices or as enhanced DICOM, or convert it by a program that "
             "knows the device, to .nii.gz or .nrrd; frames that are points in time are no volume",
         )
-    first = frames[0]
+    usual = _usual([_plane(frame) for frame in frames])
+    first = frames[usual]
     assert first.size is not None and first.axes is not None
     share = SHIFT / max(int(header.Rows), int(header.Columns))  # beyond it, the last pixels of two slices lie apart
     for name, frame in zip(names, frames, strict=True):
         assert frame.size is not None and frame.axes is not None
         if not np.allclose(frame.size, first.size, rtol=share) or not np.allclose(frame.axes, first.axes, atol=share):
-            raise _differing(place, f"{name}: {_plane(frame)}", _plane(first), Path(names[0]))
+            raise _differing(place, f"{name}: {_plane(frame)}", _plane(first), Path(names[usual]))
     _require_meaning(frames, names, place)
     positions = np.array([frame.position for frame in frames])
     normal = np.cross(first.axes[:, 1], first.axes[:, 0])
@@ -292,6 +294,11 @@ def _compare_distance(length: float, header: Any, place: Path) -> None:
             found=f"SpacingBetweenSlices {said:g} mm; {length:.4g} mm between positions",
             remedy="nothing, if the positions are right: they count",
         )
+
+
+def _usual(kinds: Sequence[str]) -> int:
+    """The first of the most frequent kind."""
+    return kinds.index(Counter(kinds).most_common(1)[0][0])
 
 
 def _plane(frame: DicomFrame) -> str:

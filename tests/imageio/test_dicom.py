@@ -255,3 +255,14 @@ def test_the_sign_of_declared_padding_is_that_of_the_pixels(vr: str, tmp_path: P
     header.add_new(0x00280120, vr, 63536 if vr == "US" else -2000)
     header.save_as(file)
     assert imageio.read_image([file]).padding == ((-2000, -2000),)
+
+
+def test_the_odd_slice_is_named_and_not_the_others(tmp_path: Path) -> None:
+    """Also where it comes first."""
+    place = {"ImagePositionPatient": [0, 0, 8.0], "PixelSpacing": [0.5, 0.5]}
+    for odd in ({"Rows": 5, "Columns": 4}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}):
+        folder = series(tmp_path / f"case{len(odd)}")
+        write(folder / "AAA", **{"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], **place, **odd})
+        with pytest.raises(AutolmkError, match="differ in size") as caught:
+            imageio.read_geometry(folder)
+        assert "AAA" in f"{caught.value.file} {caught.value.found}" and "as in IM0" in str(caught.value.expected)
