@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from autolmk.errors import AutolmkError, counted
@@ -97,9 +97,10 @@ def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDA
 def _coloured(indices: npt.NDArray[Any], whole: Any) -> npt.NDArray[Any]:
     """(F, rows, columns) -> (F, rows, columns, 3): 8 bits for indices of 8 bits, as common viewers show them."""
     colours = np.asarray(apply_color_lut(indices, whole))
-    if colours.dtype == np.uint16 and int(whole.BitsAllocated) == 8:
-        return (colours >> 8).astype(np.uint8)
-    return colours
+    if int(whole.BitsAllocated) != 8 or colours.dtype == np.uint8:
+        return colours
+    palette = np.asarray(apply_color_lut(np.arange(256, dtype=np.uint8), whole))
+    return (colours >> (8 if palette.max() > 255 else 0)).astype(np.uint8)  # some hold 8 bits in words of 16
 
 
 def _agreeing(file: Path, whole: Any, n_frames: int, photometric: str) -> str:
@@ -107,7 +108,11 @@ def _agreeing(file: Path, whole: Any, n_frames: int, photometric: str) -> str:
 
     AutolmkError where a frame's stream is of another size than the header says.
     """
-    for number, data in enumerate(generate_frames(whole.PixelData, number_of_frames=n_frames)):
+    try:
+        frames = list(generate_frames(whole.PixelData, number_of_frames=n_frames))
+    except ValueError:  # frames that cannot be told apart, which ITK may still decode, or refuses
+        return photometric
+    for number, data in enumerate(frames):
         stream = read_codestream(data)
         if stream is None:
             continue

@@ -156,7 +156,8 @@ def _check_png(file: Path, data: bytes) -> tuple[int, int, bytes]:
         )
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
     if len(chunks.get(b"pHYs", b"")) == 9:
-        say_not_square(file, *struct.unpack(">II", chunks[b"pHYs"][:8]), "pHYs")
+        x, y = struct.unpack(">II", chunks[b"pHYs"][:8])
+        say_not_square(file, x, y, "pHYs")
     return width, height, chunks.get(b"eXIf", b"")
 
 
@@ -199,7 +200,8 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
         elif marker == 0xDD and len(body) >= 2:
             interval = struct.unpack(">H", body[:2])[0]
         elif marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 12:
-            say_not_square(file, *struct.unpack(">HH", body[8:12]), "JFIF")
+            x, y = struct.unpack(">HH", body[8:12])
+            say_not_square(file, x, y, "JFIF")
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
             exif = exif or body[6:]
         elif marker == 0xDA:
@@ -268,7 +270,8 @@ def _check_bmp(file: Path, data: bytes) -> tuple[int, int, bytes]:
     if bits not in (1, 4, 8, 16, 24, 32) or compression not in (0, 1, 2, 3, 6):
         raise unsupported(file, f"a BMP file of {bits} bits, compression {compression}", "convert it to PNG")
     if header >= 40 and len(data) >= 46:
-        say_not_square(file, *struct.unpack_from("<ii", data, 38), "the header")
+        x, y = struct.unpack_from("<ii", data, 38)
+        say_not_square(file, x, y, "the header")
     needed = pixels + (width * bits + 31) // 32 * 4 * abs(height)
     if compression in (0, 3, 6) and len(data) < needed:
         raise damaged(file, f"{len(data)} bytes", f"{needed} bytes for {width} × {abs(height)} pixels of {bits} bits")

@@ -89,3 +89,14 @@ def test_palettes_are_applied_as_their_descriptors_say(used: int, first: int, tm
     image = imageio.read_image([write(tmp_path / "a.dcm", indices, PhotometricInterpretation="PALETTE COLOR", **tags)])
     meant = palette[np.maximum(PIXELS.astype(int) - first, 0)] >> (8 if bits == 8 else 0)
     np.testing.assert_array_equal(image.array[:, 0], np.moveaxis(meant, -1, 0))
+
+
+def test_palettes_of_8_bits_in_words_of_16_are_not_black(tmp_path: Path) -> None:
+    palette = np.arange(40)[:, None] * [1, 3, 6]
+    tags: dict[str, object] = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    for c, name in enumerate(("Red", "Green", "Blue")):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [40, 0, 16]
+        tags[f"{name}PaletteColorLookupTableData"] = palette[:, c].astype("<u2").tobytes()
+    indices = PIXELS.astype("u1")
+    image = imageio.read_image([write(tmp_path / "a.dcm", indices, PhotometricInterpretation="PALETTE COLOR", **tags)])
+    np.testing.assert_array_equal(image.array[:, 0], np.moveaxis(palette[PIXELS], -1, 0))
