@@ -115,7 +115,8 @@ class Geometry:
         NIfTI files.
 
         form: which counts where qform and sform of a NIfTI header disagree. The array that belongs to this geometry is
-        `image.get_fdata().transpose()`, (k, j, i). ValueError where a header contradicts itself, see
+        `image.get_fdata().transpose()`, (k, j, i); of an image with more axes, each of one element, without them.
+        ValueError where a header contradicts itself, see
         `autolmk.nifti_header`. A bare matrix is refused, because nothing says which frame it is in: TypeError.
         """
         if not hasattr(image, "affine") or not hasattr(image, "shape"):
@@ -123,15 +124,16 @@ class Geometry:
                 "from_nibabel needs a nibabel image, not a bare matrix, which does not say whether it is RAS or LPS; "
                 "use Geometry(shape, affine) with an LPS affine in array order (z, y, x)"
             )
-        if len(image.shape) != 3:
-            raise ValueError(f"from_nibabel needs a 3D image, got {len(image.shape)}D")
+        shape = tuple(image.shape[:3])
+        if len(shape) < 2 or any(n != 1 for n in image.shape[3:]):
+            raise ValueError(f"from_nibabel needs an image of 2 or 3 axes, got {len(image.shape)}D: {image.shape}")
         header = getattr(image, "header", None)
         if header is None or "sform_code" not in getattr(header, "keys", tuple)():
-            return cls.from_ras(image.shape, image.affine)
+            return cls.from_ras(shape, image.affine)
         affine, remarks = ras_affine(header, form)
         for problem, found, remedy in remarks:
             logger.warning("%s: %s; what to do: %s", problem, found, remedy)
-        return cls.from_ras(image.shape, affine)
+        return cls.from_ras(shape, affine)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Geometry:

@@ -15,6 +15,7 @@ from autolmk.check.names import name_faults
 from autolmk.check.population import population_faults
 from autolmk.check.report import SEVERITIES, Fault, Report, Severity
 from autolmk.check.shared_slices import slice_faults
+from autolmk.check.unlike_images import image_faults
 from autolmk.dataset import Case, Dataset, lists_landmarks, missing_description
 from autolmk.errors import AutolmkError, counted, some
 from autolmk.files.serialization import near
@@ -52,6 +53,7 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
     good = [f for f in findings if f.summary is not None and not faulty(f, faults)]
     unit = dataset.unit if good else "mm"
     faults += population_faults(good, dataset.landmark_names, dataset.pairs, unit)
+    faults += image_faults(good, dataset.channel_names, unit)
     training = [f for f in good if f.split == "Tr" and not faulty(f, faults)]
     faults += _never_seen(dataset, training)
     summaries = [f.summary for f in training if f.summary is not None]

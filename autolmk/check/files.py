@@ -44,14 +44,15 @@ def list_files(dataset: Dataset) -> tuple[list[Fault], dict[str, tuple[Split, Ca
             )
         )
     if not training and not faults:
+        images = dataset.folder / "imagesTr"
         faults.append(
             Fault(
                 "dataset",
                 "a dataset has no training images",
-                str(dataset.folder / "imagesTr"),
-                found=imageio.others_in(dataset.folder / "imagesTr"),
+                str(images),
+                found=imageio.others_in(images),
                 expected="CASE_0000.ext",
-                remedy="add the images, or convert those that are there",
+                remedy=imageio.conversion_in(images) or "add the images, or convert those that are there",
             )
         )
     announced = dataset.description.numTraining
@@ -112,7 +113,7 @@ def _unread(dataset: Dataset, folder: Path, names: Sequence[str]) -> Fault:
         str(folder),
         found=some(names),
         expected=f"images{_that_end(dataset)}, landmark files, label maps",
-        remedy=known or "remove them, or correct file_ending in dataset.json",
+        remedy=known or imageio.conversion(names) or "remove them, or correct file_ending in dataset.json",
     )
 
 

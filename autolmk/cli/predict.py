@@ -343,7 +343,7 @@ def find_cases(place: Path, file_ending: str | None, n_channels: int | None = No
     """The files of each case, by channel, in a folder, or of one image. file_ending: the training set's, see
     `list_mixed_cases`.
     """
-    from autolmk.imageio import DICOM, list_mixed_cases, others_in, split_name, stem_of
+    from autolmk.imageio import DICOM, conversion_in, list_mixed_cases, others_in, split_name, stem_of
 
     if place.is_file():
         case, channel = split_name(place)
@@ -356,7 +356,7 @@ def find_cases(place: Path, file_ending: str | None, n_channels: int | None = No
             file=place,
             found=others_in(place),
             expected="images named CASE_0000.ext, or a folder with a DICOM series for each case",
-            remedy="check -i, or convert the images",
+            remedy=conversion_in(place) or "check -i, or convert the images",
         )
     return cases
 

@@ -78,7 +78,8 @@ def _some_cases(dataset: RawDataset) -> list[Case]:
             file=dataset.folder / "imagesTr",
             found=imageio.others_in(dataset.folder / "imagesTr"),
             expected="imagesTr/CASE_0000.ext",
-            remedy="add the images, or convert those that are there",
+            remedy=imageio.conversion_in(dataset.folder / "imagesTr")
+            or "add the images, or convert those that are there",
         )
     return cases
 

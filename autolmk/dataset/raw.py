@@ -346,6 +346,7 @@ class RawDataset:
                 file=self.folder / "imagesTr",
                 found=imageio.others_in(self.folder / "imagesTr"),
                 expected="imagesTr/CASE_0000.ext",
-                remedy="add the images, or convert those that are there",
+                remedy=imageio.conversion_in(self.folder / "imagesTr")
+                or "add the images, or convert those that are there",
             )
         return cases

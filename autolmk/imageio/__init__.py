@@ -21,6 +21,7 @@ from autolmk.imageio.files import (
     split_name,
     stem_of,
 )
+from autolmk.imageio.foreign import conversion, conversion_in
 from autolmk.imageio.notices import Notice, notice, noticed
 from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
 from autolmk.imageio.writing import write_image
@@ -32,6 +33,8 @@ __all__ = [
     "Notice",
     "as_channels",
     "check_channels",
+    "conversion",
+    "conversion_in",
     "ending_of",
     "files_of",
     "has_physical_size",

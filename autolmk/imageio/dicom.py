@@ -7,7 +7,7 @@ are rescaled slice by slice. What a header says is read in `dicom_header`.
 
 from __future__ import annotations
 
-import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,31 +21,25 @@ from autolmk.imageio import integrity
 from autolmk.imageio.dicom_header import (
     DicomFrame,
     aspect,
+    between,
     described,
     frames_of,
     padding,
     read_header,
-    read_whole,
     thickness,
     understood,
 )
+from autolmk.imageio.dicom_remarks import remark, remark_on_series
+from autolmk.imageio.dicom_values import PLAIN, inverted_at, values
 from autolmk.imageio.files import files_of
-from autolmk.imageio.itk import ImageSource, load
+from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 
 SPACING_TOLERANCE = 0.01  # how far slices may lie from even spacing, over that spacing
+SHIFT = 0.1  # voxels: how far a voxel may lie from where its header says
+KIND = ("Rows", "Columns", "SamplesPerPixel")  # what all slices of a series share
 SAME_PLACE = 0.01  # mm
-PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
-DECODING = (
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-)  # fmt: skip
-KNOWN = (
-    "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420",
-    "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
-)  # fmt: skip
-EMBEDDED = ("MONOCHROME1", "MONOCHROME2", "RGB")  # photometric interpretations whose stored values are values
+ROUNDING = 0.01  # mm: how far the last slice may lie off the normal by what headers round
 
 
 def inspect_file(file: Path) -> ImageSource:
@@ -57,9 +51,9 @@ def inspect_file(file: Path) -> ImageSource:
         if len(frames) == 1:
             return _single(file, header, frames[0])
         order, geometry = _stacked(frames, header, file, [f"frame {i + 1}" for i in range(len(frames))], file)
-        _remark(header, file)
-        declared = padding(header, frames, _inverted_at(header))
-        return ImageSource((str(file),), geometry, True, lambda: _values(file, header, frames)[order], declared)
+        remark(header, file)
+        declared = padding(header, frames, inverted_at(header))
+        return ImageSource((str(file),), geometry, True, lambda: values(file, header, frames)[order], declared)
 
 
 def inspect_series(folder: Path) -> ImageSource:
@@ -68,39 +62,39 @@ def inspect_series(folder: Path) -> ImageSource:
     files = list(headers)
     if len(files) == 1:
         return inspect_file(files[0])
+    remark_on_series(headers, folder)
     frames: list[DicomFrame] = []
-    first = headers[files[0]]
+    usual = files[_usual([str([h.get(tag) for tag in KIND]) for h in headers.values()])]
+    first = headers[usual]
     for file, header in headers.items():
         with understood(file):
             found = frames_of(header, file)
-            _remark(header, file)
+            remark(header, file)
         if len(found) != 1:
             raise _several(folder, file, len(found), len(files))
         if (header.Rows, header.Columns) != (first.Rows, first.Columns):
-            raise _differing(
-                file, f"{header.Columns} x {header.Rows} pixels", f"{first.Columns} x {first.Rows}", files[0]
-            )
+            raise _differing(file, f"{header.Columns} x {header.Rows} pixels", f"{first.Columns} x {first.Rows}", usual)
         if (samples := int(header.get("SamplesPerPixel") or 1)) != (others := int(first.get("SamplesPerPixel") or 1)):
-            raise _differing(file, counted(samples, "value") + " a pixel", counted(others, "value"), files[0])
+            raise _differing(file, counted(samples, "value") + " a pixel", counted(others, "value"), usual)
         frames += found
     order, geometry = _stacked(frames, first, folder, [file.name for file in files], files)
     slices = [(files[i], headers[files[i]], frames[i]) for i in order]
     declared = set()
     for file, header, frame in slices:
         with understood(file):
-            declared.add(padding(header, [frame], _inverted_at(header)))
+            declared.add(padding(header, [frame], inverted_at(header)))
     return ImageSource(
         tuple(str(file) for file, _, _ in slices),
         geometry,
         True,
-        lambda: np.stack([_values(file, header, [frame])[0] for file, header, frame in slices]),
+        lambda: np.stack([values(file, header, [frame])[0] for file, header, frame in slices]),
         declared.pop() if len(declared) == 1 else None,
     )
 
 
 def _single(file: Path, header: Any, frame: DicomFrame) -> ImageSource:
     shape = (1, int(header.Rows), int(header.Columns))
-    _remark(header, file)
+    remark(header, file)
     if frame.size is None:
         ratio = aspect(header, file)
         if ratio != 1:
@@ -113,8 +107,8 @@ def _single(file: Path, header: Any, frame: DicomFrame) -> ImageSource:
         normal = np.cross(frame.axes[:, 1], frame.axes[:, 0])
         spacing, axes = (thickness(header, file), *frame.size), np.column_stack([normal, frame.axes])
         geometry = Geometry.from_parts(shape, spacing, frame.position.tolist(), axes)
-    declared = padding(header, [frame], _inverted_at(header))
-    return ImageSource((str(file),), geometry, frame.size is not None, lambda: _values(file, header, [frame]), declared)
+    declared = padding(header, [frame], inverted_at(header))
+    return ImageSource((str(file),), geometry, frame.size is not None, lambda: values(file, header, [frame]), declared)
 
 
 # -- which files ------------------------------------------------------------------------------------------------------
@@ -178,12 +172,6 @@ def _require_pixels(header: Any, file: Path) -> None:
         )
 
 
-def _remark(header: Any, file: Path) -> None:
-    if header.get("ModalityLUTSequence"):
-        found, remedy = "ModalityLUTSequence", "nothing, if stored values do as well: the table is not applied"
-        notice("an image has a table that changes its values", file, found=found, remedy=remedy)
-
-
 # -- the grid ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,12 +196,15 @@ def _stacked(
             remedy="export the volume again as single slices or as enhanced DICOM, or convert it by a program that "
             "knows the device, to .nii.gz or .nrrd; frames that are points in time are no volume",
         )
-    first = frames[0]
+    usual = _usual([_plane(frame) for frame in frames])
+    first = frames[usual]
     assert first.size is not None and first.axes is not None
+    share = SHIFT / max(int(header.Rows), int(header.Columns))  # beyond it, the last pixels of two slices lie apart
     for name, frame in zip(names, frames, strict=True):
         assert frame.size is not None and frame.axes is not None
-        if not np.allclose(frame.size, first.size, rtol=1e-3) or not np.allclose(frame.axes, first.axes, atol=1e-3):
-            raise _differing(place, f"{name}: {_plane(frame)}", _plane(first), Path(names[0]))
+        if not np.allclose(frame.size, first.size, rtol=share) or not np.allclose(frame.axes, first.axes, atol=share):
+            raise _differing(place, f"{name}: {_plane(frame)}", _plane(first), Path(names[usual]))
+    _require_meaning(frames, names, place)
     positions = np.array([frame.position for frame in frames])
     normal = np.cross(first.axes[:, 1], first.axes[:, 0])
     order = np.argsort(positions @ normal, kind="stable")
@@ -222,10 +213,26 @@ def _stacked(
     else:
         sorted_files = [files[i] for i in order] if not isinstance(files, Path) else [files] * len(order)
         step = _slice_step(positions[order], normal, place, sorted_files, [names[i] for i in order])
+        _compare_distance(float(np.linalg.norm(step)), header, place)
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([step, first.axes * first.size])
     affine[:3, 3] = positions[order[0]]
     return order, Geometry((len(frames), int(header.Rows), int(header.Columns)), affine)
+
+
+def _require_meaning(frames: Sequence[DicomFrame], names: Sequence[str], place: Path) -> None:
+    """AutolmkError where some slices say how their values are rescaled, and others do not."""
+    silent = [name for name, frame in zip(names, frames, strict=True) if not frame.rescaled]
+    scales = sorted({(f.slope, f.intercept) for f in frames if f.rescaled} - {(1.0, 0.0)})
+    if silent and scales:
+        raise AutolmkError(
+            "some slices do not say what their values mean",
+            file=place,
+            found=f"no RescaleSlope and RescaleIntercept in {some(silent)}; in others "
+            + some([f"{slope:g} and {intercept:g}" for slope, intercept in scales]),
+            expected="both of each slice, or of none",
+            remedy="export the series again from the source",
+        )
 
 
 def _slice_step(
@@ -256,14 +263,42 @@ def _slice_step(
             expected=f"{length:.4g} mm, as between the others",
             remedy="look for missing or doubled slices, or resample the series to even spacing",
         )
-    if np.linalg.norm(step - normal * (step @ normal)) > SPACING_TOLERANCE * length + 1e-3:
+    astray = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, None] * step, axis=1)
+    if astray.max() > SHIFT * length:
+        worst = int(np.argmax(astray))
+        raise AutolmkError(
+            "the slices of a DICOM series are not evenly spaced",
+            file=files[worst],
+            found=f"{names[worst]}, slice {worst + 1} of {len(positions)}, is {astray[worst]:.4g} mm off an even grid",
+            expected=f"{length:.4g} mm between all slices",
+            remedy="resample the series to even spacing",
+        )
+    aside = step - normal * (step @ normal)
+    if np.linalg.norm(aside) > SPACING_TOLERANCE * length + 1e-3:
         raise AutolmkError(
             "the slices of a DICOM series are not stacked along their normal (tilted gantry)",
             file=place,
             found=f"a step of {np.round(step, 3).tolist()} mm along the normal {np.round(normal, 3).tolist()}",
             remedy="resample the series to a straight grid, for example in 3D Slicer",
         )
-    return np.asarray(normal * (step @ normal))
+    return step if np.linalg.norm(aside) * len(steps) > ROUNDING else np.asarray(normal * (step @ normal))
+
+
+def _compare_distance(length: float, header: Any, place: Path) -> None:
+    """Notice where SpacingBetweenSlices is another one than the slices' positions have."""
+    said = between(header, place)
+    if said is not None and abs(abs(said) - length) > SPACING_TOLERANCE * length + 1e-3:
+        notice(
+            "the slices of a series lie at another distance than its header says",
+            place,
+            found=f"SpacingBetweenSlices {said:g} mm; {length:.4g} mm between positions",
+            remedy="nothing, if the positions are right: they count",
+        )
+
+
+def _usual(kinds: Sequence[str]) -> int:
+    """The first of the most frequent kind."""
+    return kinds.index(Counter(kinds).most_common(1)[0][0])
 
 
 def _plane(frame: DicomFrame) -> str:
@@ -288,113 +323,4 @@ def _several(folder: Path, file: Path, frames: int, files: int) -> AutolmkError:
         found=f"{counted(frames, 'frame')}, one of {counted(files, 'file')} in {folder.name}",
         expected="one such file, or files of one slice",
         remedy="keep one volume a folder",
-    )
-
-
-# -- values -----------------------------------------------------------------------------------------------------------
-
-
-def _values(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
-    """(F, rows, columns[, 3]) of a file, rescaled frame by frame. AutolmkError where they cannot be decoded."""
-    with understood(file):
-        return _rescaled(file, header, frames)
-
-
-def _rescaled(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
-    photometric = _photometric(header)
-    if photometric not in KNOWN:
-        raise _unsupported(file, f"PhotometricInterpretation {photometric[:40]}")
-    stored = _stored(file, header, len(frames), photometric)
-    inverted_at = _inverted_at(header)
-    if inverted_at is not None:
-        stored = inverted_at - stored.astype(np.int64)
-    if all((f.slope, f.intercept) == (1.0, 0.0) for f in frames):
-        return stored
-    slope, intercept = (np.array([getattr(f, n) for f in frames]) for n in ("slope", "intercept"))
-    ends = (slice(None), *([None] * (stored.ndim - 1)))
-    return np.asarray(stored * slope[ends] + intercept[ends])
-
-
-def _photometric(header: Any) -> str:
-    return str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
-
-
-def _inverted_at(header: Any) -> int | None:
-    """What stored values are subtracted from, where low ones are shown white; None where they are not."""
-    if _photometric(header) != "MONOCHROME1":
-        return None
-    return -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
-
-
-def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
-    """(F, rows, columns[, 3]) as stored, colours as RGB. AutolmkError where they cannot be decoded."""
-    bare = PLAIN[0] if header.original_encoding[0] else PLAIN[1]  # implicit or explicit VR
-    syntax = getattr(header.file_meta, "TransferSyntaxUID", bare)
-    colour = int(header.get("SamplesPerPixel") or 1) > 1
-    whole = read_whole(file)
-    whole.file_meta.TransferSyntaxUID = syntax
-    if str(syntax) not in PLAIN or photometric not in EMBEDDED:
-        stored = _decoded(file, whole, n_frames, colour)
-    else:
-        try:
-            stored = whole.pixel_array
-        except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-            raise AutolmkError(
-                "the pixels of a DICOM file are damaged",
-                file=file,
-                found=" ".join(str(error).split())[:300],
-                expected=f"{counted(n_frames, 'frame')} of {header.Columns} x {header.Rows} pixels",
-                remedy="copy or export it again from the source",
-            ) from None
-        stored = stored.reshape(n_frames, int(header.Rows), int(header.Columns), *([-1] if colour else []))
-    return stored if colour else _used_bits(stored, header, file)
-
-
-def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray[Any]:
-    """Without the bits above BitsStored, where old devices put overlays."""
-    used, allocated = int(header.get("BitsStored") or 0), int(header.BitsAllocated)
-    if stored.dtype.kind not in "iu" or not 0 < used < allocated:
-        return stored
-    if int(header.get("HighBit", used - 1)) != used - 1:
-        raise _unsupported(file, f"BitsStored {used}, HighBit {header.HighBit}: values that do not begin at bit 0")
-    unused = allocated - used
-    return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
-
-
-def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray[Any]:
-    """As ITK decodes them: compressed pixels, palettes, YBR.
-
-    It gets a copy of the pixels with what is needed to decode them, and nothing more: which rescaling it applies
-    depends on the kind of image, and how it inverts on the compression.
-    """
-    import pydicom  # takes a quarter of a second
-    from pydicom.uid import SecondaryCaptureImageStorage
-
-    syntax: Any = getattr(whole.file_meta, "TransferSyntaxUID", "")
-    plain = pydicom.Dataset()
-    plain.update({e.tag: e for e in whole if e.keyword in DECODING or "PaletteColorLookupTable" in e.keyword})
-    if str(whole.get("PhotometricInterpretation") or "MONOCHROME1").strip().upper() == "MONOCHROME1":
-        plain.PhotometricInterpretation = "MONOCHROME2"
-    plain.SOPClassUID, plain.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
-    plain.file_meta = pydicom.dataset.FileMetaDataset()
-    plain.file_meta.TransferSyntaxUID = syntax
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "pixels.dcm"
-        try:
-            plain.save_as(copy, enforce_file_format=True)
-            array = load((str(copy),), file)
-        except AutolmkError as error:
-            raise _unsupported(file, f"{getattr(syntax, 'name', syntax)}: {error.found}") from None
-    channels = array.shape[-1:] if colour or array.ndim == 4 else ()
-    plane = array.shape[-3:-1] if channels else array.shape[-2:]
-    return np.asarray(array.reshape(n_frames, *plane, *channels))
-
-
-def _unsupported(file: Path, found: str) -> AutolmkError:
-    return AutolmkError(
-        "the pixels of a DICOM file cannot be decoded: they are compressed in a way that is not known, or damaged",
-        file=file,
-        found=found,
-        expected="pixels that are not compressed, or by JPEG, JPEG-LS, JPEG 2000 or RLE",
-        remedy="decompress the file, for example by gdcmconv --raw or dcmdjpeg, or export it again",
     )

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class DicomFrame:
     """One plane. size: (row, column) spacing in mm; None where nothing says. position: (3,) LPS mm of the first pixel.
 
     axes: (3, 2), the directions in which rows and columns are counted. position and axes are None where nothing says.
-    slope, intercept: of stored values.
+    slope, intercept: of stored values; rescaled: whether a header says them.
     """
 
     size: tuple[float, float] | None
@@ -47,6 +47,7 @@ class DicomFrame:
     axes: FloatArray | None
     slope: float = 1.0
     intercept: float = 0.0
+    rescaled: bool = False
 
 
 def read_header(file: Path) -> Any:
@@ -82,7 +83,29 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
     """
     calibrated = _pair(header, "PixelSpacing", file)
     detector = _pair(header, "ImagerPixelSpacing", file)
-    if calibrated and detector and not np.allclose(calibrated, detector, rtol=DIFFERENT, atol=0):
+    found = calibrated or detector or _pair(header, "NominalScannedPixelSpacing", file)
+    if found is None:
+        return _of_ultrasound(header, file)
+    if detector is not None:
+        _compare_with_detector(header, file, calibrated, detector)
+    regions = _ultrasound_sizes(header, file)
+    if len(regions) == 1 and not np.allclose(found, next(iter(regions)), rtol=DIFFERENT, atol=0):
+        said = f"{_mm(found)}; its only ultrasound region {_mm(next(iter(regions)))}"
+        remedy = "look which one is right: the first one is used"
+        notice("an image has two sizes of its pixels", file, found=said, remedy=remedy)
+    ratio = aspect(header, file)
+    if ratio != 1 and abs(ratio * found[1] / found[0] - 1) > DIFFERENT:
+        said = f"{_mm(found)}; PixelAspectRatio {ratio:g}"
+        remedy = "look whether shapes are right: PixelAspectRatio is left aside where there is a size"
+        notice("an image has two shapes of its pixels", file, found=said, remedy=remedy)
+    return found
+
+
+def _compare_with_detector(
+    header: Any, file: Path, calibrated: tuple[float, float] | None, detector: tuple[float, float]
+) -> None:
+    """Notice where a size is calibrated, and where it is that at the detector although the header knows better."""
+    if calibrated and not np.allclose(calibrated, detector, rtol=DIFFERENT, atol=0):
         how = " ".join(str(header.get(f"PixelSpacingCalibration{part}") or "") for part in ("Type", "Description"))
         notice(
             "an image has two sizes of its pixels",
@@ -91,15 +114,19 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
             f"{_mm(detector)}",
             remedy="nothing, if sizes at the anatomy are meant: PixelSpacing, the calibrated one, is used",
         )
-    factor = _number(header, "EstimatedRadiographicMagnificationFactor", file)
-    if detector and not calibrated and factor and abs(factor - 1) > DIFFERENT:
+        return
+    said = "EstimatedRadiographicMagnificationFactor"
+    factor = _number(header, said, file)
+    source = [_number(header, f"DistanceSourceTo{end}", file) for end in ("Detector", "Patient")]
+    if not factor and source[0] and source[1]:
+        factor, said = source[0] / source[1], "DistanceSourceToDetector over DistanceSourceToPatient"
+    if factor and abs(factor - 1) > DIFFERENT:
         notice(
             "the size of an image's pixels is that at the detector",
             file,
-            found=f"ImagerPixelSpacing {_mm(detector)}, EstimatedRadiographicMagnificationFactor {factor:g}",
-            remedy=f"nothing, if sizes at the detector are meant; the anatomy is about {factor:g} times smaller",
+            found=f"{'PixelSpacing and ' if calibrated else ''}ImagerPixelSpacing {_mm(detector)}, {said} {factor:.4g}",
+            remedy=f"nothing, if sizes at the detector are meant; the anatomy is about {factor:.4g} times smaller",
         )
-    return calibrated or detector or _pair(header, "NominalScannedPixelSpacing", file) or _of_ultrasound(header, file)
 
 
 def padding(header: Any, frames: Sequence[DicomFrame], inverted_at: int | None) -> tuple[float, float] | None:
@@ -143,9 +170,16 @@ def aspect(header: Any, file: Path) -> float:
 
 
 def thickness(header: Any, file: Path) -> float:
-    """The thickness of a single slice in mm; 1 where the header does not say it."""
-    measures = next(iter(_groups(header, "PixelMeasuresSequence")), header)
-    return _number(measures, "SliceThickness", file) or _number(header, "SliceThickness", file) or 1.0
+    """The thickness of a single slice in mm; 1 where the header does not say it, or says a number below 0, which is noticed."""
+    said = _measure(header, "SliceThickness", file)
+    if said is not None and said < 0:
+        notice("a slice has a thickness below 0", file, found=f"{said:g} mm", remedy="nothing: it is left aside")
+    return said if said is not None and said > 0 else 1.0
+
+
+def between(header: Any, file: Path) -> float | None:
+    """SpacingBetweenSlices in mm; None where it is missing or 0."""
+    return _measure(header, "SpacingBetweenSlices", file) or None
 
 
 def described(header: Any) -> str:
@@ -212,6 +246,13 @@ def _damaged(file: Path, error: Exception) -> AutolmkError:
     )
 
 
+def _measure(header: Any, tag: str, file: Path) -> float | None:
+    """Of the header, or of the functional groups that its frames share or that the first one has."""
+    groups = (g for key in ("Shared", "PerFrame") for g in list(_groups(header, f"{key}FunctionalGroupsSequence"))[:1])
+    places = [header, *(m for g in groups for m in _groups(g, "PixelMeasuresSequence"))]
+    return next((found for place in places if (found := _number(place, tag, file)) is not None), None)
+
+
 def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> DicomFrame:
     """places: from the frame's own functional groups to the file's header; the first that says something counts."""
     own = next(
@@ -229,9 +270,11 @@ def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> D
     intercept = _first(places, "PixelValueTransformationSequence", lambda d: _number(d, "RescaleIntercept", file))
     if slope == 0:
         raise _senseless(file, "RescaleSlope 0", "a slope that is not 0")
-    return DicomFrame(
-        own or size, origin, None if turned is None else _axes(turned, file), slope or 1.0, intercept or 0.0
-    )
+    if slope is None and intercept is None:
+        slope = _number(places[-1], "DoseGridScaling", file)
+    rescaled = slope is not None or intercept is not None
+    axes = None if turned is None else _axes(turned, file)
+    return DicomFrame(own or size, origin, axes, slope or 1.0, intercept or 0.0, rescaled)
 
 
 def _first(places: list[Any], sequence: str, read: Callable[[Any], Any]) -> Any:
@@ -254,14 +297,12 @@ def _by_offsets(header: Any, count: int, size: tuple[float, float] | None, file:
     if count == 1:
         return [first]
     if offsets is None or first.position is None or first.axes is None or len(offsets) != count:
-        return [DicomFrame(first.size, None, None, first.slope, first.intercept)] * count
+        return [replace(first, position=None, axes=None)] * count
     steps = np.array([float(offset) for offset in offsets])
     normal = np.cross(first.axes[:, 1], first.axes[:, 0])
     if steps[0] != 0:  # z coordinates instead of distances from the first frame
         steps = steps - steps[0]
-    return [
-        DicomFrame(first.size, first.position + s * normal, first.axes, first.slope, first.intercept) for s in steps
-    ]
+    return [replace(first, position=first.position + s * normal) for s in steps]
 
 
 def _axes(values: FloatArray, file: Path) -> FloatArray:
@@ -278,24 +319,26 @@ def _axes(values: FloatArray, file: Path) -> FloatArray:
 
 
 def _of_ultrasound(header: Any, file: Path) -> tuple[float, float] | None:
-    regions = list(_groups(header, "SequenceOfUltrasoundRegions"))
+    sizes = _ultrasound_sizes(header, file)
+    regions = len(list(_groups(header, "SequenceOfUltrasoundRegions")))
+    if len(sizes) == 1 and regions == 1 and min(min(s) for s in sizes) > 0:
+        return next(iter(sizes))
+    if regions:
+        found = f"{regions} ultrasound regions, {len(sizes)} sizes of pixels in cm"
+        notice(
+            "an image has no single size of its pixels", file, found=found, remedy="give it as spacing in dataset.json"
+        )
+    return None
+
+
+def _ultrasound_sizes(header: Any, file: Path) -> set[tuple[float, float]]:
+    """(row, column) spacing in mm of each region that is measured in centimetres."""
     sizes = set()
-    for region in regions:
-        units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "YX"]
-        if units == [CENTIMETRES, CENTIMETRES]:
-            sizes.add(tuple(abs(10 * (_number(region, f"PhysicalDelta{axis}", file) or 0)) for axis in "YX"))
-    if len(sizes) != 1 or len(regions) != 1 or min(min(s) for s in sizes) <= 0:
-        if regions:
-            said = f"{len(regions)} ultrasound regions, {len(sizes)} sizes of pixels in cm"
-            notice(
-                "an image has no single size of its pixels",
-                file,
-                found=said,
-                remedy="give it as spacing in dataset.json",
-            )
-        return None
-    (size,) = sizes
-    return size[0], size[1]
+    for region in _groups(header, "SequenceOfUltrasoundRegions"):
+        if [region.get(f"PhysicalUnits{axis}Direction") for axis in "YX"] == [CENTIMETRES, CENTIMETRES]:
+            row, column = (abs(10 * (_number(region, f"PhysicalDelta{axis}", file) or 0)) for axis in "YX")
+            sizes.add((row, column))
+    return sizes
 
 
 def _number(header: Any, tag: str, file: Path) -> float | None:

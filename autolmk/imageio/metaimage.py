@@ -114,11 +114,19 @@ def read_header(file: Path) -> MetaImageHeader:
         if match is None or not match[1]:
             continue
         key = SYNONYMS.get(match[1].lower(), match[1].lower())
-        if fields.setdefault(key, match[2]) != match[2] and key != "comment":
+        if not _same(fields.setdefault(key, match[2]), match[2]) and key != "comment":
             raise senseless(file, f"{key} stands twice: {fields[key][:80]!r}, {match[2][:80]!r}", "one of them")
     if fields.get("objecttype", "image").lower() != "image":
         raise unsupported(file, f"ObjectType = {fields['objecttype'][:80]}", "an image")
     return MetaImageHeader(file, fields, end.end())
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two fields say the same, in numbers if they hold numbers."""
+    try:
+        return one == other or [float(word) for word in one.split()] == [float(word) for word in other.split()]
+    except ValueError:
+        return False
 
 
 def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
@@ -130,7 +138,8 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
     binary, packed = header.flag("binarydata", False), header.flag("compresseddata", False)
     big = header.flag("binarydatabyteordermsb", False)
     name = fields["elementdatafile"]
-    if name.upper().startswith("LIST") or "%" in name or re.search(r"\s\d+\s+\d+", name):
+    alone = name and not {"/", "\\"} & set(name) and (file.parent / name).is_file()
+    if not alone and (name.upper().startswith("LIST") or "%" in name or re.search(r"\s\d+\s+\d+", name)):
         raise unsupported(file, f"voxels in several files: {name[:100]!r}", "voxels in one file")
     source, start = (file, header.start) if name.upper() == "LOCAL" else (beside(file, name), 0)
     skip = whole(file, "HeaderSize", fields.get("headersize", "0"))

@@ -23,6 +23,7 @@ from autolmk.geometry import Geometry
 from autolmk.imageio.integrity import foreign, truncated, unreadable
 from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
+from autolmk.imageio.viewing import drop_opacity
 from autolmk.nifti_header import Form, ras_affine
 
 CHUNK = 1 << 22
@@ -129,6 +130,7 @@ def require_whole(file: Path, header: Any) -> None:
         if not packed and size < needed:
             raise truncated(file, f"{size} bytes", f"{needed} bytes")
         if not packed or said == needed % 2**32:
+            _say_more(file, size if not packed else needed, needed)
             return
         unpacked = 0
         with gzip.open(file) as unpacking:  # several members, or bytes after the image: the only way is to unpack it
@@ -140,6 +142,18 @@ def require_whole(file: Path, header: Any) -> None:
         raise unreadable(file, error) from None
     if unpacked < needed:
         raise truncated(file, f"{unpacked} bytes after unpacking", f"{needed} bytes")
+    _say_more(file, unpacked, needed)
+
+
+def _say_more(file: Path, size: int, needed: int) -> None:
+    if size > needed + 1:  # some writers end by a line feed
+        notice(
+            "a file holds more voxels than its header says",
+            file,
+            found=f"{size} bytes",
+            expected=f"{needed} bytes",
+            remedy="look whether the header's sizes and type are right",
+        )
 
 
 def _needed(file: Path, header: Any) -> int:
@@ -150,12 +164,13 @@ def _needed(file: Path, header: Any) -> int:
 def _offset(file: Path, header: Any) -> int:
     """Of the first voxel in the file."""
     offset = float(header["vox_offset"])
-    if not math.isfinite(offset) or offset < int(header["sizeof_hdr"]) or offset != int(offset):
+    first = int(header["sizeof_hdr"]) + 4  # after the bytes that announce extensions
+    if not math.isfinite(offset) or offset < first or offset != int(offset):
         raise AutolmkError(
             "the header of a NIfTI file makes no sense",
             file=file,
             found=f"vox_offset {offset:g}",
-            expected=f"a whole number from {int(header['sizeof_hdr'])} on",
+            expected=f"a whole number from {first} on",
             remedy="export the image again from the source",
         )
     return int(offset)
@@ -199,9 +214,10 @@ def _load(file: Path, header: Any) -> npt.NDArray[Any]:
         raise truncated(file, str(error), "a whole NIfTI file") from None
     except HeaderDataError as error:
         raise _contradiction(file, str(error)) from None
-    if dtype.names is not None:  # RGB24, RGBA32
-        array = np.stack([array[..., 0][name] for name in dtype.names[:3]], axis=-1)
-    if slope is not None and (slope, inter) != (1.0, 0.0):
+    if dtype.names is not None:  # RGB24, RGBA32, which no slope scales
+        array = np.stack([array[..., 0][name] for name in dtype.names], axis=-1)
+        array = drop_opacity(file, array, 255) if array.shape[-1] == 4 else array
+    elif slope is not None and (slope, inter) != (1.0, 0.0):
         array = array * np.float64(slope) + np.float64(inter)
     return np.moveaxis(array, range(len(shape)), range(len(shape))[::-1])
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from autolmk.geometry import Geometry
 from autolmk.imageio.itk import ImageSource
+from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
     LONGEST,
     Encoding,
@@ -58,7 +59,7 @@ SPACES = {
     "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1),
     "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
 }  # fmt: skip
-UNPLACED = ("scanner-xyz", "3d-right-handed", "3d-left-handed")  # axes that no patient is tied to
+UNPLACED = ("scanner-xyz", "3d-right-handed")  # axes that no patient is tied to; a left-handed frame would mirror
 SPATIAL = ("space", "domain")
 CHANNELS = re.compile(
     r"list|point|vector|covariant-vector|normal|scalar|stub|(rgb|hsv|xyz|rgba)-color|\d-(vector|color|normal)"
@@ -192,6 +193,10 @@ def _roles(
         if vectors is not None and placed == bool(CHANNELS.fullmatch(kind)) and kind not in ("", "none", "???", "time"):
             found = f"axis {axis}: kind {kind!r}, space direction {vectors[axis] or 'none'}"
             raise senseless(file, found, "a direction for axes of space, none for others")
+        if kind == "time" and placed and shape[axis] > 1:
+            raise senseless(
+                file, f"axis {axis}: kind 'time', space direction {vectors and vectors[axis]}", "none for time"
+            )
         if placed or (vectors is None and (kind in SPATIAL or kind in ("", "none", "???"))):
             spatial.append(axis)
         elif shape[axis] > 1 and kind == "time":
@@ -265,6 +270,9 @@ def _spacings(header: NrrdHeader, n: int, spatial: list[int]) -> list[float]:
     found = [values[a] for a in spatial]
     if any(s == 0 or np.isinf(s) for s in found):
         raise senseless(header.file, f"voxels without a size: spacings {text}", "a size along each axis, or NaN")
+    if any(s < 0 for s in found):
+        remedy = "nothing, if left and right are right"
+        notice("a header holds negative sizes of voxels", header.file, found=f"spacings {text}", remedy=remedy)
     return [abs(s) for s in found]
 
 
@@ -289,7 +297,23 @@ def _unplaced(
     centres = [header.axes("centers", n)[a].lower() for a in spatial]
     if any(np.isfinite(x) and c not in ("cell", "node") for x, c in zip(low, centres, strict=True)):
         raise senseless(file, f"axis mins {text}, centers {centres}", "centers cell or node, which say what is at them")
+    _compare_ends(header, shape, spacings, spatial, centres)
     origin = np.where(np.isfinite(low), low + [s / 2 * (c == "cell") for s, c in zip(steps, centres, strict=True)], 0.0)
     if d == 3:
         say_unplaced(file, f"spacings {header.fields.get('spacings')}, no space directions")
     return Geometry.from_parts(grid, (steps * scale)[::-1].tolist(), (origin * scale).tolist()), True
+
+
+def _compare_ends(
+    header: NrrdHeader, shape: list[int], spacings: list[float], spatial: list[int], centres: list[str]
+) -> None:
+    """AutolmkError where `axis mins` and `axis maxs` put other steps between voxels than `spacings`."""
+    n, fields = len(header.fields["sizes"].split()), header.fields
+    if "axismins" not in fields or "axismaxs" not in fields:
+        return
+    low, high = (numbers(header.file, key, fields[key], n) for key in ("axismins", "axismaxs"))
+    for axis, m, spacing, centre in zip(spatial, shape, spacings, centres, strict=True):
+        step = abs(high[axis] - low[axis]) / max(1, m if centre == "cell" else m - 1)
+        if m > 1 and abs(step - spacing) * (m - 1) > TOLERANCE * spacing:
+            found = f"axis {axis}: spacing {spacing:.6g}; {step:.6g} by axis mins, axis maxs and centers"
+            raise senseless(header.file, found, "the same number in both, or one of them")

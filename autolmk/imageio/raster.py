@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from autolmk.imageio import png_scans
 from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.jpeg_scans import is_whole
 from autolmk.imageio.notices import notice
@@ -27,6 +28,7 @@ from autolmk.imageio.viewing import (
     damaged,
     drop_opacity,
     plane,
+    say_not_square,
     too_large,
     turn,
     turned_shape,
@@ -62,6 +64,8 @@ def _decode(file: Path, kind: str) -> Pixels:
             with Image.open(
                 file, formats=["PNG"] if kind == "PNG" else ["JPEG", "MPO"] if kind == "JPEG" else ["BMP"]
             ) as image:
+                if kind == "PNG":
+                    _check_rows(file)
                 if kind == "PNG" and _png_16_bit_colour(file):
                     return _deep_png(file)
                 image.load()
@@ -89,6 +93,7 @@ def _pixels(file: Path, image: Image.Image) -> Pixels:
             drop_opacity(file, np.stack([array, array != transparency], -1), 1)
         return array
     if image.mode == "P":
+        _check_palette(file, image)
         image = image.convert("RGBA" if transparency is not None else "RGB")
     elif transparency is not None:
         image = image.convert("RGBA" if image.mode == "RGB" else "LA")
@@ -100,6 +105,22 @@ def _pixels(file: Path, image: Image.Image) -> Pixels:
     if image.mode == "LA":
         return drop_opacity(file, array, 255)[..., 0]
     return drop_opacity(file, array, 255) if image.mode == "RGBA" else array
+
+
+def _check_palette(file: Path, image: Image.Image) -> None:
+    """AutolmkError where a pixel names a colour that the palette does not have; Pillow makes it black."""
+    colours, last = len(image.getpalette() or ()) // 3, int(np.asarray(image).max())
+    if last >= colours:
+        raise damaged(file, f"colour {last} of a palette of {colours}", "colours that the palette has")
+
+
+def _check_rows(file: Path) -> None:
+    chunks = list(_png_chunks(file, file.read_bytes()))
+    width, height, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", dict(chunks)[b"IHDR"])
+    expected = png_scans.needed(width, height, bits, colour, bool(interlace))
+    found = png_scans.unpacked((body for name, body in chunks if name == b"IDAT"), expected)
+    if found < expected:
+        raise damaged(file, f"{found} bytes of rows", f"{expected} bytes")
 
 
 def _png_16_bit_colour(file: Path) -> bool:
@@ -134,6 +155,9 @@ def _check_png(file: Path, data: bytes) -> tuple[int, int, bytes]:
             remedy="save the picture that is meant as a PNG of its own",
         )
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
+    if len(chunks.get(b"pHYs", b"")) == 9:
+        x, y = struct.unpack(">II", chunks[b"pHYs"][:8])
+        say_not_square(file, x, y, "pHYs")
     return width, height, chunks.get(b"eXIf", b"")
 
 
@@ -175,6 +199,9 @@ def _check_jpeg(file: Path, data: bytes) -> tuple[int, int, bytes]:
             sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, 6 + 3 * body[5], 3)}
         elif marker == 0xDD and len(body) >= 2:
             interval = struct.unpack(">H", body[:2])[0]
+        elif marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 12:
+            x, y = struct.unpack(">HH", body[8:12])
+            say_not_square(file, x, y, "JFIF")
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
             exif = exif or body[6:]
         elif marker == 0xDA:
@@ -242,6 +269,9 @@ def _check_bmp(file: Path, data: bytes) -> tuple[int, int, bytes]:
         raise damaged(file, f"a header of {header} bytes", "12, or 40 and more")
     if bits not in (1, 4, 8, 16, 24, 32) or compression not in (0, 1, 2, 3, 6):
         raise unsupported(file, f"a BMP file of {bits} bits, compression {compression}", "convert it to PNG")
+    if header >= 40 and len(data) >= 46:
+        x, y = struct.unpack_from("<ii", data, 38)
+        say_not_square(file, x, y, "the header")
     needed = pixels + (width * bits + 31) // 32 * 4 * abs(height)
     if compression in (0, 3, 6) and len(data) < needed:
         raise damaged(file, f"{len(data)} bytes", f"{needed} bytes for {width} × {abs(height)} pixels of {bits} bits")

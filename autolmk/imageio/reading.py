@@ -12,6 +12,7 @@ from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
 from autolmk.imageio import dicom, picture_files, volumes
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
+from autolmk.imageio.foreign import known_format
 from autolmk.imageio.itk import ImageSource, describe, header, load
 from autolmk.imageio.notices import notice
 from autolmk.nifti_header import Form
@@ -89,12 +90,13 @@ def metadata(file: Path, tag: str) -> str | None:
 def _inspect(path: Path, nifti_affine: Form | None = None) -> ImageSource:
     ending = ending_of(path)
     if ending is None or not path.exists():
-        missing = not path.exists()
+        missing, known = not path.exists(), known_format(path.name)
         raise AutolmkError(
             "an image is missing" if missing else "this kind of image is not known",
             file=path,
+            found=None if missing or known is None else known[0],
             expected=None if missing else f"one of {', '.join(ENDINGS)}, or a folder with a DICOM series",
-            remedy="check the path" if missing else "convert the image, for example to .nii.gz",
+            remedy="check the path" if missing else known[1] if known else "convert the image, for example to .nii.gz",
         )
     if ending in (DICOM, ".dcm"):
         return dicom.inspect_series(path) if ending == DICOM else dicom.inspect_file(path)

@@ -29,6 +29,7 @@ from autolmk.imageio.viewing import (
     damaged,
     drop_opacity,
     plane,
+    say_not_square,
     too_large,
     turn,
     turned_shape,
@@ -42,6 +43,7 @@ CONVERT = "convert it to an uncompressed or LZW TIFF, or to PNG, without scaling
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3}
 UNKNOWN = re.compile(r"\b(COMPRESSION|PREDICTOR)\b")  # in what tifffile raises for kinds that it cannot unpack
+AXES = {"C": "channels", "T": "frames"}
 EXACT = 1 << 24  # float32 holds every whole number up to here
 
 
@@ -172,6 +174,10 @@ def _check_stack(file: Path, tif: tifffile.TiffFile, pages: list[Any]) -> None:
         samples = int(pages[0].samplesperpixel)
         ranges = {"channels": max(1, said.get("SizeC", 1) // samples), "frames": said.get("SizeT", 1)}
         slices = said.get("SizeZ", 1)
+    elif len(pages) > 1 and len(tif.series) == 1:
+        axes = [(a, int(n)) for a, n in zip(tif.series[0].axes, tif.series[0].shape, strict=True) if a not in "YXS"]
+        ranges = {AXES.get(a, f"steps along {a}"): n for a, n in axes if a not in "ZIQ"}
+        slices = next((n for a, n in axes if a in "ZIQ" and n > 1), 1) if any(n > 1 for _, n in axes) else slices
     if any(n > 1 for n in ranges.values()) or slices != len(pages):
         found = f"{slices} slices, " + ", ".join(f"{n} {key}" for key, n in ranges.items()) + f"; {len(pages)} pages"
         raise AutolmkError(
@@ -276,6 +282,8 @@ def _notice_size(file: Path, tif: tifffile.TiffFile, page: Any) -> None:
         x, y = (_tag(page, code, (0, 1)) for code in (282, 283))
         if unit and unit.lower() not in ("pixel", "pixels", "inch") and x[0] and y[0]:
             found = f"ImageJ: {x[1] / x[0]:.6g} × {y[1] / y[0]:.6g} {unit} (x × y)"
+            slices = (tif.imagej_metadata or {}).get("spacing")
+            found += f", slices {slices} {unit} apart" if slices else ""
     elif tif.ome_metadata:
         sizes = re.findall(r'\b(PhysicalSize[XYZ](?:Unit)?)="([^"]{1,40})"', str(tif.ome_metadata)[: 1 << 20])
         found = "OME-XML: " + ", ".join(f"{key} {value}" for key, value in sizes) if sizes else None
@@ -289,3 +297,7 @@ def _notice_size(file: Path, tif: tifffile.TiffFile, page: Any) -> None:
             expected="spacing in dataset.json, in mm",
             remedy="if it is right for all images, give it as spacing, in mm, rows first",
         )
+        return
+    x, y = (_tag(page, code, (0, 1)) for code in (282, 283))
+    if all(isinstance(r, tuple) and len(r) == 2 and r[1] for r in (x, y)):
+        say_not_square(file, x[0] / x[1], y[0] / y[1], "XResolution and YResolution")

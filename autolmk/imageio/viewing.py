@@ -14,6 +14,7 @@ from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 
 Pixels = npt.NDArray[Any]
+SQUARE = 0.01  # share by which sides of a pixel differ that are not the same, rounded
 
 
 def turned_shape(height: int, width: int, orientation: int) -> tuple[int, int]:
@@ -68,6 +69,19 @@ def drop_opacity(file: Path, pixels: Pixels, opaque: float) -> Pixels:
             remedy="flatten the image onto its background if what lies below the transparent parts is not meant",
         )
     return pixels[..., :-1]
+
+
+def say_not_square(file: Path, x: float, y: float, where: str) -> None:
+    """Notice a resolution, in pixels a unit of length, that is another one along x than along y."""
+    if x > 0 and y > 0 and abs(x / y - 1) > SQUARE:
+        notice(
+            "an image has pixels that are not square",
+            file,
+            found=f"{x:g} pixels along x where it has {y:g} along y, by {where}",
+            expected="the same number, or spacing in dataset.json",
+            remedy="give spacing in dataset.json, in mm, rows first, if it is so in all images; distances in pixels "
+            "are distorted",
+        )
 
 
 def plane(file: Path, shape: tuple[int, ...], load: Any) -> ImageSource:

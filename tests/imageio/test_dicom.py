@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import PIXELS, series, write
 from dicom_headers import Sequence, _dicom, _frame, check, headers
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -26,23 +27,6 @@ from pydicom.uid import (
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
-
-BASE = {"Rows": 4, "Columns": 5, "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "Modality": "CR",
-        "PhotometricInterpretation": "MONOCHROME2"}  # fmt: skip
-PIXELS = np.arange(20, dtype="<u2").reshape(4, 5)
-
-
-def write(file: Path, pixels: np.ndarray = PIXELS, **tags: Any) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_dicom(pixels, pixels.dtype.kind == "i", ExplicitVRLittleEndian, {**BASE, **tags}))
-    return file
-
-
-def series(folder: Path, n: int = 4, **tags: Any) -> Path:
-    for k in range(n):
-        place = {"ImagePositionPatient": [0, 0, 2.0 * k], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-        write(folder / f"IM{k}", PIXELS + k, **{"PixelSpacing": [0.5, 0.5], **place, **tags})
-    return folder
 
 
 def test_generated_headers_are_read_exactly_or_refused_with_the_reason(tmp_path: Path) -> None:
@@ -271,3 +255,14 @@ def test_the_sign_of_declared_padding_is_that_of_the_pixels(vr: str, tmp_path: P
     header.add_new(0x00280120, vr, 63536 if vr == "US" else -2000)
     header.save_as(file)
     assert imageio.read_image([file]).padding == ((-2000, -2000),)
+
+
+def test_the_odd_slice_is_named_and_not_the_others(tmp_path: Path) -> None:
+    """Also where it comes first."""
+    place = {"ImagePositionPatient": [0, 0, 8.0], "PixelSpacing": [0.5, 0.5]}
+    for odd in ({"Rows": 5, "Columns": 4}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}):
+        folder = series(tmp_path / f"case{len(odd)}")
+        write(folder / "AAA", **{"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], **place, **odd})
+        with pytest.raises(AutolmkError, match="differ in size") as caught:
+            imageio.read_geometry(folder)
+        assert "AAA" in f"{caught.value.file} {caught.value.found}" and "as in IM0" in str(caught.value.expected)

@@ -114,6 +114,19 @@ def test_a_turn_around_another_point_is_noticed(tmp_path: Path) -> None:
     assert [n.problem for n in notices] == ["a header turns its grid around another point"]
 
 
+def test_synonyms_agree_in_numbers(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.mha", Offset="7 8 9", Position="7.0 8.00 9")
+    assert imageio.read_geometry(file).origin.tolist() == [7, 8, 9]
+    with pytest.raises(AutolmkError, match="stands twice"):
+        imageio.read_geometry(write(file, Offset="7 8 9", Position="7 8 9.5"))
+
+
+def test_names_of_files_may_hold_numbers(tmp_path: Path) -> None:
+    (tmp_path / "scan 1 2.raw").write_bytes(VOXELS.tobytes())
+    image = imageio.read_image([write(tmp_path / "a.mhd", ElementDataFile="scan 1 2.raw")])
+    np.testing.assert_array_equal(image.array[0].ravel(), VOXELS)
+
+
 def test_planes_have_two_axes(tmp_path: Path) -> None:
     plane = {"NDims": "2", "DimSize": "10 6", "ElementSpacing": "1 2", "Offset": "7 8", "TransformMatrix": "1 0 0 1"}
     image = imageio.read_image([write(tmp_path / "a.mha", **plane)])

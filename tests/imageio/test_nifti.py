@@ -165,3 +165,48 @@ def test_an_infinite_slope_and_a_wrong_checksum_are_refused(tmp_path: Path) -> N
     (tmp_path / "a.nii.gz").write_bytes(packed)
     with pytest.raises(AutolmkError, match="truncated"):
         imageio.read_image([tmp_path / "a.nii.gz"])
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_voxels_beyond_the_header_are_said(ending: str, tmp_path: Path) -> None:
+    data = nib.Nifti1Image(ARRAY, np.eye(4)).to_bytes() + ARRAY.tobytes()
+    file = tmp_path / f"a{ending}"
+    file.write_bytes(gzip.compress(data) if ending == ".nii.gz" else data)
+    with imageio.noticed() as notices:
+        imageio.read_image([file])
+    assert [(n.problem, n.found) for n in notices] == [
+        ("a file holds more voxels than its header says", f"{len(data)} bytes")
+    ]
+
+
+def test_colours_are_not_scaled_and_their_opacity_is_said(tmp_path: Path) -> None:
+    colours = np.zeros((4, 3, 2), [(c, "u1") for c in "RGBA"])
+    colours["G"], colours["A"] = 7, 100
+    image = nib.Nifti1Image(colours, np.eye(4))
+    data = bytearray(image.to_bytes())
+    header = nib.Nifti1Header(bytes(data[:348]), check=False)
+    header["scl_slope"], header["scl_inter"] = 2, 1
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + data[348:])
+    with imageio.noticed() as notices:
+        array = imageio.read_image([tmp_path / "a.nii"]).array
+    assert array[:, 0, 0, 0].tolist() == [0, 7, 0] and array.shape[0] == 3
+    assert [n.problem for n in notices] == ["an image is transparent in places; its opacity is dropped"]
+
+
+def test_voxels_do_not_begin_within_the_header(tmp_path: Path) -> None:
+    data = bytearray(nib.Nifti1Image(ARRAY, np.eye(4)).to_bytes())
+    data[108:112] = np.float32(348).tobytes()
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(AutolmkError, match="vox_offset 348"):
+        imageio.read_geometry(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2), (4, 3, 2, 1), (4, 3, 2, 1, 1)])
+def test_nibabels_images_have_the_files_geometry_whatever_their_axes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 5], [1, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(np.zeros(shape, np.float32), affine)
+    nib.save(image, tmp_path / "a.nii")
+    read, own = imageio.read_geometry(tmp_path / "a.nii"), Geometry.from_nibabel(image)
+    assert own.shape == read.shape and np.abs(own.affine - read.affine).max() <= 1e-6
+    with pytest.raises(ValueError, match="2 or 3 axes"):
+        Geometry.from_nibabel(nib.Nifti1Image(np.zeros((4, 3, 2, 5), np.float32), affine))

@@ -93,6 +93,8 @@ def test_left_and_right_follow_the_space(tmp_path: Path) -> None:
         ({"byte_skip": "inf"}, "whole number"),
         ({"byte_skip": "-2"}, "byte skip"),
         ({"kinds": "domain domain complex"}, "'complex'"),
+        ({"kinds": "domain domain time"}, "kind 'time'"),
+        ({"space": "3D-left-handed"}, "not supported"),
         ({"data_file": "LIST"}, "several files"),
         ({"data_file": "a%03d.raw 1 5 1"}, "several files"),
         ({"data_file": "gone.raw"}, "missing"),
@@ -125,6 +127,26 @@ def test_axis_mins_place_the_first_voxel(tmp_path: Path) -> None:
     bare: dict[str, str | None] = {"space": None, "space_directions": None, "space_origin": None}
     bare |= {"spacings": "1 2 3", "axis_mins": "5 5 5", "centers": "cell cell node"}
     assert imageio.read_geometry(write(tmp_path / "a.nrrd", **bare)).origin.tolist() == [5.5, 6, 5]
+
+
+@pytest.mark.parametrize(("centers", "fits"), [("cell", True), ("node", False)])
+def test_ends_of_axes_hold_the_spacings(centers: str, fits: bool, tmp_path: Path) -> None:
+    ends = [n * s for n, s in zip((3, 4, 5), (1, 2, 3), strict=True)]
+    bare: dict[str, str | None] = {"space": None, "space_directions": None, "space_origin": None}
+    bare |= {"spacings": "1 2 3", "axis_mins": "0 0 0", "axis_maxs": " ".join(map(str, ends))}
+    file = write(tmp_path / "a.nrrd", **bare, centers=" ".join([centers] * 3))
+    if fits:
+        assert imageio.read_geometry(file).spacing == (3, 2, 1)
+    else:
+        with pytest.raises(AutolmkError, match=r"spacing 1; 1\.5 by axis mins"):
+            imageio.read_geometry(file)
+
+
+def test_negative_spacings_are_said(tmp_path: Path) -> None:
+    bare: dict[str, str | None] = {"space": None, "space_directions": None, "space_origin": None}
+    with imageio.noticed() as notices:
+        assert imageio.read_geometry(write(tmp_path / "a.nrrd", **bare, spacings="-1 2 3")).spacing == (3, 2, 1)
+    assert "a header holds negative sizes of voxels" in [n.problem for n in notices]
 
 
 def test_bytes_beyond_the_voxels_are_noticed(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -152,3 +154,71 @@ def test_what_libraries_log_becomes_a_notice(
         imageio.read_image([file])
     assert [n.found for n in notices] == ["incorrect StripByteCounts count"]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_stream_without_all_of_its_rows_is_refused(bits: int, interlaced: bool, tmp_path: Path) -> None:
+    """Its checksums are right, and Pillow shows what is missing as black."""
+    width, height = 13, 9
+    lengths = [height * (1 + width * bits // 8)]
+    if interlaced:  # columns and rows of the seven passes
+        sizes = [(2, 2), (2, 2), (4, 1), (3, 3), (7, 2), (6, 5), (13, 4)]
+        lengths = [rows * (1 + columns * bits // 8) for columns, rows in sizes]
+    for missing in (0, 1):
+        stream = zlib.compress(bytes(sum(lengths) - missing))
+        chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, interlaced))]
+        chunks += [(b"IDAT", stream[:7]), (b"IDAT", stream[7:]), (b"IEND", b"")]
+        whole = [struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks]
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+        if missing:
+            with pytest.raises(AutolmkError, match="damaged") as caught:
+                read(tmp_path / "a.png")
+            assert caught.value.expected == f"{sum(lengths)} bytes"
+        else:
+            assert read(tmp_path / "a.png").shape == (1, height, width)
+
+
+def test_colours_that_a_palette_does_not_have_are_refused(tmp_path: Path) -> None:
+    image = Image.fromarray(GREY % 8).convert("P")
+    image.putpalette(list(range(8 * 3)))
+    image.save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png").shape[0] == 3
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"PLTE")
+    short = b"PLTE" + data[at + 4 : at + 4 + 12]
+    short = struct.pack(">I", 12) + short + struct.pack(">I", zlib.crc32(short))
+    (tmp_path / "a.png").write_bytes(data[: at - 4] + short + data[at + 4 + 24 + 4 :])
+    with pytest.raises(AutolmkError, match="palette of 4"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif"])
+@pytest.mark.parametrize("square", [True, False])
+def test_pixels_that_are_not_square_are_said(square: bool, ending: str, tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / f"a{ending}", dpi=(300, 300 if square else 150))
+    with imageio.noticed() as notices:
+        read(tmp_path / f"a{ending}")
+    assert ["not square" in n.problem for n in notices] == [True] * (not square)
+    assert imageio.read_geometry(tmp_path / f"a{ending}").spacing == (1, 1)
+
+
+@pytest.mark.parametrize(("axes", "slices"), [("ZYX", True), ("TYX", False), ("CYX", False), ("ZCYX", False)])
+def test_pages_of_time_or_channels_are_no_slices(axes: str, slices: bool, tmp_path: Path) -> None:
+    stack = np.zeros((5, 20, 30) if len(axes) == 3 else (5, 2, 20, 30), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, metadata={"axes": axes}, photometric="minisblack")
+    if slices:
+        assert read(tmp_path / "a.tif").shape == (1, 5, 20, 30)
+    else:
+        with pytest.raises(AutolmkError, match="several channels or points in time"):
+            read(tmp_path / "a.tif")
+
+
+def test_what_imagej_says_of_the_size_is_said_with_the_slices(tmp_path: Path) -> None:
+    metadata = {"spacing": 2.0, "unit": "um", "axes": "ZYX"}
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((4, 20, 30), np.uint16), imagej=True, resolution=(2, 2), metadata=metadata
+    )
+    with imageio.noticed() as notices:
+        read(tmp_path / "a.tif")
+    assert [n.found for n in notices] == ["ImageJ: 0.5 × 0.5 um (x × y), slices 2.0 um apart"]

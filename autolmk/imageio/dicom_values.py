@@ -1,0 +1,210 @@
+"""The values of a DICOM file's pixels: decoded, freed of what the bits above hold, inverted and rescaled."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.encaps import generate_frames
+from pydicom.pixels.processing import apply_color_lut
+
+from autolmk.errors import AutolmkError, counted
+from autolmk.imageio.codestreams import read_codestream
+from autolmk.imageio.dicom_header import DicomFrame, read_whole, understood
+from autolmk.imageio.itk import load
+from autolmk.imageio.notices import notice
+
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
+PALETTE = "PALETTE COLOR"
+DECODING = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+)  # fmt: skip
+KNOWN = (
+    "MONOCHROME1", "MONOCHROME2", PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420",
+    "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
+)  # fmt: skip
+EMBEDDED = ("MONOCHROME1", "MONOCHROME2", "RGB", PALETTE)  # photometric interpretations whose stored values are values
+
+
+def values(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
+    """(F, rows, columns[, 3]) of a file, rescaled frame by frame. AutolmkError where they cannot be decoded."""
+    with understood(file):
+        return _rescaled(file, header, frames)
+
+
+def _rescaled(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
+    photometric = _photometric(header)
+    if photometric not in KNOWN:
+        raise _unsupported(file, f"PhotometricInterpretation {photometric[:40]}")
+    stored = _stored(file, header, len(frames), photometric)
+    white = inverted_at(header)
+    if white is not None:
+        stored = white - stored.astype(np.int64)
+    if all((f.slope, f.intercept) == (1.0, 0.0) for f in frames):
+        return stored
+    slope, intercept = (np.array([getattr(f, n) for f in frames]) for n in ("slope", "intercept"))
+    ends = (slice(None), *([None] * (stored.ndim - 1)))
+    return np.asarray(stored * slope[ends] + intercept[ends])
+
+
+def _photometric(header: Any) -> str:
+    return str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+
+
+def inverted_at(header: Any) -> int | None:
+    """What stored values are subtracted from, where low ones are shown white; None where they are not."""
+    if _photometric(header) != "MONOCHROME1":
+        return None
+    return -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
+
+
+def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
+    """(F, rows, columns[, 3]) as stored, colours as RGB. AutolmkError where they cannot be decoded."""
+    bare = PLAIN[0] if header.original_encoding[0] else PLAIN[1]  # implicit or explicit VR
+    syntax = getattr(header.file_meta, "TransferSyntaxUID", bare)
+    colour = int(header.get("SamplesPerPixel") or 1) > 1
+    whole = read_whole(file)
+    whole.file_meta.TransferSyntaxUID = syntax
+    if str(syntax) not in PLAIN:
+        photometric = _agreeing(file, whole, n_frames, photometric)
+    if str(syntax) not in PLAIN or photometric not in EMBEDDED:
+        stored = _decoded(file, whole, n_frames, colour)
+    else:
+        try:
+            stored = whole.pixel_array
+        except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+            raise AutolmkError(
+                "the pixels of a DICOM file are damaged",
+                file=file,
+                found=" ".join(str(error).split())[:300],
+                expected=f"{counted(n_frames, 'frame')} of {header.Columns} x {header.Rows} pixels",
+                remedy="copy or export it again from the source",
+            ) from None
+        _say_high_bits(whole, file)
+        stored = stored.reshape(n_frames, int(header.Rows), int(header.Columns), *([-1] if colour else []))
+    stored = stored if colour else _used_bits(stored, whole, file)
+    return _coloured(stored, whole) if photometric == PALETTE else stored
+
+
+def _coloured(indices: npt.NDArray[Any], whole: Any) -> npt.NDArray[Any]:
+    """(F, rows, columns) -> (F, rows, columns, 3): 8 bits for indices of 8 bits, as common viewers show them."""
+    colours = np.asarray(apply_color_lut(indices, whole))
+    if int(whole.BitsAllocated) != 8 or colours.dtype == np.uint8:
+        return colours
+    palette = np.asarray(apply_color_lut(np.arange(256, dtype=np.uint8), whole))
+    return (colours >> (8 if palette.max() > 255 else 0)).astype(np.uint8)  # some hold 8 bits in words of 16
+
+
+def _agreeing(file: Path, whole: Any, n_frames: int, photometric: str) -> str:
+    """The photometric interpretation by which ITK decodes compressed pixels: that of the stream, where it says its own.
+
+    AutolmkError where a frame's stream is of another size than the header says.
+    """
+    try:
+        frames = list(generate_frames(whole.PixelData, number_of_frames=n_frames))
+    except ValueError:  # frames that cannot be told apart, which ITK may still decode, or refuses
+        return photometric
+    for number, data in enumerate(frames):
+        stream = read_codestream(data)
+        if stream is None:
+            continue
+        said = int(whole.Rows), int(whole.Columns), int(whole.get("SamplesPerPixel") or 1)
+        if (stream.rows, stream.columns, stream.components) != said:
+            raise AutolmkError(
+                "the pixels of a DICOM file are of another size than its header says",
+                file=file,
+                found=f"{stream.columns} x {stream.rows} pixels of {counted(stream.components, 'value')} in the "
+                f"compressed frame {number + 1}",
+                expected=f"{said[1]} x {said[0]} pixels of {counted(said[2], 'value')}",
+                remedy="export it again from the source",
+            )
+        if number == 0 and stream.luminance is not None and stream.luminance != photometric.startswith("YBR"):
+            notice(
+                "the colours of an image are stored in another way than its header says",
+                file,
+                found=f"PhotometricInterpretation {photometric}, a JPEG stream of "
+                f"{'luminance and colour differences' if stream.luminance else 'red, green and blue'}",
+                remedy="look whether its colours are right: the stream counts, as in common viewers",
+            )
+            photometric = "YBR_FULL_422" if stream.luminance else "RGB"
+            whole.PhotometricInterpretation = photometric
+    return photometric
+
+
+def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray[Any]:
+    """Without the bits above BitsStored, where old devices put overlays."""
+    used, allocated = int(header.get("BitsStored") or 0), int(header.BitsAllocated)
+    if stored.dtype.kind not in "iu" or not 0 < used < allocated:
+        return stored
+    if int(header.get("HighBit", used - 1)) != used - 1:
+        raise _unsupported(file, f"BitsStored {used}, HighBit {header.HighBit}: values that do not begin at bit 0")
+    unused = allocated - used
+    return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
+
+
+def _say_high_bits(whole: Any, file: Path) -> None:
+    """Notice bits above BitsStored that neither repeat the sign nor belong to an overlay; pydicom leaves them out."""
+    used, allocated = int(whole.get("BitsStored") or 0), int(whole.BitsAllocated)
+    if allocated not in (8, 16, 32) or not 0 < used < allocated or "PixelData" not in whole:
+        return
+    if any(element.tag.group & 0xFF01 == 0x6000 for element in whole):
+        return
+    order = "<" if whole.original_encoding[1] is not False else ">"
+    raw = np.frombuffer(whole.PixelData, f"{order}u{allocated // 8}", count=len(whole.PixelData) // (allocated // 8))
+    above = raw >> used != 0
+    if int(whole.get("PixelRepresentation") or 0):
+        above &= raw >> (used - 1) != 2 ** (allocated - used + 1) - 1
+    if above.any():
+        notice(
+            "an image has more bits than its header says",
+            file,
+            found=f"{int(above.sum())} of {raw.size} values have bits above BitsStored {used}, such as {raw[above][0]}",
+            expected="an overlay, or nothing there",
+            remedy="look whether the image is as it should be: they are left out; if they belong to the values, "
+            "correct BitsStored and HighBit",
+        )
+
+
+def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray[Any]:
+    """As ITK decodes them: compressed pixels, YBR.
+
+    It gets a copy of the pixels with what is needed to decode them, and nothing more: which rescaling it applies
+    depends on the kind of image, and how it inverts on the compression.
+    """
+    import pydicom  # takes a quarter of a second
+    from pydicom.uid import SecondaryCaptureImageStorage
+
+    syntax: Any = getattr(whole.file_meta, "TransferSyntaxUID", "")
+    plain = pydicom.Dataset()
+    plain.update({e.tag: e for e in whole if e.keyword in DECODING})
+    if _photometric(whole) in ("MONOCHROME1", PALETTE):
+        plain.PhotometricInterpretation = "MONOCHROME2"
+    plain.SOPClassUID, plain.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    plain.file_meta = pydicom.dataset.FileMetaDataset()
+    plain.file_meta.TransferSyntaxUID = syntax
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "pixels.dcm"
+        try:
+            plain.save_as(copy, enforce_file_format=True)
+            array = load((str(copy),), file)
+        except AutolmkError as error:
+            raise _unsupported(file, f"{getattr(syntax, 'name', syntax)}: {error.found}") from None
+    channels = array.shape[-1:] if colour or array.ndim == 4 else ()
+    plane = array.shape[-3:-1] if channels else array.shape[-2:]
+    return np.asarray(array.reshape(n_frames, *plane, *channels))
+
+
+def _unsupported(file: Path, found: str) -> AutolmkError:
+    return AutolmkError(
+        "the pixels of a DICOM file cannot be decoded: they are compressed in a way that is not known, or damaged",
+        file=file,
+        found=found,
+        expected="pixels that are not compressed, or by JPEG, JPEG-LS, JPEG 2000 or RLE",
+        remedy="decompress the file, for example by gdcmconv --raw or dcmdjpeg, or export it again",
+    )
