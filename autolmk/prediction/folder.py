@@ -264,7 +264,7 @@ def named(error: Exception, file: Path | None = None) -> AutolmkError:
 
 
 def _failure(case: str, error: Exception, events: Events) -> Failure:
-    named = named(error).of_case(case)
-    events.failed(case, named)
-    logger.error("%s", named)
-    return Failure(case, str(named))
+    said = named(error).of_case(case)
+    events.failed(case, said)
+    logger.error("%s", said)
+    return Failure(case, str(said))
