@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.cli import cite, evaluate, report
+from autolmk.cli import cite, evaluate, plan_experiment, report
 from autolmk.cli.in_the_way import begins_with, require_evaluation, require_ours
 from autolmk.errors import AutolmkError
 
@@ -82,3 +82,14 @@ def test_only_a_report_is_replaced_by_a_report(tmp_path: Path) -> None:
         with pytest.raises(AutolmkError, match="in the way"):
             require_ours(tmp_path / name, is_ours, what="an earlier report")
     assert report.require_ours is require_ours
+
+
+@pytest.mark.parametrize("name", ["dataset", "Splits_final", "dataset_fingerprint", "nnUNetPlans"])
+def test_plans_do_not_take_the_name_of_a_file_beside_them(name: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{name}.json"
+    file.write_text('{"configurations": {}}')
+    with pytest.raises(AutolmkError, match="another file has that name"):
+        plan_experiment._require_place(tmp_path, name)
+    for content in ('{"planner": "heatmap"}', "{"):  # damaged plans may be planned anew
+        (tmp_path / "mine.json").write_text(content)
+        plan_experiment._require_place(tmp_path, "mine")
