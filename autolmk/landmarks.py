@@ -21,6 +21,11 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def breaks_lines(name: str) -> bool:
+    """Whether a name holds line breaks or other control characters, beside tabs: tables and terminals obey them."""
+    return any(c != "\t" and unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)
+
+
 class Status(IntEnum):
     """The state of a landmark in a case. Slicer's positionStatus: undefined, defined, missing."""
 

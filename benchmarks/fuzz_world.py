@@ -11,6 +11,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ MAIN = "Dataset001_Fuzz"
 CPU = f"-device cpu {FOLDERS}"
 SHORT = f"--epochs 1 --set schedule.iterations_per_epoch=2 --workers 0 --threads 1 --no-compile {CPU}"
 IMAGES = f"-i {{world}}/raw/{MAIN}/imagesTs"
+VOLUMES_SET = "Dataset014_Pointsmrkjson"  # images with a physical size, as a BIDS tree has them
+OF_VOLUMES = f"results/{VOLUMES_SET}/heatmap__autolmkPlans__heatmap"
 MODEL = f"results/{MAIN}/heatmap__autolmkPlans__heatmap"
 IMPORTS = dict.fromkeys(
     ("slicer", "csv", "deeplabcut", "sleap", "cldetection", "bids", "coco", "labelme", "pts", "verse", "mitk",
@@ -82,6 +85,7 @@ def commands() -> list[Command]:
     in_turn, model = f"-npp 0 -nps 0 {CPU}", f"-m {{world}}/{MODEL}"
     planned = f"-d 1 -pl heatmap --preset XS {CPU}"
     new_plans = (f"{pre}/autolmkPlans.json",)
+    of_mm = f"-m {{world}}/{OF_VOLUMES}"
     bundle = "{world}/a.autolmk.zip"
     line = f"export_onnx -m {{world}}/{MODEL} -o {{world}}/out"
     onnx = [Command("export onnx", line, one, ("out",), ("out/pipeline.json",), 2)]
@@ -141,7 +145,17 @@ def commands() -> list[Command]:
                 (f"installed/{MAIN}/heatmap__autolmkPlans__heatmap/bundle.json",), 4),
         Command("predict bundle", f"predict {IMAGES} -o {{world}}/out -m {bundle} {in_turn}", ("a.autolmk.zip",),
                 ("out",), predicted, 2),
+        Command("bids", f"bids {{world}}/bids {{world}}/out participant {of_mm} -device cpu",
+                ("bids/**/*", f"{OF_VOLUMES}/**/*"), ("out",),
+                ("out/dataset_description.json", "out/sub-1/anat/sub-1_desc-autolmk_T1w.mrk.json"), 2),
+        Command("bids on", f"bids {{world}}/bids {{world}}/derivatives participant {of_mm} -device cpu",
+                ("derivatives/**/*", "bids/**/*"), ("derivatives",), ("derivatives/dataset_description.json",)),
         Command("models", "models list --from {world}", ("a.autolmk.zip",)),
+        Command("models index", "models index {world}", ("a.autolmk.zip", "index.json"), ("index.json",),
+                ("index.json",)),
+        Command("models show", f"models show {bundle} --results {{world}}/results", ("a.autolmk.zip",)),
+        Command("install folder", "install {world}/unzipped --results {world}/installed", ("unzipped/**/*",),
+                ("installed",)),
         Command("cite", f"cite {{world}}/{MODEL}", one),
         Command("run dry", f"run 1 --dry-run {CPU}", (plans, f"{res}/*", described, f"{MODEL}/*.json")),
         Command("run slurm", slurm, (plans, described), (pre,)),
@@ -171,6 +185,8 @@ def make_world(folder: Path, seed: int, run: Run) -> Path:
     single = f"-m {{world}}/{MODEL} --save_detections -device cpu"
     steps = [
         f"plan_and_preprocess -d 1 -pl heatmap --preset XS -np 0 {CPU}",
+        f"plan_and_preprocess -d 14 -pl heatmap --preset XS -np 0 {CPU}",
+        f"train 14 0 {SHORT}",
         f"train 1 0 {SHORT}",
         f"train 1 1 {SHORT}",
         f"find_best_configuration 1 -f 0 1 {FOLDERS}",
@@ -180,9 +196,14 @@ def make_world(folder: Path, seed: int, run: Run) -> Path:
         f"evaluate -i {{world}}/predicted -d 1 {FOLDERS}",
         f"report 1 {FOLDERS}",
         f"export {{world}}/{MODEL} -o {{world}}/a.autolmk.zip",
+        f"bids {{world}}/bids {{world}}/derivatives participant -m {{world}}/{OF_VOLUMES} -device cpu",
+        "models index {world}",
     ]
+    _write_bids(given / "bids", rng)
     for step in steps:
         _step(Command("", step, ()), folder / "template", folder / "making.log", run)
+    with zipfile.ZipFile(given / "a.autolmk.zip") as archive:
+        archive.extractall(given / "unzipped")
     done.touch()
     return folder / "template"
 
@@ -248,6 +269,15 @@ def _write_main(folder: Path, rng: np.random.Generator) -> None:
         "measurements": {"length": {"distance": ["A", "B"]}},
     }
     (folder / "dataset.json").write_text(json.dumps(described, indent=1))
+
+
+def _write_bids(folder: Path, rng: np.random.Generator) -> None:
+    """A tree of two participants, one of them with a session."""
+    folder.mkdir()
+    (folder / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.10.0"}))
+    for place, name in (("sub-1/anat", "sub-1"), ("sub-2/ses-a/anat", "sub-2_ses-a")):
+        points = rng.uniform(0.2, 0.8, (3, 3)) * (6, 14, 16)
+        _write_image(folder / place, f"{name}_T1w", ".nii.gz", _blob((6, 14, 16), points, rng))
 
 
 def _images_of(ending: str) -> Writer:

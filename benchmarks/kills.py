@@ -29,7 +29,7 @@ from pathlib import Path
 
 import psutil
 
-from autolmk.files.locks import is_locked
+from autolmk.files.locks import LOCK_FILE, is_locked
 from autolmk.fold import checkpoint
 from autolmk.phantom import write_phantom
 
@@ -250,7 +250,7 @@ def two_at_once(bench: Bench, name: str, place: Path) -> str:
     command, whole = COMMANDS[name], bench.unbroken(name)
     first = bench.start(command, bench.fresh(name, place))
     end = time.monotonic() + LIMIT
-    while first.poll() is None and not any(is_locked(file.parent) for file in place.rglob(".lock")):
+    while first.poll() is None and not any(is_locked(file.parent) for file in place.rglob(LOCK_FILE)):
         assert time.monotonic() < end
         time.sleep(0.005)
     assert first.poll() is None, f"over before it was seen to hold a lock: {said(place)}"

@@ -91,23 +91,35 @@ def _coarse(request: PlanRequest, wanted: str) -> Configuration:
     kind, why = (
         _coarse_kind(request.fingerprint) if wanted == "auto" else (wanted, f"{wanted}, as demanded (--set coarse)")
     )
-    search = Search(kind, request.fingerprint, request.size, request.device, request.budget)
-    if wanted == "coordinates":  # it must see the whole image, however coarse
-        search.preset = dataclasses.replace(request.size, whole_coarsening=math.inf)
-        search.coarsest = max(search.coarsest, max(search.reach) / LEAST_SIDE)
-    coarse = search.configuration(None)
-    if kind == "coordinates" and coarse.windows.kind != "whole":
-        if wanted == "coordinates":
-            raise AutolmkError(
-                "coordinates need one window that holds the whole image, and none fits the memory target",
-                found=f"a window of {coarse.patch_size} voxels at most",
-                expected=f"{' x '.join(f'{r:.4g}' for r in search.reach)} {request.fingerprint.unit}",
-                remedy="raise -gpu_memory_target, or plan with --set coarse=heatmap",
-            )
-        why = f"{why}, but no window holds the whole image: heatmaps"
-        search = Search("heatmap", request.fingerprint, request.size, request.device, request.budget)
-        coarse = search.configuration(None)
+    if kind == "coordinates":
+        try:
+            coarse = _coordinates(request, however_coarse=wanted == kind)
+        except AutolmkError as error:
+            if wanted == kind:
+                raise
+            kind, why = "heatmap", f"{why}, but {error.problem}: heatmaps"
+    if kind == "heatmap":
+        coarse = Search(kind, request.fingerprint, request.size, request.device, request.budget).configuration(None)
     return dataclasses.replace(coarse, why={**coarse.why, "trainer": why})
+
+
+def _coordinates(request: PlanRequest, *, however_coarse: bool) -> Configuration:
+    """One window that holds the whole image, for coordinates. AutolmkError where none fits the memory, or the image has
+    too few voxels for the network."""
+    search = Search("coordinates", request.fingerprint, request.size, request.device, request.budget)
+    least = max(min(search.finest), max(search.reach) / LEAST_SIDE)  # coarser, there are no stages left
+    if however_coarse:
+        search.preset, search.coarsest = dataclasses.replace(request.size, whole_coarsening=math.inf), least
+    search.coarsest = min(search.coarsest, least)
+    found = search.configuration(None)
+    if found.windows.kind != "whole":
+        raise AutolmkError(
+            "coordinates need one window that holds the whole image, and none fits the memory target",
+            found=f"a window of {found.patch_size} voxels at most",
+            expected=f"{' x '.join(f'{r:.4g}' for r in search.reach)} {request.fingerprint.unit}",
+            remedy="raise -gpu_memory_target, or plan with --set coarse=heatmap",
+        )
+    return found
 
 
 def _coarse_kind(fingerprint: Fingerprint) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 import tempfile
@@ -15,7 +16,7 @@ import autolmk
 from autolmk.bundles.card import Card
 from autolmk.bundles.card_page import html_page, markdown
 from autolmk.bundles.contents import Entry, entries, parts_of, secrets_of
-from autolmk.bundles.in_place import verify
+from autolmk.bundles.in_place import read, verify
 from autolmk.bundles.making_card import card_of_model
 from autolmk.bundles.manifest import CARD, CARD_HTML, CARD_MARKDOWN, FORMAT, MANIFEST, VERSION, File, Manifest, parse
 from autolmk.bundles.privacy import require_none
@@ -51,6 +52,7 @@ def export(
         raise AutolmkError(
             "a bundle is a zip", file=file, expected="a name that ends with .autolmk.zip", remedy="correct -o"
         )
+    _require_free(file)
     try:
         with tempfile.TemporaryDirectory(prefix="autolmk-export-") as temporary, replacing(file, ".zip") as place:
             written = [*_cards(card), *entries(parts, recipe, secrets, Path(temporary))]
@@ -64,6 +66,24 @@ def export(
             remedy="free disk space, or choose another place with -o",
         ) from None
     return file, manifest
+
+
+def _require_free(file: Path) -> None:
+    """AutolmkError where something else than a bundle is in the file's place: only bundles are replaced."""
+    if not os.path.lexists(file):
+        return
+    try:
+        if file.is_symlink():
+            raise OSError(None, "a link")
+        read(file)
+    except (AutolmkError, OSError) as error:
+        raise AutolmkError(
+            "a file is in the way that is no bundle",
+            file=file,
+            found=str(error.problem if isinstance(error, AutolmkError) else error.strerror),
+            expected="nothing, or an earlier bundle",
+            remedy="choose another name with -o, or move this file away",
+        ) from None
 
 
 def _require_name(folder: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from autolmk.files.serialization import from_json, near, read_json, write_json
 from autolmk.paths import plain_name
 
 INDEX = "index.json"
+FORMAT: Literal["autolmk index"] = "autolmk index"
 VERSION = 1
 MOST = 10_000  # bundles of an index
 logger = logging.getLogger(__name__)
@@ -115,10 +117,20 @@ def installed(results: Path) -> list[Path]:
 
 
 def write_index(folder: Path) -> tuple[Path, int]:
-    """Write index.json of the zips in a folder; gives the file and how many. AutolmkError where one cannot be read."""
+    """Write index.json of the zips in a folder; gives the file and how many. AutolmkError where one cannot be read, or
+    another program's index.json is there."""
+    if os.path.lexists(folder / INDEX):
+        value = read_json(folder / INDEX)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise AutolmkError(
+                "a file is in the way that is no index of bundles",
+                file=folder / INDEX,
+                expected=f"nothing, or an earlier {INDEX} of autolmk",
+                remedy="move it away, or put the bundles into another folder",
+            )
     zips = [place for place in bundles_in(folder) if place.is_file()]
     models = tuple(Listed.of(place, *read(place)) for place in zips)
-    write_json(folder / INDEX, Index("autolmk index", models))
+    write_json(folder / INDEX, Index(FORMAT, models))
     return folder / INDEX, len(models)
 
 

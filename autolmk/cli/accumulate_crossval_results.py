@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from autolmk.cli.common import OK, add_folders, folders_from, option, parser, run
 from autolmk.cli.held_out import add_models, held_out_models
+from autolmk.cli.in_the_way import require_evaluation
 from autolmk.errors import AutolmkError, some
 
 if TYPE_CHECKING:
     from autolmk.evaluation import Evaluation
     from autolmk.fold.held_out import CrossValidation
     from autolmk.plans import Plans
+
+OF_HELD_OUT = ("landmarks.csv", "truth.csv", "points.csv", "summary.json", "review.csv", "detections")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,11 +55,28 @@ def _accumulate(args: argparse.Namespace) -> int:
             if args.output
             else model / f"crossval_results_folds_{'_'.join(map(str, held_out.folds))}"
         )
+        if args.output is not None:
+            _require_own_place(place)
         evaluation = accumulate(model, place, held_out, Plans.load(model / "plans.json"))
         mre = evaluation.overall.mre.value
         said = "no annotated point" if mre is None else f"MRE {mre:.3f} {evaluation.unit}"
         print(f"{model.name}, folds {', '.join(map(str, held_out.folds))}, {evaluation.n_cases} cases: {said}: {place}")
     return OK
+
+
+def _require_own_place(place: Path) -> None:
+    """AutolmkError where the folder holds anything but an earlier result, or belongs to a fold or to a packed model."""
+    from autolmk.selection import RECIPE
+
+    owner = next((name for name in ("config.json", RECIPE) if (place.parent / name).is_file()), None)
+    if owner is not None:
+        raise AutolmkError(
+            "results cannot be put into a trained fold or a packed model",
+            file=place,
+            found=f"{owner} beside it",
+            remedy="choose another folder with -o",
+        )
+    require_evaluation(place, OF_HELD_OUT, held_out=True)
 
 
 def accumulate(model: Path, folder: Path, held_out: CrossValidation, plans: Plans) -> Evaluation:

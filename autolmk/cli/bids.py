@@ -6,10 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolmk.cli.arguments import add_device
 from autolmk.cli.common import OK, SOME_FAILED, argument, option, parser, run
 from autolmk.errors import AutolmkError, counted
+
+if TYPE_CHECKING:
+    from autolmk.prediction.bids import BidsImage
+    from autolmk.prediction.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,10 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from autolmk.cli.predict import find_model
-    from autolmk.prediction.bids import images_of, write_description, write_result
+    from autolmk.files.locks import exclusive
+    from autolmk.files.serialization import make_folder
+    from autolmk.prediction.bids import images_of, require_free, write_description
     from autolmk.prediction.predictor import Predictor
 
-    images = images_of(args.bids_dir, args.suffix, args.participant_label)
+    root, output = args.bids_dir.expanduser(), args.output_dir.expanduser()
+    images = images_of(root, args.suffix, args.participant_label)
     model = find_model(argparse.Namespace(m=args.model, d=None))
     predictor = Predictor(model, device=args.device, trust_code=args.trust_code)
     if len(args.suffix) != len(predictor.plans.channel_names):
@@ -56,18 +64,27 @@ def _predict(args: argparse.Namespace) -> int:
             expected=f"a suffix each for {', '.join(predictor.plans.channel_names)}",
             remedy="give them in this order",
         )
-    write_description(args.output_dir, model.name)
-    failed = []
-    for image in images:
-        try:
-            file = write_result(args.output_dir, image, predictor.predict_file(image.files))
-        except AutolmkError as error:
-            failed.append(image.entities)
-            print(f"error: {error.of_case(image.entities)}", file=sys.stderr)
-        else:
-            print(file)
-    print(f"{len(images) - len(failed)} of {counted(len(images), 'image')} predicted: {args.output_dir}")
+    require_free(root, output, images)
+    make_folder(output)
+    with exclusive(output):
+        write_description(output, model.name)
+        failed = [image for image in images if not _one(predictor, image, output)]
+    print(f"{len(images) - len(failed)} of {counted(len(images), 'image')} predicted: {output}")
     return SOME_FAILED if failed else OK
+
+
+def _one(predictor: Predictor, image: BidsImage, output: Path) -> bool:
+    """Predict and write one image; whether that went well."""
+    from autolmk.prediction.bids import write_result
+    from autolmk.prediction.folder import named
+
+    try:
+        landmarks = predictor.predict_file(image.files)
+    except Exception as error:  # one bad image does not stop the others
+        print(f"error: {named(error, image.files[0]).of_case(image.entities)}", file=sys.stderr)
+        return False
+    print(write_result(output, image, landmarks))
+    return True
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autolmk.cli.common import OK, argument, option, parser, run
+from autolmk.cli.in_the_way import require_ours
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, "model", nargs="?", type=Path, metavar="MODEL", help="a bundle, a model's folder or a packed one"
     )
     option(arguments, "--bibtex", action="store_true", help="the references alone, as BibTeX")
-    option(arguments, "-o", "--output", type=Path, metavar="FILE", help="write to this file instead")
+    option(arguments, "-o", "--output", type=Path, metavar="FILE", help="write to this new file instead")
     return run(_cite, arguments, argv)
 
 
@@ -40,6 +41,8 @@ def _cite(args: argparse.Namespace) -> int:
     if args.output is None:
         print(text, end="")
     else:
-        write_bytes(args.output.expanduser(), text.encode())
+        file = args.output.expanduser()
+        require_ours(file, lambda place: place.read_bytes() == text.encode(), what="the same text")
+        write_bytes(file, text.encode())
         print(args.output)
     return OK

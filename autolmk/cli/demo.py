@@ -11,10 +11,10 @@ from pathlib import Path
 
 from autolmk.cli.arguments import add_device, option, parser
 from autolmk.cli.common import INTERNAL, OK, run
-from autolmk.files.serialization import read_json
+from autolmk.files.serialization import make_folder, read_json
 from autolmk.phantom import write_phantom
 
-NAME = "Dataset001_Phantom"
+NAME, MODEL = "Dataset001_Phantom", "heatmap__autolmkPlans__heatmap"
 MRE, SDR_4, PRESENCE = 1.5, 0.95, 0.95  # mm, shares: what the demo must reach on the test cases
 
 
@@ -37,10 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    started, folder = time.monotonic(), args.folder.absolute()
+    from autolmk.importing.importer import prepared, require_free
+
+    started, folder = time.monotonic(), args.folder.expanduser().absolute()
     raw = folder / "raw" / NAME
     if not (raw / "dataset.json").is_file():
-        write_phantom(raw, seed=args.seed)
+        require_free(raw)
+        make_folder(raw.parent)
+        with prepared(raw) as place:  # whole or not at all
+            write_phantom(place, seed=args.seed)
+            place.rename(raw)
     for command, arguments in _commands(args, folder, raw):
         print(f"\n$ autolmk_{command} {shlex.join(arguments)}", flush=True)
         code = int(importlib.import_module(f"autolmk.cli.{command}").main(arguments))
@@ -76,7 +82,7 @@ def _commands(args: argparse.Namespace, folder: Path, raw: Path) -> list[tuple[s
 
 def _report(folder: Path, seconds: float) -> int:
     """Where everything is, and whether the detector is as good as it should be; exit code 1 if it is not."""
-    predictions, (model,) = folder / "predictions", (folder / "results" / NAME).iterdir()
+    predictions, model = folder / "predictions", folder / "results" / NAME / MODEL
     overall = read_json(predictions / "evaluation" / "summary.json")["overall"]
     reached = [
         ("mean radial error, mm", overall["mre"]["value"], MRE, overall["mre"]["value"] <= MRE),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from autolmk.annotations.csv import write_rows
 from autolmk.cli.common import OK, folders_from, run
 from autolmk.cli.evaluate_arguments import UNITS, evaluate_parser, places
+from autolmk.cli.in_the_way import require_evaluation
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json, write_json
 from autolmk.paths import dataset_name
@@ -77,7 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         n_resamples=args.resamples,
     )
     folder = predictions_at if predictions_at.is_dir() else predictions_at.parent
-    output = args.output or folder / "evaluation"
+    output = args.output.expanduser() if args.output else folder / "evaluation"
     if known.measurements and output.resolve() == folder.resolve():
         raise AutolmkError(
             "measurements.csv of the predictions would be replaced by that of the evaluation",
@@ -86,30 +87,33 @@ def _evaluate(args: argparse.Namespace) -> int:
             remedy="choose another folder with -o, or leave it out",
         )
     summary = {k: v for k, v in vars(result).items() if k != "points"}
+    written = ["summary.json", "summary.csv", "points.csv", *(["measurements.csv"] if known.measurements else [])]
+    require_evaluation(output, written)
     print(table(result))
-    written = ["summary.json", "summary.csv", "points.csv"]
+    pairs: Sequence[object] = []
     if known.measurements:
-        summary |= _evaluate_measurements(output, folder, replace(known, landmarks=truth, unit=unit), predictions)
-        written.append("measurements.csv")
-    write_json(output / "summary.json", summary)
+        pairs, more = _agreement(folder, replace(known, landmarks=truth, unit=unit), predictions)
+        summary |= more
+    write_json(output / "summary.json", summary)  # first: it says whose folder this is
+    if known.measurements:
+        _write_csv(output / "measurements.csv", map(vars, pairs))
     _write_csv(output / "summary.csv", _summary_rows(result))
     _write_csv(output / "points.csv", map(vars, result.points))
     print(f"\nwritten to {output}: {', '.join(written)}")
     return OK
 
 
-def _evaluate_measurements(
-    output: Path, folder: Path, known: _Truth, predictions: dict[str, Annotation]
-) -> dict[str, Any]:
-    """Print the agreement, write measurements.csv, and what summary.json is to say."""
+def _agreement(
+    folder: Path, known: _Truth, predictions: dict[str, Annotation]
+) -> tuple[Sequence[object], dict[str, Any]]:
+    """Print the agreement of measurements; the rows of measurements.csv, and what summary.json is to say."""
     from autolmk.cli.measurement_table import agreement_table
     from autolmk.evaluation.agreement import agreements, pairs_of
 
     pairs = pairs_of(known.landmarks, predictions, folder, known.measurements, unit=known.unit or "mm")
     found = agreements(pairs)
     print(f"\n{agreement_table(found)}")
-    _write_csv(output / "measurements.csv", map(vars, pairs))
-    return {"measurements": found}
+    return pairs, {"measurements": found}
 
 
 def _read_points(place: Path) -> dict[str, Annotation]:

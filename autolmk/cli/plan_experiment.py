@@ -6,6 +6,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli.arguments import Parser, add_dataset, add_device, add_folders, add_plans, option, parser
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from autolmk.plans import Configuration, Plans
 
 PRESETS = ("XS", "S", "M", "L", "XL")
+BESIDE_PLANS = ("dataset", "dataset_fingerprint", "splits_final")  # .json, in the same folder
 LONG_STEP = 3.0  # seconds, from which one step is measure enough
 MEASURED_STEPS = 3
 
@@ -91,6 +93,7 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
             found=f"nothing in {folders.preprocessed}",
             remedy=f"run autolmk_extract_fingerprint -d {name}, or autolmk_plan_and_preprocess -d {name} for all steps",
         )
+    _require_place(folder, args.overwrite_plans_name)
     request = PlanRequest.of(
         Fingerprint.load(folder / FILE_NAME),
         device_type(args.device),
@@ -107,6 +110,28 @@ def plan(name: str, args: argparse.Namespace, folders: Folders) -> Plans:
         print(f"{configuration_name}: {expected_time(plans, configuration)}")
     print(f"plans and the reasons for every number: {folders.preprocessed.describe(file)}")
     return plans
+
+
+def _require_place(folder: Path, plans_name: str) -> None:
+    """AutolmkError where plans of this name would replace another file beside them. Plans that are damaged may be
+    replaced."""
+    from autolmk.errors import AutolmkError
+    from autolmk.files.serialization import read_json
+
+    file = folder / f"{plans_name}.json"
+    taken = plans_name.casefold() in BESIDE_PLANS
+    if not taken and file.is_file():
+        try:
+            value = read_json(file)
+        except AutolmkError:
+            return
+        taken = not (isinstance(value, dict) and "planner" in value)
+    if taken:
+        raise AutolmkError(
+            f"plans cannot be called {plans_name!r}: another file has that name",
+            file=file,
+            remedy="choose another name with -p",
+        )
 
 
 def planners(names: Sequence[str], settings: Sequence[str]) -> dict[str, Planner]:
@@ -231,8 +256,6 @@ def seconds_per_step(plans: Plans, configuration: Configuration) -> float | None
 
 def _measured(trainer: Trainer) -> float:
     """Seconds of the fastest of a few of training's own steps."""
-    from pathlib import Path
-
     import torch
 
     from autolmk.planning.memory import random_batch

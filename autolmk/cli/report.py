@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autolmk.cli.arguments import add_dataset, add_folders, option, parser
 from autolmk.cli.common import OK, folders_from, run
+from autolmk.cli.in_the_way import begins_with, require_ours
 from autolmk.errors import counted
 
 
@@ -45,6 +46,7 @@ def _report(args: argparse.Namespace) -> int:
     output, model, predictions = (p and p.expanduser() for p in (args.output, args.model, args.predictions))
     sources = read_sources(name, folders, model=model, predictions=predictions)
     file = output or folders.results / name / "report.html"
+    require_ours(file, begins_with("autolmk report</title>"), what="an earlier report")
     report, *doubted = write_report(file, sources, progress=not args.disable_progress_bar)
     print(f"written: {report} ({report.stat().st_size / 1e6:.1f} MB)")
     if doubted:

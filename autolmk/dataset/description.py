@@ -14,7 +14,7 @@ import regex
 from autolmk.annotations import Annotation, Frame, NamesFrom
 from autolmk.errors import AutolmkError, counted
 from autolmk.files.serialization import from_json, near, read_json, to_json
-from autolmk.landmarks import Status
+from autolmk.landmarks import Status, breaks_lines
 from autolmk.nifti_header import Form
 
 LONGEST_GROUPS = 300  # characters
@@ -117,6 +117,9 @@ class DatasetDescription:
         if self.landmarks is not None:
             _check_landmarks(self.landmarks)
         _check_ratios(self.measurements or {})
+        for name in self.names or ():
+            if breaks_lines(name):
+                raise ValueError(f"a landmark's name holds line breaks or other control characters: {name!r}")
         if self.names is not None:
             self._check_measurements(set(self.names))
             self._check_slices(set(self.names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from autolmk.dataset.description import DatasetDescription, LandmarkDescription
 from autolmk.dataset.raw import Case, RawDataset
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import Geometry
+from autolmk.landmarks import breaks_lines
 from autolmk.nifti_header import Form
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,18 @@ def _channels_of(case: Case, form: Form | None) -> tuple[str, ...]:
     return tuple(f"channel {i}" for i in range(n))
 
 
+def _require_printable(names: Iterable[str], case: Case) -> None:
+    odd = [name for name in names if breaks_lines(name)]
+    if odd:
+        raise AutolmkError(
+            "a landmark's name holds line breaks or other control characters",
+            file=case.annotation,
+            case=case.identifier,
+            found=repr(odd[0][:100]),
+            remedy="rename the landmark in all files",
+        )
+
+
 def _landmark_names(dataset: RawDataset) -> list[str]:
     """In the order in which they first appear, case by case."""
     names: dict[str, None] = {}
@@ -124,9 +138,12 @@ def _landmark_names(dataset: RawDataset) -> list[str]:
         if case.annotation is None:
             continue
         try:
-            names.update(dict.fromkeys(dataset.read_annotation(case).names))
+            found = dataset.read_annotation(case).names
         except AutolmkError as error:
             damaged = damaged or error
+            continue
+        _require_printable(found, case)
+        names.update(dict.fromkeys(found))
     if names:
         return list(names)
     if damaged is not None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autolmk
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, some
 from autolmk.files.atomic import replacing
+from autolmk.files.locks import LOCK_FILE, exclusive
 from autolmk.files.serialization import make_folder, to_json, write_json
 
 if TYPE_CHECKING:
@@ -26,19 +27,33 @@ def export_onnx(model_folder: Path, output_folder: Path, *, trust_code: bool = F
     onnxruntime is not installed, or where something of it is not in the runner.
     """
     from autolmk.export_onnx.graphs import require_packages
-    from autolmk.export_onnx.runner_file import runner_source
     from autolmk.prediction.predictor import Predictor
 
     require_packages()
-    if output_folder.is_dir() and any(output_folder.iterdir()):
-        raise AutolmkError(
-            "the folder for the export is not empty",
-            file=output_folder,
-            found=", ".join(sorted(f.name for f in output_folder.iterdir())[:5]),
-            remedy="choose a new folder, or empty it",
-        )
+    _require_empty(output_folder)
     predictor = Predictor(model_folder, device="cpu", trust_code=trust_code)
     make_folder(output_folder)
+    with exclusive(output_folder):
+        _require_empty(output_folder)  # still: nobody else writes an export there now
+        return _export(predictor, output_folder)
+
+
+def _require_empty(folder: Path) -> None:
+    """AutolmkError where anything is in the folder."""
+    found = sorted({file.name for file in folder.iterdir()} - {LOCK_FILE}) if folder.is_dir() else []
+    if found:
+        raise AutolmkError(
+            "the folder for the export is not empty",
+            file=folder,
+            found=some(found),
+            remedy="choose a new folder, or empty it",
+        )
+
+
+def _export(predictor: Predictor, output_folder: Path) -> Path:
+    """Into an empty folder, which is empty again where anything fails."""
+    from autolmk.export_onnx.runner_file import runner_source
+
     try:
         content = pipeline(predictor, output_folder)
         with replacing(output_folder / RUNNER) as place:
@@ -46,7 +61,8 @@ def export_onnx(model_folder: Path, output_folder: Path, *, trust_code: bool = F
         write_json(output_folder / "pipeline.json", content)
     except BaseException:
         for file in output_folder.iterdir():  # all of it is ours: it was empty
-            file.unlink()
+            if file.name != LOCK_FILE and not file.is_dir():
+                file.unlink()
         raise
     return output_folder
 

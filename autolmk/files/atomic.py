@@ -54,6 +54,11 @@ def remove_leftovers(folder: Path, targets: Collection[str] | None = None) -> No
             file.unlink(missing_ok=True)
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a path, of which only the last part counts, is a temporary file of `replacing`."""
+    return _NAME.fullmatch(name.rpartition("/")[2]) is not None
+
+
 def refuse_link(place: Path) -> None:
     """Raise AutolmkError where a link stands in the place of a folder that autolmk makes: it is never followed."""
     if place.is_symlink():

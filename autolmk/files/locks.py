@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from autolmk.errors import AutolmkError
 
-LOCK_FILE = ".lock"
+LOCK_FILE = ".autolmk.lock"  # no other program's: it is written to and removed
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # such file systems know no locks
+SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither through links nor waiting for pipes
 HELD = (errno.EACCES, errno.EAGAIN)
 PATIENCE_SECONDS = 0.5  # whoever only asks, by `is_locked`, holds the lock for a moment
 _ours: set[str] = set()  # files that this process holds: the kernel would let it in twice
@@ -35,6 +37,11 @@ def exclusive(folder: Path) -> Iterator[None]:
     if name in _ours:
         raise _held(folder, "this process itself")  # the file is not looked into: closing it would end the lock
     descriptor = _locked(folder, file)
+    try:
+        _require_ours(file, descriptor)
+    except AutolmkError:
+        os.close(descriptor)
+        raise
     _ours.add(name)
     try:
         os.ftruncate(descriptor, 0)
@@ -52,7 +59,7 @@ def is_locked(folder: Path) -> bool:
     if os.path.realpath(folder / LOCK_FILE) in _ours:
         return False
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | SAFELY)
     except OSError:
         return False
     try:
@@ -66,7 +73,7 @@ def _locked(folder: Path, file: Path) -> int:
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | SAFELY, 0o644)
         except OSError as error:
             raise AutolmkError(
                 "a folder cannot be locked, so it cannot be written to",
@@ -108,6 +115,19 @@ def _lock(descriptor: int) -> int | None:
     return None
 
 
+def _require_ours(file: Path, descriptor: int) -> None:
+    """AutolmkError unless the file is an ordinary one, with nothing in it but what `exclusive` writes."""
+    ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    content = os.pread(descriptor, 1 << 16, 0) if ordinary else b""
+    if not ordinary or (content and _said(content) is None):
+        raise AutolmkError(
+            "a folder cannot be locked: something else is in the place of the lock",
+            file=file,
+            found="a file that no command of autolmk wrote" if ordinary else "a device or a pipe",
+            remedy="move it away, or choose another folder",
+        )
+
+
 def _is_there(file: Path, descriptor: int) -> bool:
     """Whether the file that was locked is still the one of that name: its last holder removes it."""
     try:
@@ -126,11 +146,20 @@ def _holder(file: Path) -> str:
     """What the lock file says of its holder, in words."""
     try:
         with file.open("rb") as stream:
-            value = json.loads(stream.read(1 << 16))
+            said = _said(stream.read(1 << 16))
+    except OSError:
+        said = None
+    return said or "a process that has not said yet who it is"
+
+
+def _said(content: bytes) -> str | None:
+    """What `_myself` wrote, in words; None of anything else."""
+    try:
+        value = json.loads(content)
         command, host, since = (str(value[key])[:200] for key in ("command", "host", "since"))
         return f"{command!r}, process {int(value['pid'])} on {host!r}, since {since!r}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said yet who it is"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _held(folder: Path, holder: str) -> AutolmkError:

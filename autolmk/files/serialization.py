@@ -110,8 +110,10 @@ def read_limited(file: Path, largest: int, *, remedy: str | None = None) -> byte
 
 
 def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write `to_json(value)` atomically: readers see the old file or the whole new one."""
-    write_bytes(file, (json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Write `to_json(value)` atomically: readers see the old file or the whole new one. Bytes of a path that are no
+    UTF-8 become question marks."""
+    text = json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(file, text.encode(errors="replace"))
 
 
 def write_bytes(file: Path, data: bytes) -> None:

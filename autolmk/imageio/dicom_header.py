@@ -170,7 +170,10 @@ def aspect(header: Any, file: Path) -> float:
 
 
 def thickness(header: Any, file: Path) -> float:
-    """The thickness of a single slice in mm; 1 where the header does not say it, or says a number below 0, which is noticed."""
+    """The thickness of a single slice in mm.
+
+    1 where the header does not say it, or says a number below 0, which is noticed.
+    """
     said = _measure(header, "SliceThickness", file)
     if said is not None and said < 0:
         notice("a slice has a thickness below 0", file, found=f"{said:g} mm", remedy="nothing: it is left aside")

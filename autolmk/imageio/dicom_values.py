@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.encaps import generate_frames
-from pydicom.pixels.processing import apply_color_lut
 
 from autolmk.errors import AutolmkError, counted
 from autolmk.imageio.codestreams import read_codestream
@@ -94,6 +92,8 @@ def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDA
 
 def _coloured(indices: npt.NDArray[Any], whole: Any) -> npt.NDArray[Any]:
     """(F, rows, columns) -> (F, rows, columns, 3): 8 bits for indices of 8 bits, as common viewers show them."""
+    from pydicom.pixels.processing import apply_color_lut
+
     colours = np.asarray(apply_color_lut(indices, whole))
     if int(whole.BitsAllocated) != 8 or colours.dtype == np.uint8:
         return colours
@@ -106,6 +106,8 @@ def _agreeing(file: Path, whole: Any, n_frames: int, photometric: str) -> str:
 
     AutolmkError where a frame's stream is of another size than the header says.
     """
+    from pydicom.encaps import generate_frames
+
     try:
         frames = list(generate_frames(whole.PixelData, number_of_frames=n_frames))
     except ValueError:  # frames that cannot be told apart, which ITK may still decode, or refuses

@@ -7,6 +7,7 @@ whole is numbered so, and only there: cameras number pictures in the same way (`
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -59,7 +60,15 @@ def ending_of(path: Path) -> str | None:
 
 
 def stem_of(path: Path) -> str:
-    """The name of an image without its ending, in Unicode's composed form."""
+    """The name of an image without its ending, in Unicode's composed form. AutolmkError where it is no text: results
+    could not name it."""
+    if any("\ud800" <= c <= "\udfff" for c in path.name):
+        raise AutolmkError(
+            "the name of an image is not in UTF-8",
+            file=path,
+            found=repr(os.fsencode(path.name)),
+            remedy="rename it",
+        )
     ending = None if path.is_dir() else _named_ending(path)
     return normal(path.name[: -len(ending)] if ending else path.name)
 

@@ -16,6 +16,7 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Sta
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
+from autolmk.errors import AutolmkError
 from autolmk.networks.apga import BlockStyle, ResidualBlock
 from autolmk.networks.unet import NEGATIVE_SLOPE, Head
 from autolmk.plans import Architecture
@@ -29,7 +30,7 @@ class ResNet(nn.Module):
     """Residual network that answers with numbers: (B, n_channels, *S) -> (B, n_outputs) float32. The first stage of the
     architecture is plain, the others residual.
 
-    The architecture's decoder is not built. ValueError without a residual stage.
+    The architecture's decoder is not built. AutolmkError without a residual stage.
     """
 
     def __init__(self, architecture: Architecture, n_channels: int, n_outputs: int, ndim: int) -> None:
@@ -107,9 +108,13 @@ def pooled_head(features: Tensor, head: Head) -> Tensor:
 
 
 def require_stages(architecture: Architecture) -> None:
-    """Raise ValueError without a residual stage."""
+    """Raise AutolmkError without a residual stage."""
     if len(architecture.features_per_stage) < 2:
-        raise ValueError("a residual network has 2 stages at least")
+        raise AutolmkError(
+            "a residual network has 2 stages at least, and the images have too few voxels for that",
+            found=f"strides {architecture.strides}",
+            remedy="learn heatmaps instead: plan with --set coarse=heatmap, or leave coarse out",
+        )
 
 
 def resnet34(ndim: int) -> Architecture:

@@ -6,6 +6,7 @@ takes them from BIDS' coordsystem.json of electrophysiology.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from typing import Any
 import autolmk
 from autolmk.annotations import mrk_json
 from autolmk.errors import AutolmkError, some
-from autolmk.files.serialization import write_json
+from autolmk.files.atomic import refuse_link
+from autolmk.files.serialization import read_json, write_json
 from autolmk.landmarks import Landmarks
 
 VERSION = "1.10.0"  # of BIDS
+DESCRIPTION = "dataset_description.json"
 ENDINGS = (".nii.gz", ".nii")
 DESCRIBED = "autolmk"  # the desc entity of results
 IMAGE = re.compile(
@@ -110,6 +113,50 @@ def _image(
     return BidsImage(files, folder.relative_to(root), entities, suffixes[0])
 
 
+def require_free(root: Path, output: Path, images: Sequence[BidsImage]) -> None:
+    """AutolmkError where results would replace what autolmk did not write: in the tree itself, in another pipeline's
+    derivatives, or through a link in the place of a folder."""
+    if output.resolve() == root.resolve():
+        raise AutolmkError(
+            "results cannot be written into the BIDS tree itself",
+            file=output,
+            expected=f"a folder of their own, such as {root / 'derivatives' / 'autolmk'}",
+            remedy="choose another OUTPUT_DIR",
+        )
+    for folder in {parent for image in images for parent in (image.folder, *image.folder.parents)} - {Path(".")}:
+        refuse_link(output / folder)
+    file = output / DESCRIPTION
+    if os.path.lexists(file):
+        if not _is_ours(file):
+            raise AutolmkError(
+                "the folder for results holds what autolmk did not make",
+                file=file,
+                found="a description without autolmk in GeneratedBy",
+                expected="a new or empty folder, or one of autolmk_bids",
+                remedy="choose another OUTPUT_DIR",
+            )
+        return
+    files = [output / image.folder / f"{image.name}{end}" for image in images for end in (".json", ".mrk.json")]
+    found = [str(file.relative_to(output)) for file in files if os.path.lexists(file)]
+    if found:
+        raise AutolmkError(
+            "files are in the way that autolmk did not write",
+            file=output,
+            found=some(found),
+            expected=f"a new or empty folder, or one of autolmk_bids, with its {DESCRIPTION}",
+            remedy="choose another OUTPUT_DIR, or move these files away",
+        )
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        value = None if file.is_symlink() else read_json(file)
+    except AutolmkError:
+        return False
+    made = value.get("GeneratedBy") if isinstance(value, dict) else None
+    return isinstance(made, list) and [m.get("Name") for m in made if isinstance(m, dict)] == ["autolmk"]
+
+
 def write_description(output: Path, model: str) -> None:
     """dataset_description.json of the derivatives."""
     made_by = {"Name": "autolmk", "Version": autolmk.__version__, "Description": f"landmarks by the model {model}"}
@@ -119,7 +166,7 @@ def write_description(output: Path, model: str) -> None:
         "DatasetType": "derivative",
         "GeneratedBy": [made_by],
     }
-    write_json(output / "dataset_description.json", content)
+    write_json(output / DESCRIPTION, content)
 
 
 def write_result(output: Path, image: BidsImage, landmarks: Landmarks) -> Path:

@@ -240,11 +240,11 @@ def _prepare(predictor: Predictor, case: str, files: Sequence[Path]) -> _Read:
             image = predictor.read(files, case)
             result, outside = predictor.prepare(image), predictor.outside(image)
         except Exception as error:
-            result = _named(error, files[0])
+            result = named(error, files[0])
     return _Read(result, time.monotonic() - start, notices, outside)
 
 
-def _named(error: Exception, file: Path | None = None) -> AutolmkError:
+def named(error: Exception, file: Path | None = None) -> AutolmkError:
     """Whatever went wrong with one case; its traceback is in the debug log."""
     if isinstance(error, AutolmkError):
         return error
@@ -264,7 +264,7 @@ def _named(error: Exception, file: Path | None = None) -> AutolmkError:
 
 
 def _failure(case: str, error: Exception, events: Events) -> Failure:
-    named = _named(error).of_case(case)
-    events.failed(case, named)
-    logger.error("%s", named)
-    return Failure(case, str(named))
+    said = named(error).of_case(case)
+    events.failed(case, said)
+    logger.error("%s", said)
+    return Failure(case, str(said))

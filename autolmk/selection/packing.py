@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from autolmk.errors import AutolmkError, some
-from autolmk.files.atomic import refuse_link
+from autolmk.files.atomic import is_leftover, refuse_link
 from autolmk.files.serialization import make_folder, read_json, write_json
 from autolmk.paths import MEASURING, SOURCE_FOLDER, SOURCE_RECORD
 from autolmk.selection.recipe import RECIPE, Recipe, RecipeMember
@@ -38,6 +38,7 @@ def pack(target: Path, models: Path, recipe: Recipe, write: Callable[[Path], Non
         old.rename(target)
     for folder in (place, target, old):
         refuse_link(folder)
+    _require_half_packed(place)
     if place.exists():
         shutil.rmtree(place)  # of a killed run: it was never in use
     if old.exists():
@@ -61,6 +62,19 @@ def pack(target: Path, models: Path, recipe: Recipe, write: Callable[[Path], Non
     place.rename(target)
     if old.exists():
         _remove_packed(old, target)
+
+
+def _require_half_packed(place: Path) -> None:
+    """AutolmkError unless the folder is missing, or holds nothing but what a killed run began to pack."""
+    found = [name for name in _files(place) if not (name == CONTENTS or _is_packed(name) or is_leftover(name))]
+    if os.path.lexists(place) and (found or not place.is_dir()):
+        raise AutolmkError(
+            "the place where a model is packed is taken",
+            file=place,
+            found=some(found) or "a file",
+            expected="nothing, or what a killed run left",
+            remedy="move it away",
+        )
 
 
 def _remove_packed(old: Path, target: Path) -> None:

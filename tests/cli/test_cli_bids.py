@@ -13,7 +13,7 @@ from autolmk import annotations
 from autolmk.cli.bids import main
 from autolmk.errors import AutolmkError
 from autolmk.imageio import write_image
-from autolmk.prediction.bids import images_of
+from autolmk.prediction.bids import images_of, require_free
 
 BLOBS = runpy.run_path(str(Path(__file__).parents[1] / "prediction" / "test_predictor.py"))
 
@@ -77,3 +77,35 @@ def test_as_many_suffixes_as_the_model_has_channels(tmp_path: Path, capsys: pyte
     arguments = (tmp_path / "bids", tmp_path / "out", "participant", "-m", BLOBS["make_model"](tmp_path))
     assert predict(*arguments, "--suffix", "T1w", "T2w") == 2
     assert "takes another number of images" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_derivatives_of_others_and_the_tree_itself_stay(tmp_path: Path) -> None:
+    name = "sub-01/anat/sub-01_T1w.nii.gz"
+    tree(tmp_path / "bids", name)
+    (image,) = images_of(tmp_path / "bids", ["T1w"])
+    with pytest.raises(AutolmkError, match="BIDS tree itself"):
+        require_free(tmp_path / "bids", tmp_path / "bids" / "sub-01" / "..", [image])
+    for made in ("[]", "{}", '{"GeneratedBy": [{"Name": "fMRIPrep"}]}', '{"GeneratedBy": [{"Name": 1}, 2]}', "{", ""):
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        (out / "dataset_description.json").write_text(made)
+        with pytest.raises(AutolmkError, match="did not make"):
+            require_free(tmp_path / "bids", out, [image])
+    (out / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "autolmk"}]}')
+    require_free(tmp_path / "bids", out, [image])
+
+
+@pytest.mark.parametrize("name", ["sub-01", "sub-01/anat"])
+def test_links_and_files_among_the_derivatives_stay(name: str, tmp_path: Path) -> None:
+    tree(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
+    images, out = images_of(tmp_path / "bids", ["T1w"]), tmp_path / "out"
+    (tmp_path / "precious").mkdir()
+    (out / name).parent.mkdir(parents=True)
+    (out / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(AutolmkError, match="a link is in the place"):
+        require_free(tmp_path / "bids", out, images)
+    (out / name).unlink()
+    (out / "sub-01" / "anat").mkdir(parents=True, exist_ok=True)
+    (out / "sub-01" / "anat" / "sub-01_desc-autolmk_T1w.json").write_text("mine")
+    with pytest.raises(AutolmkError, match="in the way"):
+        require_free(tmp_path / "bids", out, images)

@@ -180,7 +180,7 @@ def test_the_first_outputs_are_near_the_middle_of_the_window() -> None:
 
 def test_a_plain_stage_alone_is_refused() -> None:
     one = {key: getattr(resnet34(2), key)[:1] for key in ("features_per_stage", "kernel_sizes", "strides")}
-    with pytest.raises(ValueError, match="2 stages at least"):
+    with pytest.raises(AutolmkError, match="2 stages at least"):
         ResNet(dataclasses.replace(resnet34(2), **one, n_conv_per_stage=(1,)), 1, 3, 2)
 
 

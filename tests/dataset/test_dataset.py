@@ -170,6 +170,20 @@ def test_mistakes_in_dataset_json_are_named(content: dict[str, Any], message: st
     assert message in str(caught.value) and caught.value.file == str(folder / "dataset.json")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "nul\0", "a\u2028b", "a\rb"])
+@pytest.mark.parametrize("declared", [False, True])
+def test_names_that_break_lines_are_refused(name: str, declared: bool, tmp_path: Path) -> None:
+    """Also where one case alone has one: it must not drop out unsaid."""
+    description = {"landmarks": {name: {}, "S": {}}} if declared else {}
+    folder = raw(tmp_path, description)
+    marks = Landmarks((name, "S"), GRID.to_physical(VOXELS[:2]), np.ones(2, np.int8))
+    write(folder / "landmarksTr" / "b.mrk.json", marks)
+    rows = (folder / "landmarksTr" / "landmarks.csv").read_text().splitlines(keepends=True)
+    (folder / "landmarksTr" / "landmarks.csv").write_text("".join(r for r in rows if not r.startswith("b,")))
+    with pytest.raises(AutolmkError, match="line breaks or other control characters"):
+        Dataset.open(folder)
+
+
 def test_a_missing_dataset_json_is_offered(tmp_path: Path) -> None:
     folder = raw(tmp_path)
     (folder / "dataset.json").unlink()

@@ -21,6 +21,7 @@ from autolmk.codecs import HeatmapCodec
 from autolmk.errors import AutolmkError
 from autolmk.export_onnx import export_onnx, runner
 from autolmk.export_onnx.runner_file import runner_source
+from autolmk.files.locks import exclusive
 from autolmk.files.serialization import to_json
 from autolmk.image import Image
 from autolmk.imageio import write_image
@@ -157,6 +158,15 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     model = untrained_model(tmp_path, untrained_plans("heatmap", 2))
     with pytest.raises(AutolmkError, match="not empty"):
         export_onnx(model, model)
+
+
+def test_two_exports_do_not_mix_in_one_folder(tmp_path: Path) -> None:
+    """A folder that is being written to is left alone."""
+    model, out = untrained_model(tmp_path, untrained_plans("heatmap", 2)), tmp_path / "onnx"
+    out.mkdir()
+    with exclusive(out), pytest.raises(AutolmkError, match="at work in this folder"):
+        export_onnx(model, out)
+    assert list(out.iterdir()) == []
 
 
 def test_a_codec_that_the_runner_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

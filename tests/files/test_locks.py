@@ -88,3 +88,28 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
     with pytest.raises(AutolmkError, match="cannot be locked"), exclusive(tmp_path / "folder"):
         pass
     assert precious.read_text() == "mine" and not is_locked(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("content", [b"mine", b"[]", b"{}", b'{"pid": 1}', b"\x00\xff" * 9, b"[" * 9999])
+def test_a_file_of_others_in_the_place_of_the_lock_stays(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).write_bytes(content)
+    with pytest.raises(AutolmkError, match="in the place of the lock"), exclusive(tmp_path):
+        pass
+    assert (tmp_path / LOCK_FILE).read_bytes() == content
+
+
+def test_locks_of_other_programs_stay(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("")
+    with exclusive(tmp_path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_the_lock_is_an_error(tmp_path: Path) -> None:
+    for make in (os.mkfifo, os.mkdir):
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        make(folder / LOCK_FILE)
+        with pytest.raises(AutolmkError, match="cannot be locked"), exclusive(folder):
+            pass
+        assert [file.name for file in folder.iterdir()] == [LOCK_FILE]

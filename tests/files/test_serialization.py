@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from autolmk.errors import AutolmkError
-from autolmk.files.serialization import from_json
+from autolmk.files.serialization import from_json, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,8 @@ def test_values_of_another_kind_or_size_are_named(value: Any) -> None:
 
 def test_values_within_bounds_pass() -> None:
     assert from_json(Example, {"count": 2**62, "length": -5, "maybe": None, "kind": 1}) == Example(2**62, -5.0, 1)
+
+
+def test_paths_that_are_no_utf8_do_not_keep_a_record_from_being_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"model": Path(os.fsdecode(b"/bad\xff"))})
+    assert read_json(tmp_path / "run.json") == {"model": "/bad?"}

@@ -498,3 +498,13 @@ def test_a_folder_of_several_kinds_gives_every_case(tmp_path: Path, caplog: pyte
     assert "a_0000.png is left aside" in caplog.text
     with pytest.raises(AutolmkError, match="images of two kinds"):
         imageio.list_mixed_cases(tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_an_error_before_anything_is_made_of_it(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"bad\xff.nii.gz")
+    try:
+        file.touch()
+    except OSError:
+        pytest.skip("this file system knows no such names")
+    with pytest.raises(AutolmkError, match=r"not in UTF-8[\s\S]*rename it"):
+        imageio.list_cases(tmp_path)

@@ -62,6 +62,27 @@ def test_coordinates_see_the_whole_image_however_coarse_and_say_where_that_canno
         made.plan(PlanRequest(huge, "XS", "cpu", 0.01))
 
 
+@pytest.mark.parametrize("preset", ["XS", "M"])
+@pytest.mark.parametrize("landmarks", [1, 8])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_coordinates_of_small_images_keep_stages_to_learn_with(ndim: int, landmarks: int, preset: str) -> None:
+    """Where landmarks are far apart, or there is one alone, only the network bounds how coarse the image may be."""
+    near = {} if landmarks > 1 else {"nearest": None}
+    small = a_fingerprint(spacing=(1.0,) * ndim, shape=(36.0,) * ndim, n_landmarks=landmarks, **near)
+    request = PlanRequest.of(small, "cpu", preset=preset)
+    coarse = CoarseToFinePlanner({"coarse": "coordinates"}).plan(request)[COARSE]
+    assert coarse.windows.kind == "whole" and len(coarse.architecture.strides) >= 2
+    assert min(coarse.spacing) < 1.2
+
+
+def test_images_too_small_for_coordinates_are_refused_or_take_heatmaps() -> None:
+    tiny = a_fingerprint(shape=(4.0, 4.0, 4.0), n_cases=400, rotation=(5.0,) * 3)
+    with pytest.raises(AutolmkError, match="coarse=heatmap"):
+        plan(tiny, coarse="coordinates")
+    coarse = plan(tiny, weights="own").configurations[COARSE]
+    assert coarse.trainer == "heatmap" and "too few voxels" in coarse.why["trainer"]
+
+
 # -- one look ----------------------------------------------------------------------------------------------------------
 
 SMALL = {

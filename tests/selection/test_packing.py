@@ -100,3 +100,13 @@ def test_links_in_the_place_of_packed_folders_are_refused(name: str, tmp_path: P
     with pytest.raises(AutolmkError, match="a link is in the place"):
         pack(model.parent / "best", model.parent, a_recipe(model.name, "0"), lambda place: None)
     assert (precious / "recipe.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "plans/mine.json", "crossvalidation/x"])
+def test_a_folder_of_others_in_the_place_of_packing_stays(name: str, tmp_path: Path) -> None:
+    file = tmp_path / ".writing_best" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(AutolmkError, match="is packed is taken"):
+        pack(tmp_path / "best", tmp_path, a_recipe("T__p__c", "0"), lambda folder: None)
+    assert file.read_text() == "mine" and not (tmp_path / "best").exists()

@@ -1,0 +1,64 @@
+"""What stands in the place of a command's results: those of an earlier call are replaced, nothing else is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from autolmk.errors import AutolmkError, some
+from autolmk.files.atomic import refuse_link
+
+SUMMARY = "summary.json"  # of an evaluation
+OF_AN_EVALUATION = {"unit", "penalty", "radii", "n_cases", "overall", "landmarks"}  # keys that it has
+
+
+def require_ours(file: Path, is_ours: Callable[[Path], bool], *, what: str) -> None:
+    """AutolmkError where something is in the place of `file` that `is_ours` does not know. what: that autolmk writes
+    there, in words."""
+    if not os.path.lexists(file) or file.is_dir():  # which the writing itself refuses
+        return
+    if file.is_symlink() or not file.is_file() or not is_ours(file):
+        raise AutolmkError(
+            "a file is in the way that is not replaced",
+            file=file,
+            expected=f"nothing, or {what}",
+            remedy="choose another name with -o, or move this file away",
+        )
+
+
+def require_evaluation(folder: Path, names: Collection[str], *, held_out: bool = False) -> None:
+    """AutolmkError where files of these names are in a folder, and it is none of an earlier evaluation. held_out: it
+    also has the truth beside the points, as autolmk_accumulate_crossval_results writes it."""
+    refuse_link(folder)
+    found = sorted(name for name in names if os.path.lexists(folder / name))
+    if found and not (_is_evaluation(folder / SUMMARY) and (folder / "truth.csv").is_file() == held_out):
+        raise AutolmkError(
+            "files are in the way that no earlier evaluation into this folder wrote",
+            file=folder,
+            found=some(found),
+            expected="a new or empty folder, or one of an earlier evaluation",
+            remedy="choose another folder with -o, or move these files away",
+        )
+
+
+def _is_evaluation(file: Path) -> bool:
+    from autolmk.files.serialization import read_json
+
+    if file.is_symlink() or not file.is_file():
+        return False
+    try:
+        value = read_json(file)
+    except AutolmkError:
+        return False
+    return isinstance(value, dict) and value.keys() >= OF_AN_EVALUATION
+
+
+def begins_with(words: str) -> Callable[[Path], bool]:
+    """Whether the first 64 KiB of a file hold these words, as a test for `require_ours`."""
+
+    def is_ours(file: Path) -> bool:
+        with file.open("rb") as stream:
+            return words.encode() in stream.read(1 << 16)
+
+    return is_ours
