@@ -17,6 +17,7 @@ from autolmk.annotations.annotation import Annotation, Frame
 from autolmk.annotations.formats.imported import Imported, ImportedCase, Options, undecided
 from autolmk.annotations.formats.parsing import LARGEST
 from autolmk.annotations.formats.source import Images, ImportedFiles, inside, stem_of
+from autolmk.annotations.text import whole_or_nothing
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
@@ -191,6 +192,8 @@ def _annotation(
             remedy="correct the file",
         )
     located = np.isfinite(array).all(axis=1)
+    for i in np.flatnonzero(~located & np.isfinite(array).any(axis=1))[:1].tolist():
+        whole_or_nothing(array[i].tolist(), file=file, where=f"of {named[i]!r} in {key}")
     missing = Status.ABSENT if options.unlisted == "absent" else Status.UNKNOWN
     array[~located] = np.nan
     return Annotation(tuple(named), array, np.where(located, Status.PRESENT, missing).astype(np.int8))
