@@ -22,6 +22,8 @@ MILLIMETRES = {
     "in": 25.4,
     "ft": 304.8,
 }
+ONE_VOXEL = 1.5  # within which all points of a case are not where they belong
+LEAST_IMAGE = 8  # voxels along its shortest axis
 FAR = 90.0  # from which a number that stands in all coordinates, outside the image, is taken for a code
 
 
@@ -89,6 +91,29 @@ def unit_faults(case: Case, annotation: Annotation, frame: Frame, geometry: Geom
             remedy="save the points in mm, and coordinateUnits mm"
             if believed
             else "nothing, if the points are right in 3D Slicer: they are read as mm, as it does",
+        )
+    ]
+
+
+def extent_faults(case: Case, annotation: Annotation, frame: Frame, geometry: Geometry) -> list[Fault]:
+    """Three points or more that all lie within about a voxel: metres, or coordinates from 0 to 1 over the image."""
+    shown = annotation.present & np.isfinite(annotation.points).all(axis=1)
+    voxels = geometry.to_voxels(annotation.physical_points(frame, geometry)[shown])
+    if len(voxels) < 3 or np.ptp(voxels, axis=0).max() > ONE_VOXEL or not np.ptp(voxels, axis=0).any():
+        return []
+    if min(geometry.shape) < LEAST_IMAGE:
+        return []
+    low, high = annotation.points[shown].min(), annotation.points[shown].max()
+    said = ", as numbers from 0 to 1 over the image's size do" if low >= 0 and high <= 1 else ", as numbers in m do"
+    return [
+        Fault(
+            "case",
+            "all points of a case lie in one voxel",
+            str(case.annotation),
+            case.identifier,
+            found=f"{counted(len(voxels), 'point')} with coordinates from {low:g} to {high:g}{said}",
+            expected="points in voxels" if frame == "voxel" else f"points in mm, {frame}",
+            remedy="export the points again in that unit, or multiply them",
         )
     ]
 

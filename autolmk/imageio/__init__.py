@@ -22,7 +22,7 @@ from autolmk.imageio.files import (
     stem_of,
 )
 from autolmk.imageio.notices import Notice, notice, noticed
-from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
+from autolmk.imageio.reading import calibration, has_physical_size, metadata, read_geometry, read_image, squeeze
 from autolmk.imageio.writing import write_image
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "SIZELESS",
     "Notice",
     "as_channels",
+    "calibration",
     "check_channels",
     "ending_of",
     "files_of",
