@@ -30,8 +30,8 @@ FAR = 90.0  # from which a number that stands in all coordinates, outside the im
 def code_faults(dataset: Dataset, case: Case, annotation: Annotation, frame: Frame, geometry: Geometry) -> list[Fault]:
     """Present points that are probably a code for "not there": -1, 0 or a number such as -9999 in all coordinates.
 
-    0 is taken for one in voxels, where it is the image's corner, or where several points of the case stand there. Not
-    looked for where dataset.json lists `missing_points`, be it an empty list.
+    0 is taken for one where it is the image's corner, as in voxels, or where several points of the case stand there.
+    Not looked for where dataset.json lists `missing_points`, be it an empty list.
     """
     if dataset.description.missing_points is not None:
         return []
@@ -42,7 +42,8 @@ def code_faults(dataset: Dataset, case: Case, annotation: Annotation, frame: Fra
     same = (flat == value[:, None]).all(axis=1)
     outside = ~_inside(annotation, frame, geometry)[annotation.present]
     zero = same & (value == 0)
-    counts = frame == "voxel" or np.count_nonzero(zero) > 1
+    corner = np.abs(geometry.to_voxels(np.zeros((1, geometry.physical_ndim)))).max() < ONE_VOXEL
+    counts = frame == "voxel" or corner or np.count_nonzero(zero) > 1
     coded = (same & (value == -1)) | (zero & counts) | (same & outside & (np.abs(value) >= FAR))
     if not coded.any():
         return []

@@ -57,10 +57,10 @@ def _by_case(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
 
 
 def _by_group(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
-    """Groups of cases, as of two annotators, that have no name in common."""
+    """Groups of cases, as of two annotators, that have no name in common, in whatever spelling."""
     groups: list[tuple[set[str], list[str]]] = []
     for case, found in cases.items():
-        names, members = set(found), [case]
+        names, members = {_plain(name) for name in found}, [case]
         for group in [g for g in groups if g[0] & names]:
             groups.remove(group)
             names, members = names | group[0], [*group[1], *members]
@@ -124,7 +124,7 @@ def _spellings(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
     groups: dict[str, set[str]] = {}
     for found in cases.values():
         for name in found:
-            groups.setdefault(re.sub(r"[\W_]+", "", name.casefold()) or name, set()).add(name)
+            groups.setdefault(_plain(name), set()).add(name)
     meet = [set(found) for found in cases.values()]
     apart = [sorted(g) for g in groups.values() if len(g) > 1 and not any(len(g & found) > 1 for found in meet)]
     if not apart:
@@ -139,3 +139,7 @@ def _spellings(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
             remedy="rename the points; or list the landmarks in dataset.json, if they are different ones",
         )
     ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold()) or name
