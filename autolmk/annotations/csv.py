@@ -15,13 +15,14 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of
-from autolmk.annotations.text import read_number, read_text
+from autolmk.annotations.text import read_number, read_text, whole_or_nothing
 from autolmk.errors import AutolmkError, some
 from autolmk.escaping import cell, uncell
 from autolmk.files.serialization import near, write_bytes
@@ -37,6 +38,7 @@ STATUS = {
     "undefined": Status.UNKNOWN,
 }
 TABLE_COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "error_radius")
+DECIMALS = (*"xyzlpsra", "likelihood", "error_radius")  # columns of numbers
 SYNONYMS = {"landmark": ("name", "point", "label", "landmark_name", "landmarks"), "case": ("image", "file", "subject")}
 SLICER_COLUMNS = ("label", "l", "p", "s", "defined", "selected", "visible", "locked", "description", "status")
 
@@ -100,6 +102,9 @@ def _joined(parts: Sequence[Annotation]) -> Annotation:
     if len(parts) == 1:
         return parts[0]
     names = tuple(name for part in parts for name in part.names)
+    if len({part.points.shape[1] for part in parts}) > 1:  # a part of the rows leaves z blank
+        parts = [replace(part, points=np.pad(part.points[:, :3], ((0, 0), (0, 3 - part.points.shape[1])),
+                                             constant_values=math.nan)) for part in parts]  # fmt: skip
     points, status, likelihood, error_radius = (
         np.concatenate([getattr(part, field) for part in parts])
         for field in ("points", "status", "likelihood", "error_radius")
@@ -242,7 +247,7 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
                 )
             row = dict(zip(header, fields, strict=True))
             if delimiter != ",":  # where a comma may be the decimal sign
-                row |= {axis: row[axis].replace(",", ".") for axis in "xyzlpsra" if axis in row}
+                row |= {column: row[column].replace(",", ".") for column in DECIMALS if column in row}
             yield line, row
 
     return header, named()
@@ -273,6 +278,8 @@ def _require(file: Path, header: Sequence[str], columns: Sequence[str]) -> None:
 def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> Annotation:
     _require(file, header, ("landmark", "x", "y"))
     axes = [c for c in "xyz" if c in header]
+    if "z" in axes and not any(row["z"] for _, row in rows) and any(row["x"] for _, row in rows):
+        axes.remove("z")  # a column that is left blank: pictures
     points, status = [], []
     for line, row in rows:
         if not row["landmark"]:
@@ -284,7 +291,7 @@ def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dic
             )
         point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in axes]
         points.append(point)
-        located = all(map(math.isfinite, point))
+        located = whole_or_nothing(point, file=file, where=f"in line {line}")
         status.append(_status(row.get("status", ""), located, file, line))
     extra = {
         name: np.array([read_number(r.get(name, ""), file=file, where=f"{name} in line {n}") for n, r in rows])
@@ -332,7 +339,8 @@ def _read_control_points(
                 remedy="fill the field in, or remove the line",
             )
         point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in frame.lower()]
-        defined = row.get("defined", "1").lower() not in ("0", "false") and all(map(math.isfinite, point))
+        located = whole_or_nothing(point, file=file, where=f"in line {line}")
+        defined = located and row.get("defined", "1").lower() not in ("0", "false")
         names.append(name)
         points.append(point if defined else [math.nan] * 3)
         status.append(_status(row.get("status", ""), defined, file, line))

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from pathlib import Path
 
 import numpy as np
 
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of, remark_on_names
-from autolmk.annotations.text import read_number, read_text, unquotable
+from autolmk.annotations.text import read_number, read_text, unquotable, whole_or_nothing
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_bytes
 from autolmk.landmarks import Landmarks, Status
@@ -134,7 +133,8 @@ def _point(
             remedy="name the point in 3D Slicer, or choose with names_from in dataset.json where the names are",
         )
     point = [read_number(row[axis], file=file, where=f"{axis} in line {line}") for axis in "xyz"]
-    state = Status.PRESENT if all(map(math.isfinite, point)) else Status.UNKNOWN
+    located = whole_or_nothing(point, file=file, where=f"in line {line}")
+    state = Status.PRESENT if located else Status.UNKNOWN
     if len(columns) == len(COLUMNS) and len(fields) > len(COLUMNS):
         code = fields[len(COLUMNS)].strip()
         state = STATUS_CODES.get(code, state)

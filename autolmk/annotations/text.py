@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
 from autolmk.files import serialization
 
+NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.IGNORECASE | re.ASCII)
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 
 def read_text(file: Path) -> str:
-    """The content of a UTF-8 file, with or without a byte order mark. AutolmkError where it cannot be read
-    or is no text."""
-    text = serialization.read_text(file)
+    """The content of a file in UTF-8, or in UTF-16 if it begins with a byte order mark, as spreadsheets save "Unicode
+    text"; line breaks as LF. AutolmkError where it cannot be read or is no text."""
+    data = serialization.read_limited(file, serialization.LARGEST_TEXT)
+    if data.startswith(UTF16):
+        text = _utf16(data, file)
+    else:
+        text = serialization.read_text(file)
     if "\0" in text:
         raise AutolmkError(
             "this is not a text file",
@@ -24,20 +34,43 @@ def read_text(file: Path) -> str:
     return text
 
 
+def _utf16(data: bytes, file: Path) -> str:
+    try:
+        return data.decode("utf-16").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise AutolmkError(
+            "a text file is not in UTF-16, as it says", file=file, found=str(error), remedy="save it as UTF-8"
+        ) from None
+
+
 def read_number(text: str, *, file: Path, where: str) -> float:
     """A float with a decimal point; NaN for a blank and for R's NA. AutolmkError otherwise."""
-    if text.strip() in ("", "NA", "<NA>", "N/A", "NULL", "null"):
+    text = text.strip()
+    if text in ("", "NA", "<NA>", "N/A", "NULL", "null"):
         return math.nan
-    try:
+    if NUMBER.fullmatch(text):
         return float(text)
-    except ValueError:
+    raise AutolmkError(
+        f"{where} is not a number",
+        file=file,
+        found=repr(text),
+        expected="a number with a decimal point, such as 12.5",
+        remedy="mend the file",
+    )
+
+
+def whole_or_nothing(point: Sequence[float], *, file: Path, where: str) -> bool:
+    """Whether a point has a position. AutolmkError where it has some of its coordinates and lacks others."""
+    known = [math.isfinite(x) for x in point]
+    if any(known) and not all(known):
         raise AutolmkError(
-            f"{where} is not a number",
+            "a point has only some of its coordinates",
             file=file,
-            found=repr(text),
-            expected="a number with a decimal point, such as 12.5",
-            remedy="mend the file",
-        ) from None
+            found=f"{', '.join('nothing' if not k else f'{x:g}' for x, k in zip(point, known, strict=True))} {where}",
+            expected="all of them, or none where the landmark has no position",
+            remedy="complete the point, or remove what is left of it",
+        )
+    return all(known)
 
 
 def unquotable(name: str, file: Path) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from autolmk.check.dataset import check_dataset
-from autolmk.check.report import Fault, Report
+from autolmk.check.report import Fault, Report, Severity
 
-__all__ = ["Fault", "Report", "check_dataset"]
+__all__ = ["Fault", "Report", "Severity", "check_dataset"]

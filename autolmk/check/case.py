@@ -12,7 +12,7 @@ import numpy as np
 
 from autolmk import imageio
 from autolmk.annotations import FRAMES, Annotation, Frame
-from autolmk.check.doubtful_points import code_faults, unit_faults
+from autolmk.check.doubtful_points import code_faults, extent_faults, unit_faults
 from autolmk.check.report import Fault, Severity, Split
 from autolmk.dataset import Case, Dataset
 from autolmk.errors import AutolmkError, some
@@ -95,7 +95,7 @@ def _placed(
     readings = _readings(dataset, annotation, frame, landmarks.points, whole)
     other = _better_frame(readings, frame, whole)
     coded = code_faults(dataset, case, annotation, frame, whole)
-    faults += coded + unit_faults(case, annotation, frame, whole)
+    faults += coded + (unit_faults(case, annotation, frame, whole) or extent_faults(case, annotation, frame, whole))
     if other is None and not coded:
         faults += _outside_faults(case, landmarks.names, landmarks.points, whole)
     faults += _same_place(case, landmarks.names, landmarks.points, image.geometry)

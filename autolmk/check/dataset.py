@@ -26,9 +26,12 @@ from autolmk.parallel import default_workers, map_cases
 WHOLE_DATASET = 0.5  # of the cases in the same wrong frame, from which the dataset is at fault
 
 
-def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = True) -> Report:
+def check_dataset(
+    folder: Path, *, workers: int | None = None, progress: bool = True, names: Severity | None = None
+) -> Report:
     """All faults of the raw dataset in `folder`. Each image is read once, in `workers` processes (default: as many as
-    processors and memory allow; 0: in this one)."""
+    processors and memory allow; 0: in this one). names: how grave it is that names differ from case to case; by default
+    a fault of the dataset where dataset.json lists no landmarks, else nothing."""
     dataset, opening = _opened(Path(folder))
     if dataset is None:
         return Report(Path(folder).name, Path(folder), opening)
@@ -49,7 +52,8 @@ def check_dataset(folder: Path, *, workers: int | None = None, progress: bool = 
         faults += result.faults
     faults += _dimensions(findings) + _frames(dataset, findings) + _names(dataset, findings) + _twins(findings)
     named = {f"{f.split}/{f.case.identifier}": f.names for f in findings if f.split == "Tr"}
-    faults += name_faults(named, dataset.folder / "landmarksTr", inferred=not lists_landmarks(dataset.folder))
+    grave = names or (None if lists_landmarks(dataset.folder) else "dataset")
+    faults += name_faults(named, dataset.folder / "landmarksTr", grave)
     good = [f for f in findings if f.summary is not None and not faulty(f, faults)]
     unit = dataset.unit if good else "mm"
     faults += population_faults(good, dataset.landmark_names, dataset.pairs, unit)

@@ -22,14 +22,16 @@ MILLIMETRES = {
     "in": 25.4,
     "ft": 304.8,
 }
+ONE_VOXEL = 1.5  # within which all points of a case are not where they belong
+LEAST_IMAGE = 8  # voxels along its shortest axis
 FAR = 90.0  # from which a number that stands in all coordinates, outside the image, is taken for a code
 
 
 def code_faults(dataset: Dataset, case: Case, annotation: Annotation, frame: Frame, geometry: Geometry) -> list[Fault]:
     """Present points that are probably a code for "not there": -1, 0 or a number such as -9999 in all coordinates.
 
-    0 is taken for one in voxels, where it is the image's corner, or where several points of the case stand there. Not
-    looked for where dataset.json lists `missing_points`, be it an empty list.
+    0 is taken for one where it is the image's corner, as in voxels, or where several points of the case stand there.
+    Not looked for where dataset.json lists `missing_points`, be it an empty list.
     """
     if dataset.description.missing_points is not None:
         return []
@@ -40,7 +42,8 @@ def code_faults(dataset: Dataset, case: Case, annotation: Annotation, frame: Fra
     same = (flat == value[:, None]).all(axis=1)
     outside = ~_inside(annotation, frame, geometry)[annotation.present]
     zero = same & (value == 0)
-    counts = frame == "voxel" or np.count_nonzero(zero) > 1
+    corner = np.abs(geometry.to_voxels(np.zeros((1, geometry.physical_ndim)))).max() < ONE_VOXEL
+    counts = frame == "voxel" or corner or np.count_nonzero(zero) > 1
     coded = (same & (value == -1)) | (zero & counts) | (same & outside & (np.abs(value) >= FAR))
     if not coded.any():
         return []
@@ -89,6 +92,29 @@ def unit_faults(case: Case, annotation: Annotation, frame: Frame, geometry: Geom
             remedy="save the points in mm, and coordinateUnits mm"
             if believed
             else "nothing, if the points are right in 3D Slicer: they are read as mm, as it does",
+        )
+    ]
+
+
+def extent_faults(case: Case, annotation: Annotation, frame: Frame, geometry: Geometry) -> list[Fault]:
+    """Three points or more that all lie within about a voxel: metres, or coordinates from 0 to 1 over the image."""
+    shown = annotation.present & np.isfinite(annotation.points).all(axis=1)
+    voxels = geometry.to_voxels(annotation.physical_points(frame, geometry)[shown])
+    if len(voxels) < 3 or np.ptp(voxels, axis=0).max() > ONE_VOXEL or not np.ptp(voxels, axis=0).any():
+        return []
+    if min(geometry.shape) < LEAST_IMAGE:
+        return []
+    low, high = annotation.points[shown].min(), annotation.points[shown].max()
+    said = ", as numbers from 0 to 1 over the image's size do" if low >= 0 and high <= 1 else ", as numbers in m do"
+    return [
+        Fault(
+            "case",
+            "all points of a case lie in one voxel",
+            str(case.annotation),
+            case.identifier,
+            found=f"{counted(len(voxels), 'point')} with coordinates from {low:g} to {high:g}{said}",
+            expected="points in voxels" if frame == "voxel" else f"points in mm, {frame}",
+            remedy="export the points again in that unit, or multiply them",
         )
     ]
 

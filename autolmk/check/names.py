@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from autolmk.check.report import Fault
-from autolmk.errors import some
+from autolmk.check.report import Fault, Severity
+from autolmk.errors import counted, some
 
 FEW = 3  # cases from which on a name that only one of them has is a sign
 STRANGE_SHARE = 0.3  # of the usual number of names a case, from which on names of a single case are a pattern
 SHOWN_CASES, SHOWN_NAMES = 3, 2
 
 
-def name_faults(names: Mapping[str, Sequence[str]], file: Path, *, inferred: bool) -> list[Fault]:
+def name_faults(names: Mapping[str, Sequence[str]], file: Path, severity: Severity | None) -> list[Fault]:
     """Names that carry the specimen's or the list's name, and one name in several spellings.
 
-    names: case -> names of its points. inferred: whether they become the dataset's landmarks, as dataset.json lists
-    none; then each would be a landmark of its own, which is a fault of the dataset.
+    names: case -> names of its points. severity: of names that differ from case to case; None where dataset.json lists
+    the landmarks, and such names are no more than ignored.
     """
     cases = {case: list(dict.fromkeys(found)) for case, found in names.items() if found}
-    pattern = _by_case(cases, file) if inferred else []
-    return pattern or _spellings(cases, file, inferred=inferred)
+    pattern = (_by_case(cases, file) or _by_group(cases, file)) if severity is not None else []
+    found = pattern or _spellings(cases, file)
+    return [*(replace(fault, severity=severity or "warning") for fault in found), *_shorter(cases, file)]
 
 
 def _by_case(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
@@ -54,31 +56,82 @@ def _by_case(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
     ]
 
 
+def _by_group(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
+    """Groups of cases, as of two annotators, that have no name in common, in whatever spelling."""
+    groups: list[tuple[set[str], list[str]]] = []
+    for case, found in cases.items():
+        names, members = {_plain(name) for name in found}, [case]
+        for group in [g for g in groups if g[0] & names]:
+            groups.remove(group)
+            names, members = names | group[0], [*group[1], *members]
+        groups.append((names, members))
+    if len(groups) < 2:
+        return []
+    groups.sort(key=lambda g: -len(g[1]))
+    shown = "; ".join(
+        f"{counted(len(members), 'case')} such as {members[0]}: {some(cases[members[0]])}" for _, members in groups[:3]
+    )
+    return [
+        Fault(
+            "dataset",
+            "groups of cases have no landmark's name in common",
+            str(file),
+            found=shown,
+            expected="the same names in all cases",
+            remedy=_remedy(cases),
+        )
+    ]
+
+
+def _shorter(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
+    """Cases of numbered points that have fewer than most: which one is missing cannot be told from the numbers."""
+    numbers = {case: [int(n) for n in found] for case, found in cases.items() if all(n.isdecimal() for n in found)}
+    runs = {case: len(n) for case, n in numbers.items() if sorted(n) == list(range(1, len(n) + 1))}
+    if len(numbers) < len(cases) or len(set(runs.values())) < 2 or len(runs) < len(cases):
+        return []
+    usual = max(set(runs.values()), key=lambda k: (list(runs.values()).count(k), k))
+    odd = [f"{n} in {case}" for case, n in runs.items() if n != usual]
+    return [
+        Fault(
+            "warning",
+            "cases have other numbers of points than most, and points have numbers alone",
+            str(file),
+            found=f"{some(odd)}; {usual} in {list(runs.values()).count(usual)} of {counted(len(runs), 'case')}",
+            expected="as many points in all cases",
+            remedy="see that a point left out has not shifted the numbers of all that follow",
+        )
+    ]
+
+
 def _remedy(cases: Mapping[str, list[str]]) -> str:
     numbers = [tuple(m.group(1) if (m := re.search(r"(\d+)\s*$", name)) else "" for name in f) for f in cases.values()]
     listed = "; or list the names under landmarks in dataset.json"
     if all(numbers[0]) and len({frozenset(n) for n in numbers}) == 1 and len(set(numbers[0])) == len(numbers[0]):
         return (
-            f'write "names_from": "number" in dataset.json: the number at the end of a label is the name then{listed}'
+            'write "names_from": "number" in dataset.json (autolmk_import: --names-from number): the number at the end '
+            f"of a label is the name then{listed}"
         )
     if len({len(found) for found in cases.values()}) == 1:
-        return f'write "names_from": "order" in dataset.json, if all files list the points in the same order{listed}'
+        return (
+            'write "names_from": "order" in dataset.json (autolmk_import: --names-from order), if all files list the '
+            f"points in the same order{listed}"
+        )
     return f'rename the points, or write "names_from" in dataset.json: label, description, number or order{listed}'
 
 
-def _spellings(cases: Mapping[str, list[str]], file: Path, *, inferred: bool) -> list[Fault]:
+def _spellings(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
     """Names that differ only in upper and lower case, blanks, underscores or a copy's number, and never meet."""
     groups: dict[str, set[str]] = {}
     for found in cases.values():
         for name in found:
-            groups.setdefault(re.sub(r"[\W_]+", "", name.casefold()) or name, set()).add(name)
+            groups.setdefault(_plain(name), set()).add(name)
     meet = [set(found) for found in cases.values()]
     apart = [sorted(g) for g in groups.values() if len(g) > 1 and not any(len(g & found) > 1 for found in meet)]
     if not apart:
         return []
     return [
         Fault(
-            "dataset" if inferred else "warning",
+            "dataset",
             "a landmark's name is spelt in several ways",
             str(file),
             found=some([" and ".join(map(repr, group)) for group in sorted(apart)]),
@@ -86,3 +139,7 @@ def _spellings(cases: Mapping[str, list[str]], file: Path, *, inferred: bool) ->
             remedy="rename the points; or list the landmarks in dataset.json, if they are different ones",
         )
     ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold()) or name

@@ -32,6 +32,7 @@ LEAST_TYPICAL = 0.5  # of the median relation's typical distance: the least that
 MOST_STRANGE = 2.0  # times that a whole case may be stranger than others before that is held against it
 LIMIT = 4.0  # standard deviations from the typical place from which a relation is broken, if they are Gaussian
 HIGH = 0.85  # quantile that tells it
+FAULTY = 3.0  # times the usual such quantile of a case, beyond which a case does not say how heavy tails are
 TAIL = 3.0  # power of how much heavier than Gaussian the tails are, by which that limit is raised
 AGREEING = ((2, 1.6), (3, 0.75))  # frames that must see the same, and over how much of that limit
 OUTLYING = 1.9  # times that limit, from which a point at no other's place is an outlier
@@ -128,7 +129,10 @@ def _strangeness(away: list[FloatArray], training: BoolArray, p: int) -> tuple[l
     case[shown] = np.nanquantile(ratio[shown], 0.25, axis=1)
     case = np.clip(case / max(float(np.median(case[training & shown])), 1e-12), 1.0, MOST_STRANGE)
     ratio = ratio / case[:, None]
-    pool = ratio[training]
+    upper = np.full(len(ratio), np.nan)
+    upper[shown] = np.nanquantile(ratio[shown], HIGH, axis=1)
+    strange = upper > FAULTY * np.nanmedian(upper[training])
+    pool = ratio[training & ~strange] if np.isfinite(ratio[training & ~strange]).any() else ratio[training]
     middle, high = np.quantile(pool[np.isfinite(pool)], [0.5, HIGH])
     heavier = (high / max(middle, 1e-12)) / (scipy.stats.chi(p).ppf(HIGH) / scipy.stats.chi(p).median())
     return np.split(ratio, widths, axis=1), LIMIT * max(1.0, float(heavier)) ** TAIL

@@ -75,7 +75,10 @@ def _add_conventions(parser: common.Parser) -> None:
     choices: dict[str, tuple[tuple[str, ...], str]] = {
         "--frame": (("LPS", "RAS", "voxel"), "frame of points in space"),
         "--y-from": (("top", "bottom"), "where y is counted from (tps, morphologika, nts)"),
-        "--scale": (("ignore", "mm", "applied"), "SCALE: ignored, mm a pixel, or multiplied into the points (tps)"),
+        "--scale": (
+            ("ignore", "mm", "applied"),
+            "SCALE: ignored, mm a pixel, or multiplied into the points (tps); the scale of a TIFF (imagej, bigwarp)",
+        ),
         "--negatives": (("missing", "real"), "what a negative coordinate is (tps)"),
         "--curves": (("ignore", "points"), "whether points of curves are landmarks (tps)"),
         "--annotator": (("junior", "senior", "mean"), "whose points to take (isbi2015)"),
@@ -90,6 +93,10 @@ def _add_conventions(parser: common.Parser) -> None:
     common.option(
         parser, "--unlisted", choices=("unknown", "absent"), default="unknown",
         help="what it means that a case lacks a landmark",
+    )  # fmt: skip
+    common.option(
+        parser, "--missing", nargs="+", metavar="X",
+        help="numbers that stand in all coordinates of a point that is not there, such as -1 or 9999, or none",
     )  # fmt: skip
     common.option(
         parser, "--first-pixel", type=float, metavar="X",
@@ -181,7 +188,20 @@ def _options(args: argparse.Namespace) -> Options:
     names = ("by_name", "first_pixel", "frame", "y_from", "scale", "negatives", "curves", "annotator", "side")
     more = ("individual", "names_from", "unlisted", "split")
     images = None if args.images is None else args.images.expanduser().absolute()
-    return Options(images=images, **{name: getattr(args, name) for name in (*names, *more)})
+    missing = None if args.missing is None else _missing(args.missing)
+    return Options(images=images, missing=missing, **{name: getattr(args, name) for name in (*names, *more)})
+
+
+def _missing(values: list[str]) -> tuple[float, ...]:
+    """The numbers of --missing; () for the word none."""
+    from autolmk.errors import AutolmkError
+
+    try:
+        return () if values == ["none"] else tuple(float(value) for value in values)
+    except ValueError:
+        raise AutolmkError(
+            "wrong --missing", found=" ".join(values), expected="numbers such as -1, or none", remedy="correct it"
+        ) from None
 
 
 def spacing_from(values: list[float] | None) -> tuple[float, ...] | None:

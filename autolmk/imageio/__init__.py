@@ -23,7 +23,7 @@ from autolmk.imageio.files import (
 )
 from autolmk.imageio.foreign import conversion, conversion_in
 from autolmk.imageio.notices import Notice, notice, noticed
-from autolmk.imageio.reading import has_physical_size, metadata, read_geometry, read_image, squeeze
+from autolmk.imageio.reading import calibration, has_physical_size, metadata, read_geometry, read_image, squeeze
 from autolmk.imageio.writing import write_image
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "SIZELESS",
     "Notice",
     "as_channels",
+    "calibration",
     "check_channels",
     "conversion",
     "conversion_in",

@@ -10,7 +10,7 @@ import numpy as np
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
 from autolmk.image import FloatImage, Image
-from autolmk.imageio import dicom, picture_files, volumes
+from autolmk.imageio import dicom, picture_files, tiff, volumes
 from autolmk.imageio.files import DICOM, ENDINGS, SIZELESS, ending_of
 from autolmk.imageio.foreign import known_format
 from autolmk.imageio.itk import ImageSource, describe, header, load
@@ -77,6 +77,11 @@ def has_physical_size(file: Path) -> bool:
     if ending_of(Path(file)) in (".nii", ".nii.gz") and Path(file).exists():
         return True  # or reading it is an error
     return _inspect(Path(file)).has_physical_size
+
+
+def calibration(file: Path) -> tuple[float, float, str] | None:
+    """Width and height of a pixel, and their unit, that ImageJ has written into a TIFF; None of other files."""
+    return tiff.calibration(Path(file)) if ending_of(Path(file)) in (".tif", ".tiff") else None
 
 
 def metadata(file: Path, tag: str) -> str | None:

@@ -274,16 +274,27 @@ def _from_cmyk(file: Path, array: Pixels, bits: int) -> Pixels:
     return np.asarray(np.round(ink[..., :3] * ink[..., 3:] / most), array.dtype)
 
 
+def calibration(file: Path) -> tuple[float, float, str] | None:
+    """Width and height of a pixel, and their unit, that ImageJ has written into a TIFF; None where it has not."""
+    with _opened(file) as tif:
+        return _calibration(tif, tif.pages[0])
+
+
+def _calibration(tif: tifffile.TiffFile, page: Any) -> tuple[float, float, str] | None:
+    unit = str((tif.imagej_metadata or {}).get("unit", "")).strip() if tif.is_imagej else ""
+    x, y = (_tag(page, code, (0, 1)) for code in (282, 283))
+    known = unit and unit.lower() not in ("pixel", "pixels", "inch") and x[0] and y[0]
+    return (x[1] / x[0], y[1] / y[0], unit) if known else None
+
+
 def _notice_size(file: Path, tif: tifffile.TiffFile, page: Any) -> None:
     """Say where a file states how large a pixel is in a way that is no resolution for printing."""
     found = None
     if tif.is_imagej:
-        unit = str((tif.imagej_metadata or {}).get("unit", "")).strip()
-        x, y = (_tag(page, code, (0, 1)) for code in (282, 283))
-        if unit and unit.lower() not in ("pixel", "pixels", "inch") and x[0] and y[0]:
-            found = f"ImageJ: {x[1] / x[0]:.6g} × {y[1] / y[0]:.6g} {unit} (x × y)"
+        if (size := _calibration(tif, page)) is not None:
+            found = f"ImageJ: {size[0]:.6g} × {size[1]:.6g} {size[2]} (x × y)"
             slices = (tif.imagej_metadata or {}).get("spacing")
-            found += f", slices {slices} {unit} apart" if slices else ""
+            found += f", slices {slices} {size[2]} apart" if slices else ""
     elif tif.ome_metadata:
         sizes = re.findall(r'\b(PhysicalSize[XYZ](?:Unit)?)="([^"]{1,40})"', str(tif.ome_metadata)[: 1 << 20])
         found = "OME-XML: " + ", ".join(f"{key} {value}" for key, value in sizes) if sizes else None

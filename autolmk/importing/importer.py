@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolmk.annotations.formats import Format, Imported, Options
-from autolmk.check import Fault, Report, check_dataset
+from autolmk.check import Fault, Report, Severity, check_dataset
 from autolmk.dataset import Dataset, DatasetDescription
 from autolmk.dataset.nnlandmark import import_dataset
 from autolmk.errors import AutolmkError
@@ -60,7 +60,7 @@ def import_source(
                 imported = form.read(source, options)
                 inner.mkdir()
                 description = write_dataset(imported, inner, link=link, spacing=spacing, unlisted=options.unlisted)
-            report = _checked(inner, target, progress)
+            report = _checked(inner, target, form, progress)
             _preview(inner)
             require_free(target)
             inner.rename(target)
@@ -134,10 +134,11 @@ def require_free(target: Path) -> None:
         )
 
 
-def _checked(inner: Path, target: Path, progress: bool) -> Report:
+def _checked(inner: Path, target: Path, form: Format, progress: bool) -> Report:
     """The report of the check, which names files by their places to be. AutolmkError where the dataset is at fault."""
     few = sum(1 for folder in inner.glob("images*") for _ in folder.iterdir()) <= FEW
-    report = check_dataset(inner, workers=0 if few else None, progress=progress)
+    names: Severity | None = None if form.read is None else "dataset" if "--names-from" in form.needs else "warning"
+    report = check_dataset(inner, workers=0 if few else None, progress=progress, names=names)
     faults = tuple(_moved(fault, str(inner), str(target)) for fault in report.faults)
     report = replace(report, folder=target, faults=faults)
     report.raise_dataset_faults()

@@ -469,3 +469,30 @@ def test_a_landmark_stands_once_in_a_table_of_results(tmp_path: Path) -> None:
         read_table(file)
     assert caught.value.case == "a" and "N" in str(caught.value.found)
     assert read_table(file, twice=True)["a"].names == ("N", "N")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.csv", "landmark,x,y,z\nA,1,2,3\nB,1,,3\n"),
+        ("c.csv", "landmark,x,y,z\nA,1,2,3\nB,1,2,\n"),
+        ("c.csv", "label,l,p,s\nA,1,2,3\nB,1,2,\n"),
+        ("c.fcsv", "# CoordinateSystem = LPS\n# columns = label,x,y,z\nA,1,2,3\nB,,2,3\n"),
+    ],
+)
+def test_half_a_position_is_no_unknown_landmark(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(AutolmkError, match="some of its coordinates"):
+        read(tmp_path / name)
+
+
+def test_tables_as_spreadsheets_save_them(tmp_path: Path) -> None:
+    """UTF-16 with tabs; a blank column z is no third coordinate; Python's own spellings of numbers are none."""
+    file = tmp_path / "c.csv"
+    file.write_bytes("landmark\tx\ty\tz\tlikelihood\r\nA\t1,5\t2\t\t0,5\r\nB\t\t\t\t\r\n".encode("utf-16"))
+    found = read(file)
+    assert found.points.shape == (2, 2) and found.points[0].tolist() == [1.5, 2] and found.likelihood[0] == 0.5
+    assert found.status.tolist() == [Status.PRESENT, Status.UNKNOWN]
+    file.write_text("landmark,x,y\nA,1_000,2\n")
+    with pytest.raises(AutolmkError, match="is not a number"):
+        read(file)

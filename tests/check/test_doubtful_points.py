@@ -180,3 +180,52 @@ def test_files_of_other_formats_are_named_with_their_import(place: str, tmp_path
     (folder / "landmarksTr" / place).write_text(texts[place])
     format_name = {"landmarks.csv": "deeplabcut", "coco.json": "coco", "points.tps": "tps"}[place]
     assert f"autolmk_import --format {format_name}" in checked(folder).text()
+
+
+@pytest.mark.parametrize(("frame", "said"), [("voxel", "0 to 1 over the image"), ("LPS", "numbers in m")])
+def test_points_that_all_lie_in_one_voxel(frame: str, said: str, tmp_path: Path) -> None:
+    """Coordinates over the image's size, and metres, lie inside the image, where no landmark is."""
+    folder = dataset(tmp_path, coordinates=frame)
+    rows = ["case,landmark,x,y,z"]
+    for i in range(6):
+        voxels = jittered(i)
+        points = voxels / [50, 40, 12] if frame == "voxel" else GRID.to_physical(voxels[:, ::-1]) / 1000
+        rows += [f"c{i},L{k},{','.join(f'{x:.6f}' for x in p)}" for k, p in enumerate(points)]
+    (folder / "landmarksTr" / "landmarks.csv").write_text("\n".join(rows) + "\n")
+    faults = [fault for fault in checked(folder).of("case") if "in one voxel" in fault.problem]
+    assert len(faults) == 6 and said in str(faults[0].found)
+
+
+def test_groups_of_cases_without_a_common_name(tmp_path: Path) -> None:
+    """Two annotators, or a list that Slicer has numbered anew: no name stands in one case alone."""
+    folder = dataset(tmp_path)
+    markups(folder, lambda i, k: f"F-{k + 1}" if i % 2 else f"F_1-{k + 1}")
+    (fault,) = checked(folder).of("dataset")
+    assert "groups of cases have no" in fault.problem and '"names_from": "number"' in str(fault.remedy)
+    (folder / "dataset.json").write_text(json.dumps({"names_from": "number"}))
+    assert len(checked(folder).good_cases) == 6 and Dataset.open(folder).landmark_names == tuple("12345")
+
+
+def test_numbered_points_of_which_one_was_left_out(tmp_path: Path) -> None:
+    folder = dataset(tmp_path, names_from="order")
+    markups(folder, lambda i, k: f"c{i}-{k}")
+    file = folder / "landmarksTr" / "c2.mrk.json"
+    content = json.loads(file.read_text())
+    del content["markups"][0]["controlPoints"][1]
+    file.write_text(json.dumps(content))
+    said = [fault for fault in checked(folder).faults if "other numbers of points" in fault.problem]
+    assert [fault.found for fault in said] == ["4 in Tr/c2; 5 in 5 of 6 cases"]
+
+
+def test_a_single_point_at_a_pictures_corner_in_mm(tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset001_Plane"
+    (folder / "landmarksTr").mkdir(parents=True)
+    rows = ["case,landmark,x,y,z"]
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 255, (1, 40, 50)).astype(np.float32)
+        write_image(folder / "imagesTr" / f"c{i}.png", Image(pixels, Geometry.from_parts((40, 50), (1, 1))))
+        rows += [f"c{i},A,{1 + i / 50},2,", f"c{i},B,{0 if i == 3 else 3},{0 if i == 3 else 1.5},"]
+    (folder / "landmarksTr" / "landmarks.csv").write_text("\n".join(rows) + "\n")
+    (folder / "dataset.json").write_text(json.dumps({"coordinates": "LPS", "spacing": [0.1, 0.1]}))
+    report = checked(folder)
+    assert report.bad_cases == ("c3",) and "code for missing" in report.of("case")[0].problem

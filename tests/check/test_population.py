@@ -103,6 +103,20 @@ def test_test_cases_are_doubted_but_do_not_say_what_is_typical() -> None:
     assert all(any(f.severity == "case" and f.split == "Ts" for f in case) for case in faults.values())
 
 
+def test_an_annotator_who_shifts_all_names_in_a_quarter_of_the_cases_is_found() -> None:
+    """Such cases do not make the tails of all so heavy that nothing is strange any more."""
+    rng, mean, modes = np.random.default_rng(22), np.random.default_rng(3).uniform(0, 100, (19, 2)), 6
+    shapes = np.random.default_rng(4).normal(0, 2, (modes, 19, 2))
+    points = np.stack(
+        [mean + np.tensordot(rng.normal(size=modes), shapes, 1) + rng.normal(0, 1.2, (19, 2)) for _ in range(40)]
+    )
+    names = tuple(f"c{i}" for i in range(19))
+    assert len(found(points, names)) <= 1
+    points[::4] = np.roll(points[::4], 1, axis=1)
+    faults = found(points, names)
+    assert len(set(faults) & set(range(0, 40, 4))) >= 9 and len(set(faults) - set(range(0, 40, 4))) <= 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("n", [20, 50, 100, 500])
 @pytest.mark.parametrize("name", WORLDS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from autolmk.annotations.formats.calibrated import in_pixels
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options, undecided
 from autolmk.annotations.formats.parsing import Table, wrong
@@ -38,8 +39,9 @@ def read(path: Path, options: Options) -> Imported:
             raise undecided("a file of BigWarp holds points of two images", file, "--side", choices)
         at = sides[options.side]
         points = [[table.number(v, line, "a coordinate") for v in row[at]] for line, row in rows]
+        placed = in_pixels(points, images, file, options) if n == 2 else points
         collector = collector or Collector(source, "voxel" if n == 2 else None)
-        collector.add(stem, images, [row[0] for _, row in rows], points, file=file)
+        collector.add(stem, images, [row[0] for _, row in rows], placed, file=file)
     assert collector is not None
     return collector.result(f"points of the {options.side} image; those that are switched off too")
 
@@ -55,5 +57,9 @@ def sniff(path: Path) -> bool:
 
 
 FORMAT = Format(
-    "bigwarp", "landmarks of BigWarp: moving and target columns", sniff, read, ("--side", "--images", "--frame")
+    "bigwarp",
+    "landmarks of BigWarp: moving and target columns",
+    sniff,
+    read,
+    ("--side", "--images", "--scale", "--frame"),
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from autolmk.annotations.formats.collect import Collector, numbered
+from autolmk.annotations.formats.collect import Collector, numbered, require_size
 from autolmk.annotations.formats.exported import Export, ExportedCase, Writer, cannot_hold
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
@@ -41,11 +41,13 @@ def read(path: Path, options: Options) -> Imported:
 def _read_file(file: Path, source: ImportedFiles, collector: Collector, options: Options) -> int:
     content = json_of(file)
     images: dict[Any, str] = {}
+    sizes: dict[Any, tuple[Any, Any]] = {}
     for i, image in enumerate(field(content, "images", list, file, "the file")):
         key = field(image, "id", (int, str), file, f"images[{i}]")
         if key in images:
             wrong(file, f"images[{i}]", f"id {key} a second time", "each id once")
         images[key] = field(image, "file_name", str, file, f"images[{i}]")
+        sizes[key] = (image.get("width"), image.get("height"))
     names = _categories(content, file)
     chosen: dict[Any, tuple[list[str], list[list[float]]]] = {}
     hidden = 0
@@ -70,9 +72,9 @@ def _read_file(file: Path, source: ImportedFiles, collector: Collector, options:
     test = options.split and any(word in file.name.lower() for word in ("test", "val"))
     for key, name in images.items():
         if key in chosen:
-            collector.add(
-                name, source.image(name, file, f"the image with the id {key}"), *chosen[key], file=file, test=test
-            )
+            found = source.image(name, file, f"the image with the id {key}")
+            require_size(found, *sizes[key], file)
+            collector.add(name, found, *chosen[key], file=file, test=test)
     return hidden
 
 

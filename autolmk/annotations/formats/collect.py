@@ -15,8 +15,10 @@ import numpy.typing as npt
 from autolmk import imageio
 from autolmk.annotations.annotation import Annotation, Frame
 from autolmk.annotations.formats.imported import Imported, ImportedCase, Options, undecided
+from autolmk.annotations.formats.missing import without_codes
 from autolmk.annotations.formats.parsing import LARGEST
 from autolmk.annotations.formats.source import Images, ImportedFiles, inside, stem_of
+from autolmk.annotations.text import whole_or_nothing
 from autolmk.errors import AutolmkError, some
 from autolmk.geometry import FloatArray
 from autolmk.landmarks import Status
@@ -147,6 +149,21 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip())
 
 
+def require_size(images: Images | None, width: Any, height: Any, file: Path) -> None:
+    """AutolmkError where a picture has another size than the file says that it had when its points were placed."""
+    if images is None or not all(isinstance(n, int) and n > 0 for n in (width, height)):
+        return
+    shape = imageio.read_geometry(images[0]).shape[-2:]
+    if shape != (height, width):
+        raise AutolmkError(
+            "a picture has another size than when its points were placed",
+            file=images[0],
+            found=f"{shape[1]} x {shape[0]} pixels; {file.name} says {width} x {height}",
+            expected="the picture that was annotated, neither scaled, cropped nor turned",
+            remedy="import with the original pictures, or scale the points as the picture was",
+        )
+
+
 def height_of(image: Path) -> int:
     """The rows of a picture, from its header. AutolmkError where it is a volume."""
     shape = imageio.read_geometry(image).shape
@@ -180,6 +197,7 @@ def _annotation(
         )
     array = np.array(points, dtype=np.float64)
     array = array.reshape(len(named), -1) if len(named) else np.empty((0, 3))
+    array = without_codes(array, named, key, file, options)
     if len(array) > MAX_POINTS:
         raise AutolmkError(
             "a case has too many points",
@@ -199,6 +217,8 @@ def _annotation(
             remedy="correct the file",
         )
     located = np.isfinite(array).all(axis=1)
+    for i in np.flatnonzero(~located & np.isfinite(array).any(axis=1))[:1].tolist():
+        whole_or_nothing(array[i].tolist(), file=file, where=f"of {named[i]!r} in {key}")
     missing = Status.ABSENT if options.unlisted == "absent" else Status.UNKNOWN
     array[~located] = np.nan
     return Annotation(tuple(named), array, np.where(located, Status.PRESENT, missing).astype(np.int8))

@@ -22,11 +22,17 @@ def read(path: Path, options: Options) -> Imported:
     source = ImportedFiles(path, options)
     collector = Collector(source, "voxel")
     files = [f for f in source.files((".csv",)) if _header(f)]
+    own = [f for f in files if f.name.lower().startswith("collecteddata")]
+    left = [f.name for f in files if f not in own] if own else []  # machinelabels-iter0.csv: of a network, not refined
+    files = own or files
     if not files:
         wrong(source.files((".csv",))[0], "header", "no rows scorer, bodyparts and coords", "a table of DeepLabCut")
     for file in files:
         _read_table(file, source, collector, options)
-    return collector.result("an empty field is a part that nobody labelled")
+    said = [f"only CollectedData_*.csv counts, {some(left)} is left aside"] if left else []
+    if any("likelihood" in head_of(f).lower() for f in files):
+        said.append("there are columns likelihood: these points are a network's, unless somebody has refined them")
+    return collector.result("an empty field is a part that nobody labelled", *said)
 
 
 def _read_table(file: Path, source: ImportedFiles, collector: Collector, options: Options) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autolmk.annotations.formats.calibrated import in_pixels
 from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import Table, wrong
@@ -34,7 +35,9 @@ def read(path: Path, options: Options) -> Imported:
     files = [f for f in source.files(ENDINGS) if _looks(f)] or source.files(ENDINGS)[:1]
     for file in files:
         _read_table(file, source, collector)
-    return collector.result("X and Y are in pixels: no scale was set when they were measured")
+    return collector.result(
+        "X and Y are in pixels, unless --scale says otherwise: no scale was set when they were measured"
+    )
 
 
 def _read_table(file: Path, source: ImportedFiles, collector: Collector) -> None:
@@ -57,7 +60,8 @@ def _read_table(file: Path, source: ImportedFiles, collector: Collector) -> None
             found = found or (source.image(name, file, "the column Label") if name else None)
         if not label:
             found = next((images for _, _, images in source.pairs([file], ENDINGS)), None)
-        collector.add(label or file.stem, found, names, points, file=file)
+        placed = in_pixels(points, found, file, source.options)
+        collector.add(label or file.stem, found, names, placed, file=file)
 
 
 def _looks(file: Path) -> bool:
@@ -73,5 +77,10 @@ def sniff(path: Path) -> bool:
 
 
 FORMAT = Format(
-    "imagej", "ImageJ's and Fiji's tables of points", sniff, read, ("--images", "--first-pixel"), ("fiji", "multipoint")
+    "imagej",
+    "ImageJ's and Fiji's tables of points",
+    sniff,
+    read,
+    ("--images", "--scale", "--first-pixel"),
+    ("fiji", "multipoint"),
 )

@@ -18,6 +18,7 @@ class Options:
     images: folder with the images, instead of the source. by_name: of a path in a file, only the last part counts.
     first_pixel: coordinate of the centre of an image's first pixel; None for the format's own convention.
     individual: which animal, track or object, where a file holds several.
+    missing: numbers that stand in all coordinates of a point that is not there; () for none.
     unlisted: what a point without a position means. split: keep the source's division into training and test cases.
     """
 
@@ -27,6 +28,7 @@ class Options:
     frame: Frame | None = None
     y_from: Literal["top", "bottom"] | None = None
     scale: Literal["ignore", "mm", "applied"] | None = None
+    missing: tuple[float, ...] | None = None
     negatives: Literal["missing", "real"] | None = None
     curves: Literal["ignore", "points"] | None = None
     annotator: Literal["junior", "senior", "mean"] | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autolmk.annotations.formats.collect import Collector
+from autolmk.annotations.formats.collect import Collector, require_size
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
 from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files
@@ -33,7 +33,9 @@ def read(path: Path, options: Options) -> Imported:
             names.append(str(field(shape, "label", (str, int), file, where)))
             points.append([coordinate(v, file, f"points of {where}") for v in at[0]])
         name = field(content, "imagePath", str, file, "the file")
-        collector.add(file.stem, source.image(name, file, "imagePath"), names, points, file=file)
+        images = source.image(name, file, "imagePath")
+        require_size(images, content.get("imageWidth"), content.get("imageHeight"), file)
+        collector.add(file.stem, images, names, points, file=file)
     left = [f"{others} shapes that are no points are left aside"] if others else []
     return collector.result(*left)
 

@@ -15,7 +15,7 @@ from autolmk.annotations.formats.collect import Collector, numbered
 from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options
 from autolmk.annotations.formats.parsing import rows_of_numbers, whole, wrong
-from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, text_of
+from autolmk.annotations.formats.source import ImportedFiles, head_of, some_files, stem_of, text_of
 from autolmk.annotations.formats.specimens import add_specimens
 from autolmk.errors import some
 from autolmk.files.serialization import write_bytes
@@ -39,15 +39,24 @@ def read(path: Path, options: Options) -> Imported:
     rows = [(i, t) for i, t in sections.get("rawpoints", []) if not t.startswith("'")]
     if len(rows) != n * k:
         wrong(file, "[rawpoints]", f"{len(rows)} points", f"{n} × {k}, as [individuals] and [landmarks] say")
-    names = [t for _, t in sections.get("names", [])] or [
-        t.lstrip("'# ") for _, t in sections["rawpoints"] if t[0] == "'"
-    ]
+    beside = [t.lstrip("'# ") for _, t in sections.get("rawpoints", []) if t[0] == "'"]
+    names = [t for _, t in sections.get("names", [])] or beside
     if len(names) != n:
         wrong(file, "[names]", f"{len(names)} names", f"{n}, as [individuals] says")
+    _require_order(names, beside, file)
     points = np.array(rows_of_numbers(rows, dimensions, file)).reshape(n, k, dimensions)
     collector = Collector(source, "voxel" if dimensions == 2 else None)
     add_specimens(collector, names, numbered(k), points, file)
     return collector.result("specimens are the images of the same names")
+
+
+def _require_order(names: list[str], beside: list[str], file: Path) -> None:
+    """AutolmkError where the comments in [rawpoints] name the same specimens in another order than [names]."""
+    pairs = list(zip((stem_of(Path(n)) for n in names), (stem_of(Path(b)) for b in beside), strict=False))
+    odd = [f"{a!r} and {b!r}" for a, b in pairs if a != b]
+    if odd and len(names) == len(beside) and sorted(a for a, _ in pairs) == sorted(b for _, b in pairs):
+        wrong(file, "order of the specimens", f"{some(odd)} at the same place of [names] and [rawpoints]",
+              "the same order in both")  # fmt: skip
 
 
 def _sections(file: Path) -> dict[str, Lines]:

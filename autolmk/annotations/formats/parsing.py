@@ -134,10 +134,14 @@ def coordinate(value: Any, file: Path, where: str) -> float:
 
 
 def rows_of_numbers(lines: Sequence[tuple[int, str]], width: int, file: Path) -> list[list[float]]:
-    """A point a line, of `width` numbers that blanks separate."""
+    """A point a line, of `width` numbers that blanks or commas separate, or blanks alone and with decimal commas."""
     result = []
     for line, text in lines:
-        fields = text.replace(",", " ").split()
+        fields = text.split()
+        if len(fields) == width and any(re.search(r"\d,\d", f) for f in fields):
+            fields = [f.replace(",", ".", 1) for f in fields]
+        else:
+            fields = text.replace(",", " ").split()
         if len(fields) != width:
             wrong(file, f"line {line}", text[:80], f"{width} numbers")
         result.append([number(f, file, f"line {line}") for f in fields])

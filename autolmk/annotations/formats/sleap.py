@@ -7,6 +7,7 @@ the folder of the source or of --images. Coordinates are in pixels; an empty fie
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from autolmk.annotations.formats.collect import Collector
@@ -36,6 +37,7 @@ def read(path: Path, options: Options) -> Imported:
     rows = _of_one_track(rows, file, options)
     collector = Collector(source, "voxel")
     frames = _frames(source)
+    _require_same_count({whole(row["frame_idx"], file, "frame_idx", most=10**8) for _, row in rows}, frames, file)
     for line, row in rows:
         frame = whole(row["frame_idx"], file, f"frame_idx in line {line}", most=10**8)
         video = row.get("video", "")
@@ -64,6 +66,19 @@ def _frames(source: ImportedFiles) -> dict[int, list[Path]]:
         if match:
             frames.setdefault(int(match[1]), []).append(image)
     return frames
+
+
+def _require_same_count(used: set[int], frames: Mapping[int, list[Path]], file: Path) -> None:
+    """AutolmkError where SLEAP's frames, from 0, look as if the images were counted from 1."""
+    if 0 in used and 0 not in frames and 1 in frames and max(used) <= max(frames) - 1:
+        raise AutolmkError(
+            "images look as if they were counted from 1, and SLEAP counts frames from 0",
+            file=file,
+            found=f"frame 0 in the table; images from {frames[1][0].name} on, none with the number 0",
+            expected="an image for each frame, named by its number",
+            remedy="extract the frames anew with numbers from 0 (ffmpeg: -start_number 0), or rename them; if they are "
+            "right, remove the rows of frames without an image",
+        )
 
 
 def _image(frames: dict[int, list[Path]], frame: int, file: Path, line: int) -> Images | None:

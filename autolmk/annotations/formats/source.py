@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from autolmk import imageio
 from autolmk.annotations.formats.imported import Options
-from autolmk.annotations.text import read_text
+from autolmk.annotations.text import UTF16, read_text
 from autolmk.errors import AutolmkError, some
 from autolmk.files.serialization import near
 
@@ -225,7 +225,9 @@ def head_of(file: Path, size: int = 65536) -> str:
     """The first bytes of a file as text, without what is no UTF-8, for sniffing; '' where it cannot be read."""
     try:
         with file.open("rb") as stream:
-            return stream.read(size).decode("utf-8-sig", errors="ignore").replace("\r\n", "\n").replace("\r", "\n")
+            data = stream.read(size)
+        code = "utf-16" if data.startswith(UTF16) else "utf-8-sig"
+        return data.decode(code, errors="ignore").replace("\r\n", "\n").replace("\r", "\n")
     except OSError:
         return ""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autolmk.annotations.formats.collect import Collector, height_of
 from autolmk.annotations.formats.imported import undecided
+from autolmk.annotations.formats.missing import without_codes
 from autolmk.geometry import FloatArray
 
 
@@ -15,6 +16,7 @@ def add_specimens(
 ) -> None:
     """Add a case a specimen. points: (n, k, 2 or 3). AutolmkError in 2D where no option says where y begins."""
     for specimen, own in zip(specimens, points, strict=True):
+        own = without_codes(own, names, specimen, file, collector.source.options)
         images = collector.source.image(specimen, file, f"the specimen {specimen!r}")
         if images is not None and own.shape[1] == 2:
             height, y_from = height_of(images[0]), collector.source.options.y_from

@@ -9,6 +9,7 @@ import numpy as np
 from autolmk.annotations.annotation import Annotation
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import undecided
+from autolmk.annotations.formats.missing import without_codes
 from autolmk.annotations.formats.source import Images
 
 FLIP = np.array([-1.0, -1.0, 1.0])
@@ -36,8 +37,9 @@ def add_annotation(
             "RAS": f"point 1 of {key} at {(first * FLIP).tolist()} in LPS",
         }
         raise undecided("a file does not say in which frame its points are", file, "--frame", choices)
-    points = annotation.points * FLIP if frame == "RAS" else annotation.points
-    points = np.where(annotation.present[:, None], points, np.nan)
+    points = np.where(annotation.present[:, None], annotation.points, np.nan)
+    points = without_codes(points, annotation.names, key, file, collector.source.options)
+    points = points * FLIP if frame == "RAS" else points
     collector.add(
         key, images, annotation.names, points, file=file, status=annotation.status, test=test, identifier=identifier
     )

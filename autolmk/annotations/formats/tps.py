@@ -16,6 +16,7 @@ import numpy as np
 from autolmk.annotations.formats.collect import Collector, height_of, numbered
 from autolmk.annotations.formats.exported import Export, Writer, cannot_hold, names_file, numbers
 from autolmk.annotations.formats.imported import Format, Imported, Options, undecided
+from autolmk.annotations.formats.missing import without_codes
 from autolmk.annotations.formats.parsing import number, rows_of_numbers, whole, wrong
 from autolmk.annotations.formats.source import Images, ImportedFiles, head_of, some_files, text_of
 from autolmk.files.serialization import write_bytes
@@ -124,10 +125,12 @@ def _unscaled(
             raise undecided("a file has negative coordinates", file, "--negatives", choices)
         if options.negatives == "missing":
             points = np.where((points < 0).any(axis=1, keepdims=True), np.nan, points)
+    if options.negatives != "real":
+        points = without_codes(points, numbered(len(points)), f"the specimen in line {specimen.line}", file, options)
     text = specimen.keys.get("SCALE", "")
     if not text or points.shape[1] == 3:
         return points, None
-    scale = number(text, file, f"SCALE of the specimen in line {specimen.line}")
+    scale = number(text, file, f"SCALE of the specimen in line {specimen.line}", comma=True)
     if not scale > 0:
         wrong(file, f"SCALE of the specimen in line {specimen.line}", text, "a positive number, or no SCALE=")
     if options.scale is None:

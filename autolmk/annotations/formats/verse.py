@@ -13,6 +13,7 @@ import numpy as np
 from autolmk import imageio
 from autolmk.annotations.formats.collect import Collector
 from autolmk.annotations.formats.imported import Format, Imported, Options
+from autolmk.annotations.formats.missing import without_codes
 from autolmk.annotations.formats.parsing import coordinate, field, json_of, wrong
 from autolmk.annotations.formats.source import Images, ImportedFiles, head_of, some_files
 from autolmk.geometry import FloatArray
@@ -45,7 +46,9 @@ def read(path: Path, options: Options) -> Imported:
         if images is None:
             collector.add(stem, None, list(centroids), list(centroids.values()), file=file)
             continue
-        points = _in_image(np.array(list(centroids.values())).reshape(-1, 3), directions, images, file)
+        own = np.array(list(centroids.values())).reshape(-1, 3)
+        own = without_codes(own, list(centroids), stem, file, options)
+        points = _in_image(own, directions, images, file)
         collector.add(stem, images, list(centroids), points + collector.first_pixel, file=file)
     return collector.result("labels 1 to 28 are C1 to C7, T1 to T12, L1 to L6, sacrum, coccyx, T13")
 
