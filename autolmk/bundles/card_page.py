@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 
 from autolmk.bundles.card import NOT_STATED, Card, HeldOutErrors
-from autolmk.escaping import html, lines
+from autolmk.escaping import lines
 from autolmk.report.blocks import Block, Facts, Section, TableBlock, Text, section
+from autolmk.report.html import NOTICE
+from autolmk.report.html import html_page as page
 from autolmk.report.wording import NOTHING, interval, level, sentence
 
-TEMPLATE = "model_card.html"
-NOTICE = "autolmk is research software, no medical device."
 COMMAND = "autolmk_predict -"
 RADII = ("2", "4")  # of the table's shares
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
@@ -37,24 +37,12 @@ def sections(card: Card) -> list[Section]:
 
 def html_page(card: Card) -> str:
     """HTML. Every text is escaped."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("autolmk.bundles"), PackageLoader("autolmk.report")]),
-        autoescape=True,
-        finalize=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
-        title=title(card), version=card.autolmk, sections=sections(card), notice=NOTICE
-    )
+    return page(title(card), sections(card), kind="model card", written=_written(card))
 
 
 def markdown(card: Card) -> str:
     """Markdown, of which no part of a name or text is markup."""
-    said = [f"# {_plain(title(card))}", f"Model card, written by autolmk {_plain(card.autolmk)}."]
+    said = [f"# {_plain(title(card))}", _plain(_written(card))]
     for one in sections(card):
         said.append(f"## {one.title}")
         said += [_block(block) for block in one.blocks]
@@ -64,6 +52,10 @@ def markdown(card: Card) -> str:
 def title(card: Card) -> str:
     """Of the page."""
     return f"{card.dataset}: {card.model}"
+
+
+def _written(card: Card) -> str:
+    return f"Model card, written by autolmk {card.autolmk}."
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
