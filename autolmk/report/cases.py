@@ -23,8 +23,8 @@ from autolmk.report.wording import number, percent
 WORST, CASES = 12, 8  # points with a picture, cases in the table; of held-out and of test cases each
 MARKS = "Ring: annotation. Cross: prediction."
 SLICES = (
-    "Slices through the annotation; superior and anterior are up, the patient's left is on the right. The letters at the "
-    "edges name the patient's sides: R and L right and left, A and P front and back, I and S below and above."
+    "Slices through the annotation; superior and anterior are up, the patient's left is on the right. The letters at "
+    "the edges name the patient's sides: R and L right and left, A and P front and back, I and S below and above."
 )
 
 

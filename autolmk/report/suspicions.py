@@ -17,10 +17,10 @@ from autolmk.report.wording import NOTHING, level, number, percent
 
 PICTURED = 12
 RULE = (
-    "Listed are annotations that lie unusually far from where models that never saw the case put the landmark. The limit "
-    "is such that one dataset in twenty would have a point listed if all annotations were right. The models must also "
-    "agree at least three times better with each other than with the annotation. Where all models err alike it looks the "
-    "same: look before you correct."
+    "Listed are annotations that lie unusually far from where models that never saw the case put the landmark. The "
+    "limit is such that one dataset in twenty would have a point listed if all annotations were right. The models must "
+    "also agree at least three times better with each other than with the annotation. Where all models err alike it "
+    "looks the same: look before you correct."
 )
 logger = logging.getLogger(__name__)
 
