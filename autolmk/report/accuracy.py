@@ -59,7 +59,7 @@ def _headline(sources: Sources) -> list[Block]:
 def _note(sources: Sources) -> Text:
     return Text(
         f"In brackets, 95 % intervals over cases: of means and medians from {LEAST_CASES} cases on, because with fewer "
-        "an interval is mostly as wide as the value is large, and of shares, which are exact, from "
+        "an interval is easily wider than the value is large, and of shares, which are exact, from "
         f"{MIN_CASES} on. SDR: share of points at most that "
         "far from their annotation. Every point that is annotated as present counts at its best candidate, even where "
         "it was predicted absent; a point without any place counts as far away as its image is large. Swapped: nearer "

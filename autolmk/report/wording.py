@@ -10,7 +10,7 @@ from autolmk.evaluation.bootstrap import Estimate
 
 NOTHING = "–"
 CLOSE = "\N{NO-BREAK SPACE}"  # between what belongs on one line
-LEAST_CASES = 10  # of means and medians with an interval; with fewer, it is mostly wider than what it says is large
+LEAST_CASES = 10  # of means and medians with an interval; with fewer, it is easily wider than the value is large
 
 
 def number(value: float | None) -> str:
@@ -41,8 +41,8 @@ def interval(estimate: Estimate | None, *, share: bool = False) -> str:
 def enough(estimate: Estimate | None, n_cases: float | None) -> Estimate | None:
     """A mean or a median, without its interval where fewer than `LEAST_CASES` cases tell it. n_cases: None is few.
 
-    Bootstrap intervals of so few cases hold the true value too rarely and are as wide as the value, which
-    benchmarks/interval_cases.py measures. Shares keep theirs: it is exact for any number of cases.
+    Bootstrap intervals of so few cases are often wider than the value is large, and hold the true one less often than
+    they say: benchmarks/interval_cases.py measures it. Shares keep theirs, which is exact for any number of cases.
     """
     if estimate is None or (n_cases is not None and n_cases >= LEAST_CASES):
         return estimate

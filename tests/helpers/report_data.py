@@ -35,7 +35,7 @@ MEASUREMENTS = {
     "eyes by ears": {"ratio": ["eyes", "ears"]},
     "gaze": {"angle": ["Eye_L", "Pituitary", "Eye_R"]},
 }
-CONFIGURATIONS = {"heatmap": 0.9, "global_to_local": 0.5}  # name -> size of its errors
+CONFIGURATIONS = {"heatmap": 0.6, "global_to_local": 0.5}  # name -> size of its errors
 LEVEL = 0.9
 
 
