@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from autolmk.bundles.card import NOT_STATED, Card, HeldOutErrors
 from autolmk.escaping import lines
+from autolmk.evaluation.bootstrap import MIN_CASES
 from autolmk.report.blocks import Block, Facts, Section, TableBlock, Text, section
 from autolmk.report.html import NOTICE
 from autolmk.report.html import html_page as page
-from autolmk.report.wording import NOTHING, interval, level, sentence
+from autolmk.report.naming import model_names
+from autolmk.report.wording import LEAST_CASES, NOTHING, enough, interval, level, number, sentence
 
 COMMAND = "autolmk_predict -"
 RADII = ("2", "4")  # of the table's shares
@@ -50,8 +52,8 @@ def markdown(card: Card) -> str:
 
 
 def title(card: Card) -> str:
-    """Of the page."""
-    return f"{card.dataset}: {card.model}"
+    """Of the page: the dataset, and the model as users call it."""
+    return f"{card.dataset}: {model_names([card.model]).of(card.model)}"
 
 
 def _written(card: Card) -> str:
@@ -66,20 +68,24 @@ def _errors(card: Card) -> list[Block]:
         return []
     shares = tuple(f"within {radius} {card.unit}" for radius in RADII)
     head = ("landmark", "points", f"mean ({card.unit})", f"median ({card.unit})", *shares, "missing")
-    rows = [_row("all", card.held_out)]
+    rows = [_row("all", card.held_out, card.held_out_cases)]
     rows += [_row(one.name, one.errors) for one in card.landmarks]
-    said = "In brackets, 95 % intervals over cases; none with fewer than 5 cases."
+    said = f"In brackets, 95 % intervals over cases: of means and medians from {LEAST_CASES} cases on, "
+    said += f"of shares from {MIN_CASES} on."
     table = TableBlock(
         "Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0})
     )
     return [table, Text(said)]
 
 
-def _row(name: str, errors: HeldOutErrors | None) -> tuple[str, ...]:
+def _row(name: str, errors: HeldOutErrors | None, n_cases: int = 0) -> tuple[str, ...]:
+    """n_cases: of all landmarks together. A landmark has one point a case: too few for an interval of its median."""
     if errors is None:
         return (name, "0", *[NOTHING] * 5)
+    median = interval(enough(errors.median, n_cases)) if n_cases else number(errors.median.value)
     shares = [interval(errors.sdr.get(radius), share=True) for radius in RADII]
-    return (name, str(errors.n), interval(errors.mre), interval(errors.median), *shares, str(errors.missing))
+    mean = interval(enough(errors.mre, n_cases or errors.n))
+    return (name, str(errors.n), mean, median, *shares, str(errors.missing))
 
 
 def _radius(card: Card) -> Block:
