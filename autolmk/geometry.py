@@ -15,6 +15,7 @@ D is the number of array axes, P the number of physical axes; D <= P: a single s
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ import numpy.typing as npt
 from autolmk.nifti_header import RAS_TO_LPS, Form, ras_affine
 
 FloatArray = npt.NDArray[np.float64]
+
+LETTERS = (("R", "L"), ("A", "P"), ("I", "S"))  # where x, y and z come from and lead to
+LEANING = math.sin(math.pi / 8)  # share of an axis in a direction from which on its letter is named
 
 logger = logging.getLogger(__name__)
 
@@ -306,11 +310,28 @@ class Geometry:
 
     def orientation(self) -> str:
         """Letters of the directions in which x, y, z indices grow, such as LPS or RAS; D letters, no axis twice."""
-        letters, nearest = (("R", "L"), ("A", "P"), ("I", "S")), self._nearest_axes()
-        axes = reversed(range(self.ndim))
-        return "".join(letters[nearest[a]][int(self.direction[nearest[a], a] > 0)] for a in axes)
+        nearest, axes = self._nearest_axes(), reversed(range(self.ndim))
+        return "".join(LETTERS[nearest[a]][int(self.direction[nearest[a], a] > 0)] for a in axes)
+
+    def sides(self, axis: int) -> tuple[str, str]:
+        """Letters of where an array axis comes from and where it leads, such as ("R", "L") for x of an LPS image.
+
+        An oblique axis has a second letter where it leans by 22.5 degrees or more: ("RP", "LA"). Empty where P is 2.
+        """
+        if self.physical_ndim < 3:
+            return "", ""
+        lean: FloatArray = self.direction[:, axis]
+        order = [a for a in np.argsort(-np.abs(lean), kind="stable")[:2] if abs(lean[a]) >= LEANING]
+        ends = ("".join(LETTERS[a][int(sign * lean[a] > 0)] for a in order) for sign in (-1, 1))
+        return next(ends), next(ends)
 
     def obliquity(self) -> float:
         """Largest angle, in degrees, between an array axis and the physical axis that it is nearest to."""
         cosine = np.abs(self.direction).max(axis=0).clip(0.0, 1.0)
         return float(np.degrees(np.arccos(cosine.min())))
+
+
+def round_length(longest: float) -> float:
+    """The longest of 1, 2 and 5 times a power of ten that is at most this long (above 0), for a scale bar."""
+    power = 10.0 ** math.floor(math.log10(longest))
+    return max(m * power for m in (1.0, 2.0, 5.0) if m == 1.0 or m * power <= longest * (1 + 1e-9))

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 
 from autolmk.bundles.card import NOT_STATED, Card, HeldOutErrors
-from autolmk.escaping import html, lines
+from autolmk.escaping import lines
+from autolmk.evaluation.bootstrap import MIN_CASES
 from autolmk.report.blocks import Block, Facts, Section, TableBlock, Text, section
-from autolmk.report.wording import NOTHING, interval, level, sentence
+from autolmk.report.html import NOTICE
+from autolmk.report.html import html_page as page
+from autolmk.report.naming import model_names
+from autolmk.report.wording import LEAST_CASES, NOTHING, enough, interval, level, number, sentence
 
-TEMPLATE = "model_card.html"
-NOTICE = "autolmk is research software, no medical device."
 COMMAND = "autolmk_predict -"
 RADII = ("2", "4")  # of the table's shares
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
@@ -37,24 +39,12 @@ def sections(card: Card) -> list[Section]:
 
 def html_page(card: Card) -> str:
     """HTML. Every text is escaped."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("autolmk.bundles"), PackageLoader("autolmk.report")]),
-        autoescape=True,
-        finalize=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
-        title=title(card), version=card.autolmk, sections=sections(card), notice=NOTICE
-    )
+    return page(title(card), sections(card), kind="model card", written=_written(card))
 
 
 def markdown(card: Card) -> str:
     """Markdown, of which no part of a name or text is markup."""
-    said = [f"# {_plain(title(card))}", f"Model card, written by autolmk {_plain(card.autolmk)}."]
+    said = [f"# {_plain(title(card))}", _plain(_written(card))]
     for one in sections(card):
         said.append(f"## {one.title}")
         said += [_block(block) for block in one.blocks]
@@ -62,8 +52,12 @@ def markdown(card: Card) -> str:
 
 
 def title(card: Card) -> str:
-    """The title of the card's page."""
-    return f"{card.dataset}: {card.model}"
+    """The title of the card's page: the dataset, and the model as users call it."""
+    return f"{card.dataset}: {model_names([card.model]).of(card.model)}"
+
+
+def _written(card: Card) -> str:
+    return f"Model card, written by autolmk {card.autolmk}."
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
@@ -74,20 +68,24 @@ def _errors(card: Card) -> list[Block]:
         return []
     shares = tuple(f"within {radius} {card.unit}" for radius in RADII)
     head = ("landmark", "points", f"mean ({card.unit})", f"median ({card.unit})", *shares, "missing")
-    rows = [_row("all", card.held_out)]
+    rows = [_row("all", card.held_out, card.held_out_cases)]
     rows += [_row(one.name, one.errors) for one in card.landmarks]
-    said = "In brackets, 95 % intervals over cases; none with fewer than 5 cases."
+    said = f"In brackets, 95 % intervals over cases: of means and medians from {LEAST_CASES} cases on, "
+    said += f"of shares from {MIN_CASES} on."
     table = TableBlock(
         "Distance from the annotated point", head, "l" + "r" * (len(head) - 1), tuple(rows), frozenset({0})
     )
     return [table, Text(said)]
 
 
-def _row(name: str, errors: HeldOutErrors | None) -> tuple[str, ...]:
+def _row(name: str, errors: HeldOutErrors | None, n_cases: int = 0) -> tuple[str, ...]:
+    """n_cases: of all landmarks together. A landmark has one point a case: too few for an interval of its median."""
     if errors is None:
         return (name, "0", *[NOTHING] * 5)
+    median = interval(enough(errors.median, n_cases)) if n_cases else number(errors.median.value)
     shares = [interval(errors.sdr.get(radius), share=True) for radius in RADII]
-    return (name, str(errors.n), interval(errors.mre), interval(errors.median), *shares, str(errors.missing))
+    mean = interval(enough(errors.mre, n_cases or errors.n))
+    return (name, str(errors.n), mean, median, *shares, str(errors.missing))
 
 
 def _radius(card: Card) -> Block:

@@ -178,7 +178,8 @@ def _write(
     events.stage(case, "write")
     output.write_crops(case, crops, prediction.landmarks.names)
     if image is not None:
-        write_overlay(output.overlay_file(case), case, image, prediction.landmarks, prediction.candidates[:, 0])
+        best = prediction.candidates[:, 0]
+        write_overlay(output.overlay_file(case), case, image, prediction.landmarks, best, unit=output.unit)
     output.write(case, prediction.result(), detections=detections)
     events.done(case, str(output.points_file(case).absolute()))
 

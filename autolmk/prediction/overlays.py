@@ -1,6 +1,7 @@
 """Pictures of a prediction: for each landmark the slices through it, with a cross; for a 2D image all of them on it.
 
-The case stands on top; each landmark's name, status and likelihood stand over its slices, or beside the image.
+The case stands on top; each landmark's name, status and likelihood stand over its slices, or beside the image. A scale
+bar, and letters of the patient's sides where the image tells them, stand on the first row of slices, or on the image.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from autolmk.errors import AutolmkError
 from autolmk.files.atomic import replacing
-from autolmk.geometry import FloatArray
+from autolmk.geometry import FloatArray, Geometry, round_length
 from autolmk.image import Image
 from autolmk.landmarks import Landmarks, Status
 
@@ -25,6 +26,7 @@ COLUMNS = 3  # landmarks side by side
 LIST = 360  # pixels: the width of the list beside a 2D image
 LARGEST = 800  # pixels of a 2D image's longer side
 LONGEST = 30  # letters of a name; its middle is left out beyond
+BAR, BAR_HEIGHT = 0.3, 2  # of a picture's width, at most; pixels: a scale bar
 DPI = 100
 LARGE, SMALL = 11, 9  # points
 WHITE, PRESENT, ABSENT, UNKNOWN = "#ffffff", "#35e05a", "#ff7a3c", "#c8c8c8"
@@ -54,9 +56,11 @@ class Cross:
     name: str = ""
 
 
-def write_overlay(file: Path, case: str, image: Image, landmarks: Landmarks, best: FloatArray) -> None:
+def write_overlay(
+    file: Path, case: str, image: Image, landmarks: Landmarks, best: FloatArray, *, unit: str = "mm"
+) -> None:
     """A PNG of one case. image: canonical, the first channel is shown. best: (L, P) mm; absent landmarks are
-    marked at their best candidate, in another colour.
+    marked at their best candidate, in another colour. unit: mm or px.
 
     In 3D axial, coronal and sagittal slice of each landmark, in radiological display. AutolmkError where the disk
     refuses.
@@ -65,6 +69,8 @@ def write_overlay(file: Path, case: str, image: Image, landmarks: Landmarks, bes
     voxels = image.geometry.to_voxels(best)
     draw = _plane if image.geometry.ndim == 2 else _volume
     canvas, texts, crosses = draw(grey, image.geometry.spacing, landmarks, voxels)
+    orient = _orient_plane if image.geometry.ndim == 2 else _orient_volume
+    texts += orient(canvas, image.geometry, voxels, unit)
     shown = sum(bool(s == Status.PRESENT) for s in landmarks.status)
     letters = max(LONGEST, (canvas.shape[1] - LIST) // LARGE)
     title = f"{_short(case, letters)}   {shown} of {len(landmarks.names)} landmarks present"
@@ -119,6 +125,58 @@ def _plane(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, voxe
             y, x = ((voxels[i] + 0.5) * per_voxel - 0.5).tolist()
             crosses.append(Cross(x, TITLE + y, colour, _short(name)))
     return canvas, texts, crosses
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A slice on the picture: its upper left pixel and its sides in pixels. per_unit: pixels a mm, or a px."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+    per_unit: float
+
+
+def _orient_volume(canvas: Picture, geometry: Geometry, voxels: FloatArray, unit: str) -> list[Caption]:
+    """On the slices of the first row, which those below are like."""
+    texts = []
+    size = np.array(geometry.extent)
+    for i in np.flatnonzero(np.isfinite(voxels[:COLUMNS]).all(axis=1)):
+        for axis in range(3):
+            rows, columns = (a for a in range(3) if a != axis)
+            left = GAP + int(i) * (3 * TILE + 2 * SEAM + GAP) + axis * (TILE + SEAM)
+            frame = Frame(TITLE + HEADING, left, TILE, TILE, TILE / float(max(size[rows], size[columns])))
+            down = geometry.sides(rows)[:: -1 if rows == 0 else 1]  # superior is up
+            texts += _oriented(canvas, frame, (*down, *geometry.sides(columns)), unit)
+    return texts
+
+
+def _orient_plane(canvas: Picture, geometry: Geometry, _: FloatArray, unit: str) -> list[Caption]:
+    size = np.array(geometry.extent)
+    height, width = np.maximum(1, np.round(size / size.max() * LARGEST)).astype(int).tolist()
+    frame = Frame(TITLE, 0, height, width, width / float(size[1]))
+    return _oriented(canvas, frame, (*geometry.sides(0), *geometry.sides(1)), unit)
+
+
+def _oriented(canvas: Picture, frame: Frame, sides: tuple[str, str, str, str], unit: str) -> list[Caption]:
+    """Captions of the letters at the top, bottom, left and right, and of a scale bar, which is drawn."""
+    top, bottom, left, right = sides
+    middle, centre, letter = frame.top + frame.height / 2, frame.left + frame.width / 2 - 3, SMALL + 2
+    places = [
+        Caption(centre, frame.top + letter / 2 + 2, top, WHITE),
+        Caption(centre, frame.top + frame.height - 8, bottom, WHITE),
+        Caption(frame.left + 3, middle, left, WHITE),
+        Caption(frame.left + frame.width - letter * max(1, len(right)), middle, right, WHITE),
+    ]
+    length = round_length(BAR * frame.width / frame.per_unit)
+    pixels = max(1, round(length * frame.per_unit))
+    end, low = int(frame.left + frame.width) - 4, int(frame.top + frame.height) - 5
+    canvas[low - 1 : low + BAR_HEIGHT + 1, end - pixels - 1 : end + 1] = 0.0
+    canvas[low : low + BAR_HEIGHT, end - pixels : end] = 1.0
+    said = f"{length:g} {unit}"
+    places.append(Caption(end - max(pixels, 7 * len(said)), low - 8, said, WHITE, SMALL - 1))
+    return [place for place in places if place.text]
 
 
 def _heading(landmarks: Landmarks, i: int) -> str:

@@ -10,7 +10,7 @@ from autolmk.report.blocks import Block, Figure, Fold, Gallery, Section, TableBl
 from autolmk.report.charts import Axis, ChartRow, Series, axis, lines, whiskers
 from autolmk.report.results import Results
 from autolmk.report.sources import FIND_BEST, Sources
-from autolmk.report.wording import interval, number, percent
+from autolmk.report.wording import LEAST_CASES, enough, interval, number, percent, whiskers_are
 
 SHOWN = 0.99  # of the points, that the cumulative curve shows
 STEPS = 150
@@ -23,13 +23,9 @@ def accuracy(sources: Sources) -> Section:
         text = "No held-out predictions yet: autolmk_train writes those of its fold once it is done."
         blocks.append(Text(text, missing=True))
     elif sources.final is None:
-        blocks.append(
-            Text(
-                f"The held-out cases are those of {sources.held_out_of}, the trained model that errs least on them; "
-                f"{FIND_BEST} would also combine and correct models.",
-                missing=True,
-            )
-        )
+        said = f"The held-out cases are those of {sources.names.of(sources.held_out_of)}, the trained model that errs "
+        said += f"least on them; {FIND_BEST} would also combine and correct models."
+        blocks.append(Text(said, missing=True))
     if sources.test is None:
         text = "No evaluated predictions of test cases: autolmk_predict and autolmk_evaluate make them."
         blocks.append(Text(text, missing=True))
@@ -43,8 +39,10 @@ def _headline(sources: Sources) -> list[Block]:
     unit, rows = sources.unit, []
     for results in sources.results:
         scores = results.evaluation.overall
-        row = [results.name, str(results.evaluation.n_cases), str(scores.n), interval(scores.mre)]
-        rows.append((*row, interval(scores.median), f"{scores.swaps} of {scores.n_swappable}", str(scores.missing)))
+        n_cases = results.evaluation.n_cases
+        row = [results.name, str(n_cases), str(scores.n)]
+        row += [interval(enough(e, n_cases)) for e in (scores.mre, scores.median)]
+        rows.append((*row, f"{scores.swaps} of {scores.n_swappable}", str(scores.missing)))
     head = ("", "cases", "points", f"MRE ({unit})", f"median ({unit})", "swapped", "no place")
     radii = list(dict.fromkeys(r for results in sources.results for r in results.evaluation.overall.sdr))
     rates = [
@@ -60,7 +58,9 @@ def _headline(sources: Sources) -> list[Block]:
 
 def _note(sources: Sources) -> Text:
     return Text(
-        f"In brackets, 95 % intervals over cases (none with fewer than {MIN_CASES}). SDR: share of points at most that "
+        f"In brackets, 95 % intervals over cases: of means and medians from {LEAST_CASES} cases on, because with fewer "
+        "an interval is easily wider than the value is large, and of shares, which are exact, from "
+        f"{MIN_CASES} on. SDR: share of points at most that "
         "far from their annotation. Every point that is annotated as present counts at its best candidate, even where "
         "it was predicted absent; a point without any place counts as far away as its image is large. Swapped: nearer "
         "to the mirror partner's place than to its own."
@@ -86,18 +86,28 @@ def _by_landmark(sources: Sources) -> Figure:
     """In the order of the landmarks, worst first where there are held-out results."""
     tables = [results.evaluation.landmarks for results in sources.results]
     names = sorted(tables[0], key=lambda name: -(tables[0][name].mre.value or 0.0))
-    rows = [ChartRow(name, tuple(t[name].mre if name in t else None for t in tables)) for name in names]
+    rows = [
+        ChartRow(name, tuple(enough(t[name].mre, t[name].n) if name in t else None for t in tables)) for name in names
+    ]
     shown = [v for row in rows for e in row.values if e for v in (e.value, e.high) if v is not None]
+    whisker = whiskers_are(e for row in rows for e in row.values)
     x = axis(f"mean radial error ({sources.unit})", shown)
-    said = "Mean radial error of each landmark with its 95 % interval over cases, largest first."
+    said = f"Mean radial error of each landmark{whisker}, largest first."
     return Figure(said, whiskers(rows, [r.name for r in sources.results], x, f"Dots with whiskers. {said}"))
 
 
 def _table(results: Results, unit: str) -> TableBlock:
     rows = [_row(name, scores) for name, scores in results.evaluation.landmarks.items()]
-    rows.append(_row("overall", results.evaluation.overall))
+    rows.append(_row("overall", results.evaluation.overall, results.evaluation.n_cases))
     radii = list(results.evaluation.overall.sdr)[:3]
-    head = ("landmark", "points", f"MRE ({unit})", "SD", f"median ({unit})", *(f"SDR {r} {unit}" for r in radii))
+    head = (
+        "landmark",
+        "points",
+        f"MRE ({unit})",
+        f"SD ({unit})",
+        f"median ({unit})",
+        *(f"SDR {r} {unit}" for r in radii),
+    )
     head = (*head, "missed", "swapped")
     return TableBlock(
         f"In the order of dataset.json, {results.evaluation.n_cases} cases",
@@ -108,8 +118,11 @@ def _table(results: Results, unit: str) -> TableBlock:
     )
 
 
-def _row(name: str, scores: Scores) -> tuple[str, ...]:
-    row = [name, str(scores.n), interval(scores.mre), number(scores.sd), interval(scores.median)]
+def _row(name: str, scores: Scores, n_cases: int = 0) -> tuple[str, ...]:
+    """n_cases: of all landmarks together. A single landmark has one point a case, which tells its median too badly for
+    an interval to say anything."""
+    median = interval(enough(scores.median, n_cases)) if n_cases else number(scores.median.value)
+    row = [name, str(scores.n), interval(enough(scores.mre, n_cases or scores.n)), number(scores.sd), median]
     row += [percent(e.value) for e in list(scores.sdr.values())[:3]]
     swaps = f"{scores.swaps} of {scores.n_swappable}" if scores.n_swappable else "–"
     return (*row, str(scores.presence.missed), swaps)

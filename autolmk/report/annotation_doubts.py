@@ -36,6 +36,7 @@ WRITTEN = "written.json"  # file -> SHA-256 of its content, as it was written
 EXPECTED = 0.05  # doubts of a dataset without wrong annotations
 CLOSER = 3.0  # the models are at least this many times closer to each other than to the annotation
 SURE = 0.5  # least mean likelihood
+LEARNT = 0.5  # most median error of a model that may doubt, over that of always answering with the mean position
 FEWEST = 5  # cases that tell what is usual for a landmark; with fewer, all landmarks together do
 UPPER = float(scipy.special.ndtr(1))  # the quantile one standard deviation above the median
 logger = logging.getLogger(__name__)
@@ -60,6 +61,38 @@ class Doubt:
     error_radius: float | None
     likelihood: float | None
     nearest: str | None
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Median errors over all held-out points, in mm or px. guess: of answering each landmark with its mean position in
+    the other cases, measured from the image's middle. NaN where no point tells it."""
+
+    error: float
+    guess: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether the model's errors are so much smaller that it can tell a wrong annotation from its own error."""
+        return self.error <= LEARNT * self.guess
+
+
+def skill(model: CrossValidation) -> Skill:
+    """What a model learnt, from its held-out cases."""
+    cases = list(model.detections)
+    truth = np.stack([model.truth[case].points for case in cases])  # (N, L, P)
+    found = np.stack([model.detections[case].best for case in cases])
+    placed = truth - np.stack([model.detections[case].geometry.centre for case in cases])[:, None]
+    known = np.isfinite(placed).all(axis=2, keepdims=True)
+    others = known.sum(axis=0) - known
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (np.where(known, placed, 0).sum(axis=0) - np.where(known, placed, 0)) / others
+    return Skill(_median(np.linalg.norm(found - truth, axis=2)), _median(np.linalg.norm(mean - placed, axis=2)))
+
+
+def _median(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def doubts(models: Mapping[str, CrossValidation], final: Mapping[str, Landmarks] | None = None) -> tuple[Doubt, ...]:

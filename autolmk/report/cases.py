@@ -22,7 +22,10 @@ from autolmk.report.wording import number, percent
 
 WORST, CASES = 12, 8  # points with a picture, cases in the table; of held-out and of test cases each
 MARKS = "Ring: annotation. Cross: prediction."
-SLICES = "Slices through the annotation; superior and anterior are up, the patient's left is on the right."
+SLICES = (
+    "Slices through the annotation; superior and anterior are up, the patient's left is on the right. The letters at "
+    "the edges name the patient's sides: R and L right and left, A and P front and back, I and S below and above."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,8 @@ def _worst_of(sources: Sources, results: Results, progress: bool) -> Fold:
         blocks.append(Text(text, missing=True))
     else:
         shown = [s for s in (_shown(sources, results, p) for p in ranked[:WORST]) if s is not None]
-        blocks.append(Gallery(tuple(pictures(sources.raw, results.split, shown, results.name, progress=progress))))
+        drawn = pictures(sources.raw, results.split, shown, results.name, unit=sources.unit, progress=progress)
+        blocks.append(Gallery(tuple(drawn)))
     return Fold(f"{results.name[:1].upper()}{results.name[1:]}", tuple(blocks))
 
 
@@ -98,9 +102,10 @@ def _shown(sources: Sources, results: Results, point: Point) -> Shown | None:
 
 
 def pictures(
-    dataset: Dataset, split: Literal["Tr", "Ts"], shown: Sequence[Shown], what: str, *, progress: bool
+    dataset: Dataset, split: Literal["Tr", "Ts"], shown: Sequence[Shown], what: str, *, unit: str, progress: bool
 ) -> list[Figure]:
-    """A figure a point, in the given order; each image is read once. AutolmkError where an image cannot be read."""
+    """A figure a point, in the given order; each image is read once. unit: of the scale bars, mm or px. AutolmkError
+    where an image cannot be read."""
     cases: dict[str, Case] = {case.identifier: case for case in dataset.cases(split)}
     wanted = list(dict.fromkeys(s.case for s in shown if s.case in cases))
     drawn: dict[int, Figure] = {}
@@ -108,6 +113,6 @@ def pictures(
         image = dataset.read_image(cases[name]).canonical()
         for i, one in enumerate(shown):
             if one.case == name:
-                svg = picture(image, one.annotated, one.predicted, f"Image around {one.caption}.")
+                svg = picture(image, one.annotated, one.predicted, f"Image around {one.caption}.", unit=unit)
                 drawn[i] = Figure(f"{one.caption}.", svg, wide=image.geometry.ndim == 3)
     return [drawn[i] for i in sorted(drawn)]

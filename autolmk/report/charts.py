@@ -6,13 +6,15 @@ Every series is told apart by more than its colour: dashes for lines, shapes for
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
+from matplotlib.ticker import LogLocator, MaxNLocator
+
 from autolmk.evaluation.bootstrap import Estimate
-from autolmk.report.wording import short
 
 COLOURS = 6
 WIDTH, HEIGHT = 360.0, 250.0
@@ -20,6 +22,8 @@ LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 44.0
 LINE = 18.0  # of a legend
 ROW = 20.0  # of `whiskers`
 LETTER, BOLD = 6.5, 7.4  # width of one, roughly
+LABEL = 24  # letters of a line of a row's label, which goes on below
+LINE_OF_LABEL = 14.0  # its height
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
 
 
@@ -44,15 +48,10 @@ class Axis:
         """Round values, four or so."""
         # By hand: the report draws its SVG without matplotlib, which would be loaded for its tickers alone.
         if self.logarithmic:
-            exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            values = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
+            values = LogLocator(subs=(1.0, 2.0, 5.0), numticks=100).tick_values(self.low, self.high)
         else:
-            rough = (self.high - self.low) / 4.5
-            power = 10.0 ** math.floor(math.log10(rough))
-            step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-            first = math.ceil(self.low / step - 1e-9)
-            values = [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
-        return [v for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) or abs(v) < 1e-12]
+            values = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+        return [float(v) for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) or abs(v) < 1e-12]
 
 
 def axis(label: str, values: Sequence[float], *, zero: bool = True, logarithmic: bool = False) -> Axis:
@@ -91,7 +90,7 @@ class ChartRow:
 def lines(series: Sequence[Series], x: Axis, y: Axis, alternative: str) -> str:
     """A chart of lines and dots. alternative: what it shows, for those who do not see it."""
     named = [s for s in series if s.name]
-    columns = max(1, int((WIDTH - LEFT) // (34 + LETTER * max((len(short(s.name)) for s in named), default=1))))
+    columns = max(1, int((WIDTH - LEFT) // (34 + LETTER * max((len(s.name) for s in named), default=1))))
     legend = LINE * -(-len(named) // columns)
     root = _root(WIDTH, HEIGHT + legend, alternative)
     box = (LEFT, TOP + legend, WIDTH - RIGHT, HEIGHT + legend - BOTTOM)
@@ -113,22 +112,26 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, alternative: str) -> str:
             _add(group, "path", {"class": "line", "d": f"M{px:.1f},{py:.1f}h22", "stroke-dasharray": dash})
         if one.style in ("dots", "both"):
             _mark(group, px + 11, py, one.dash)
-        _text(root, px + 28, py + 4, short(one.name), "start")
+        _text(root, px + 28, py + 4, one.name, "start")
     return _written(root)
 
 
 def whiskers(rows: Sequence[ChartRow], names: Sequence[str], x: Axis, alternative: str) -> str:
     """Dots with the whiskers of their intervals, a row a thing. names: of the series; two or more make a legend."""
-    left = min(16 + BOLD * max((len(short(row.label)) for row in rows), default=1), 180.0)
+    labels = [_wrapped(row.label) for row in rows]
+    left = 16 + BOLD * max((len(part) for label in labels for part in label), default=1)
     legend = LINE if len(names) > 1 else 0.0
-    height = TOP + legend + ROW * len(rows) + BOTTOM
+    sides = [ROW + LINE_OF_LABEL * (len(label) - 1) for label in labels]
+    height = TOP + legend + sum(sides) + BOTTOM
     root = _root(WIDTH, height, alternative)
     box = (left, TOP + legend, WIDTH - RIGHT, height - BOTTOM)
     _frame(root, box, x, None)
-    for i, row in enumerate(rows):
-        middle = box[1] + ROW * (i + 0.5)
-        label = _text(root, left - 8, middle + 4, short(row.label), "end", "strong" if row.strong else "")
-        _add(label, "title").text = row.label
+    bottom = box[1]
+    for row, label, side in zip(rows, labels, sides, strict=True):
+        middle, bottom = bottom + side / 2, bottom + side
+        for j, part in enumerate(label):
+            py = middle + 4 + (j - (len(label) - 1) / 2) * LINE_OF_LABEL
+            _text(root, left - 8, py, part, "end", "strong" if row.strong else "")
         for k, value in enumerate(row.values):
             if value is None or value.value is None:
                 continue
@@ -141,7 +144,7 @@ def whiskers(rows: Sequence[ChartRow], names: Sequence[str], x: Axis, alternativ
     for k, name in enumerate(names if legend else ()):
         px = left + k * (WIDTH - left) / len(names)
         _mark(_add(root, "g", {"class": f"s{k % COLOURS}"}), px + 6, TOP + 5, k)
-        _text(root, px + 16, TOP + 9, short(name), "start")
+        _text(root, px + 16, TOP + 9, name, "start")
     return _written(root)
 
 
@@ -199,6 +202,11 @@ def _text(
     element = _add(parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": kind})
     element.text = text
     return element
+
+
+def _wrapped(label: str) -> list[str]:
+    """All of a label, in lines of at most `LABEL` letters."""
+    return textwrap.wrap(label, LABEL) or [""]
 
 
 def _written(root: ElementTree.Element) -> str:

@@ -22,7 +22,8 @@ def learning(sources: Sources) -> Section:
         for stage in chain:
             logs = {fold: read_log(model.log_folder(fold, stage)) for fold in model.folds}
             logs = {fold: entries for fold, entries in logs.items() if entries}
-            title = model.name if len(chain) == 1 else f"{model.name}, stage {stage}"
+            name = sources.names.of(model.name)
+            title = name if len(chain) == 1 else f"{name}, stage {stage}"
             if logs:
                 blocks.append(Gallery(tuple(_charts(title, model, logs))))
     if not blocks:

@@ -63,7 +63,7 @@ def _plot(name: str, found: Agreement, pairs: tuple[Pair, ...], where: str) -> F
         for p in pairs
         if p.measurement == name and p.truth is not None and p.predicted is not None and p.error is not None
     ]
-    unit = f" ({found.unit})" if found.unit else ""
+    unit = f" ({found.unit or 'ratio'})"
     x = axis(f"mean of both{unit}", [a for a, _ in points], zero=False)
     rules = [(found.lower.value, 2), (found.bias.value, 0), (found.upper.value, 2)]
     known = [(value, dash) for value, dash in rules if value is not None and math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no script."""
+"""The report, section by section."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import autolmk
-from autolmk.escaping import html
 from autolmk.files.serialization import write_bytes
 from autolmk.progress_bars import tracked
 from autolmk.report.accuracy import accuracy
@@ -16,15 +15,15 @@ from autolmk.report.blocks import Section
 from autolmk.report.cases import worst
 from autolmk.report.choice import choice
 from autolmk.report.data import data
+from autolmk.report.html import html_page
 from autolmk.report.learning import learning
 from autolmk.report.measuring import measuring
 from autolmk.report.planning import planning
 from autolmk.report.reliability import reliability
+from autolmk.report.reviewing import reviewing
 from autolmk.report.sources import Sources
 from autolmk.report.suspicions import find_doubts, suspicions
-from autolmk.report.wording import CLOSE, interval, plain
-
-TEMPLATE = "report.html"
+from autolmk.report.wording import CLOSE, enough, interval, plain
 
 
 def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list[Path]:
@@ -38,6 +37,7 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
         "accuracy": lambda: accuracy(sources),
         "reliability": lambda: reliability(sources),
         "measurements": lambda: measuring(sources),
+        "review": lambda: reviewing(sources),
         "worst cases": lambda: worst(sources, progress=progress),
         "annotations": lambda: suspicions(sources, found, progress=progress),
         "dataset": lambda: data(sources),
@@ -49,30 +49,11 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
         made = step()
         if made is not None:
             sections.append(made)
-    write_bytes(file, render(sources, sections).encode())
+    written = f"Report of autolmk {autolmk.__version__}, {time.strftime('%Y-%m-%d %H:%M')}."
+    page = html_page(sources.name, sections, kind="autolmk report", written=written, cards=_cards(sources))
+    write_bytes(file, page.encode())
     doubted = () if isinstance(found, str) else found
     return [file, *write_doubts(file.parent / FOLDER, doubted, unit=sources.unit)]
-
-
-def render(sources: Sources, sections: list[Section]) -> str:
-    """HTML. Every text is escaped; only the charts' SVG, which is built as XML, goes in as it is."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("autolmk.report"),
-        autoescape=True,
-        finalize=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
-        name=sources.name,
-        version=autolmk.__version__,
-        written=time.strftime("%Y-%m-%d %H:%M"),
-        cards=_cards(sources),
-        sections=sections,
-    )
 
 
 def _cards(sources: Sources) -> list[tuple[str, str]]:
@@ -83,7 +64,12 @@ def _cards(sources: Sources) -> list[tuple[str, str]]:
         cards.append(("landmarks", str(len(sources.fingerprint.landmarks))))
     for results in sources.results:
         scores, unit = results.evaluation.overall, sources.unit
-        cards.append((f"mean radial error, {results.name}", f"{interval(scores.mre)}{CLOSE}{unit}"))
+        cards.append(
+            (
+                f"mean radial error, {results.name}",
+                f"{interval(enough(scores.mre, results.evaluation.n_cases))}{CLOSE}{unit}",
+            )
+        )
     if sources.information and sources.information.get("chosen"):
-        cards.append(("chosen", plain(sources.information["chosen"])))
+        cards.append(("chosen", sources.names.of(plain(sources.information["chosen"]))))
     return cards

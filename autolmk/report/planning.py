@@ -27,7 +27,7 @@ def planning(sources: Sources) -> Section:
         said = f"{len(chain)} stages: {', then '.join(chain)}" if len(chain) > 1 else "one stage"
         for stage in chain:
             folded = (_stage(plans.configurations[stage], stage),)
-            title = f"{model.name}, {said}" if stage == chain[0] else f"… its stage {stage}"
+            title = f"{sources.names.of(model.name)}, {said}" if stage == chain[0] else f"… its stage {stage}"
             blocks.append(Fold(title, folded, hidden=True))
     return section("plans", "Plans and their reasons", blocks)
 

@@ -18,8 +18,11 @@ from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint import Fingerprint
 from autolmk.fold.held_out import TRUTH, VALIDATION, CrossValidation, read_crossval
 from autolmk.landmarks import Landmarks
+from autolmk.methods.registry import label
 from autolmk.paths import Folders
 from autolmk.plans import Plans
+from autolmk.report.annotation_doubts import Skill, skill
+from autolmk.report.naming import AND, ModelNames, model_names
 from autolmk.report.results import PREDICTIONS, SUMMARY, Results, pooled, read_results
 
 BEST, CROSSVAL, INFORMATION, EVALUATION = "best", "crossval", "inference_information.json", "evaluation"
@@ -94,6 +97,15 @@ class Sources:
         """Held-out and test, as far as they are there."""
         return tuple(r for r in (self.held_out, self.test) if r is not None)
 
+    @cached_property
+    def names(self) -> ModelNames:
+        """What the report calls the models, trained ones and those that were candidates."""
+        found = (self.information or {}).get("candidates")
+        candidates = found if isinstance(found, dict) else {}
+        usual = {m.name: label(m.plans.configurations[m.configuration].trainer) for m in self.models}
+        parts = (part for name in candidates for part in str(name).split(AND))
+        return model_names([*(m.name for m in self.models), *parts], usual)
+
     @property
     def measurements(self) -> dict[str, Measurement]:
         """The measurements that dataset.json declares."""
@@ -119,6 +131,11 @@ class Sources:
         """Held-out detections by model."""
         found = {model.name: model.crossval() for model in self.models}
         return {name: crossval for name, crossval in found.items() if crossval is not None}
+
+    @cached_property
+    def skills(self) -> dict[str, Skill]:
+        """What each of them learnt."""
+        return {name: skill(crossval) for name, crossval in self.crossvals.items()}
 
 
 def read_sources(name: str, folders: Folders, *, model: Path | None = None, predictions: Path | None = None) -> Sources:

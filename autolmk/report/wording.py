@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from autolmk.evaluation.bootstrap import Estimate
 
 NOTHING = "–"
 CLOSE = "\N{NO-BREAK SPACE}"  # between what belongs on one line
-LONGEST = 22  # letters of a name in a chart; its middle is left out beyond
+LEAST_CASES = 10  # of means and medians with an interval; with fewer, it is easily wider than the value is large
 
 
 def number(value: float | None) -> str:
@@ -27,7 +28,7 @@ def percent(value: float | None) -> str:
 
 
 def interval(estimate: Estimate | None, *, share: bool = False) -> str:
-    """The value and its 95 % interval, where it has one."""
+    """The value and its 95 % interval, where it has one. share: of a whole, in percent."""
     if estimate is None or estimate.value is None:
         return NOTHING
     say = percent if share else number
@@ -35,6 +36,22 @@ def interval(estimate: Estimate | None, *, share: bool = False) -> str:
         return say(estimate.value)
     low, high = (f"{100 * v:.1f}" if share else number(v) for v in (estimate.low, estimate.high))
     return f"{say(estimate.value)} [{low},{CLOSE}{high}]".replace("-", "−")
+
+
+def enough(estimate: Estimate | None, n_cases: float | None) -> Estimate | None:
+    """A mean or a median, without its interval where fewer than `LEAST_CASES` cases tell it. n_cases: None is few.
+
+    Bootstrap intervals of so few cases are often wider than the value is large, and hold the true one less often than
+    they say: benchmarks/interval_cases.py measures it. Shares keep theirs, which is exact for any number of cases.
+    """
+    if estimate is None or (n_cases is not None and n_cases >= LEAST_CASES):
+        return estimate
+    return Estimate(estimate.value)
+
+
+def whiskers_are(estimates: Iterable[Estimate | None]) -> str:
+    """What to add to a sentence on a chart: that its whiskers are intervals, where there is any."""
+    return " with its 95 % interval over cases" if any(e and e.low is not None for e in estimates) else ""
 
 
 def level(share: float | None) -> str:
@@ -84,9 +101,3 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {plain(v)}" for key, v in value.items()) or "none"
     return str(value)
-
-
-def short(text: str, longest: int = LONGEST) -> str:
-    """The text, its middle left out where it is longer."""
-    half = (longest - 1) // 2
-    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"

@@ -198,8 +198,10 @@ def why_no_shape(truth: Sequence[Landmarks]) -> str | None:
     """The reason why these cases, with the same names in the same order, cannot tell a shape model; None where they
     can.
     """
-    if not truth:
-        return "there is no annotated case"
+    if len(truth) < FEWEST_CASES:
+        return (
+            f"a shape needs {FEWEST_CASES} annotated cases, and there {'is' if len(truth) == 1 else 'are'} {len(truth)}"
+        )
     present = np.stack([case.present for case in truth])
     p = truth[0].points.shape[1]
     known: BoolArray = np.asarray(present.sum(axis=0) >= FEWEST_SEEN)

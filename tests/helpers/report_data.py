@@ -25,6 +25,8 @@ from autolmk.landmarks import Landmarks, Status
 from autolmk.paths import Folders, folders
 from autolmk.phantom import write_phantom
 from autolmk.plans import Plans
+from autolmk.report.reviewing import OUTSIDE
+from autolmk.selection.results import REVIEW, REVIEW_COLUMNS
 
 COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "log_odds", "error_radius")
 MEASUREMENTS = {
@@ -33,7 +35,7 @@ MEASUREMENTS = {
     "eyes by ears": {"ratio": ["eyes", "ears"]},
     "gaze": {"angle": ["Eye_L", "Pituitary", "Eye_R"]},
 }
-CONFIGURATIONS = {"heatmap": 0.9, "global_to_local": 0.5}  # name -> size of its errors
+CONFIGURATIONS = {"heatmap": 0.6, "global_to_local": 0.5}  # name -> size of its errors
 LEVEL = 0.9
 
 
@@ -254,6 +256,13 @@ def _predictions(data: ReportData, dataset: Dataset, cases: _Cases) -> None:
     folder = data.results / "predictions" / "imagesTs"
     found = _found(cases, 0.55, seed=9)
     _table(folder, found, plans)
+    unlike, flagged = list(found)[:2]
+    review = [
+        (unlike, "", "", "", f"{OUTSIDE}spacing 3 mm, in training at most 1 mm"),
+        (flagged, plans.landmarks[0], "2.5", "5", "unlikely shape"),
+        (flagged, plans.landmarks[1], "1.5", "3", ""),
+    ]
+    write_rows(folder / REVIEW, REVIEW_COLUMNS, review)
     declared = dataset.description.measurements or {}
     write_measurements(folder, {c: _called(marks, plans) for c, marks in found.items()}, declared, unit=plans.unit)
     write_json(folder / "run.json", {"unit": plans.unit})

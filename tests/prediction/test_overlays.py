@@ -71,3 +71,23 @@ def test_long_names_are_shortened_in_their_middle(ndim: int, tmp_path: Path) -> 
     for heading, name in zip(headings, names, strict=True):
         shown = heading.split(":")[0]
         assert len(shown) <= overlays.LONGEST and name.endswith(shown.split("...")[1])
+
+
+@pytest.mark.parametrize(("ndim", "unit"), [(2, "px"), (3, "mm")])
+def test_a_scale_bar_has_the_length_that_it_says_and_letters_only_where_there_are_sides(ndim: int, unit: str) -> None:
+    image, _, best = predicted(ndim)
+    geometry = image.geometry
+    canvas = np.full((1200, 2000), 0.5, dtype=np.float32)
+    orient = overlays._orient_plane if ndim == 2 else overlays._orient_volume
+    said = [caption.text for caption in orient(canvas, geometry, geometry.to_voxels(best), unit)]
+    letters = [text for text in said if unit not in text]
+    assert letters == ([] if ndim == 2 else list("APRLSIRLSIAP") * (overlays.COLUMNS - 1))  # the first has no place
+    bars = [float(text.split()[0]) for text in said if unit in text]
+    lit = [
+        int(np.diff(np.flatnonzero(np.diff(row == 1.0, prepend=False, append=False))[:2])[0])
+        for row in canvas
+        if 1.0 in row
+    ]
+    extent = max(geometry.extent) if ndim == 2 else max(geometry.extent[1:])
+    pixels = overlays.LARGEST if ndim == 2 else overlays.TILE
+    assert lit[0] == pytest.approx(bars[0] * pixels / extent, abs=1)

@@ -13,8 +13,9 @@ from autolmk.annotations import read
 from autolmk.detections import Detections
 from autolmk.errors import AutolmkError
 from autolmk.fold.held_out import CrossValidation
+from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks, Status
-from autolmk.report.annotation_doubts import doubts, write_doubts
+from autolmk.report.annotation_doubts import doubts, skill, write_doubts
 
 
 def annotation(models: dict[str, CrossValidation], case: str, landmark: str) -> np.ndarray:
@@ -117,3 +118,27 @@ def test_files_that_somebody_edited_or_laid_there_stay(tmp_path: Path) -> None:
         file.name: "corrected in Slicer",
         "mine.mrk.json": "mine",
     }
+
+
+def test_a_model_that_did_not_learn_may_not_judge() -> None:
+    """Positions vary by 2 mm an axis, so that the guess is 2 sqrt(1 + 1 / 29) times the median length of a standard
+    normal vector of three axes off, 1.538."""
+    for error, enough in ((0.3, True), (3.0, False)):
+        learnt = skill(simulated(error=error)["model_0"])
+        assert learnt.guess == pytest.approx(3.13, abs=0.25) and learnt.enough is enough
+        assert learnt.error == pytest.approx(1.5 * error, rel=0.5)
+
+
+def test_where_the_images_lie_in_space_is_no_merit_of_a_model() -> None:
+    """A case moved by 500 mm, with its image, its points and its predictions, changes no skill."""
+    model = simulated()["model_0"]
+    old, marks = model.detections["case_03"], model.truth["case_03"]
+    moved = Geometry.from_parts(GEOMETRY.shape, GEOMETRY.spacing, GEOMETRY.origin + 500)
+    found = model.detections | {"case_03": detections_at(old.best + 500, old.names, moved)}
+    truth = dict(model.truth) | {"case_03": replace(marks, points=marks.points + 500)}
+    one, other = skill(model), skill(replace(model, detections=found, truth=truth))
+    assert (other.error, other.guess) == pytest.approx((one.error, one.guess))
+
+
+def test_one_case_tells_no_skill() -> None:
+    assert not skill(simulated(cases=1)["model_0"]).enough

@@ -6,12 +6,15 @@ Without Chromium these tests are skipped; where the environment variable AUTOLMK
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import browser
+import PIL.Image
 import pytest
 from report_data import write_report_data
 
@@ -21,6 +24,7 @@ PAGES = re.compile(rb"/Type\s*/Page\b")
 SIDEWAYS = """[...document.querySelectorAll('body *')]
     .filter(e => !e.closest('.scroll *, svg *') && e.getBoundingClientRect().right > innerWidth + 0.5)
     .map(e => e.tagName + '.' + e.className)"""
+MARGIN = 10  # pixels that a table may go on beyond its box without a word being cut
 SHOWN = """[...document.querySelectorAll('td')].filter(e => e.textContent == 'schedule.weight_decay')[0]
     .checkVisibility({contentVisibilityAuto: true})"""
 
@@ -55,6 +59,26 @@ def test_on_a_screen(chromium: browser.Browser, report: Path, width: int, dark: 
     assert said == [] and not any(e["method"] == "Runtime.exceptionThrown" for e in chromium.events)
     asked = {e["params"]["request"]["url"] for e in chromium.events if e["method"] == "Network.requestWillBeSent"}
     assert {url for url in asked if not url.startswith("data:")} == {report.absolute().as_uri()}
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_tables_that_scroll_show_it(chromium: browser.Browser, report: Path, width: int) -> None:
+    """At the side on which a table goes on, and only there: the shadow's colour against the paper's, in pixels."""
+    chromium.open(report, width=width)
+    chromium.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    tables = chromium.evaluate("""[...document.querySelectorAll('.scroll')].map(e => {
+        const box = e.getBoundingClientRect();
+        return [e.scrollWidth - e.clientWidth, box.right, box.bottom - (e.offsetHeight - e.clientHeight)];
+    })""")
+    assert len(tables) > 10
+    if width == 390:
+        assert any(beyond > MARGIN for beyond, *_ in tables)
+    for beyond, right, bottom in tables:
+        clip = {"x": right - 3, "y": bottom - 2, "width": 1, "height": 1, "scale": 1}
+        shot = chromium.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
+        pixel = PIL.Image.open(io.BytesIO(base64.b64decode(shot))).convert("L").getpixel((0, 0))
+        if beyond > MARGIN or beyond <= 0:
+            assert (pixel < 225) == (beyond > 0), (beyond, pixel)
 
 
 def test_pictures_are_decoded(chromium: browser.Browser, report: Path) -> None:

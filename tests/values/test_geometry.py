@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk import imageio
 from autolmk.annotations import read, write
-from autolmk.geometry import FloatArray, Geometry
+from autolmk.geometry import FloatArray, Geometry, round_length
 from autolmk.image import Image, resample
 from autolmk.landmarks import Landmarks, Status
 
@@ -287,3 +287,21 @@ def test_the_array_axis_of_a_canonical_grid_is_its_place_however_oblique() -> No
         assert [geometry.array_axis(p) for p in range(3)] == [2, 1, 0]
     coronal = Geometry.from_parts((4, 5), (1, 1), (0, 0, 0), np.array([[0, 1], [0, 0], [1, 0]]))
     assert [coronal.array_axis(p) for p in range(3)] == [1, None, 0]
+
+
+def test_sides_are_where_an_axis_comes_from_and_leads_to() -> None:
+    lps = Geometry.from_parts((4, 5, 6), (1, 1, 1), (0, 0, 0))
+    assert [lps.sides(a) for a in range(3)] == [("I", "S"), ("A", "P"), ("R", "L")]
+    assert lps.mirrored(2).sides(2) == ("L", "R")
+    turn = np.radians(30)
+    oblique = np.array([[0, -np.sin(turn), np.cos(turn)], [0, np.cos(turn), np.sin(turn)], [1, 0, 0]])
+    turned = Geometry.from_parts((4, 5, 6), (1, 1, 1), (0, 0, 0), oblique)
+    assert [turned.sides(a) for a in range(3)] == [("I", "S"), ("AL", "PR"), ("RA", "LP")]
+    assert Geometry.from_parts((4, 5), (1, 1)).sides(0) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("longest", "length"), [(1.0, 1.0), (1.99, 1.0), (2.0, 2.0), (49.9, 20.0), (50, 50), (0.07, 0.05)]
+)
+def test_a_scale_bar_is_round_and_fits(longest: float, length: float) -> None:
+    assert round_length(longest) == pytest.approx(length)
