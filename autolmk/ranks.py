@@ -53,9 +53,9 @@ def joined(method: str, rank: int, size: int, device: torch.device) -> Iterator[
         ) from None
     try:
         yield
+        dist.destroy_process_group()
     finally:
         _state.clear()
-        dist.destroy_process_group()
 
 
 def size() -> int:

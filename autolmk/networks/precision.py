@@ -174,7 +174,7 @@ class Precision:
             self.scaler.load_state_dict(scaler)
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-        """Backward, gradients averaged over the ranks and then clipped to a norm of 12, and the optimizer's step: what is
+        """Backward, gradients averaged over the ranks and clipped to a norm of 12, and the optimizer's step. What is
         not finite on one rank is so on all, and all of them skip the step."""
         torch.autograd.backward(self.scaler.scale(loss))
         ranks.average_gradients(parameters)

@@ -42,8 +42,8 @@ def require_shares(configurations: Sequence[Configuration], size: int) -> None:
         found=f"planned batches of {', '.join(f'{c.batch_size} ({c.trainer})' for c in configurations)}; all GPUs "
         "share one, so that what is trained is what was planned",
         expected=f"a number of GPUs that divides them: {', '.join(map(str, possible))}",
-        remedy=f"give -num_gpus {most}, or train otherwise than planned with a batch_size that is a multiple of {size}, "
-        "by --set (of the last stage) or in the plans",
+        remedy=f"give -num_gpus {most}, or train otherwise than planned: with a batch_size that is a multiple of "
+        f"{size} in the plans, or by --set for the last stage",
     )
 
 
