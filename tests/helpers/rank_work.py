@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,12 +19,14 @@ import torch
 from gpu_work import KINDS, a_run, a_trainer
 from torch import Tensor
 
+import autolmk
 from autolmk import ranks
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_json
 from autolmk.fold import checkpoint
 from autolmk.landmarks import Status
 from autolmk.methods.trainer import Trainer
+from autolmk.networks import precision
 from autolmk.planning.memory import random_batch
 from autolmk.training.loop import Loop
 from autolmk.training.sharing import rows_of_rank
@@ -45,7 +49,9 @@ def tiny() -> ModuleType:
 def together(folder: Path, *work: str) -> list[subprocess.CompletedProcess[str]]:
     """Let `SIZE` processes do the named work in a folder, one after the other; how each ended."""
     arguments = [sys.executable, __file__, str(folder), *work]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else dict(os.environ)
+    environment = {**os.environ, "PYTHONPATH": str(Path(autolmk.__file__).parents[1])}
+    if sys.platform == "linux":
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     meet = folder / f"meet_{'_'.join(work)}"
     processes = [subprocess.Popen([*arguments[:3], str(meet), str(k), *work], **pipes) for k in range(SIZE)]
@@ -60,7 +66,9 @@ def global_batch(trainer: Trainer, seed: int) -> dict[str, Any]:
     """Of noise: landmarks of all states, within windows and beyond, unequally many in each row."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    batch = {name: tensor.numpy() for name, tensor in random_batch(trainer, BATCH, device="cpu").items()}
+    batch = {
+        name: tensor.numpy() for name, tensor in random_batch(trainer, BATCH, device="cpu", dtype=torch.float64).items()
+    }
     chances = np.linspace(0.2, 1.0, BATCH)[:, None]
     known, there = (rng.random(batch["status"].shape) < chances for _ in range(2))
     status = np.where(there, Status.PRESENT, Status.ABSENT)
@@ -73,7 +81,7 @@ def trained(kind: str, folder: Path) -> dict[str, Tensor]:
     """Weights, and their average, after `STEPS` steps on this rank's rows of batches of noise."""
     trainer = a_trainer(kind, 2)
     trainer = trainer.anew(dataclasses.replace(trainer.configuration, batch_size=BATCH))
-    run, losses = a_run(trainer, folder), []
+    run, losses = a_run(trainer, folder, "cpu"), []
     rows = slice(*(rows_of_rank(trainer.configuration) or (0, BATCH)))
     for step in range(STEPS):
         batch = global_batch(trainer, step)
@@ -84,11 +92,24 @@ def trained(kind: str, folder: Path) -> dict[str, Tensor]:
     return {**tensors, "losses": torch.tensor(losses)}
 
 
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Within the block networks compute in float64: Adam makes of the rounding of float32, which depends on the number
+    of rows, whole steps wherever a gradient is zero but for it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def steps(folder: Path) -> None:
     """Of every method; each rank writes what it has then."""
     for kind in MAIN:
         (folder / kind).mkdir(exist_ok=True)
-        found = trained(kind, folder / kind)
+        with in_float64():
+            found = trained(kind, folder / kind)
         checkpoint.save(folder / f"{kind}_{ranks.rank()}.safetensors", found, {})
 
 
@@ -140,6 +161,7 @@ def main() -> None:
     """FOLDER MEET RANK WORK..."""
     folder, meet, number, *work = sys.argv[1:]
     torch.set_num_threads(1)
+    precision.computes_in_bfloat16 = lambda: False
     with ranks.joined(Path(meet).as_uri(), int(number), SIZE, torch.device("cpu")):
         for name in work:
             globals()[name](Path(folder))
