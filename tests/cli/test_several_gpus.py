@@ -172,6 +172,16 @@ with own_gpu(["-device", "cuda:free"]) as words:
 """
 
 
+HOLDS = """
+import sys, tempfile
+tempfile.gettempdir = lambda: sys.argv[1]
+from autolmk.cli.job import own_gpu
+with own_gpu(["-device", "cuda:free"]) as words:
+    print(words[-1], flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_jobs_of_a_host_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lowest that is free among those that they see; where each sees one alone, all take the first."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
