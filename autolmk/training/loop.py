@@ -39,6 +39,7 @@ from autolmk.training.validation import (
 )
 from autolmk.training.work import Work
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 SAVE_AFTER, SAVE_EVERY = 15.0, 300.0  # s between checkpoints: at least (but for epochs' ends), at most
 SAVE_SHARE = 0.02  # of the time, at most, is spent on writing them, as long as SAVE_EVERY holds
 OVERRUN_SAID = 1.0  # s beyond the time limit, from which on it is said
@@ -74,7 +75,7 @@ class Loop:
             limits.describe(),
         )
         parts = run.network.modules()
-        if ranks.size() > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts):
+        if ranks.size() > 1 and any(isinstance(part, BATCH_NORMS) for part in parts):
             batch = work.trainer.configuration.batch_size
             said = "the network has batch norm: each device normalises by its own part of a batch, %d of %d windows"
             logger.warning(said, batch // ranks.size(), batch)

@@ -89,7 +89,8 @@ def assert_same_fold(ours: Path, theirs: Path) -> None:
             assert one.get(key) is None or abs(one[key] - other[key]) <= CLOSE * max(1.0, abs(one[key])), key
     names = ("summary.json", "landmarks.csv")
     summaries = [read_json(folder / "validation" / names[0])["overall"] for folder in (ours, theirs)]
-    assert summaries[0]["mean"] == pytest.approx(summaries[1]["mean"], abs=CLOSE)
+    scalars = [{k: v for k, v in one.items() if isinstance(v, (int, float))} for one in summaries]
+    assert "n" in scalars[0] and scalars[0] == pytest.approx(scalars[1], abs=CLOSE)
     lines = [(folder / "validation" / names[1]).read_text().count("\n") for folder in (ours, theirs)]
     assert lines[0] == lines[1] > 1
 
