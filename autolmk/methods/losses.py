@@ -191,7 +191,6 @@ def soft_dice(probability: Tensor, labels: Tensor) -> Tensor:
     pool = F.avg_pool2d if len(stride) == 2 else F.avg_pool3d
     inside, known = (pool(of.to(probability.dtype), stride) for of in (labels == 1, labels != UNKNOWN))
     axes = [0, *range(2, probability.ndim)]
-    overlap, total = ranks.total(
-        torch.stack([(probability * inside).sum(axes), (probability * known + inside).sum(axes)])
-    )
+    sums = torch.stack([(probability * inside).sum(axes), (probability * known + inside).sum(axes)])
+    overlap, total = ranks.total(sums).unbind()
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()

@@ -65,12 +65,11 @@ class Agreement:
             self._save |= asked
             return
         elapsed = clock.flowing() if ranks.first() else 0.0
-        received = signals.received or 0
-        here = [elapsed, received, signals.stop(), signals.finish(), asked]
-        elapsed, received, *flags = ranks.largest([float(value) for value in here])
+        here = [elapsed, signals.received or 0, signals.stop(), signals.finish(), asked]
+        elapsed, number, *flags = ranks.largest([float(value) for value in here])
         self._stop, self._finish = bool(flags[0]), bool(flags[1])
         self._save |= bool(flags[2])
-        signals.received = int(received) or None
+        signals.received = int(number) or None
         clock.hold(elapsed)
 
     def stop(self) -> bool:
