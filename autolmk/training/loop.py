@@ -24,7 +24,7 @@ from autolmk.training.doors import own_numbers
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.schedule import MEASURED_CASES, StepRate
-from autolmk.training.sharing import Agreement, rows_of_rank
+from autolmk.training.sharing import Settlement, rows_of_rank
 from autolmk.training.signals import Signals
 from autolmk.training.state import Run
 from autolmk.training.validation import (
@@ -53,7 +53,7 @@ class Loop:
         self, work: Work, run: Run, measured: Measured, log: RunLog, console: Console, signals: Signals
     ) -> None:
         self.work, self.run, self.measured = work, run, measured
-        self.log, self.console, self.asked = log, console, Agreement(signals)
+        self.log, self.console, self.asked = log, console, Settlement(signals)
         self._saved = time.monotonic()
         self._save_seconds = 0.0
         self._waited = 0.0

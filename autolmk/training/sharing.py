@@ -47,7 +47,7 @@ def require_shares(configurations: Sequence[Configuration], size: int) -> None:
     )
 
 
-class Agreement:
+class Settlement:
     """What all ranks of a run do next: by the first rank's clock, and by what any of them was asked, see `Signals`.
 
     With one rank, what that is asked, at any time.

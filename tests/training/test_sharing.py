@@ -22,7 +22,7 @@ from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import read_log
 from autolmk.networks import precision
 from autolmk.training.schedule import Clock
-from autolmk.training.sharing import Agreement, require_shares, rows_of_rank, seed_apart
+from autolmk.training.sharing import Settlement, require_shares, rows_of_rank, seed_apart
 from autolmk.training.signals import Signals
 
 CLOSE = 1e-5
@@ -153,7 +153,7 @@ def test_rows_of_ranks_make_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_agreement_follows_the_first_clock_and_any_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is the second of two; the first one is at 12 s, where a checkpoint is due."""
-    agreement, clock = Agreement(Signals(tmp_path)), Clock(5.0)
+    settlement, clock = Settlement(Signals(tmp_path)), Clock(5.0)
     told: list[list[float]] = []
 
     def largest(values: list[float]) -> list[float]:
@@ -163,13 +163,13 @@ def test_agreement_follows_the_first_clock_and_any_request(tmp_path: Path, monke
     monkeypatch.setattr(ranks, "size", lambda: 2)
     monkeypatch.setattr(ranks, "rank", lambda: 1)
     monkeypatch.setattr(ranks, "largest", largest)
-    agreement.settle(clock, save=True)
+    settlement.settle(clock, save=True)
     assert told == [[0.0, 0.0, 0.0, 0.0, 0.0]]  # what it would save by its own clock counts for nothing
-    assert clock.elapsed() == 12.0 and not agreement.stop() and agreement.save() and not agreement.save()
+    assert clock.elapsed() == 12.0 and not settlement.stop() and settlement.save() and not settlement.save()
     (tmp_path / "finish").touch()
-    assert not agreement.finish()
-    agreement.settle(clock)
-    assert agreement.finish() and agreement.save()
+    assert not settlement.finish()
+    settlement.settle(clock)
+    assert settlement.finish() and settlement.save()
     clock.hold(None)
     assert clock.elapsed() < 12.0
 
