@@ -173,6 +173,6 @@ def _outcome(codes: Sequence[int | None], said: Sequence[Path]) -> int:
     raise AutolmkError(
         f"process {k} of the {len(codes)} that trained together ended, and so all of them",
         found=(f"killed by signal {-code}, most often for want of memory" if code < 0 else f"exit code {code}")
-        + (f"; it said:\n    {words}".replace("\n", "\n    ") if words else ""),
+        + (f"; it said:\n{words}" if words else ""),
         remedy="give the same command again, also with another -num_gpus: training goes on from the last checkpoint",
     )
