@@ -193,18 +193,8 @@ class TrainingLoader(Iterator[Batch]):
         if not cases:
             raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
         check_stored(store, cases, plans, configuration)
-        self.source = BatchSource(
-            store,
-            tuple(cases),
-            configuration,
-            plans.pair_indices(),
-            augmentation,
-            seed,
-            placement,
-            shape,
-            drawing,
-            rows,
-        )
+        part = (seed, placement, shape, drawing, rows)
+        self.source = BatchSource(store, tuple(cases), configuration, plans.pair_indices(), augmentation, *part)
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
         self.workers = workers
