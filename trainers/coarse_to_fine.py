@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autolmk import ranks
 from autolmk.codecs import Codec, HeatmapCodec, HeatmapTarget, Target
 from autolmk.codecs.constants import constant
 from autolmk.codecs.coordinates import CoordinateCodec, CoordinateTarget
@@ -81,7 +82,7 @@ class CoordinateTrainer(Trainer):
 
 def _mean(values: Tensor, which: Tensor) -> Tensor:
     """Of `values` where `which`; 0 where there is none."""
-    return (values * which).sum() / which.sum().clamp(min=1)
+    return (values * which).sum() / ranks.normaliser(which).to(values.dtype)
 
 
 class FineTrainer(Trainer):

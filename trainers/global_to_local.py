@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autolmk import ranks
 from autolmk.codecs import CellCodec, CellTarget, Target
 from autolmk.codecs.cells import Voting, displacement
 from autolmk.landmarks import Status
@@ -169,4 +170,4 @@ def cell_losses(
 
 def mean_of(values: Tensor, which: Tensor) -> Tensor:
     """The mean of values (B, L) where `which` holds; 0 where there is none."""
-    return torch.where(which, values, 0.0).sum() / which.sum().clamp(min=1)
+    return torch.where(which, values, 0.0).sum() / ranks.normaliser(which).to(values.dtype)

@@ -231,6 +231,7 @@ class _Running:
         return limit.shares(asked, n, taken=self.clock.seconds())
 
     def _train_and_choose(self, plans: Plans, record: Record) -> None:
+        from autolmk.jobs.dispatch import idle_gpus
         from autolmk.jobs.workflow import after_training, trainings
 
         jobs = trainings(self.request, plans, record)
@@ -247,6 +248,8 @@ class _Running:
         print(overview.overview(self.request, record, jobs, steps, slots=slots, others=others), flush=True)
         if left:
             print(overview.order(plans, record.kept()), end="", flush=True)
+            if self.args.scheduler is None and (idle := idle_gpus(run_hours.devices(self.request.device), jobs)):
+                print(idle, flush=True)
             record = self._train(plans, record, slots)
         for step in after_training(self.request, plans, record.kept())[: self.last - 1]:
             record = self._after(step, record)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolmk.cli import several_gpus
 from autolmk.cli.common import OK, folders_from, run
 from autolmk.cli.common import setting as parsed_setting
 from autolmk.cli.duration import seconds_of
@@ -17,6 +18,7 @@ from autolmk.cli.fine_tuning import rates_from
 from autolmk.cli.raw_changes import raw_cases, require_unchanged
 from autolmk.cli.train_arguments import train_parser as _parser
 from autolmk.errors import AutolmkError, some
+from autolmk.parallel import processors
 from autolmk.paths import Folders, dataset_name, model_folder, plans_file
 from autolmk.progress_bars import tracked
 
@@ -33,14 +35,17 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `autolmk_train`; return its exit code."""
-    return run(_main, _parser(), argv)
+    return run(partial(_main, sys.argv[1:] if argv is None else list(argv)), _parser(), argv)
 
 
-def _main(args: argparse.Namespace) -> int:
+def _main(words: Sequence[str], args: argparse.Namespace) -> int:
     from autolmk.bundles.in_place import weights_of
 
     _check_numbers(args)
-    with weights_of(args.pretrained_weights) as args.pretrained_weights:
+    several_gpus.check_number(args)
+    if args.num_gpus > 1 and not several_gpus.is_rank():
+        return several_gpus.launch(words, args.num_gpus)
+    with several_gpus.joined(args), weights_of(args.pretrained_weights) as args.pretrained_weights:
         return _train(args)
 
 
@@ -56,7 +61,9 @@ def _train(args: argparse.Namespace) -> int:
     trainer = _trainer(plans, name, args.tr, args.set or [])
     trainers = {stage: _trainer(plans, stage, None, []) for stage in plans.chain(name)[:-1]} | {name: trainer}
     stages, subjects, train_cases, val_cases = _cases(folders, dataset, trainers, fold)
+    from autolmk import ranks
     from autolmk.methods import registry
+    from autolmk.training.sharing import require_shares
     from autolmk.training.stages import hold_out
 
     specification = trainer.configuration.trainer
@@ -66,11 +73,13 @@ def _train(args: argparse.Namespace) -> int:
     if args.val or args.val_best:
         return _validate(stages, val_cases, folder, args)
     _check_environment(args, trainers.values())
+    require_shares([t.configuration for t in trainers.values()], ranks.size())
     if len(stages) > 1:
         hold_out(train_cases, subjects)
-    _begin_model_folder(
-        model, folders.preprocessed / dataset, args.p, plans, [t.configuration.trainer for t in trainers.values()]
-    )
+    if ranks.first():
+        _begin_model_folder(
+            model, folders.preprocessed / dataset, args.p, plans, [t.configuration.trainer for t in trainers.values()]
+        )
     from autolmk.fold.log import build_loggers
     from autolmk.training.stages import train_stages
 
@@ -90,7 +99,8 @@ def _train(args: argparse.Namespace) -> int:
         compile=not args.no_compile,
         loggers=partial(build_loggers, args.logger or []),
     )
-    print(f"{'finished' if finished else 'stopped, to be continued'}: {folders.results.describe(folder)}")
+    if ranks.first():
+        print(f"{'finished' if finished else 'stopped, to be continued'}: {folders.results.describe(folder)}")
     return OK
 
 
@@ -98,12 +108,6 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    if args.num_gpus != 1:
-        raise AutolmkError(
-            "training on several GPUs is not supported",
-            found=f"-num_gpus {args.num_gpus}",
-            remedy="train one fold on each GPU: -device cuda:0, -device cuda:1, ...",
-        )
     bounds = {"epochs": 1, "workers": 0, "threads": 1}
     for name, least in bounds.items():
         value = getattr(args, name)
@@ -195,7 +199,7 @@ def _set_up_threads(workers: int | None, threads: int | None) -> int:
     """Share the cores between this process and the workers; gives the number of workers."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, processors() // several_gpus.local_processes())
     if workers is None:
         workers = min(MAX_WORKERS, max(1, cores // 2))
     torch.set_num_threads(threads or max(1, cores - max(0, workers - 1)))  # a single worker hardly keeps a core busy
@@ -248,6 +252,7 @@ def _cases(
     folders: Folders, dataset: str, trainers: Mapping[str, Trainer], fold: int | str
 ) -> tuple[list[StageWork], dict[str, str], list[str], list[str]]:
     """(stages with their preprocessed cases, subject of each case, training cases, held-out cases)."""
+    from autolmk import ranks
     from autolmk.data import splits
     from autolmk.data.store import Store
     from autolmk.training.stages import StageWork
@@ -268,7 +273,8 @@ def _cases(
             checked.add(store.folder)
     if fold == "all":
         return stages, subjects, sorted(subjects), []
-    found_splits = splits.load_or_make_splits(folder / splits.FILE_NAME, subjects, presence)
+    with ranks.first_before_others():
+        found_splits = splits.load_or_make_splits(folder / splits.FILE_NAME, subjects, presence)
     return stages, subjects, *splits.fold(found_splits, int(fold))
 
 
@@ -276,6 +282,7 @@ def _verified(
     store: Store, folders: Folders, dataset: str, trainer: Trainer
 ) -> tuple[dict[str, str], dict[str, set[str]]]:
     """(subject, landmarks that are present) of each preprocessed case, all of them whole and of these plans."""
+    from autolmk import ranks
     from autolmk.data.loading import check_stored
 
     names = store.cases()
@@ -290,7 +297,7 @@ def _verified(
     subjects: dict[str, str] = {}
     presence: dict[str, set[str]] = {}
     for name in tracked(names, "checking the preprocessed cases"):
-        stored = store.verify(name)
+        stored = store.verify(name) if ranks.first() else store.load(name)
         subjects[name] = stored.subject
         marks = stored.landmarks
         presence[name] = {mark for mark, present in zip(marks.names, marks.present, strict=True) if present}
@@ -349,7 +356,10 @@ def _validate(stages: Sequence[StageWork], val_cases: list[str], folder: Path, a
     from autolmk.training.validation import sentence
 
     name, target = ("best", "validation_best") if args.val_best else ("final", "validation")
+    from autolmk import ranks
+
     numbers = validate_stages(stages, val_cases, folder, name, folder / target, device=args.device)
     unit, place = stages[-1].trainer.plans.unit, folders_from(args).results.describe(folder / target)
-    print(f"{sentence(numbers, unit)}: {place}")
+    if ranks.first():
+        print(f"{sentence(numbers, unit)}: {place}")
     return OK

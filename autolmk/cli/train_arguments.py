@@ -71,10 +71,14 @@ def _add_how(result: Parser) -> None:
 def _add_machine(result: Parser) -> None:
     result.under("machine")
     add_device(result)
-    option(result, "-num_gpus", type=int, default=1, metavar="N", help="only 1: one training does not use several GPUs")
+    option(
+        result, "-num_gpus", type=int, default=1, metavar="N",
+        help="number of GPUs of this machine that share each batch, which stays as large as planned",
+    )  # fmt: skip
     option(
         result, "--workers", also=("-np", "--num_processes"), type=int, metavar="N",
-        help="number of processes that load; 0 loads in the training process; default: half of the cores, at most 12",
+        help="number of processes that load, for each GPU; 0 loads in the training process; default: half of its "
+        "cores, at most 12",
     )  # fmt: skip
     option(
         result, "--threads", type=int, metavar="N",

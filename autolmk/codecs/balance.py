@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from autolmk import ranks
 from autolmk.codecs.constants import constant
 from autolmk.landmarks import Status
 
@@ -48,7 +49,7 @@ class Shares(nn.Module):
         rows = (rows if landmarks is None else landmarks).flatten()
         if self.training:
             for count, which in ((self.held, holds(voxels, status, side)), (self.known, status != Status.UNKNOWN)):
-                count.index_add_(0, rows, which.flatten().long())
+                count += ranks.total(torch.zeros_like(count).index_add_(0, rows, which.flatten().long()))
         one_kind = (self.held == 0) | (self.held == self.known)
         share = (self.held.double() / self.known.clamp(min=1)).clamp(RAREST, 1 - RAREST).masked_fill(one_kind, 0.5)
         return share[rows].view(status.shape)

@@ -50,7 +50,8 @@ LOSSES = 3  # workers that may be killed before training is stopped
 class Batch(TypedDict):
     """A training batch. data: (B, C, *patch) float32. voxels: (B, L, D) float64. status: (B, L) int8. cases: B. labels:
     (B, G, *patch) uint8, of configurations with label maps. Where each landmark has a window of its own: data (B, W, C,
-    *patch), and W rows of voxels and status, of `landmarks` (B, W); see `sampling.Sample`.
+    *patch), and W rows of voxels and status, of `landmarks` (B, W); see `sampling.Sample`. Of a part of a batch,
+    `cases` are those of the whole.
     """
 
     data: FloatImage
@@ -84,13 +85,15 @@ class BatchSource:
     placement: Placement | None = None
     shape: Shape | None = None
     drawing: Drawing = Drawing()
+    rows: tuple[int, int] | None = None  # of each batch, from and to; None: all
     frames: dict[str, Frame] = field(default_factory=dict, compare=False, repr=False)  # of the cases seen so far
 
     def batch(self, index: int) -> Batch:
         """Batch `index`. AutolmkError names the case that failed, with the traceback."""
         size = self.configuration.batch_size
         names = [self._case(index * size + row) for row in range(size)]
-        samples = [self._sample(name, index, row) for row, name in enumerate(names)]
+        rows = range(*(self.rows or (0, size)))
+        samples = [self._sample(names[row], index, row) for row in rows]
         batch: Batch = {
             "data": np.stack([s["data"] for s in samples]),
             "voxels": np.stack([s["voxels"] for s in samples]),
@@ -168,7 +171,7 @@ class TrainingLoader(Iterator[Batch]):
 
     workers: processes that prepare batches ahead; 0 prepares them in this process. They start at the first batch. A
     worker that is killed is replaced, and the batch that it owed is made in this process; after three such losses an
-    AutolmkError ends it. Close the loader, or use it in `with`.
+    AutolmkError ends it. Close the loader, or use it in `with`. rows: of each batch, from and to; None: all.
     """
 
     def __init__(
@@ -186,14 +189,14 @@ class TrainingLoader(Iterator[Batch]):
         placement: Placement | None = None,
         shape: Shape | None = None,
         drawing: Drawing = Drawing(),
+        rows: tuple[int, int] | None = None,
     ) -> None:
         self._pool: _Pool | None = None
         if not cases:
             raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
         check_stored(store, cases, plans, configuration)
-        self.source = BatchSource(
-            store, tuple(cases), configuration, plans.pair_indices(), augmentation, seed, placement, shape, drawing
-        )
+        part = (seed, placement, shape, drawing, rows)
+        self.source = BatchSource(store, tuple(cases), configuration, plans.pair_indices(), augmentation, *part)
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
         self.workers = workers

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import logging
 import queue
+import shlex
 import threading
 import time
 import uuid
@@ -21,9 +22,9 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from autolmk.errors import AutolmkError
+from autolmk.errors import AutolmkError, counted
 from autolmk.files.serialization import write_bytes
-from autolmk.jobs.job import GRACE_SECONDS, Job, JobResult, Place, failure, run_job
+from autolmk.jobs.job import FREE_GPU, GRACE_SECONDS, Job, JobResult, Place, failure, run_job
 from autolmk.jobs.watching import Watch
 from autolmk.parallel import default_workers, processors
 
@@ -51,9 +52,9 @@ def run_jobs(
     """Run those of `jobs` that are not done, one a place at a time, and give their results.
 
     scheduler: address of a Dask scheduler (tcp://...), `ray` or ray://...; the jobs then run on its workers, one a
-    thread, or one a declared GPU, and of `places` only the first one's device counts. folder: for the heartbeat that
-    tells those workers that somebody still waits. label: what the progress is called. echo: takes what a single job
-    says, as it says it.
+    thread, or one a declared GPU, each on a card of its own, and of `places` only the first one's device counts.
+    folder: for the heartbeat that tells those workers that somebody still waits. label: what the progress is called.
+    echo: takes what a single job says, as it says it.
     A job that fails costs the others nothing; afterwards AutolmkError names those that failed, with the last lines and
     the place of their logs. On an interruption the jobs are asked to save and stop.
     """
@@ -85,6 +86,20 @@ def local_places(devices: Sequence[str], n_jobs: int, *, at_a_time: int | None =
     n = max(1, min(n, n_jobs))
     cores = max(1, processors() // n)
     return [Place(devices[k % len(devices)] if devices else "cpu", cores) for k in range(n)]
+
+
+def idle_gpus(devices: Sequence[str], jobs: Sequence[Job]) -> str | None:
+    """What to say where more GPUs of this machine are there than trainings, as each of these takes one GPU; else
+    None."""
+    todo = [job for job in jobs if not job.done]
+    if not 0 < len(todo) < len(devices):
+        return None
+    each = max(2, len(devices) // len(todo))
+    return (
+        f"{len(devices)} GPUs, and {counted(len(todo), 'training')} of one GPU each: the others are idle. One training "
+        f"is sooner done on several: end this run, train with the line below, and give the command of this run again\n"
+        f"  {shlex.join([f'autolmk_{todo[0].command[0]}', *todo[0].command[1:]])} -num_gpus {each}"
+    )
 
 
 def check_scheduler(address: str) -> None:
@@ -170,11 +185,11 @@ def _results(found: Iterable[Any]) -> Iterator[JobResult]:
 def _dask(address: str, device: str, folder: Path, *, gpu: bool) -> Iterator[Run]:
     with _client(address) as client, _heartbeat(folder) as file:
         slots, declared = _slots(client, gpu=gpu)
-        resources = {GPU: 1} if declared else None
+        resources, where = ({GPU: 1}, FREE_GPU) if declared else (None, device)
 
         def run(jobs: Sequence[Job]) -> Iterator[JobResult]:
             tasks = [
-                client.submit(run_on_worker, job, device, slots, file, pure=False, resources=resources) for job in jobs
+                client.submit(run_on_worker, job, where, slots, file, pure=False, resources=resources) for job in jobs
             ]
             return _of_living_workers(_as_they_end(tasks, client))
 
@@ -356,7 +371,7 @@ def _ray(address: str, place: Place, *, gpu: bool) -> Iterator[Run]:
         ) from None
     task = ray.remote(run_job)
     if gpu and ray.cluster_resources().get(GPU):
-        task = task.options(num_gpus=1)
+        task, place = task.options(num_gpus=1), Place("cuda", place.cores)  # Ray lets a task see its own GPU alone
 
     def run(jobs: Sequence[Job]) -> Iterator[JobResult]:
         left = [task.remote(job, place) for job in jobs]

@@ -20,13 +20,14 @@ MAX_LOADERS = 12  # processes that load for one training
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 120.0  # for a training that is asked to stop, to save
 LOCK_SECONDS = 180.0  # to wait until the training of a run that was killed is gone
+FREE_GPU = "cuda:free"  # the lowest GPU of a host that no other job there uses, which the job's process finds out
 TAIL_LINES, TAIL_BYTES = 8, 20_000  # of a log that an error shows
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place where a job runs. device: as -device takes it. cores: of the processor, for this job."""
+    """A place where a job runs. device: as -device takes it, or `FREE_GPU`. cores: of the processor, for this job."""
 
     device: str
     cores: int

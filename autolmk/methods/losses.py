@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autolmk import ranks
 from autolmk.codecs import HeatmapTarget
 from autolmk.codecs.constants import constant
 from autolmk.data.label_maps import UNKNOWN
@@ -78,8 +79,9 @@ def weighted(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def _mean(known: Tensor) -> Tensor:
-    """(B, L) float64 weights of a mean over the rows that are known; all 0 where none is."""
-    return known.double() / known.sum().clamp(min=1)
+    """(B, L) float64 weights of a mean over the batch's rows that are known, all ranks' together; all 0 where none
+    is."""
+    return known.double() / ranks.normaliser(known)
 
 
 def sampled_gaussian(
@@ -189,6 +191,6 @@ def soft_dice(probability: Tensor, labels: Tensor) -> Tensor:
     pool = F.avg_pool2d if len(stride) == 2 else F.avg_pool3d
     inside, known = (pool(of.to(probability.dtype), stride) for of in (labels == 1, labels != UNKNOWN))
     axes = [0, *range(2, probability.ndim)]
-    overlap = (probability * inside).sum(axes)
-    total = (probability * known + inside).sum(axes)
+    sums = torch.stack([(probability * inside).sum(axes), (probability * known + inside).sum(axes)])
+    overlap, total = ranks.total(sums).unbind()
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()

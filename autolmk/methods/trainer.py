@@ -16,6 +16,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from autolmk import ranks
 from autolmk.codecs import Codec, Target
 from autolmk.data.augmentation import IntensityAugmentation
 from autolmk.data.training_sample import TrainingSample
@@ -74,6 +75,7 @@ class Trainer(ABC):
     A network that must see all landmarks, in order, refuses `Windows.per_sample` with a ValueError in `build_network`.
     best_by, best_is: checkpoint_best has the lowest, or highest, value of this metric on held-out cases.
     progress: how far the run is; the loop sets it before each step.
+    rank: which of the processes that train together this is; 0, the first or only one, is the one to write files.
     """
 
     looks_at: ClassVar[Literal["image", "landmarks"]] = "image"
@@ -86,6 +88,7 @@ class Trainer(ABC):
 
     def __init__(self, plans: Plans, configuration: Configuration, options: Mapping[str, Any] | None = None) -> None:
         self.plans, self.configuration, self.progress = plans, configuration, Progress()
+        self.rank = ranks.rank()
         if (configuration.windows.kind == "landmark") != (self.looks_at == "landmarks"):
             raise AutolmkError(
                 f"the trainer {configuration.trainer} does not look at windows of this kind",

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autolmk import ranks
 from autolmk.errors import AutolmkError
 from autolmk.networks.autocast import MetaAutocast
 
@@ -175,10 +176,11 @@ class Precision:
             self.scaler.load_state_dict(scaler)
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-        """Take a training step from a scalar loss: backward, gradients clipped to a norm of 12, and the optimizer's
-        step.
+        """Take a training step from a scalar loss: backward, gradients averaged over the ranks and clipped to a norm of
+        12, and the optimizer's step. What is not finite on one rank is so on all, and all of them skip the step.
         """
         torch.autograd.backward(self.scaler.scale(loss))
+        ranks.average_gradients(parameters)
         self.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         self.scaler.step(optimizer)

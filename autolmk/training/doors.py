@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from autolmk import ranks
 from autolmk.errors import AutolmkError, some
 from autolmk.evaluation import penalties, point_errors
 from autolmk.fold.checkpoint import random_state, restore_random_state
@@ -39,7 +40,8 @@ class Memory:
 
 
 class Doors:
-    """Asks the trainer, checks the answers, and keeps the global random states out of them."""
+    """Asks the trainer, checks the answers, and keeps the global random states out of them. Every rank asks its own
+    trainer, so that what trainers remember is alike, and all go by the first one's answer."""
 
     def __init__(self, trainer: Trainer, device: torch.device) -> None:
         self.trainer, self.device, self.memory = trainer, device, Memory()
@@ -99,7 +101,7 @@ class Doors:
             for name, (marks, subject) in cases.items()
         }
         with self._aside():
-            answer = self.trainer.case_weights(told)
+            answer = ranks.of_first(self.trainer.case_weights(told))
         if answer is None:
             self.memory.weights = None
             return
@@ -134,7 +136,7 @@ class Doors:
             for case, result in validation.results.items()
         }
         with self._aside():
-            own = self.trainer.metrics(cases)
+            own = ranks.of_first(self.trainer.metrics(cases))
         taken = sorted(set(own) & set(shipped))
         if taken:
             raise self._wrong("metrics", f"{some(taken)}, measured by autolmk already", "names of its own")
@@ -162,7 +164,8 @@ class Doors:
         """Whether the trainer ends the run after the last validation; once it did, it is not asked again."""
         if not self.memory.ended and type(self.trainer).stop_early is not Trainer.stop_early:
             with self._aside():
-                self.memory.ended = bool(self.trainer.stop_early([dict(entry) for entry in self.memory.validations]))
+                asked = self.trainer.stop_early([dict(entry) for entry in self.memory.validations])
+                self.memory.ended = ranks.of_first(bool(asked))
         return self.memory.ended
 
 

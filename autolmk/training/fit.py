@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 import autolmk
+from autolmk import ranks
 from autolmk.data.store import Store
 from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.errors import AutolmkError, some
@@ -36,12 +37,14 @@ from autolmk.planning.memory import shortage
 from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import load_stage
 from autolmk.progress_bars import tracked
-from autolmk.training.loop import Earlier, Loop, Settings, Work
+from autolmk.training.loop import Loop
 from autolmk.training.pretrained import load_pretrained
 from autolmk.training.schedule import Limits
+from autolmk.training.sharing import Unlogged, seed_apart
 from autolmk.training.signals import Signals
 from autolmk.training.state import Run, changes, run_content, run_digest
 from autolmk.training.validation import validate, write_results
+from autolmk.training.work import Earlier, Settings, Work
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ def fit(
     refit_of: folder of a finished run of the same plans on a part of these cases; its weights are the start, and what
     its held-out cases told is kept, where this run holds none out. rates: layer -> factor of its rate, see
     `layer_rates`.
+    Where ranks were joined (see `autolmk.ranks`), all call this, share each batch, and the first one writes.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
     than those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is
@@ -83,17 +87,31 @@ def fit(
     """
     settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers, share, rates or {})
     work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier, refit_of)
+    ranks.meet()  # what the others found in the folder, they found before anything is written
     make_folder(work.folder)
     try:
-        with exclusive(work.folder):
-            _remove_leftovers(work.folder)
-            if is_finished(work.folder):
+        with _held(work.folder):
+            if ranks.of_first(is_finished(work.folder)):
                 _require_same_run(work)
                 return True
             with Signals(work.folder, *outer) as signals, _memory_errors(work):
                 return _fit(work, signals)
     finally:
-        _remove_if_empty(work.folder)
+        if ranks.first():
+            _remove_if_empty(work.folder)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """With the lock of the fold's folder, which the first rank holds for all."""
+    if not ranks.first():
+        ranks.meet()
+        yield
+        return
+    with exclusive(folder):
+        _remove_leftovers(folder)
+        ranks.meet()
+        yield
 
 
 def is_finished(folder: Path) -> bool:
@@ -164,33 +182,39 @@ def _limits(work: Work) -> Limits:
 def _fit(work: Work, signals: Signals) -> bool:
     work = dataclasses.replace(work, trainer=work.trainer.anew())  # what a run remembers must not reach another one
     run, measured = _begin(work)
-    log = RunLog(
+    log = _log(work, run) if ranks.first() else Unlogged(work.folder)
+    console = Console(f"fold {work.folder.name.removeprefix('fold_')}")
+    loop = Loop(work, run, measured, log, console, signals)
+    try:
+        loop.announce()
+        finished = loop.train() and loop.finish()
+        if not finished:
+            run.save_latest()
+            logger.info("stopped at iteration %d; the same command goes on from here", run.iteration)
+        loop.asked.settle(run.clock)  # the first rank has written all: the others may read it
+        if not finished:
+            signals.leave()
+        return finished
+    finally:
+        console.close()
+        log.close()
+
+
+def _log(work: Work, run: Run) -> RunLog:
+    return RunLog(
         work.folder,
         keep_until=run.closed,
         unit=work.trainer.plans.unit,
         loggers=work.settings.loggers(work.folder) if work.settings.loggers else (),
         fresh=run.iteration == 0,
     )
-    console = Console(f"fold {work.folder.name.removeprefix('fold_')}")
-    loop = Loop(work, run, measured, log, console, signals)
-    try:
-        loop.announce()
-        if not loop.train() or not loop.finish():
-            run.save_latest()
-            logger.info("stopped at iteration %d; the same command goes on from here", run.iteration)
-            signals.leave()
-            return False
-        return True
-    finally:
-        console.close()
-        log.close()
 
 
 def _begin(work: Work) -> tuple[Run, Measured]:
     """The run, fresh or as its latest checkpoint left it, and what the training cases measure."""
     settings, trainer = work.settings, work.trainer
     latest = checkpoint_file(work.folder, "latest")
-    resumed = checkpoint.load(latest) if latest.exists() else None
+    resumed = checkpoint.load(latest) if ranks.of_first(latest.exists()) else None
     seed = settings.seed
     if seed is None:
         seed = 0 if resumed is None else int(resumed.record["seed"])
@@ -215,6 +239,8 @@ def _begin(work: Work) -> tuple[Run, Measured]:
         run.averaged.copy()
         logger.info(taken.sentence())
     if resumed is None:
+        seed_apart(run.seed, 0)
+    if resumed is None and ranks.first():
         measured.save(work.folder)
         _write_config(work, run, None if taken is None else to_json(taken))
     return run, measured
@@ -255,7 +281,8 @@ def _compare_with_config(work: Work, run: Run) -> None:
     length = _recorded_limits(config, file)
     if length != limits:
         logger.warning("this run began with %s and goes on with %s", length.describe(), limits.describe())
-        write_json(file, {**config, "iterations": limits.iterations, "max_seconds": limits.max_seconds})
+        if ranks.first():
+            write_json(file, {**config, "iterations": limits.iterations, "max_seconds": limits.max_seconds})
 
 
 def _write_config(work: Work, run: Run, taken: object) -> None:
@@ -268,6 +295,7 @@ def _write_config(work: Work, run: Run, taken: object) -> None:
             "plans_digest": run.digest,
             "seed": run.seed,
             "device": str(run.device),
+            **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
             "precision": run.precision.describe(),
             "iterations": run.limits.iterations,
             "max_seconds": run.limits.max_seconds,
@@ -333,7 +361,8 @@ def validate_checkpoint(
     _require_unseen(cases, folder)
     bar = partial(tracked, label="validation")
     validation = validate(stage, store, cases, before=before, progress=bar)
-    write_results(target, validation, trainer.plans, trainer.configuration)
+    if ranks.first():
+        write_results(target, validation, trainer.plans, trainer.configuration)
     return validation.numbers()
 
 

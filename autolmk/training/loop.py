@@ -5,29 +5,26 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from autolmk import ranks
 from autolmk.data.loading import Drawing, TrainingLoader
-from autolmk.data.stage_windows import Placement
-from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.log import Console, Logger, RunLog, duration, time_left
+from autolmk.fold.log import Console, RunLog, duration, time_left
 from autolmk.fold.measured import Measured
-from autolmk.methods.trainer import Trainer
-from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import Member, Stage
 from autolmk.progress_bars import tracked
 from autolmk.training.doors import own_numbers
 from autolmk.training.drawing import adopted, choose_drawing
 from autolmk.training.rows import adopted_rows, tell_rows, training_rows
 from autolmk.training.schedule import MEASURED_CASES, StepRate
+from autolmk.training.sharing import Settlement, rows_of_rank
 from autolmk.training.signals import Signals
 from autolmk.training.state import Run
 from autolmk.training.validation import (
@@ -40,63 +37,23 @@ from autolmk.training.validation import (
     validate,
     write_results,
 )
+from autolmk.training.work import Work
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 SAVE_AFTER, SAVE_EVERY = 15.0, 300.0  # s between checkpoints: at least (but for epochs' ends), at most
 SAVE_SHARE = 0.02  # of the time, at most, is spent on writing them, as long as SAVE_EVERY holds
 OVERRUN_SAID = 1.0  # s beyond the time limit, from which on it is said
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The user's choices for a run, see `fit`. share: of the length that is chosen or planned. rates: of single layers,
-    see `layer_rates`.
-    """
-
-    device: str
-    seed: int | None
-    workers: int
-    epochs: int | None
-    max_seconds: float | None
-    pretrained: Path | None
-    compile: bool
-    loggers: Callable[[Path], Sequence[Logger]] | None
-    share: float = 1.0
-    rates: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Earlier:
-    """The facts that a later stage's training knows of those before it. placement: of its windows, from their errors on
-    cases that they had not seen. predict: case -> what they say of it.
-    """
-
-    placement: Placement
-    predict: Callable[[str], Prediction]
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of a fit. earlier: for a later stage. refit_of: folder of a finished run on a part of these cases."""
-
-    trainer: Trainer
-    store: Store
-    train_cases: tuple[str, ...]
-    val_cases: tuple[str, ...]
-    folder: Path
-    settings: Settings
-    earlier: Earlier | None = None
-    refit_of: Path | None = None
-
-
 class Loop:
-    """Training and its end: steps, epochs, validations, checkpoints."""
+    """Training and its end: steps, epochs, validations, checkpoints. All ranks run it alike; the first one writes."""
 
     def __init__(
         self, work: Work, run: Run, measured: Measured, log: RunLog, console: Console, signals: Signals
     ) -> None:
         self.work, self.run, self.measured = work, run, measured
-        self.log, self.console, self.signals = log, console, signals
+        self.log, self.console, self.asked = log, console, Settlement(signals)
         self._saved = time.monotonic()
         self._save_seconds = 0.0
         self._waited = 0.0
@@ -105,21 +62,27 @@ class Loop:
 
     def announce(self) -> None:
         """Say what is about to happen."""
-        run, limits = self.run, self.run.limits
+        work, run, limits = self.work, self.run, self.run.limits
         start = f"going on from iteration {run.iteration}" if run.iteration else "starting"
         logger.info(
             "%s: %s on %s (%s), %d training and %d held-out cases, %s",
-            self.work.folder,
+            work.folder,
             start,
-            run.device,
+            run.device if ranks.size() == 1 else f"{ranks.size()} devices such as {run.device}",
             run.precision.describe(),
-            len(self.work.train_cases),
-            len(self.work.val_cases),
+            len(work.train_cases),
+            len(work.val_cases),
             limits.describe(),
         )
+        parts = run.network.modules()
+        if ranks.size() > 1 and any(isinstance(part, BATCH_NORMS) for part in parts):
+            batch = work.trainer.configuration.batch_size
+            said = "the network has batch norm: each device normalises by its own part of a batch, %d of %d windows"
+            logger.warning(said, batch // ranks.size(), batch)
+        self.asked.settle(run.clock)
         run.doors.tell("started", run.stands())
         for other in self.log.loggers:
-            other.begin({"folder": str(self.work.folder), "seed": run.seed, "iterations": limits.iterations})
+            other.begin({"folder": str(work.folder), "seed": run.seed, "iterations": limits.iterations})
 
     def train(self) -> bool:
         """Train until the run's iterations or time are over, at least one step; False where it was asked to stop
@@ -137,6 +100,7 @@ class Loop:
                     self._compiled = True
                     self.run.compile(batch)
                 self.run.step(batch)
+                self.asked.settle(self.run.clock, save=self._save_due(SAVE_AFTER))
                 self.run.doors.tell("iteration_completed", self.run.stands())
                 self._warn_of_few_steps()
                 self.console.show(self.run.progress(), self.run.clock.elapsed(), self.run.last_loss)
@@ -145,11 +109,11 @@ class Loop:
                 loader.draw_by(self.run.doors.weights(self.work.train_cases))
                 if not self._time_a_case():
                     return False
-                if self.signals.stop():
+                if self.asked.stop():
                     return False
-                if self.signals.save() or self._save_due(SAVE_AFTER):
+                if self.asked.save():
                     self._save()
-                if self.run.progress() >= 1.0 or self.run.doors.memory.ended or self.signals.finish():
+                if self.run.progress() >= 1.0 or self.run.doors.memory.ended or self.asked.finish():
                     return True
         return True
 
@@ -170,6 +134,7 @@ class Loop:
             drawing=Drawing(
                 trainer.anew().augment if run.doors.augments else None, run.doors.weights(self.work.train_cases)
             ),
+            rows=rows_of_rank(trainer.configuration),
         )
 
     def _weigh(self) -> None:
@@ -188,7 +153,7 @@ class Loop:
             except StopIteration:
                 return
             except AutolmkError:
-                if self.signals.stop():  # a scheduler's signal reaches the workers too
+                if self.asked.stop():  # a scheduler's signal reaches the workers too
                     return
                 raise
             self._waited += time.monotonic() - before
@@ -197,13 +162,19 @@ class Loop:
     # -- between steps ------------------------------------------------------------------------------------------------
 
     def _save_due(self, at_least: float) -> bool:
+        """Whether this rank would write a checkpoint now; the first one decides."""
         return time.monotonic() - self._saved >= min(SAVE_EVERY, max(at_least, self._save_seconds / SAVE_SHARE))
 
     def _save(self) -> None:
+        self.asked.save()  # what was asked for is done now
         start = time.monotonic()
         self.run.save_latest()
         self._saved = time.monotonic()
         self._save_seconds = self._saved - start
+
+    def _save_if_due(self) -> None:
+        if ranks.of_first(self._save_due(0.0)):
+            self._save()
 
     def _log_epoch(self) -> tuple[float, float, dict[str, float]]:
         """Log the steps since the last epoch's end; gives (progress, seconds so far, what its event tells)."""
@@ -230,10 +201,9 @@ class Loop:
         progress, elapsed, told = self._log_epoch()
         cases = run.budget.affordable(progress, elapsed) if run.budget.due(progress) else 0
         if cases:
-            if self._save_due(0.0):
-                self._save()
+            self._save_if_due()
             try:
-                self._validate(subset(self.work.val_cases, cases), progress)
+                self._validate(cases, progress)
             except Interrupted:
                 return False
         run.begin_epoch()  # what follows comes once, as whatever was saved before it does not know that the epoch ended
@@ -241,8 +211,7 @@ class Loop:
         if cases and run.doors.ask_to_stop():
             logger.info("the trainer ends training after iteration %d", run.iteration)
         self._weigh()
-        if self._save_due(0.0):
-            self._save()
+        self._save_if_due()
         return True
 
     def _warn_of_few_steps(self) -> None:
@@ -263,7 +232,7 @@ class Loop:
         progress = run.progress()
         if run.budget.must_time(progress, run.limits):
             try:
-                self._validate(subset(self.work.val_cases, 1), progress)
+                self._validate(1, progress)
             except Interrupted:
                 return False
         return True
@@ -284,15 +253,17 @@ class Loop:
             cases,
             before=None if self.work.earlier is None else self.work.earlier.predict,
             search=final,
-            interrupted=self.signals.stop,
+            interrupted=self.asked.signals.stop,
             progress=bar,
         )
 
-    def _validate(self, cases: Sequence[str], progress: float) -> None:
-        """During training, with the averaged weights; keeps the best ones."""
-        run = self.run
+    def _validate(self, n: int, progress: float) -> None:
+        """During training, on n cases with the averaged weights; keeps the best ones. 1: one a rank, so that what a
+        case costs is measured."""
+        run, cases = self.run, subset(self.work.val_cases, max(n, ranks.size()) if n == 1 else n)
         validation = self._predict(cases, final=False)
         run.budget.took(len(cases), validation.seconds, progress)
+        self.asked.settle(run.clock)
         whole = run.budget.chosen == len(cases)  # a look at one case only measures what a look costs
         numbers = run.doors.numbers(validation)
         best = whole and run.doors.improves(numbers, run.best)
@@ -327,9 +298,7 @@ class Loop:
 
         checkpoint_final comes last: whoever sees it sees all the rest.
         """
-        run, work, took = self.run, self.work, 0.0
-        plans, configuration = work.trainer.plans, work.trainer.configuration
-        training = partial(training_rows, work.store, work.train_cases, self.measured, plans)
+        run, work, validation = self.run, self.work, None
         if run.iteration == 0:
             raise AutolmkError(
                 "training has no step to take",
@@ -348,33 +317,45 @@ class Loop:
                 validation = self._predict(work.val_cases, final=True)
             except Interrupted:
                 return False
-            took = validation.seconds
             comparable = run.best is None or run.budget.chosen == len(work.val_cases)
             self._judge(validation, run.doors.numbers(validation), "final weights, all held-out cases", keep=comparable)
+        if ranks.first():
+            self._write(validation)
+            self.asked.signals.finished()  # before the weights: what is asked for after them is for what comes next
+        run.doors.tell("completed", run.stands())
+        run.save_weights("final")
+        if ranks.first():
+            checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
+        logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
+        return True
+
+    def _write(self, validation: Validation | None) -> None:
+        """What the final validation tells, and the log's end; the first rank does it."""
+        run, work, plans = self.run, self.work, self.work.trainer.plans
+        training = partial(training_rows, work.store, work.train_cases, self.measured, plans)
+        if validation is not None:
             self.measured, validation = tell_rows(self._stage(), validation, training)
             self.measured, validation = choose_drawing(self._stage(), validation)
             self.measured, validation = calibrate(self._stage(), validation)
-            write_results(work.folder / "validation", validation, plans, configuration)
+            write_results(work.folder / "validation", validation, plans, work.trainer.configuration)
         elif work.refit_of is not None:
             self.measured = self.measured.held_out_as(Measured.load(work.refit_of))
         else:
-            rows = adopted_rows(work.folder, run.digest, training) if configuration.previous_stage is None else None
+            first_stage = work.trainer.configuration.previous_stage is None
+            rows = adopted_rows(work.folder, run.digest, training) if first_stage else None
             self.measured = dataclasses.replace(self.measured, errors=adopted(work.folder, run.digest), rows=rows)
         self.measured.save(work.folder)
-        self._end(took)
+        run.clock.hold(None)
+        self._end(0.0 if validation is None else validation.seconds)
         self.log.draw()
-        self.signals.finished()  # before the weights: what is asked for after them is for what comes next
-        run.doors.tell("completed", run.stands())
-        run.save_weights("final")
-        checkpoint_file(work.folder, "latest").unlink(missing_ok=True)
-        logger.info("finished after %d iterations in %s", run.iteration, duration(run.clock.elapsed()))
-        return True
 
     def _measure_decoding(self) -> None:
         """Let the codec measure on held-out cases how to decode, and decode so from now on."""
         stage, cases = self._stage(), subset(self.work.val_cases, MEASURED_CASES)
         codec = stage.members[0].codec
-        found = codec.measure(held_out_windows(stage, self.work.store, cases, interrupted=self.signals.stop))
+        found = ranks.of_first(
+            codec.measure(held_out_windows(stage, self.work.store, cases, interrupted=self.asked.stop))
+        )
         codec.adopt(found)
         self.measured = dataclasses.replace(self.measured, decoding=found)
 

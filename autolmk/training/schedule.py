@@ -69,14 +69,24 @@ def average_decay(schedule: Schedule, steps: float) -> float:
 
 
 class Clock:
-    """Seconds that a run took, over all of its resumes."""
+    """Seconds that a run took, over all of its resumes. Where several processes train together, each holds it at a time
+    that all of them know, so that what follows from it is the same."""
 
     def __init__(self, before: float = 0.0) -> None:
         self._before, self._start = before, time.monotonic()
+        self._held: float | None = None
 
     def elapsed(self) -> float:
-        """The seconds that the run took so far, over all of its resumes."""
+        """The seconds that the run took so far, over all of its resumes; those at which it is held."""
+        return self.flowing() if self._held is None else self._held
+
+    def flowing(self) -> float:
+        """The seconds that the run took so far, also where it is held."""
         return self._before + time.monotonic() - self._start
+
+    def hold(self, seconds: float | None) -> None:
+        """Stay at that time; None: flow again."""
+        self._held = seconds
 
 
 class StepRate:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from autolmk import ranks
 from autolmk.data.loading import check_stored
 from autolmk.data.stage_windows import FEWEST, Placement, measure_placement
 from autolmk.data.store import Store
@@ -40,8 +41,8 @@ from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import Prepared, Stage, load_stage
 from autolmk.training.drawing import finished_folds
 from autolmk.training.fit import fit, is_finished, validate_checkpoint
-from autolmk.training.loop import Earlier
 from autolmk.training.state import run_digest
+from autolmk.training.work import Earlier
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `stage_windows.FEWEST`
@@ -316,14 +317,16 @@ def _measure(
     check_stored(last.store, held_out, trainer.plans, configuration)
     shape = measure([last.store.load(case).landmarks for case in train_cases]).shape(trainer.plans.landmarks)
     found, truth, geometries = [], [], []
+    mine = {case: predict(case).candidates[:, 0] for case in held_out[ranks.rank() :: ranks.size()]}
+    seen = {case: points for part in ranks.gathered(mine) for case, points in part.items()}
     for case in held_out:
         stored = last.store.load(case)
         marks = stored.landmarks
-        found.append(predict(case).candidates[:, 0])
+        found.append(seen[case])
         truth.append(np.where(marks.present[:, None], marks.points, np.nan))
         geometries.append(stored.geometry)
     multiple = cumulative_strides(configuration.architecture.strides)[-1]
-    placement = measure_placement(held_out, found, truth, geometries, configuration, shape, multiple)
+    placement = ranks.of_first(measure_placement(held_out, found, truth, geometries, configuration, shape, multiple))
     logger.info(
         "windows of %s voxels (%s; spacing: %s); typical error of the stage before %.3g %s",
         "x".join(map(str, placement.side)),

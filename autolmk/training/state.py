@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import autolmk
+from autolmk import ranks
 from autolmk.codecs import Codec
 from autolmk.codecs.balance import counts, restore_counts
 from autolmk.errors import AutolmkError
@@ -28,6 +29,7 @@ from autolmk.training import layer_rates
 from autolmk.training.averaging import Averaged
 from autolmk.training.doors import Doors, Memory
 from autolmk.training.schedule import MEASURED_CASES, Clock, Limits, ValidationBudget, average_decay
+from autolmk.training.sharing import mean_numbers, seed_apart
 
 LOOK_EVERY = 20  # steps between looks at the loss on CUDA, where each look waits for the device
 KEYS_SAID = 5  # of those that differ
@@ -76,6 +78,8 @@ class Run:
         self._sums: dict[str, Tensor | float] = {}
         self._summed = 0
         self._unseen: list[tuple[Tensor, list[str]]] = []
+        buffers = [*self.network.buffers(), *self.codec.buffers()]
+        self._moving = [b for b in buffers if b.is_floating_point()]  # what steps may change without gradients
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
         """Set the rates of single layers before the first step; see `layer_rates`."""
@@ -122,6 +126,7 @@ class Run:
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self._account({"loss": total, **(losses if len(losses) > 1 else {})}, list(batch["cases"]))
         self.precision.update(total, self.optimizer, self.parameters)
+        ranks.take_first(self._moving)
         schedule = self.trainer.configuration.schedule
         self.averaged.decay = average_decay(schedule, self.limits.expected(self.iteration, progress.share))
         self.averaged.update(self.iteration)
@@ -138,7 +143,8 @@ class Run:
             losses = self.trainer.training_step(forward, self.codec, self.on_device(batch))
             torch.autograd.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
 
-        self.forward.network = compiled(self.network, trial, self.device)
+        with ranks.alone():  # it may fail on one rank
+            self.forward.network = compiled(self.network, trial, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, tensor in self.network.named_buffers():
@@ -149,10 +155,13 @@ class Run:
         checkpoint.restore_random_state(random, self.device)
 
     def _account(self, losses: Mapping[str, Tensor], cases: list[str]) -> None:
-        for name, loss in losses.items():
+        """Keep the losses of a step on these cases: the sum as that of all ranks, its parts as this rank's."""
+        whole = losses["loss"].detach().clone()
+        ranks.average([whole])
+        for name, loss in {**losses, "loss": whole}.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss.detach().double()
         self._summed += 1
-        self._unseen.append((losses["loss"].detach(), cases))
+        self._unseen.append((whole, cases))
         if self.device.type != "cuda" or len(self._unseen) >= LOOK_EVERY:
             self.look()
 
@@ -176,8 +185,11 @@ class Run:
         self._unseen.clear()
 
     def epoch_means(self) -> dict[str, float]:
-        """Mean losses of the steps since the last epoch's end."""
-        return {name: float(total) / max(1, self._summed) for name, total in self._sums.items()}
+        """Mean losses of the steps since the last epoch's end, of all ranks."""
+        return {name: total / max(1, self._summed) for name, total in self._all_sums().items()}
+
+    def _all_sums(self) -> dict[str, float]:
+        return mean_numbers({name: float(total) for name, total in self._sums.items()})
 
     def begin_epoch(self) -> None:
         """Begin a new epoch after one is closed."""
@@ -187,8 +199,11 @@ class Run:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def save_latest(self) -> None:
-        """Everything that `restore` needs."""
+        """Everything that `restore` needs; the first rank writes it."""
         self.look()
+        sums, random = self._all_sums(), ranks.gathered(checkpoint.random_state(self.device))
+        if not ranks.first():
+            return
         tensors = {
             **self._weights(),
             **module_tensors(self.network, "training.network"),
@@ -199,12 +214,13 @@ class Run:
             "closed": self.closed,
             "elapsed": self.clock.elapsed(),
             "budget": self.budget,
-            "sums": {name: float(total) for name, total in self._sums.items()},
+            "sums": sums,
             "summed": self._summed,
             "counts": counts(self.codec),
             "optimizer": checkpoint.pack(self.optimizer.state_dict(), "optimizer", tensors),
             "scaler": checkpoint.pack(self.precision.scaler.state_dict(), "scaler", tensors),
-            "random": checkpoint.pack(checkpoint.random_state(self.device), "random", tensors),
+            "random": checkpoint.pack(random[0], "random", tensors),
+            "random_of_others": checkpoint.pack(random[1:], "random_of_others", tensors),
             "memory": to_json(self.doors.memory),
             "trainer_state": self._pack_own_state(tensors),
         }
@@ -222,9 +238,10 @@ class Run:
             ) from None
 
     def save_weights(self, name: str) -> None:
-        """The averaged weights alone, as checkpoint `name` (best, final)."""
+        """The averaged weights alone, as checkpoint `name` (best, final); the first rank writes them."""
         self.look()
-        checkpoint.save(checkpoint_file(self.folder, name), self._weights(), self._record(name))
+        if ranks.first():
+            checkpoint.save(checkpoint_file(self.folder, name), self._weights(), self._record(name))
 
     def _weights(self) -> dict[str, Tensor]:
         average = self.averaged
@@ -307,7 +324,18 @@ class Run:
         self._sums, self._summed = dict(record["sums"]), record["summed"]
         restore_counts(self.codec, record.get("counts", {}))  # of versions that did not count: counted from here on
         self.doors.memory = from_json(Memory, record.get("memory", {}), file=latest.file, path="memory")
-        checkpoint.restore_random_state(checkpoint.unpack(record["random"], latest.tensors), self.device)
+        self._restore_random_state(latest)
+
+    def _restore_random_state(self, latest: Checkpoint) -> None:
+        """As this rank's was; where there were fewer ranks, a fresh one of its own."""
+        others = latest.record.get("random_of_others", [])
+        states = [latest.record["random"], *others]
+        known = ranks.rank() < len(states)
+        checkpoint.restore_random_state(
+            checkpoint.unpack(states[ranks.rank() if known else 0], latest.tensors), self.device
+        )
+        if not known:
+            seed_apart(self.seed, self.iteration)
 
 
 def run_digest(trainer: Trainer) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autolmk import ranks
 from autolmk.codecs import HeldOut
 from autolmk.data.loading import TrainingLoader, check_case
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
@@ -110,14 +112,38 @@ def validate(
     interrupted: Callable[[], bool] = lambda: False,
     progress: Callable[[Sequence[str]], Any] = iter,
 ) -> Validation:
-    """Predict each case as autolmk_predict would and compare with the truth.
+    """Predict each case as autolmk_predict would and compare with the truth; ranks share the cases, and each gets all
+    results.
 
     before: what the previous stage says of a case, for a later stage. search: as of `look_again`. interrupted: asked
     before each case; where true, raises Interrupted. progress: wraps the cases, such as `tracked`. The global random
     state is left as it was.
     AutolmkError where a case was preprocessed by other plans.
     """
-    start, plans, device = time.monotonic(), stage.plans, stage.device
+    start, mine = time.monotonic(), cases[ranks.rank() :: ranks.size()]
+    found: dict[str, CaseResult] | None = None
+    with suppress(Interrupted):
+        found = _predicted(stage, store, mine, before=before, search=search, interrupted=interrupted, progress=progress)
+    results: dict[str, CaseResult] = {}
+    for part in ranks.gathered(found):
+        if part is None:
+            raise Interrupted
+        results |= part
+    return Validation({case: results[case] for case in cases}, ranks.of_first(time.monotonic() - start))
+
+
+def _predicted(
+    stage: Stage,
+    store: Store,
+    cases: Sequence[str],
+    *,
+    before: Callable[[str], Prediction] | None,
+    search: bool,
+    interrupted: Callable[[], bool],
+    progress: Callable[[Sequence[str]], Any],
+) -> dict[str, CaseResult]:
+    """What `validate` does for some of its cases."""
+    plans, device = stage.plans, stage.device
     results = {}
     expected = preprocessing_digest(plans, stage.configuration)
 
@@ -135,7 +161,7 @@ def validate(
             else:
                 prediction = look_again(stage, prepared, before(case), search=search)
             results[case] = CaseResult(stored.landmarks, prediction, float(np.linalg.norm(stored.geometry.extent)))
-    return Validation(results, time.monotonic() - start)
+    return results
 
 
 def read_ahead(read: Callable[[str], Read], cases: Sequence[str]) -> Iterator[Read]:

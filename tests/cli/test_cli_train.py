@@ -152,7 +152,7 @@ def test_a_users_trainer_settings_and_pretrained_weights(
         (["1", "0", "-p", "autolmkPlan"], ["no plans 'autolmkPlan'", "autolmkPlans", "(from --preprocessed)"]),
         (["1", "0", "-tr", "heatmpa"], ["no trainer", "did you mean 'heatmap'"]),
         (["1", "0", "-tr", "nowhere.py:A"], ["file does not exist", "nowhere.py"]),
-        (["1", "0", "-num_gpus", "2"], ["several GPUs", "cuda:0"]),
+        (["1", "0", "-num_gpus", "2", "-device", "cuda:0"], ["names a single GPU", "-num_gpus 2"]),
         (["1", "0", "--max-time", "20"], ["time cannot be read", "90s, 20m, 3h"]),
         (["1", "0", "--set", "n_candidate=3"], ["'n_candidate'", "did you mean 'n_candidates'"]),
         (["1", "0", "--set", "schedule.learning_rat=3"], ["did you mean 'learning_rate'"]),

@@ -20,7 +20,7 @@ import pytest
 from autolmk.errors import AutolmkError
 from autolmk.jobs import dispatch
 from autolmk.jobs.dispatch import cluster_slots, run_jobs
-from autolmk.jobs.job import Job, JobResult, Place
+from autolmk.jobs.job import FREE_GPU, Job, JobResult, Place
 
 pytest.importorskip("distributed")
 PAGE = Path(__file__).parents[2] / "documentation" / "command_line.md"
@@ -147,3 +147,36 @@ def test_ray_runs_a_single_job_as_a_task(tmp_path: Path, monkeypatch: pytest.Mon
         found = run_jobs(listed, places=[Place("auto", 1)], label="w", folder=tmp_path, scheduler="ray")
         assert len(found) == n
     assert len(tasks) == 3
+
+
+@pytest.mark.parametrize(("resources", "device"), [({"GPU": 2.0}, FREE_GPU), ({}, "auto")])
+def test_jobs_of_declared_gpus_take_a_card_each(
+    resources: dict[str, float], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for Dask's client: two workers of one host, which both see all of its cards."""
+    workers = {f"tcp://10.0.0.1:{port}": {"resources": resources, "nthreads": 2} for port in (1, 2)}
+    places: list[tuple[str, dict[str, int]]] = []
+
+    class Task:
+        def __init__(self, job: Job) -> None:
+            self.job = job
+
+        def add_done_callback(self, told: Callable[[Task], None]) -> None:
+            told(self)
+
+        def result(self) -> JobResult:
+            return JobResult(self.job, 0, 1.0)
+
+    def submit(function: Any, job: Job, where: str, slots: dict[str, int], file: Path, **settings: Any) -> Task:
+        assert settings["resources"] == ({"GPU": 1} if resources else None)
+        places.append((where, slots))
+        return Task(job)
+
+    @contextmanager
+    def client(address: str) -> Iterator[Any]:
+        yield SimpleNamespace(status="running", submit=submit, scheduler_info=lambda n_workers: {"workers": workers})
+
+    monkeypatch.setattr(dispatch, "_client", client)
+    listed = [Job(f"job {k}", ("train",), tmp_path / "log", takes=("device",)) for k in range(4)]
+    found = run_jobs(listed, places=[Place("auto", 1)], label="w", folder=tmp_path, scheduler="tcp://10.0.0.1:9")
+    assert len(found) == 4 and places == [(device, {"10.0.0.1": 4})] * 4

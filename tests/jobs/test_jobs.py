@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -18,7 +19,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.locks import exclusive
 from autolmk.jobs import dispatch
 from autolmk.jobs import job as job_module
-from autolmk.jobs.dispatch import Pulse, check_scheduler, local_places, run_jobs
+from autolmk.jobs.dispatch import Pulse, check_scheduler, idle_gpus, local_places, run_jobs
 from autolmk.jobs.job import Job, Place, command_line, run_job, tail
 from autolmk.jobs.watching import Watch
 from autolmk.parallel import processors
@@ -157,6 +158,21 @@ def test_places_of_this_machine() -> None:
     assert [p.device for p in local_places(["cuda:0"], 9, at_a_time=2, bytes_a_job=1)] == ["cuda:0"] * 2
     assert len(local_places([], 99, bytes_a_job=1)) == n
     assert local_places([], 99, bytes_a_job=10**15) == [Place("cpu", n)]
+
+
+def test_idle_gpus_are_told_of(tmp_path: Path) -> None:
+    """Only where fewer trainings than GPUs are left; with a line that can be given as it stands."""
+    done = tmp_path / "done"
+    done.touch()
+    jobs = [Job(f"fold {k}", ("train", "1", "heatmap", str(k)), tmp_path / "log") for k in range(3)]
+    jobs[0] = dataclasses.replace(jobs[0], outputs=(done,))
+    four = [f"cuda:{k}" for k in range(4)]
+    said = idle_gpus(four, jobs)
+    assert said is not None and said.startswith("4 GPUs, and 2 trainings")
+    assert said.endswith("\n  autolmk_train 1 heatmap 1 -num_gpus 2")
+    assert str(idle_gpus(four, jobs[:2])).endswith(" 1 -num_gpus 4")
+    assert str(idle_gpus(four[:3], jobs)).endswith(" 1 -num_gpus 2")
+    assert idle_gpus(four[:2], jobs) is idle_gpus([], jobs) is idle_gpus(four, jobs[:1]) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
