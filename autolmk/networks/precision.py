@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from autolmk.errors import AutolmkError
 from autolmk.networks.autocast import MetaAutocast
+from autolmk.networks.onednn import OneDnn
 
 MAX_GRADIENT_NORM = 12.0  # as nnU-Net's
 CHANNELS_LAST = False  # convolutions' weights on CUDA; `benchmarks/gpu.py --parts layout` measures both, not run so far
@@ -100,7 +101,8 @@ class MixedPrecision(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         """(B, C, *S), and what else the network takes -> the network's output."""
         if self.dtype is None:
-            return self.network(*inputs)
+            with OneDnn() if self.device.type == "cpu" else contextlib.nullcontext():
+                return self.network(*inputs)
         with self._autocast(self.dtype):
             output = self.network(*inputs)
         return _in_float32(output)
