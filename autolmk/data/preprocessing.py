@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.data.axis_sampling import axis_matrices, multiplied
 from autolmk.data.foreground import VERSION as FOREGROUND_VERSION
 from autolmk.data.foreground import find_foreground
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
@@ -39,28 +40,73 @@ EPSILON = 1e-8
 RGB_MAX = 255.0  # of photographs
 LINEAR, MOST = 6.0, 10.0  # standard deviations that are kept as they are; that anything can have
 SPLINE_ORDER = 3
+SAME = 1e-6  # of a voxel: grids that differ by no more anywhere are the same
 PROCESS_BYTES = 300 * 2**20  # of a worker that holds no image
 FAILURES = "failures.json"
 
 
 def preprocess_image(image: Image, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
-    """(image in canonical orientation, normalised, at the configuration's spacing; fill (C,) for what lies outside it).
+    """See `Preparation.of`."""
+    return Preparation(image).of(configuration)
 
-    Training and prediction go through this one function. fill: the level of the background, where the channel's scheme
-    looks for one and finds it, else the median of its border voxels.
-    AutolmkError where the image does not suit the plans or holds values that are not finite.
+
+class Preparation:
+    """One image, preprocessed for any number of configurations: what they share is made once. Training and prediction
+    go through this one class.
+
+    upload: brings normalised channels (C, *S) to a device, as a torch tensor; there they are resampled.
     """
-    _expect(image, configuration)
-    image = image.canonical()
-    padding = image.padding or (None,) * len(image.array)
-    normalized = [_normalized(*each) for each in zip(image.array, configuration.normalization, padding, strict=True)]
-    channels = [channel for channel, _ in normalized]
-    target = image.geometry.resampled(configuration.spacing)
-    resampled = Image(np.stack(channels), image.geometry).resample(target, order=SPLINE_ORDER)
-    for before, after in zip(channels, resampled.array, strict=True):
-        np.clip(after, before.min(), before.max(), out=after)  # a spline overshoots at edges
-    outside = [value for _, value in normalized]
-    return resampled, tuple(border_median(c) if v is None else v for c, v in zip(resampled.array, outside, strict=True))
+
+    def __init__(self, image: Image, upload: Callable[[FloatImage], Any] | None = None) -> None:
+        self._raw, self._upload = image, upload
+        self._canonical: Image | None = None
+        self._normalized: dict[Any, tuple[Any, list[tuple[float, float]], list[float | None]]] = {}
+        self._known: dict[Any, tuple[Image, tuple[float, ...]]] = {}
+
+    def of(self, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
+        """(image in canonical orientation, normalised, at the configuration's spacing; fill (C,) for what lies outside
+        it): the level of the background, where the channel's scheme looks for one and finds it, else the median of its
+        border voxels.
+
+        AutolmkError where the image does not suit the plans or holds values that are not finite.
+        """
+        key = (configuration.spacing, configuration.normalization)
+        if key not in self._known:
+            self._known[key] = self._made(configuration)
+        return self._known[key]
+
+    def _made(self, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
+        _expect(self._raw, configuration)
+        if self._canonical is None:
+            self._canonical = self._raw.canonical()
+        channels, bounds, outside = self._channels(self._canonical, configuration.normalization)
+        source = self._canonical.geometry
+        target = source.resampled(configuration.spacing)
+        if target.is_close(source, SAME):
+            channels = channels * 1  # the image is not given away
+        else:
+            channels = multiplied(channels, axis_matrices(source, target, SPLINE_ORDER))
+        array: FloatImage = channels if isinstance(channels, np.ndarray) else channels.cpu().numpy()
+        for after, (low, high) in zip(array, bounds, strict=True):
+            np.clip(after, low, high, out=after)  # a spline overshoots at edges
+        fill = tuple(border_median(c) if v is None else v for c, v in zip(array, outside, strict=True))
+        return Image(array, target), fill
+
+    def _channels(
+        self, image: Image, normalization: tuple[Normalization, ...]
+    ) -> tuple[Any, list[tuple[float, float]], list[float | None]]:
+        """(channels normalised, on the device; lowest and highest value of each; the value outside each, None for that
+        of its border)."""
+        if normalization not in self._normalized:
+            self._normalized.clear()  # one at a time: images are large, and stages mostly share it
+            padding = image.padding or (None,) * len(image.array)
+            found = [_normalized(*each) for each in zip(image.array, normalization, padding, strict=True)]
+            channels = [channel for channel, _ in found]
+            array = np.stack(channels) if len(channels) > 1 else channels[0][None]
+            bounds = [(float(c.min()), float(c.max())) for c in channels]
+            placed = array if self._upload is None else self._upload(array)
+            self._normalized[normalization] = placed, bounds, [value for _, value in found]
+        return self._normalized[normalization]
 
 
 def normalize(
@@ -93,7 +139,9 @@ def _normalized(
         return channel, None
     if normalization.scheme == "ct":
         clipped = np.clip(channel, normalization.low, normalization.high)
-        return _scaled(clipped, normalization.mean, normalization.std), None
+        clipped -= normalization.mean
+        clipped /= max(normalization.std, EPSILON)
+        return clipped, None
     if normalization.scheme == "zscore":
         return _scaled(channel, *_mean_and_std(channel)), None
     if normalization.scheme == "rgb":
@@ -336,7 +384,7 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
 
 def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
     """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
-    float32, one channel as float64 for the spline, and the result twice; a label map as one more channel."""
+    float32, and the result twice; one channel as float64 and a label map, where there is one."""
     geometry = dataset.read_geometry(case)
     before, after = math.prod(geometry.shape), math.prod(geometry.shape)
     if geometry.ndim == len(configuration.spacing):
