@@ -23,7 +23,7 @@ NEGLIGIBLE = 1e-7  # weight below which an input voxel does not count; one row's
 
 def axis_matrices(source: Geometry, target: Geometry, order: int) -> list[FloatArray]:
     """(m, n) of each axis, from voxels of `source` to voxels of `target`: the border is repeated outside, and where
-    voxels get wider, the image is smoothed first, see `image.low_pass_sigma`. Both grids must be straight to each other.
+    voxels get wider, the image is smoothed first, see `image.low_pass_sigma`. Both grids must be parallel.
 
     order: of the spline, 1 to 5.
     """

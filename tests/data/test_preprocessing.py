@@ -20,15 +20,8 @@ from scipy.spatial.transform import Rotation
 from autolmk.cli.preprocess import main
 from autolmk.data.augmentation import IntensityAugmentation
 from autolmk.data.loading import TrainingLoader
-from autolmk.data.preprocessing import (
-    FAILURES,
-    border_median,
-    bounded,
-    case_digest,
-    normalize,
-    preprocess_dataset,
-    preprocess_image,
-)
+from autolmk.data.normalization import border_median, bounded, normalize
+from autolmk.data.preprocessing import FAILURES, case_digest, preprocess_dataset, preprocess_image
 from autolmk.data.store import Store, preprocessing_digest
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
