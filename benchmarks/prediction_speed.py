@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from isal import igzip
 
 from autolmk import Predictor
-from autolmk.data.axis_sampling import axis_matrices, multiplied
+from autolmk.data.axis_sampling import axis_blocks, multiplied
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 from autolmk.networks.onednn import OneDnn
@@ -62,7 +62,7 @@ def resampling(rounds: int) -> bool:
         target = image.geometry.resampled(wanted)
 
         def by_matrices(target: Geometry = target) -> Any:
-            return multiplied(array, axis_matrices(image.geometry, target, 3))
+            return multiplied(array, axis_blocks(image.geometry, target, 3))
 
         def by_scipy(target: Geometry = target) -> Any:
             return image.resample(target, order=3).array

@@ -1,6 +1,6 @@
-"""Resampling onto a straight grid as one small matrix an axis: low-pass, spline and sampling are linear, and along an
-axis they are one matrix, which SciPy itself makes from unit vectors. So the result is that of `image.resample` up to
-float32, in a fraction of its time and memory, and alike with NumPy and with torch on any device.
+"""Resampling onto a parallel grid as a few small matrices an axis: low-pass, spline and sampling are linear, and SciPy
+itself makes the matrices from unit vectors. So the result is that of `image.resample` up to float32, in a fraction of
+its time and memory, and alike with NumPy and with torch on any device.
 
 Shapes: C channels, *S spatial; n input and m output voxels of an axis.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,58 +18,74 @@ from scipy import ndimage
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import low_pass_sigma
 
-ROWS = 64  # of a matrix that are multiplied at a time: each needs only the input voxels near them
-NEGLIGIBLE = 1e-7  # weight below which an input voxel does not count; one row's leave out less than 1e-6 in all
+ROWS = 32  # output voxels of a block
+SIGMAS = 4.0  # standard deviations that SciPy's Gaussian reaches
+SPLINE_REACH = 20  # voxels beyond which a cubic spline's weights are below 1e-9
 
 
-def axis_matrices(source: Geometry, target: Geometry, order: int) -> list[FloatArray]:
-    """(m, n) of each axis, from voxels of `source` to voxels of `target`: the border is repeated outside, and where
-    voxels get wider, the image is smoothed first, see `image.low_pass_sigma`. Both grids must be parallel.
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Output voxels `begin` to `begin + rows` of an axis, as weights (rows, k) of the input voxels from `low` on."""
 
-    order: of the spline, 1 to 5.
+    begin: int
+    low: int
+    weights: FloatArray
+
+
+def axis_blocks(source: Geometry, target: Geometry, order: int) -> list[list[Block]]:
+    """Blocks of each axis, which together make voxels of `target` from voxels of `source`, a grid of parallel axes.
+
+    The border is repeated outside; where voxels get wider, the image is smoothed first, see `image.low_pass_sigma`.
+    order: of the spline, 1 to 3.
     """
     matrix, offset = target.map_to(source)
     sigma = low_pass_sigma(matrix, "crossed")
-    return [
-        _axis_matrix(n, m, float(step), float(start), float(width), order)
-        for n, m, step, start, width in zip(source.shape, target.shape, np.diag(matrix), offset, sigma, strict=True)
-    ]
+    axes = zip(source.shape, target.shape, np.diag(matrix), offset, sigma, strict=True)
+    return [_blocks(n, m, float(step), float(start), float(width), order) for n, m, step, start, width in axes]
 
 
-def _axis_matrix(n: int, m: int, step: float, start: float, sigma: float, order: int) -> FloatArray:
-    """(m, n): what SciPy makes of n unit vectors, sampled at start, start + step, ..."""
-    unit = np.eye(n)
-    if sigma > 0:
-        unit = ndimage.gaussian_filter1d(unit, sigma, axis=0, mode="nearest")
-    result: FloatArray = ndimage.affine_transform(
-        unit, np.array([step, 1.0]), np.array([start, 0.0]), output_shape=(m, n), order=order, mode="nearest"
-    )
+def _blocks(n: int, m: int, step: float, start: float, sigma: float, order: int) -> list[Block]:
+    """What SciPy makes of unit vectors, sampled at start, start + step, ...; a block sees the voxels in its reach."""
+    reach = SPLINE_REACH + math.ceil(SIGMAS * sigma)
+    result = []
+    for begin in range(0, m, ROWS):
+        rows = min(ROWS, m - begin)
+        ends = start + step * np.array([begin, begin + rows - 1])
+        low = int(np.clip(np.floor(ends.min()) - reach, 0, n - 1))
+        high = int(np.clip(np.ceil(ends.max()) + reach + 1, low + 1, n))
+        unit = np.eye(high - low)
+        if sigma > 0:
+            unit = ndimage.gaussian_filter1d(unit, sigma, axis=0, mode="nearest", truncate=SIGMAS)
+        where = {"matrix": np.array([step, 1.0]), "offset": np.array([ends[0] - low, 0.0])}
+        shape = (rows, high - low)
+        weights = ndimage.affine_transform(unit, **where, output_shape=shape, order=order, mode="nearest")
+        result.append(Block(begin, low, weights))
     return result
 
 
-def multiplied(array: Any, matrices: Sequence[FloatArray]) -> Any:
-    """(C, *S) -> (C, *m): each spatial axis multiplied by its matrix (m, n), the one that shrinks most first.
+def multiplied(array: Any, axes: Sequence[Sequence[Block]]) -> Any:
+    """(C, *S) -> (C, *m): each spatial axis by its blocks, the one that shrinks most first.
 
     array: of NumPy, or a torch tensor on any device; what is returned is of the same kind and type.
     """
-    for axis in sorted(range(len(matrices)), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
-        array = _along(array, matrices[axis], axis + 1)
+    lengths = [blocks[-1].begin + len(blocks[-1].weights) for blocks in axes]
+    for axis in sorted(range(len(axes)), key=lambda a: lengths[a] / array.shape[1 + a]):
+        array = _along(array, axes[axis], lengths[axis], axis + 1)
     return array
 
 
-def _along(array: Any, matrix: FloatArray, axis: int) -> Any:
-    """`array` with `axis` multiplied by the matrix (m, n), a few rows at a time."""
-    shape, m = tuple(array.shape), len(matrix)
+def _along(array: Any, blocks: Sequence[Block], m: int, axis: int) -> Any:
+    """`array` with `axis` multiplied by its blocks, of m rows in all."""
+    shape = tuple(array.shape)
     before, n, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-    last = after == 1  # then its voxels lie side by side: the matrix goes to the right
+    last = after == 1  # then its voxels lie side by side: weights go to the right
     flat = array.reshape((before, n) if last else (before, n, after))
     result = _new(array, (before, m) if last else (before, m, after))
-    for begin in range(0, m, ROWS):
-        rows = matrix[begin : begin + ROWS]
-        counts = np.flatnonzero((np.abs(rows) > NEGLIGIBLE).any(axis=0))
-        near = slice(int(counts[0]), int(counts[-1]) + 1)
-        part = _alike(array, rows[:, near])
-        result[:, begin : begin + ROWS] = flat[:, near] @ part.T if last else part @ flat[:, near]
+    for block in blocks:
+        rows, k = block.weights.shape
+        weights, near = _alike(array, block.weights), slice(block.low, block.low + k)
+        into = slice(block.begin, block.begin + rows)
+        result[:, into] = flat[:, near] @ weights.T if last else weights @ flat[:, near]
     return result.reshape((*shape[:axis], m, *shape[axis + 1 :]))
 
 

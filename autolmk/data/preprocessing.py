@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from autolmk.data.axis_sampling import axis_matrices, multiplied
+from autolmk.data.axis_sampling import axis_blocks, multiplied
 from autolmk.data.foreground import VERSION as FOREGROUND_VERSION
 from autolmk.data.normalization import border_median, normalized
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
@@ -82,7 +82,7 @@ class Preparation:
         if target.is_close(source, SAME):
             channels = channels * 1  # the image is not given away
         else:
-            channels = multiplied(channels, axis_matrices(source, target, SPLINE_ORDER))
+            channels = multiplied(channels, axis_blocks(source, target, SPLINE_ORDER))
         array: FloatImage = channels if isinstance(channels, np.ndarray) else channels.cpu().numpy()
         for after, (low, high) in zip(array, bounds, strict=True):
             np.clip(after, low, high, out=after)  # a spline overshoots at edges

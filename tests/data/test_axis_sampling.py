@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolmk.data.axis_sampling import ROWS, axis_matrices, multiplied
+from autolmk.data.axis_sampling import ROWS, axis_blocks, multiplied
 from autolmk.geometry import Geometry
 from autolmk.image import Image
 
@@ -23,7 +23,7 @@ def test_any_image_is_resampled_as_by_scipy(sides: list[int], spacing: list[floa
     source = Geometry.from_parts(sides, [1.0] * len(sides))
     target = source.resampled(spacing[: len(sides)])
     expected = Image(array, source).resample(target, order=3).array
-    found = multiplied(array, axis_matrices(source, target, 3))
+    found = multiplied(array, axis_blocks(source, target, 3))
     assert found.dtype == np.float32 and found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1e-5 * max(np.ptp(array), 1e-6)
 
@@ -34,14 +34,16 @@ def test_torch_computes_the_same_on_sides_longer_than_a_block(spacing: tuple[flo
     array = np.random.default_rng(0).normal(size=(2, *sides)).astype(np.float32)
     source = Geometry.from_parts(sides, (1.0, 1.0, 1.0))
     target = source.resampled(spacing)
-    matrices = axis_matrices(source, target, 3)
+    blocks = axis_blocks(source, target, 3)
     expected = Image(array, source).resample(target, order=3).array
-    for found in (multiplied(array, matrices), multiplied(torch.from_numpy(array), matrices).numpy()):
+    for found in (multiplied(array, blocks), multiplied(torch.from_numpy(array), blocks).numpy()):
         assert np.abs(found - expected).max() <= 1e-5 * np.ptp(array)
 
 
 def test_only_near_voxels_are_multiplied() -> None:
-    """The work grows with the side, not with its square: of 512 voxels, rows need 64 and the spline's reach."""
-    source = Geometry.from_parts((512, 2), (1.0, 1.0))
-    rows = axis_matrices(source, source.resampled((1.1, 1.0)), 3)[0][:ROWS]
-    assert np.flatnonzero((np.abs(rows) > 1e-7).any(axis=0)).max() < 1.1 * ROWS + 16
+    """The work grows with the side, not with its square: a block needs its own voxels and the filters' reach."""
+    source = Geometry.from_parts((4096, 2), (1.0, 1.0))
+    for spacing, most in ((1.1, 1.1 * ROWS + 44), (8.0, 8 * ROWS + 44 + 2 * 14)):
+        blocks = axis_blocks(source, source.resampled((spacing, 1.0)), 3)[0]
+        assert max(block.weights.shape[1] for block in blocks) <= most
+        assert all(np.abs(block.weights.sum(axis=1) - 1).max() < 1e-9 for block in blocks)
