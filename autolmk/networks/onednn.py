@@ -15,7 +15,7 @@ class OneDnn(TorchFunctionMode):
     """Within, convolutions of float32 on a CPU are oneDNN's, where no gradient is wanted.
 
     With one thread torch takes its own for 3 x 3 x 3 kernels on small inputs (of 20,480 values at most, where it leaves
-    out the last axis), which `benchmarks/prediction_speed.py` finds two to seven times as slow. With several threads it
+    out the last axis), two to five times as slow (`benchmarks/prediction_speed.py`). With several threads it
     takes oneDNN's itself.
     """
 
