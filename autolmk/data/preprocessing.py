@@ -291,7 +291,7 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
 
 def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
     """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
-    float32, and the result twice; one channel as float64 and a label map, where there is one."""
+    float32 and the result twice, one channel as float64 for its statistics; a label map as one more channel."""
     geometry = dataset.read_geometry(case)
     before, after = math.prod(geometry.shape), math.prod(geometry.shape)
     if geometry.ndim == len(configuration.spacing):

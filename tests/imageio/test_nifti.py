@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -165,3 +166,27 @@ def test_an_infinite_slope_and_a_wrong_checksum_are_refused(tmp_path: Path) -> N
     (tmp_path / "a.nii.gz").write_bytes(packed)
     with pytest.raises(AutolmkError, match="truncated"):
         imageio.read_image([tmp_path / "a.nii.gz"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[:-20], id="cut"),
+        pytest.param(lambda data: data[:-8] + b"\1\2\3\4" + data[-4:], id="another checksum"),
+        pytest.param(lambda data: data[:400] + bytes(n ^ 0xFF for n in data[400:440]) + data[440:], id="other bytes"),
+    ],
+)
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    file = tmp_path / "damaged.nii.gz"
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(AutolmkError, match="damaged.nii.gz"):
+        imageio.read_image([file])
+
+
+def test_a_gzip_file_of_two_members_is_read_whole(tmp_path: Path) -> None:
+    file = tmp_path / "two.nii.gz"
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), tmp_path / "one.nii")
+    content = (tmp_path / "one.nii").read_bytes()
+    file.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))
+    assert np.array_equal(imageio.read_image([file]).array[0], ARRAY.transpose(2, 1, 0))
