@@ -30,7 +30,7 @@ class Normalization:
     """The normalisation of one channel. scheme `foreground`: mean and std of the case's foreground, without padding,
     background and outliers such as metal; `robust`: the same of all but padding and outliers; `robust_rescale`: the
     foreground's percentiles `low` and `high` to [0, 1]; see `autolmk.data.foreground`. In the first two, `low` and
-    `high` are the percentiles that tell outliers. What lies far beyond is drawn in, see `preprocessing.bounded`.
+    `high` are the percentiles that tell outliers. What lies far beyond is drawn in, see `normalization.bounded`.
 
     `ct`: clip to [low, high], then (v - mean) / std with these numbers of the whole dataset; `rgb`: 0 to 255 to [0, 1];
     `window`: mean -+ 2 standard deviations of the case's voxels above 0 (of all, where none is) to 0 and 255, as APGA;

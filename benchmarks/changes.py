@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from autolmk.data.preprocessing import border_median
+from autolmk.data.normalization import border_median
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import FloatImage, Image
 

@@ -190,20 +190,25 @@ class CellCodec(Codec):
         """Weighted mean (B, L, D) of votes (B, L, D, N), and their standard deviation (B, L), the axes' root mean
         square; log_weight: (B, L, N); cells: (B, L), within whose reach votes count."""
         if reach is not None:
-            log_weight = log_weight.masked_fill(~self._near(cells, reach), -math.inf)
+            near, outside = self._near(cells, reach)
+            log_weight = log_weight.gather(2, near).masked_fill(outside, -math.inf)
+            votes = votes.gather(3, near[:, :, None].expand(*votes.shape[:3], near.shape[2]))
         weight = log_weight.softmax(2)[:, :, None]
         mean = (weight * votes).sum(3)
         variance = (weight * (votes - mean[..., None]).square()).sum(3)
         return mean, variance.mean(2).sqrt()
 
-    def _near(self, cells: Tensor, reach: int) -> Tensor:
-        """(B, L, N) whether a cell is at most `reach` cells an axis from cells (B, L)."""
-        near = torch.ones((*cells.shape, *self.shape), dtype=torch.bool, device=cells.device)
+    def _near(self, cells: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+        """(indices of the cells at most `reach` cells an axis from cells (B, L); whether they lie outside), both
+        (B, L, (2 reach + 1) ** D)."""
+        index = torch.zeros_like(cells)[..., None]
+        outside = torch.zeros_like(index, dtype=torch.bool)
+        steps = torch.arange(-reach, reach + 1, device=cells.device)
         for axis, n in enumerate(self.shape):
-            row = cells // math.prod(self.shape[axis + 1 :]) % n
-            close = (torch.arange(n, device=cells.device) - row[..., None]).abs() <= reach
-            near &= close.view(*cells.shape, *(n if a == axis else 1 for a in range(len(self.shape))))
-        return near.flatten(2)
+            row = (cells // math.prod(self.shape[axis + 1 :]) % n)[..., None] + steps
+            index = (index[..., None] * n + row.clamp(0, n - 1)[..., None, :]).flatten(2)
+            outside = (outside[..., None] | ((row < 0) | (row >= n))[..., None, :]).flatten(2)
+        return index, outside
 
     # -- which rule -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from autolmk.data.axis_sampling import axis_blocks, multiplied
 from autolmk.data.foreground import VERSION as FOREGROUND_VERSION
-from autolmk.data.foreground import find_foreground
+from autolmk.data.normalization import border_median, normalized
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.errors import AutolmkError, counted
 from autolmk.files.atomic import refuse_link, remove_leftovers
@@ -22,7 +23,7 @@ from autolmk.files.digest import digest
 from autolmk.files.locks import exclusive
 from autolmk.files.serialization import make_folder, write_json
 from autolmk.geometry import Geometry
-from autolmk.image import FloatImage, Image, border
+from autolmk.image import FloatImage, Image
 from autolmk.imageio import files_of
 from autolmk.parallel import default_workers, map_cases
 from autolmk.plans import Configuration, Normalization, Plans
@@ -35,121 +36,74 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what this module does to an image; part of every case's digest
-EPSILON = 1e-8
-RGB_MAX = 255.0  # of photographs
-LINEAR, MOST = 6.0, 10.0  # standard deviations that are kept as they are; that anything can have
 SPLINE_ORDER = 3
+SAME = 1e-6  # of a voxel: grids that differ by no more anywhere are the same
 PROCESS_BYTES = 300 * 2**20  # of a worker that holds no image
 FAILURES = "failures.json"
 
 
 def preprocess_image(image: Image, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
-    """Bring an image into canonical orientation, normalise and resample it; return it and the fill (C,) for what lies
-    outside it.
+    """Bring an image into canonical orientation, normalise and resample it; see `Preparation.of`."""
+    return Preparation(image).of(configuration)
 
-    Training and prediction go through this one function. fill: the level of the background, where the channel's scheme
-    looks for one and finds it, else the median of its border voxels.
-    AutolmkError where the image does not suit the plans or holds values that are not finite.
+
+class Preparation:
+    """One image, preprocessed for any number of configurations: what they share is made once. Training and prediction
+    go through this one class.
+
+    upload: brings normalised channels (C, *S) to a device, as a torch tensor; there they are resampled.
     """
-    _expect(image, configuration)
-    image = image.canonical()
-    padding = image.padding or (None,) * len(image.array)
-    normalized = [_normalized(*each) for each in zip(image.array, configuration.normalization, padding, strict=True)]
-    channels = [channel for channel, _ in normalized]
-    target = image.geometry.resampled(configuration.spacing)
-    resampled = Image(np.stack(channels), image.geometry).resample(target, order=SPLINE_ORDER)
-    for before, after in zip(channels, resampled.array, strict=True):
-        np.clip(after, before.min(), before.max(), out=after)  # a spline overshoots at edges
-    outside = [value for _, value in normalized]
-    return resampled, tuple(border_median(c) if v is None else v for c, v in zip(resampled.array, outside, strict=True))
 
+    def __init__(self, image: Image, upload: Callable[[FloatImage], Any] | None = None) -> None:
+        self._raw, self._upload = image, upload
+        self._canonical: Image | None = None
+        self._normalized: dict[Any, tuple[Any, list[tuple[float, float]], list[float | None]]] = {}
+        self._known: dict[Any, tuple[Image, tuple[float, ...]]] = {}
 
-def normalize(
-    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None = None
-) -> FloatImage:
-    """A channel (*S) in the scheme of the plans, see `plans.Normalization`. padding: the values that its file declares
-    to show nothing."""
-    return _normalized(channel, normalization, padding)[0]
+    def of(self, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
+        """Bring the image into canonical orientation, normalise and resample it; return it and the fill (C,) for what
+        lies outside it: the level of the background, where the channel's scheme looks for one and finds it, else the
+        median of its border voxels.
 
+        AutolmkError where the image does not suit the plans or holds values that are not finite.
+        """
+        key = (configuration.spacing, configuration.normalization)
+        if key not in self._known:
+            self._known[key] = self._made(configuration)
+        return self._known[key]
 
-def bounded(values: FloatImage) -> FloatImage:
-    """Standardised values (*S), unchanged up to 6 standard deviations, beyond that growing as a logarithm, up to 10.
+    def _made(self, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
+        _expect(self._raw, configuration)
+        if self._canonical is None:
+            self._canonical = self._raw.canonical()
+        channels, bounds, outside = self._channels(self._canonical, configuration.normalization)
+        source = self._canonical.geometry
+        target = source.resampled(configuration.spacing)
+        if target.is_close(source, SAME):
+            channels = channels * 1  # the image is not given away
+        else:
+            channels = multiplied(channels, axis_blocks(source, target, SPLINE_ORDER))
+        array: FloatImage = channels if isinstance(channels, np.ndarray) else channels.cpu().numpy()
+        for after, (low, high) in zip(array, bounds, strict=True):
+            np.clip(after, low, high, out=after)  # a spline overshoots at edges
+        fill = tuple(border_median(c) if v is None else v for c, v in zip(array, outside, strict=True))
+        return Image(array, target), fill
 
-    So metal is bright, yet does not rule what a network sees, and dense bone keeps its contrast.
-    """
-    result = np.array(values, dtype=np.float32)
-    beyond = np.abs(result) > LINEAR
-    far = result[beyond]
-    result[beyond] = np.sign(far) * np.minimum(LINEAR + np.log1p(np.abs(far) - LINEAR), MOST)
-    return result
-
-
-def _normalized(
-    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
-) -> tuple[FloatImage, float | None]:
-    """(normalised channel; the value outside it, None for that of its border)."""
-    if normalization.by_foreground:
-        return _by_foreground(channel, normalization, padding)
-    if normalization.scheme == "none":
-        return channel, None
-    if normalization.scheme == "ct":
-        clipped = np.clip(channel, normalization.low, normalization.high)
-        return _scaled(clipped, normalization.mean, normalization.std), None
-    if normalization.scheme == "zscore":
-        return _scaled(channel, *_mean_and_std(channel)), None
-    if normalization.scheme == "rgb":
-        return np.asarray(channel / RGB_MAX, dtype=np.float32), None
-    if normalization.scheme == "window":
-        return _windowed(channel), None
-    low, high = float(channel.min()), float(channel.max())
-    return _scaled(channel, low, high - low), None
-
-
-def _scaled(channel: FloatImage, zero: float, unit: float) -> FloatImage:
-    return np.asarray((channel - zero) / max(unit, EPSILON), dtype=np.float32)
-
-
-def _mean_and_std(values: FloatImage) -> tuple[float, float]:
-    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-
-
-def _by_foreground(
-    channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
-) -> tuple[FloatImage, float | None]:
-    """As `_normalized`. A foreground of a single value is scaled by the whole channel; a channel of one value is 0."""
-    found = find_foreground(channel, padding, background=normalization.scheme != "robust")
-    rescale = normalization.scheme == "robust_rescale"
-    if rescale:
-        low, high = np.percentile(found.typical(), [normalization.low, normalization.high])
-        level = found.background
-        low, high = (low, high) if level is None else (min(low, level), max(high, level))
-        middle, unit = float(low + high) / 2, float(high - low) / (2 * LINEAR)
-    else:
-        middle, unit = _mean_and_std(found.typical(normalization.low, normalization.high))
-    if not unit > 0:
-        middle, unit = _mean_and_std(channel)
-    if not unit > 0:
-        unit = 1.0
-
-    def scaled(values: FloatImage) -> FloatImage:
-        result = bounded((values - np.float32(middle)) / np.float32(unit))
-        return result / np.float32(2 * LINEAR) + np.float32(0.5) if rescale else result
-
-    outside = None if found.outside is None else float(scaled(np.array([found.outside], np.float32))[0])
-    return scaled(found.channel), outside
-
-
-def _windowed(channel: FloatImage) -> FloatImage:
-    """Scheme `window`: clipped to mean -+ 2 standard deviations of the voxels above 0, mapped to 0 ... 255."""
-    above = channel[channel > 0] if (channel > 0).any() else channel
-    mean, reach = float(above.mean(dtype=np.float64)), 2 * float(above.std(dtype=np.float64))
-    clipped = np.clip(channel, mean - reach, mean + reach)
-    return np.asarray((clipped - (mean - reach)) * (RGB_MAX / max(2 * reach, EPSILON)), dtype=np.float32)
-
-
-def border_median(channel: FloatImage) -> float:
-    """Median of the voxels (*S) on the faces of the array."""
-    return float(np.median(border(channel)))
+    def _channels(
+        self, image: Image, normalization: tuple[Normalization, ...]
+    ) -> tuple[Any, list[tuple[float, float]], list[float | None]]:
+        """(channels normalised, on the device; lowest and highest value of each; the value outside each, None for that
+        of its border)."""
+        if normalization not in self._normalized:
+            self._normalized.clear()  # one at a time: images are large, and stages mostly share it
+            padding = image.padding or (None,) * len(image.array)
+            found = [normalized(*each) for each in zip(image.array, normalization, padding, strict=True)]
+            channels = [channel for channel, _ in found]
+            array = np.stack(channels) if len(channels) > 1 else channels[0][None]
+            bounds = [(float(c.min()), float(c.max())) for c in channels]
+            placed = array if self._upload is None else self._upload(array)
+            self._normalized[normalization] = placed, bounds, [value for _, value in found]
+        return self._normalized[normalization]
 
 
 def _expect(image: Image, configuration: Configuration) -> None:
@@ -338,7 +292,7 @@ def case_digest(dataset: Dataset, case: Case, plans: Plans, configuration: Confi
 
 def needed_bytes(dataset: Dataset, case: Case, configuration: Configuration) -> int:
     """Memory that preprocessing a case takes at its peak, from the header of its first image: the image three times as
-    float32, one channel as float64 for the spline, and the result twice; a label map as one more channel."""
+    float32 and the result twice, one channel as float64 for its statistics; a label map as one more channel."""
     geometry = dataset.read_geometry(case)
     before, after = math.prod(geometry.shape), math.prod(geometry.shape)
     if geometry.ndim == len(configuration.spacing):

@@ -69,7 +69,7 @@ def _export(predictor: Predictor, output_folder: Path) -> Path:
 
 def pipeline(predictor: Predictor, folder: Path) -> dict[str, Any]:
     """The content of pipeline.json; the graphs that it names are written into `folder`."""
-    from autolmk.data import preprocessing
+    from autolmk.data import normalization, preprocessing
     from autolmk.export_onnx.runner import VERSION
     from autolmk.prediction import candidates, first_look, second_look, stage
 
@@ -80,7 +80,7 @@ def pipeline(predictor: Predictor, folder: Path) -> dict[str, Any]:
         "conventions": CONVENTIONS,
         "constants": {
             "resampling": {"spline_order": preprocessing.SPLINE_ORDER, "clipped_to_the_range_before": True},
-            "normalization": {"linear_up_to": preprocessing.LINEAR, "at_most": preprocessing.MOST},
+            "normalization": {"linear_up_to": normalization.LINEAR, "at_most": normalization.MOST},
             "tiling": {
                 "looked_at_again_below_centrality": first_look.BORDER,
                 "rounds": first_look.ROUNDS,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from autolmk import ranks
 from autolmk.errors import AutolmkError
 from autolmk.networks.autocast import MetaAutocast
+from autolmk.networks.onednn import OneDnn
 
 MAX_GRADIENT_NORM = 12.0  # as nnU-Net's
 CHANNELS_LAST = False  # convolutions' weights on CUDA; `benchmarks/gpu.py --parts layout` measures both, not run so far
@@ -101,7 +102,8 @@ class MixedPrecision(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         """Apply the network to (B, C, *S) and whatever else it takes."""
         if self.dtype is None:
-            return self.network(*inputs)
+            with OneDnn() if self.device.type == "cpu" else contextlib.nullcontext():
+                return self.network(*inputs)
         with self._autocast(self.dtype):
             output = self.network(*inputs)
         return _in_float32(output)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autolmk.data.preprocessing import preprocess_image
+from autolmk.data.preprocessing import Preparation
 from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
 from autolmk.files.digest import digest
@@ -22,7 +22,7 @@ from autolmk.fold.measured import Measured
 from autolmk.image import Image
 from autolmk.imageio import squeeze
 from autolmk.methods.sources import model_trainer_class
-from autolmk.networks.precision import choose_device
+from autolmk.networks.precision import Precision, choose_device
 from autolmk.plans import Configuration, Plans
 from autolmk.prediction.first_look import Look
 from autolmk.prediction.options import TestTime
@@ -121,11 +121,18 @@ class Model:
         on their held-out cases."""
         return self.configuration.shape_prior and is_drawn([one.errors for one in self.measured])
 
-    def prepare(self, image: Image) -> list[Prepared]:
-        """Preprocess for each stage, as training did. AutolmkError where the image does not suit the plans."""
+    def preparation(self, image: Image) -> Preparation:
+        """Of a raw image, for `prepare`: models that predict together share it. AutolmkError where the plans are of
+        planes, and the image is a volume of several slices."""
         if self.plans.ndim == 2 and image.geometry.ndim == 3:
             image = squeeze(image)
-        return [Prepared(*preprocess_image(image, stage.configuration)) for stage in self.stages]
+        precision = Precision(self.device)
+        return Preparation(image, precision.tensor if self.device.type == "cuda" else None)
+
+    def prepare(self, image: Image | Preparation) -> list[Prepared]:
+        """Preprocess for each stage, as training did. AutolmkError where the image does not suit the plans."""
+        shared = image if isinstance(image, Preparation) else self.preparation(image)
+        return [Prepared(*shared.of(stage.configuration)) for stage in self.stages]
 
     def first_look(self, prepared: Sequence[Prepared]) -> Look:
         """The look of the first stage, which sees windows that hold many landmarks, for those who want a window's

@@ -173,8 +173,10 @@ class Predictor:
         return image
 
     def prepare(self, image: Image) -> list[list[Prepared]]:
-        """Preprocess for each stage of each model. AutolmkError where the image does not suit the plans."""
-        return [model.prepare(image) for model in self.models]
+        """Preprocess for each stage of each model, once for those that need it alike. AutolmkError where the image does
+        not suit the plans."""
+        shared = self.models[0].preparation(image)
+        return [model.prepare(shared) for model in self.models]
 
     def outside(self, image: Image) -> tuple[str, ...]:
         """Name what of an image, as it was read, lies outside the range of the training images, in words; usually

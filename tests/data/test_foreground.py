@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from autolmk.data.foreground import find_foreground, foreground_quantiles, without_padding
-from autolmk.data.preprocessing import normalize
+from autolmk.data.normalization import normalize
 from autolmk.image import FloatImage
 from autolmk.plans import Normalization
 

@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import numpy as np
@@ -18,17 +20,11 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from autolmk.cli.preprocess import main
+from autolmk.data import preprocessing
 from autolmk.data.augmentation import IntensityAugmentation
 from autolmk.data.loading import TrainingLoader
-from autolmk.data.preprocessing import (
-    FAILURES,
-    border_median,
-    bounded,
-    case_digest,
-    normalize,
-    preprocess_dataset,
-    preprocess_image,
-)
+from autolmk.data.normalization import border_median, bounded, normalize
+from autolmk.data.preprocessing import FAILURES, Preparation, case_digest, preprocess_dataset, preprocess_image
 from autolmk.data.store import Store, preprocessing_digest
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
@@ -393,6 +389,35 @@ def test_the_store_holds_no_case_that_is_gone_or_left_out(tmp_path: Path, caplog
     assert preprocess_dataset(dataset, cases, plans, "c", folder, workers=0, progress=False) == []
     assert Store(folder).cases() == ["c1", "c3"] and not changed({c: before[c] for c in ("c1", "c3")}, stamps(folder))
     assert "removed 2 cases that do not belong here: c0, c2" in caplog.text
+
+
+def test_configurations_share_what_they_need_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three preparations of one image: normalised once, resampled twice; the image itself stays as it was."""
+    calls = Counter[str]()
+
+    def counted(name: str) -> Any:
+        original = getattr(preprocessing, name)
+
+        def call(*given: Any) -> Any:
+            calls[name] += 1
+            return original(*given)
+
+        return call
+
+    for name in ("normalized", "multiplied"):
+        monkeypatch.setattr(preprocessing, name, counted(name))
+    array = np.random.default_rng(0).normal(size=(1, 20, 24)).astype(np.float32)
+    image = Image(array, Geometry.from_parts((20, 24), (1.0, 1.0)))
+    before = image.array.copy()
+    coarse, same = (make_plans(s, (8, 8), 2, "none").configuration("c") for s in ((2.0, 2.0), (1.0, 1.0)))
+    shared = Preparation(image)
+    found = [shared.of(each) for each in (coarse, dataclasses.replace(coarse, batch_size=7), same)]
+    assert calls == {"normalized": 1, "multiplied": 1} and found[0] is found[1]
+    assert not np.shares_memory(found[2][0].array, image.array)
+    assert np.array_equal(image.array, before)
+    for one, configuration in zip(found, (coarse, coarse, same), strict=True):
+        alone = preprocess_image(image, configuration)
+        assert np.array_equal(one[0].array, alone[0].array) and one[1] == alone[1]
 
 
 PROGRAM = """

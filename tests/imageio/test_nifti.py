@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -210,3 +211,27 @@ def test_nibabels_images_have_the_files_geometry_whatever_their_axes(shape: tupl
     assert own.shape == read.shape and np.abs(own.affine - read.affine).max() <= 1e-6
     with pytest.raises(ValueError, match="2 or 3 axes"):
         Geometry.from_nibabel(nib.Nifti1Image(np.zeros((4, 3, 2, 5), np.float32), affine))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[:-20], id="cut"),
+        pytest.param(lambda data: data[:-8] + b"\1\2\3\4" + data[-4:], id="another checksum"),
+        pytest.param(lambda data: data[:400] + bytes(n ^ 0xFF for n in data[400:440]) + data[440:], id="other bytes"),
+    ],
+)
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    file = tmp_path / "damaged.nii.gz"
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(AutolmkError, match=r"damaged\.nii\.gz"):
+        imageio.read_image([file])
+
+
+def test_a_gzip_file_of_two_members_is_read_whole(tmp_path: Path) -> None:
+    file = tmp_path / "two.nii.gz"
+    nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), tmp_path / "one.nii")
+    content = (tmp_path / "one.nii").read_bytes()
+    file.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))
+    assert np.array_equal(imageio.read_image([file]).array[0], ARRAY.transpose(2, 1, 0))

@@ -100,7 +100,13 @@ def test_data_that_supports_no_shape_says_why() -> None:
     few = [Landmarks(case.names[:4], case.points[:4], case.status[:4]) for case in cases]
     line = [Landmarks(c.names, np.outer(np.arange(N), [1.0, i, 2.0]), c.status) for i, c in enumerate(cases)]
     one_place = [Landmarks(case.names, np.full((N, 3), 10.0), case.status) for case in cases]
-    reasons = (([], "there are 0"), (cases[:2], "there are 2"), (cases[:4], "there are 4"), (few, "4 landmarks"), (line, "on a line"))
+    reasons = (
+        ([], "there are 0"),
+        (cases[:2], "there are 2"),
+        (cases[:4], "there are 4"),
+        (few, "4 landmarks"),
+        (line, "on a line"),
+    )
     for data, why in (*reasons, (one_place, "on a line")):
         assert why in str(why_no_shape(data)) and fit_shape_model(data) is None
     assert why_no_shape(cases) is None and fit_shape_model(cases) is not None
