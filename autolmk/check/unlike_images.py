@@ -60,7 +60,7 @@ def _size_faults(findings: Sequence[Findings], training: npt.NDArray[np.bool_]) 
 def _relative_sizes(points: FloatArray, training: npt.NDArray[np.bool_]) -> FloatArray:
     """(N,) of cases (N, L, P): the median over pairs of landmarks of their distance over the typical one; NaN without
     three pairs that are seen in most training cases."""
-    seen = np.isfinite(points).all(axis=2)
+    seen = np.asarray(np.isfinite(points).all(axis=2))
     chosen = np.sort(np.argsort(-seen[training].sum(axis=0), kind="stable")[:MOST_LANDMARKS])
     first, second = np.triu_indices(len(chosen), k=1)
     apart = np.linalg.norm(points[:, chosen[first]] - points[:, chosen[second]], axis=2)
