@@ -147,8 +147,9 @@ def _orient_volume(canvas: Picture, geometry: Geometry, voxels: FloatArray, unit
             rows, columns = (a for a in range(3) if a != axis)
             left = GAP + int(i) * (3 * TILE + 2 * SEAM + GAP) + axis * (TILE + SEAM)
             frame = Frame(TITLE + HEADING, left, TILE, TILE, TILE / float(max(size[rows], size[columns])))
-            down = geometry.sides(rows)[:: -1 if rows == 0 else 1]  # superior is up
-            texts += _oriented(canvas, frame, (*down, *geometry.sides(columns)), unit)
+            first, last = geometry.sides(rows)
+            top, bottom = (last, first) if rows == 0 else (first, last)  # superior is up
+            texts += _oriented(canvas, frame, (top, bottom, *geometry.sides(columns)), unit)
     return texts
 
 

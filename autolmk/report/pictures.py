@@ -98,7 +98,7 @@ def _tile(
     marks = (voxels[:, kept] - centre) / step + (TILE - 1) / 2
     down, across = (geometry.sides(a) for a in kept)
     if geometry.physical_ndim == 3 and geometry.array_axis(2) == kept[0]:
-        grey, marks, down = grey[::-1], marks * [-1, 1] + [TILE - 1, 0], down[::-1]
+        grey, marks, down = grey[::-1], marks * [-1, 1] + [TILE - 1, 0], (down[1], down[0])
     return Tile(grey, marks, "" if axis is None else VIEWS[axis], (*down, *across))
 
 
