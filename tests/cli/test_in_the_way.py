@@ -57,6 +57,8 @@ def test_held_out_results_are_no_evaluation_of_predictions(tmp_path: Path) -> No
     require_evaluation(tmp_path, ["summary.json"])
     (tmp_path / "truth.csv").touch()
     require_evaluation(tmp_path, ["summary.json"], held_out=True)
+    (tmp_path / "landmarks.csv").touch()
+    require_evaluation(tmp_path, ["detections", "landmarks.csv"], held_out=True)
     with pytest.raises(AutolmkError, match="files are in the way"):
         require_evaluation(tmp_path, ["summary.json"])
 
