@@ -55,8 +55,7 @@ def _accumulate(args: argparse.Namespace) -> int:
             if args.output
             else model / f"crossval_results_folds_{'_'.join(map(str, held_out.folds))}"
         )
-        if args.output is not None:
-            _require_own_place(place)
+        _require_own_place(place)
         evaluation = accumulate(model, place, held_out, Plans.load(model / "plans.json"))
         mre = evaluation.overall.mre.value
         said = "no annotated point" if mre is None else f"MRE {mre:.3f} {evaluation.unit}"

@@ -32,7 +32,8 @@ def require_evaluation(folder: Path, names: Collection[str], *, held_out: bool =
     also has the truth beside the points, as autolmk_accumulate_crossval_results writes it."""
     refuse_link(folder)
     found = sorted(name for name in names if os.path.lexists(folder / name))
-    if found and not (_is_evaluation(folder / SUMMARY) and (folder / "truth.csv").is_file() == held_out):
+    begun = held_out and (folder / "landmarks.csv").is_file()  # a killed call may have left no summary
+    if found and not ((begun or _is_evaluation(folder / SUMMARY)) and (folder / "truth.csv").is_file() == held_out):
         raise AutolmkError(
             "files are in the way that no earlier evaluation into this folder wrote",
             file=folder,

@@ -52,7 +52,10 @@ def _submission(variable: str, jobs: Sequence[Job], after: Sequence[str], device
     """Submits `jobs`, in order, as one; its number goes to a variable."""
     first = jobs[0]
     name = first.name.replace(" ", "_") if len(jobs) == 1 else "_".join(job.name for job in jobs)
-    options = [f"--job-name={shlex.quote(name)}", f"--output={shlex.quote(str(first.log.with_name(f'{name}.log')))}"]
+    log = str(first.log.with_name(f"{name}.log")).replace(
+        "%", "%%"
+    )  # sbatch puts numbers in the place of %j and others
+    options = [f"--job-name={shlex.quote(name)}", f"--output={shlex.quote(log)}"]
     options.append("--open-mode=append")
     if gpu and any("device" in job.takes for job in jobs):
         options.append("--gres=gpu:1")

@@ -15,8 +15,10 @@ import numpy as np
 
 from autolmk.annotations import Annotation, read_table, write_table
 from autolmk.annotations.csv import table_rows, write_rows
+from autolmk.detections import FOLDER as DETECTIONS
 from autolmk.detections import Detections, file_of, saved_cases
 from autolmk.evaluation import Evaluation, evaluate
+from autolmk.files.atomic import refuse_link
 from autolmk.files.serialization import write_json
 from autolmk.fold.held_out import TRUTH
 from autolmk.geometry import FloatArray
@@ -106,7 +108,10 @@ def write_held_out(
 ) -> Evaluation:
     """Predictions of cases with their truth: landmarks.csv, truth.csv, detections/, summary.json, points.csv, and
     review.csv where a recipe concluded. diagonals, pairs, unit: as of `evaluate`. more: what summary.json says besides.
+    Detections of other cases are removed. AutolmkError where a link is in the place of a folder.
     """
+    for place in (folder, folder / DETECTIONS):
+        refuse_link(place)
     concluded = any("expected_error" in result.more for result in results.values())
     third = any(result.best.shape[1] == 3 for result in results.values())
     columns = tuple(c for c in (RECIPE_COLUMNS if concluded else COLUMNS) if c != "z" or third)

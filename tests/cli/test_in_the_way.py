@@ -12,6 +12,7 @@ import pytest
 from autolmk.cli import cite, evaluate, plan_experiment, report
 from autolmk.cli.in_the_way import begins_with, require_evaluation, require_ours
 from autolmk.errors import AutolmkError
+from autolmk.selection.results import write_held_out
 
 POINTS = "case,landmark,x,y,z,status\n" + "".join(f"c{i},A,{i},2,3,present\n" for i in range(6))
 STRANGE = ("summary.json", "summary.csv", "points.csv")
@@ -56,6 +57,8 @@ def test_held_out_results_are_no_evaluation_of_predictions(tmp_path: Path) -> No
     require_evaluation(tmp_path, ["summary.json"])
     (tmp_path / "truth.csv").touch()
     require_evaluation(tmp_path, ["summary.json"], held_out=True)
+    (tmp_path / "landmarks.csv").touch()
+    require_evaluation(tmp_path, ["detections", "landmarks.csv"], held_out=True)
     with pytest.raises(AutolmkError, match="files are in the way"):
         require_evaluation(tmp_path, ["summary.json"])
 
@@ -93,3 +96,17 @@ def test_plans_do_not_take_the_name_of_a_file_beside_them(name: str, tmp_path: P
     for content in ('{"planner": "heatmap"}', "{"):  # damaged plans may be planned anew
         (tmp_path / "mine.json").write_text(content)
         plan_experiment._require_place(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("name", ["held_out", "held_out/detections"])
+def test_held_out_results_are_not_written_through_links(name: str, tmp_path: Path) -> None:
+    """Detections of other cases are removed there: files of others would be."""
+    precious = tmp_path / "precious"
+    (precious / "detections").mkdir(parents=True)
+    for place in (precious, precious / "detections"):
+        (place / "mine.json").write_text("mine")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(precious)
+    with pytest.raises(AutolmkError, match="a link is in the place"):
+        write_held_out(tmp_path / "held_out", {}, {}, diagonals={}, pairs=[], unit="mm")
+    assert sorted(file.name for file in precious.rglob("*")) == ["detections", "mine.json", "mine.json"]
