@@ -64,7 +64,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Which of the ranks this process is; the first one, 0, writes and speaks."""
+    """The rank of this process; the first one, 0, writes and speaks."""
     return dist.get_rank() if _state else 0
 
 
@@ -75,7 +75,7 @@ def first() -> bool:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within the block nothing is shared, as if there were one rank: for what may fail on one of them."""
+    """Share nothing within the block, as if there were one rank: for what may fail on one of them."""
     if not _state:
         yield
         return
@@ -175,8 +175,8 @@ def _sum(value: Tensor) -> Tensor:
 
 
 def normaliser(which: Tensor) -> Tensor:
-    """What a sum over the rows `which` (bool) is divided by, so that the mean of all ranks' quotients is the mean over
-    the rows of the whole batch: how many rows a rank has on average, scalar; for an empty batch, of 1 row.
+    """The number that a sum over the rows `which` (bool) is divided by, so that the mean of all ranks' quotients is the
+    mean over the rows of the whole batch: how many rows a rank has on average, scalar; for an empty batch, of 1 row.
 
     With one rank it is the number of rows, at least 1.
     """

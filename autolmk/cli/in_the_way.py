@@ -1,4 +1,4 @@
-"""What stands in the place of a command's results: those of an earlier call are replaced, nothing else is."""
+"""The guard of places where a command writes: results of an earlier call are replaced, nothing else is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ OF_AN_EVALUATION = {"unit", "penalty", "radii", "n_cases", "overall", "landmarks
 
 
 def require_ours(file: Path, is_ours: Callable[[Path], bool], *, what: str) -> None:
-    """AutolmkError where something is in the place of `file` that `is_ours` does not know. what: that autolmk writes
-    there, in words."""
+    """Raise AutolmkError where something is in the place of `file` that `is_ours` does not know. what: that autolmk
+    writes there, in words.
+    """
     if not os.path.lexists(file) or file.is_dir():  # which the writing itself refuses
         return
     if file.is_symlink() or not file.is_file() or not is_ours(file):
@@ -28,8 +29,9 @@ def require_ours(file: Path, is_ours: Callable[[Path], bool], *, what: str) -> N
 
 
 def require_evaluation(folder: Path, names: Collection[str], *, held_out: bool = False) -> None:
-    """AutolmkError where files of these names are in a folder, and it is none of an earlier evaluation. held_out: it
-    also has the truth beside the points, as autolmk_accumulate_crossval_results writes it."""
+    """Raise AutolmkError where files of these names are in a folder, and it is none of an earlier evaluation. held_out:
+    it also has the truth beside the points, as autolmk_accumulate_crossval_results writes it.
+    """
     refuse_link(folder)
     found = sorted(name for name in names if os.path.lexists(folder / name))
     begun = held_out and (folder / "landmarks.csv").is_file()  # a killed call may have left no summary

@@ -34,12 +34,12 @@ def is_rank() -> bool:
 
 
 def local_processes() -> int:
-    """How many of them run on this machine, and share its cores."""
+    """The number of processes that run on this machine, and share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_rank() else 1
 
 
 def check_number(args: argparse.Namespace) -> None:
-    """AutolmkError where -num_gpus and -device do not fit together, or not to this machine."""
+    """Raise AutolmkError where -num_gpus and -device do not fit together, or not to this machine."""
     n, started = args.num_gpus, os.environ.get("WORLD_SIZE", "1")
     if n < 1:
         raise AutolmkError("-num_gpus must be 1 or more", found=n, remedy="correct it, or leave it out")
@@ -73,8 +73,9 @@ def check_number(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def joined(args: argparse.Namespace) -> Iterator[None]:
-    """As one of several processes, if it is one: on a device of its own, which -device says from now on; all but the
-    first one are silent."""
+    """Join the other processes, if this is one of several: on a device of its own, which -device says from now on; all
+    but the first one are silent.
+    """
     if not is_rank():
         yield
         return

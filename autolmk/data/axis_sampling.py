@@ -64,7 +64,7 @@ def _blocks(n: int, m: int, step: float, start: float, sigma: float, order: int)
 
 
 def multiplied(array: Any, axes: Sequence[Sequence[Block]]) -> Any:
-    """(C, *S) -> (C, *m): each spatial axis by its blocks, the one that shrinks most first.
+    """Multiply each spatial axis by its blocks, (C, *S) -> (C, *m), the one that shrinks most first.
 
     array: of NumPy, or a torch tensor on any device; what is returned is of the same kind and type.
     """

@@ -36,7 +36,7 @@ def bounded(values: FloatImage) -> FloatImage:
 def normalized(
     channel: FloatImage, normalization: Normalization, padding: tuple[float, float] | None
 ) -> tuple[FloatImage, float | None]:
-    """(normalised channel (*S); the value outside it, None for that of its border), see `normalize`."""
+    """Normalise a channel; return it (*S) and the value outside it, None for that of its border, see `normalize`."""
     if normalization.by_foreground:
         return _by_foreground(channel, normalization, padding)
     if normalization.scheme == "none":

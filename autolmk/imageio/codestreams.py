@@ -1,4 +1,4 @@
-"""What the header of a JPEG, JPEG-LS or JPEG 2000 stream says of its picture, by itself."""
+"""Headers of JPEG, JPEG-LS and JPEG 2000 streams: what they say of their picture by themselves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ LOSSY = (0xC0, 0xC1, 0xC2)
 
 @dataclass(frozen=True)
 class Codestream:
-    """components: values a pixel. luminance: whether they are luminance and colour differences; None where it is not
-    said."""
+    """The header of a compressed stream. components: values a pixel. luminance: whether they are luminance and colour
+    differences; None where it is not said.
+    """
 
     rows: int
     columns: int
@@ -22,7 +23,9 @@ class Codestream:
 
 
 def read_codestream(data: bytes) -> Codestream | None:
-    """From the first bytes of a stream (ITU T.81, T.87, T.800); None where it is of another kind or damaged."""
+    """Read the header of a stream from its first bytes (ITU T.81, T.87, T.800); None where it is of another kind or
+    damaged.
+    """
     try:
         if data[:4] == b"\xff\x4f\xff\x51":
             right, bottom, left, top = struct.unpack_from(">4I", data, 8)

@@ -1,4 +1,6 @@
-"""What is odd about a DICOM header that can be read all the same: tables, polarity, and slices that disagree."""
+"""Remarks on what is odd about a DICOM header that can be read all the same: tables, polarity, and slices that
+disagree.
+"""
 
 from __future__ import annotations
 

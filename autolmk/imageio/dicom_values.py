@@ -31,7 +31,9 @@ EMBEDDED = ("MONOCHROME1", "MONOCHROME2", "RGB", PALETTE)  # photometric interpr
 
 
 def values(file: Path, header: Any, frames: Sequence[DicomFrame]) -> npt.NDArray[Any]:
-    """(F, rows, columns[, 3]) of a file, rescaled frame by frame. AutolmkError where they cannot be decoded."""
+    """Read the pixels (F, rows, columns[, 3]) of a file, rescaled frame by frame. AutolmkError where they cannot be
+    decoded.
+    """
     with understood(file):
         return _rescaled(file, header, frames)
 
@@ -56,7 +58,7 @@ def _photometric(header: Any) -> str:
 
 
 def inverted_at(header: Any) -> int | None:
-    """What stored values are subtracted from, where low ones are shown white; None where they are not."""
+    """The number that stored values are subtracted from, where low ones are shown white; None where they are not."""
     if _photometric(header) != "MONOCHROME1":
         return None
     return -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1

@@ -29,12 +29,12 @@ CONVERT = {
 
 
 def known_format(name: str) -> tuple[str, str] | None:
-    """(what a file is by its name, how to convert it); None where its ending says nothing."""
+    """Name what a file is by its ending, and how to convert it; None where its ending says nothing."""
     return next((said for ending, said in CONVERT.items() if name.lower().endswith(ending)), None)
 
 
 def conversion(names: Iterable[str]) -> str | None:
-    """How to convert the first of these files whose format is known, with its name."""
+    """Say how to convert the first of these files whose format is known, with its name."""
     for name in names:
         if (said := known_format(name)) is not None:
             return f"{name} is of a format that is not read ({said[0]}); {said[1]}"

@@ -89,7 +89,7 @@ def local_places(devices: Sequence[str], n_jobs: int, *, at_a_time: int | None =
 
 
 def idle_gpus(devices: Sequence[str], jobs: Sequence[Job]) -> str | None:
-    """What to say where more GPUs of this machine are there than trainings, as each of these takes one GPU; else
+    """The words to say where more GPUs of this machine are there than trainings, as each of these takes one GPU; else
     None."""
     todo = [job for job in jobs if not job.done]
     if not 0 < len(todo) < len(devices):

@@ -15,8 +15,9 @@ FILLS = frozenset({Tensor.normal_, Tensor.uniform_})
 
 @contextmanager
 def outline() -> Iterator[None]:
-    """Within `with`: what is built has shapes and no numbers. Nothing is drawn for it either, which on the meta device
-    would load torch's compiler, a second and a half."""
+    """Build networks as outlines: within `with`, what is built has shapes and no numbers. Nothing is drawn for it
+    either, which on the meta device would load torch's compiler, a second and a half.
+    """
     with torch.device("meta"), _Unfilled():
         yield
 

@@ -12,7 +12,7 @@ CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
 
 
 class OneDnn(TorchFunctionMode):
-    """Within, convolutions of float32 on a CPU are oneDNN's, where no gradient is wanted.
+    """Compute by oneDNN: within `with`, convolutions of float32 on a CPU are oneDNN's, where no gradient is wanted.
 
     With one thread torch takes its own for 3 x 3 x 3 kernels on small inputs (of 20,480 values at most, where it leaves
     out the last axis), two to five times as slow (`benchmarks/prediction_speed.py`). With several threads it

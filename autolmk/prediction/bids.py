@@ -114,8 +114,9 @@ def _image(
 
 
 def require_free(root: Path, output: Path, images: Sequence[BidsImage]) -> None:
-    """AutolmkError where results would replace what autolmk did not write: in the tree itself, in another pipeline's
-    derivatives, or through a link in the place of a folder."""
+    """Raise AutolmkError where results would replace what autolmk did not write: in the tree itself, in another
+    pipeline's derivatives, or through a link in the place of a folder.
+    """
     if output.resolve() == root.resolve():
         raise AutolmkError(
             "results cannot be written into the BIDS tree itself",

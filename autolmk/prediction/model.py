@@ -122,8 +122,9 @@ class Model:
         return self.configuration.shape_prior and is_drawn([one.errors for one in self.measured])
 
     def preparation(self, image: Image) -> Preparation:
-        """Of a raw image, for `prepare`: models that predict together share it. AutolmkError where the plans are of
-        planes, and the image is a volume of several slices."""
+        """Prepare a raw image once, for `prepare`: models that predict together share it. AutolmkError where the plans
+        are of planes, and the image is a volume of several slices.
+        """
         if self.plans.ndim == 2 and image.geometry.ndim == 3:
             image = squeeze(image)
         precision = Precision(self.device)

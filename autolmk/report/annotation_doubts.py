@@ -78,7 +78,7 @@ class Skill:
 
 
 def skill(model: CrossValidation) -> Skill:
-    """What a model learnt, from its held-out cases."""
+    """Judge what a model learnt, from its held-out cases."""
     cases = list(model.detections)
     truth = np.stack([model.truth[case].points for case in cases])  # (N, L, P)
     found = np.stack([model.detections[case].best for case in cases])

@@ -11,12 +11,14 @@ SEPARATOR, AND = "__", " + "  # between a folder's parts; between the members of
 
 @dataclass(frozen=True)
 class ModelNames:
-    """said: of each model's folder TRAINER__PLANS__CONFIGURATION, what a reader is told."""
+    """The names of models on one page. said: of each model's folder TRAINER__PLANS__CONFIGURATION, what a reader is
+    told.
+    """
 
     said: Mapping[str, str]
 
     def of(self, name: str) -> str:
-        """What is said of a folder, or of an ensemble of folders joined by " + "; a name of another form is kept."""
+        """The name of a folder, or of an ensemble of folders joined by " + "; a name of another form is kept."""
         return AND.join(self.said.get(part, part) for part in name.split(AND))
 
     def within(self, text: str) -> str:
@@ -27,8 +29,9 @@ class ModelNames:
 
 
 def model_names(folders: Iterable[str], usual: Mapping[str, str] | None = None) -> ModelNames:
-    """Of all folders that one page speaks of. The name is the configuration; where two have the same, or the trainer is
-    not the one that the plans name, what tells them apart stands in brackets. usual: folder -> the plans' trainer."""
+    """Name all folders that one page speaks of. The name is the configuration; where two have the same, or the trainer
+    is not the one that the plans name, what tells them apart stands in brackets. usual: folder -> the plans' trainer.
+    """
     parts = {folder: tuple(folder.split(SEPARATOR)) for folder in dict.fromkeys(folders)}
     known = {folder: part for folder, part in parts.items() if len(part) == 3 and all(part)}
     shared = Counter(configuration for _, _, configuration in known.values())

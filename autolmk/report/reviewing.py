@@ -1,4 +1,4 @@
-"""Which predictions a person should look at first: cases unlike the training images, flagged points."""
+"""The predictions that a person should look at first: cases unlike the training images, flagged points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Row = dict[str, str]
 
 
 def reviewing(sources: Sources) -> Section | None:
-    """Of the folder of predictions; None where there is none."""
+    """Read what to review in a folder of predictions; None where there is none."""
     title, table, file = "What to look at first", sources.predictions / PREDICTIONS, sources.predictions / REVIEW
     if not table.is_file():
         return None

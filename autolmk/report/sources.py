@@ -99,7 +99,7 @@ class Sources:
 
     @cached_property
     def names(self) -> ModelNames:
-        """What the report calls the models, trained ones and those that were candidates."""
+        """The names that the report gives the models, trained ones and those that were candidates."""
         found = (self.information or {}).get("candidates")
         candidates = found if isinstance(found, dict) else {}
         usual = {m.name: label(m.plans.configurations[m.configuration].trainer) for m in self.models}
@@ -134,7 +134,7 @@ class Sources:
 
     @cached_property
     def skills(self) -> dict[str, Skill]:
-        """What each of them learnt."""
+        """The skill of each model."""
         return {name: skill(crossval) for name, crossval in self.crossvals.items()}
 
 

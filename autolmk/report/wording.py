@@ -50,7 +50,7 @@ def enough(estimate: Estimate | None, n_cases: float | None) -> Estimate | None:
 
 
 def whiskers_are(estimates: Iterable[Estimate | None]) -> str:
-    """What to add to a sentence on a chart: that its whiskers are intervals, where there is any."""
+    """The words to add to a sentence on a chart: that its whiskers are intervals, where there is any."""
     return " with its 95 % interval over cases" if any(e and e.low is not None for e in estimates) else ""
 
 

@@ -1,4 +1,4 @@
-"""What the ranks of a training share out: the rows of each batch; and what they agree on: the time, and what they were
+"""Sharing between the ranks of a training: the rows of each batch, the time, and what they were
 asked. See `ranks`."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autolmk.training.signals import Signals
 
 
 def rows_of_rank(configuration: Configuration) -> tuple[int, int] | None:
-    """Which rows of each batch this rank makes, from and to; None: all."""
+    """The rows of each batch that this rank makes, from and to; None: all."""
     if ranks.size() == 1:
         return None
     require_shares([configuration], ranks.size())
@@ -29,8 +29,9 @@ def rows_of_rank(configuration: Configuration) -> tuple[int, int] | None:
 
 
 def require_shares(configurations: Sequence[Configuration], size: int) -> None:
-    """AutolmkError where `size` ranks cannot share the batches of each configuration evenly: the planned batch is that
-    of all ranks together."""
+    """Raise AutolmkError where `size` ranks cannot share the batches of each configuration evenly: the planned batch is
+    that of all ranks together.
+    """
     batches = [c.batch_size for c in configurations]
     if all(batch % size == 0 for batch in batches):
         return
@@ -48,7 +49,8 @@ def require_shares(configurations: Sequence[Configuration], size: int) -> None:
 
 
 class Settlement:
-    """What all ranks of a run do next: by the first rank's clock, and by what any of them was asked, see `Signals`.
+    """The next thing that all ranks of a run do: by the first rank's clock, and by what any of them was asked, see
+    `Signals`.
 
     With one rank, what that is asked, at any time.
     """
@@ -93,13 +95,13 @@ class Unlogged(RunLog):
         self.folder, self.loggers, self.entries = folder, (), []
 
     def add(self, kind: str, iteration: int, elapsed: float, values: Mapping[str, Any], *, message: str = "") -> None:
-        """Nothing."""
+        """Log nothing: another rank does."""
 
     def draw(self) -> None:
-        """Nothing."""
+        """Draw nothing: another rank does."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Close nothing: there is no file."""
 
 
 def seed_apart(seed: int, iteration: int) -> None:

@@ -1,4 +1,4 @@
-"""What a training run is given to work on, and what a user chose for it."""
+"""The work of a training run, and what a user chose for it."""
 
 from __future__ import annotations
 
