@@ -141,7 +141,7 @@ def broken_json(folder: Path) -> None:
 def not_a_number(folder: Path) -> None:
     lines = write_rows(folder, 3, case_points(3)).read_text().splitlines()
     lines = ["landmark,x,y,z,status", *(f"{line},present" for line in lines[1:])]
-    lines[1] = "Eye_L,nan,1,2,present"
+    lines[1] = "Eye_L,nan,nan,nan,present"
     (folder / "landmarksTr" / "case3.csv").write_text("\n".join(lines) + "\n")
 
 
