@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 import psutil
@@ -27,6 +27,19 @@ from autolmk.cli.main import module_of
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it and hand that on
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where AUTOLMK_CPU_SECONDS names a file, a line for each test: CPU seconds, its own and those of the processes
+    that it started and that ended, and its name."""
+    before = sum(os.times()[:4])
+    result = yield
+    file = os.environ.get("AUTOLMK_CPU_SECONDS")
+    if file:
+        with open(file, "a") as stream:
+            stream.write(f"{sum(os.times()[:4]) - before:.2f} {item.nodeid}\n")
+    return result
 
 
 def pytest_collection_finish() -> None:
