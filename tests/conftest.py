@@ -67,8 +67,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture(scope="session")
-def start_command() -> Callable[..., subprocess.Popen[str]]:
+def start_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
     """Starts an installed command with the folders below `place`, in a session of its own: what it starts is in it."""
+    fonts = tmp_path_factory.mktemp("matplotlib")  # lists the fonts of the machine once, not in each home
 
     def start(name: str, *arguments: str, place: Path, **streams: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -77,6 +78,7 @@ def start_command() -> Callable[..., subprocess.Popen[str]]:
             env={
                 "PATH": "/usr/bin:/bin",
                 "HOME": str(place),
+                "MPLCONFIGDIR": str(fonts),
                 "autolmk_raw": str(place / "raw"),
                 "autolmk_preprocessed": str(place / "preprocessed"),
                 "autolmk_results": str(place / "results"),
