@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 import psutil
@@ -27,6 +27,19 @@ from autolmk.cli.main import module_of
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it and hand that on
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where AUTOLMK_CPU_SECONDS names a file, a line for each test: CPU seconds, its own and those of the processes
+    that it started and that ended, and its name."""
+    before = sum(os.times()[:4])
+    result = yield
+    file = os.environ.get("AUTOLMK_CPU_SECONDS")
+    if file:
+        with open(file, "a") as stream:
+            stream.write(f"{sum(os.times()[:4]) - before:.2f} {item.nodeid}\n")
+    return result
 
 
 def pytest_collection_finish() -> None:
@@ -54,8 +67,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture(scope="session")
-def start_command() -> Callable[..., subprocess.Popen[str]]:
+def start_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
     """Starts an installed command with the folders below `place`, in a session of its own: what it starts is in it."""
+    fonts = tmp_path_factory.mktemp("matplotlib")  # lists the fonts of the machine once, not in each home
 
     def start(name: str, *arguments: str, place: Path, **streams: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -64,6 +78,7 @@ def start_command() -> Callable[..., subprocess.Popen[str]]:
             env={
                 "PATH": "/usr/bin:/bin",
                 "HOME": str(place),
+                "MPLCONFIGDIR": str(fonts),
                 "autolmk_raw": str(place / "raw"),
                 "autolmk_preprocessed": str(place / "preprocessed"),
                 "autolmk_results": str(place / "results"),
