@@ -180,7 +180,7 @@ def test_a_damaged_gzip_file_is_named(tmp_path: Path, damage: Callable[[bytes], 
     file = tmp_path / "damaged.nii.gz"
     nib.save(nib.Nifti1Image(ARRAY, np.eye(4)), file)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(AutolmkError, match="damaged.nii.gz"):
+    with pytest.raises(AutolmkError, match=r"damaged\.nii\.gz"):
         imageio.read_image([file])
 
 
