@@ -24,7 +24,7 @@ SPLINE_REACH = 20  # voxels beyond which a cubic spline's weights are below 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class AxisBlock:
     """Output voxels `begin` to `begin + rows` of an axis, as weights (rows, k) of the input voxels from `low` on."""
 
     begin: int
@@ -32,7 +32,7 @@ class Block:
     weights: FloatArray
 
 
-def axis_blocks(source: Geometry, target: Geometry, order: int) -> list[list[Block]]:
+def axis_blocks(source: Geometry, target: Geometry, order: int) -> list[list[AxisBlock]]:
     """Blocks of each axis, which together make voxels of `target` from voxels of `source`, a grid of parallel axes.
 
     The border is repeated outside; where voxels get wider, the image is smoothed first, see `image.low_pass_sigma`.
@@ -44,7 +44,7 @@ def axis_blocks(source: Geometry, target: Geometry, order: int) -> list[list[Blo
     return [_blocks(n, m, float(step), float(start), float(width), order) for n, m, step, start, width in axes]
 
 
-def _blocks(n: int, m: int, step: float, start: float, sigma: float, order: int) -> list[Block]:
+def _blocks(n: int, m: int, step: float, start: float, sigma: float, order: int) -> list[AxisBlock]:
     """What SciPy makes of unit vectors, sampled at start, start + step, ...; a block sees the voxels in its reach."""
     reach = SPLINE_REACH + math.ceil(SIGMAS * sigma)
     result = []
@@ -59,11 +59,11 @@ def _blocks(n: int, m: int, step: float, start: float, sigma: float, order: int)
         where = {"matrix": np.array([step, 1.0]), "offset": np.array([ends[0] - low, 0.0])}
         shape = (rows, high - low)
         weights = ndimage.affine_transform(unit, **where, output_shape=shape, order=order, mode="nearest")
-        result.append(Block(begin, low, weights))
+        result.append(AxisBlock(begin, low, weights))
     return result
 
 
-def multiplied(array: Any, axes: Sequence[Sequence[Block]]) -> Any:
+def multiplied(array: Any, axes: Sequence[Sequence[AxisBlock]]) -> Any:
     """Multiply each spatial axis by its blocks, (C, *S) -> (C, *m), the one that shrinks most first.
 
     array: of NumPy, or a torch tensor on any device; what is returned is of the same kind and type.
@@ -74,7 +74,7 @@ def multiplied(array: Any, axes: Sequence[Sequence[Block]]) -> Any:
     return array
 
 
-def _along(array: Any, blocks: Sequence[Block], m: int, axis: int) -> Any:
+def _along(array: Any, blocks: Sequence[AxisBlock], m: int, axis: int) -> Any:
     """`array` with `axis` multiplied by its blocks, of m rows in all."""
     shape = tuple(array.shape)
     before, n, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])

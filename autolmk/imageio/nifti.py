@@ -7,6 +7,7 @@ one point in time.
 
 from __future__ import annotations
 
+import gzip
 import math
 import struct
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
@@ -26,7 +28,7 @@ from autolmk.imageio.viewing import drop_opacity
 from autolmk.nifti_header import Form, ras_affine
 
 CHUNK = 1 << 22
-DAMAGED = (isal_zlib.error, igzip.BadGzipFile)  # what a gzip file that cannot be unpacked raises
+DAMAGED = (cast(type[Exception], IsalError), gzip.BadGzipFile)  # where a gzip file cannot be unpacked
 
 
 def inspect(file: Path, form: Form | None = None) -> ImageSource:
@@ -58,7 +60,8 @@ def opened(file: Path) -> BinaryIO:
 
 def _unpacked(file: Path) -> BinaryIO:
     """The contents of a gzip file, by Intel's library, in 0.4 of zlib's time."""
-    return cast(BinaryIO, igzip.open(file))
+    unpacking: Any = igzip  # whose functions have no types
+    return cast(BinaryIO, unpacking.open(file))
 
 
 def read_header(file: Path) -> Any:

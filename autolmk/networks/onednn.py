@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 CONVOLUTIONS = {F.conv2d: 2, F.conv3d: 3}
+ONEDNN: Any = torch.backends.mkldnn  # oneDNN by its older name; its functions have no types
 
 
 class OneDnn(TorchFunctionMode):
@@ -38,5 +39,5 @@ def _suits(data: Any, padding: Any) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not isinstance(padding, str)
         and data.numel() > 0
-        and torch.backends.mkldnn.is_available()
+        and ONEDNN.is_available()
     )
