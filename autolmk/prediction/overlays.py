@@ -128,7 +128,7 @@ def _plane(grey: Picture, spacing: tuple[float, ...], landmarks: Landmarks, voxe
 
 
 @dataclass(frozen=True)
-class Frame:
+class Panel:
     """A slice on the picture: its upper left pixel and its sides in pixels. per_unit: pixels a mm, or a px."""
 
     top: float
@@ -146,7 +146,7 @@ def _orient_volume(canvas: Picture, geometry: Geometry, voxels: FloatArray, unit
         for axis in range(3):
             rows, columns = (a for a in range(3) if a != axis)
             left = GAP + int(i) * (3 * TILE + 2 * SEAM + GAP) + axis * (TILE + SEAM)
-            frame = Frame(TITLE + HEADING, left, TILE, TILE, TILE / float(max(size[rows], size[columns])))
+            frame = Panel(TITLE + HEADING, left, TILE, TILE, TILE / float(max(size[rows], size[columns])))
             first, last = geometry.sides(rows)
             top, bottom = (last, first) if rows == 0 else (first, last)  # superior is up
             texts += _oriented(canvas, frame, (top, bottom, *geometry.sides(columns)), unit)
@@ -156,11 +156,11 @@ def _orient_volume(canvas: Picture, geometry: Geometry, voxels: FloatArray, unit
 def _orient_plane(canvas: Picture, geometry: Geometry, _: FloatArray, unit: str) -> list[Caption]:
     size = np.array(geometry.extent)
     height, width = np.maximum(1, np.round(size / size.max() * LARGEST)).astype(int).tolist()
-    frame = Frame(TITLE, 0, height, width, width / float(size[1]))
+    frame = Panel(TITLE, 0, height, width, width / float(size[1]))
     return _oriented(canvas, frame, (*geometry.sides(0), *geometry.sides(1)), unit)
 
 
-def _oriented(canvas: Picture, frame: Frame, sides: tuple[str, str, str, str], unit: str) -> list[Caption]:
+def _oriented(canvas: Picture, frame: Panel, sides: tuple[str, str, str, str], unit: str) -> list[Caption]:
     """Captions of the letters at the top, bottom, left and right, and of a scale bar, which is drawn."""
     top, bottom, left, right = sides
     middle, centre, letter = frame.top + frame.height / 2, frame.left + frame.width / 2 - 3, SMALL + 2

@@ -150,7 +150,7 @@ def normal_name(name: str) -> str:
 
 
 def require_size(images: Images | None, width: Any, height: Any, file: Path) -> None:
-    """Raise AutolmkError where a picture has another size than the file says that it had when its points were placed."""
+    """Raise AutolmkError where a picture has another size than the file says it had when its points were placed."""
     if images is None or not all(isinstance(n, int) and n > 0 for n in (width, height)):
         return
     shape = imageio.read_geometry(images[0]).shape[-2:]
