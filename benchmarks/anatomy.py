@@ -221,7 +221,14 @@ def drawn(world: World, found: Detections, errors: PointErrors, *, before: bool 
     if before:
         points = shrink_by_misfit(best, odds, world.prior)
     else:
-        points = shrink(best, odds, errors.variance(found.names, found.spread), world.prior, tails=errors.tails)
+        points = shrink(
+            best,
+            odds,
+            errors.variance(found.names, found.spread),
+            world.prior,
+            tails=errors.tails,
+            astray=errors.astray,
+        )
     moved = np.zeros_like(best) if before else points - best
     return replace(found, candidates=points[:, None], moved=moved)
 

@@ -34,10 +34,12 @@ class PointErrors:
     steepness: the power of a width over the usual one with which variances go. widths: the smallest and the largest
     such ratio on held-out cases; none beyond is believed. certain: 0 to 1, factor on variances that two thirds of these
     images and more lie above, of what widths do not tell. tails: degrees of freedom of the Student t that errors
-    follow, 0 for a Gaussian. cases: that all this was measured on. drawn: whether points are drawn toward the mean
-    shape, because that lowers the errors of held-out cases; why. fully: whether they are drawn as if all their misfit
-    were error, which may cost unusual anatomy its place: only of a stage whose points merely say where a later one
-    looks. ValueError where a number is out of its range.
+    follow, 0 for a Gaussian. astray: mm an axis, the errors of points that are at another structure altogether, which
+    is as likely as a peak's own log-odds say; 0: not looked at, as in models trained before. cases: that all this was
+    measured on. drawn: whether points are drawn toward the mean shape, because that lowers the errors of held-out
+    cases; why. fully: whether they are drawn as if all their misfit were error, which may cost unusual anatomy its
+    place: only of a stage whose points merely say where a later one looks. ValueError where a number is out of its
+    range.
     """
 
     noise: dict[str, float] = field(default_factory=dict)
@@ -47,13 +49,25 @@ class PointErrors:
     widths: tuple[float, float] = (1.0, 1.0)
     certain: float = 1.0
     tails: float = 0.0
+    astray: float = 0.0
     cases: int = 0
     drawn: bool = False
     fully: bool = False
     why: str = ""
 
     def __post_init__(self) -> None:
-        if min(self.usual, self.steepness, self.tails, self.cases, *self.noise.values(), *self.width.values()) < 0:
+        if (
+            min(
+                self.usual,
+                self.steepness,
+                self.tails,
+                self.astray,
+                self.cases,
+                *self.noise.values(),
+                *self.width.values(),
+            )
+            < 0
+        ):
             raise ValueError("errors, widths and numbers of cases must be 0 or more")
         if not 0 < self.widths[0] <= self.widths[1] or not 0 < self.certain <= 1:
             raise ValueError(f"widths must be two factors above 0, certain up to 1: {self.widths}, {self.certain}")
@@ -93,6 +107,7 @@ class PointErrors:
             widths=(min(f.widths[0] for f in folds), max(f.widths[1] for f in folds)),
             certain=float(np.exp(np.mean([np.log(f.certain) for f in folds]))),
             tails=_mean_tails(folds),
+            astray=float(np.mean([f.astray for f in folds])),
             cases=cases,
             drawn=2 * drawing > cases,
             fully=2 * sum(f.cases for f in folds if f.drawn and f.fully) > drawing,
@@ -131,8 +146,18 @@ def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, n
         widths=(float(np.exp(ratio[seen].min())), float(np.exp(ratio[seen].max()))),
         certain=_certain(left - slope * ratio, scatter),
         tails=_tails(log_square[:, known] - level - slope * ratio, p, middle),
+        astray=_extent(truth),
         cases=len(found),
     )
+
+
+def _extent(truth: FloatArray) -> float:
+    """mm an axis: how far a case's landmarks (N, L, P) lie around their centre, as points at another structure do
+    around their own; 0 where no case shows two.
+    """
+    shown = [case[np.isfinite(case).all(axis=1)] for case in truth]
+    around = [((case - case.mean(axis=0)) ** 2).mean() for case in shown if len(case) > 1]
+    return float(np.sqrt(np.mean(around))) if around else 0.0
 
 
 def _levels(log_square: FloatArray, p: int, middle: float) -> tuple[FloatArray, float]:

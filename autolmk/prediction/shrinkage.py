@@ -8,7 +8,8 @@ of which nothing is known before (1 or more), and each landmark by a factor of i
 half a degree of freedom, so that a point that is sure and far off stays where it is (global and local scales: Carvalho,
 Polson and Scott, Biometrika 2010). Where points suffice the mean shape is fitted by an affine map, so that a head that
 is longer or flatter than all others stays so. What lies further from the fit than its error explains counts as anatomy,
-unless held-out errors have heavy tails.
+unless held-out errors have heavy tails, or the network itself holds its point for another structure: this is as likely
+as the peak's log-odds say, and then the point tells nothing of its landmark's place.
 
 Shapes: L landmarks, P physical axes, N points; G factors of the image, K of a landmark, E of an error. All in mm.
 """
@@ -54,7 +55,9 @@ def draw(
     if pooled is None or (pooled.drawn and pooled.fully):
         return shrink_by_misfit(points, log_odds, prior)
     return (
-        shrink(points, log_odds, pooled.variance(names, spread), prior, tails=pooled.tails) if pooled.drawn else points
+        shrink(points, log_odds, pooled.variance(names, spread), prior, tails=pooled.tails, astray=pooled.astray)
+        if pooled.drawn
+        else points
     )
 
 
@@ -88,12 +91,19 @@ def _pooled(errors: Sequence[PointErrors | None]) -> PointErrors | None:
 
 
 def shrink(
-    points: FloatArray, log_odds: FloatArray, variance: FloatArray, prior: ShapePrior, *, tails: float = 0.0
+    points: FloatArray,
+    log_odds: FloatArray,
+    variance: FloatArray,
+    prior: ShapePrior,
+    *,
+    tails: float = 0.0,
+    astray: float = 0.0,
 ) -> FloatArray:
     """Points (L, P) moved toward the fit of the mean shape; NaN rows stay NaN.
 
-    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance, tails: (L,) mm^2
-    an axis of their errors, and how heavy these' tails are, see `PointErrors`. Unchanged where fewer than 8 points or
+    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance, tails, astray:
+    (L,) mm^2 an axis of their errors, how heavy these' tails are, and how far off points at another structure are, mm
+    an axis, see `PointErrors`. Unchanged where fewer than 8 points or
     10 training shapes can support it.
     """
     usable, confident = _supporting(points, log_odds, prior)
@@ -110,6 +120,8 @@ def shrink(
     error = variance.copy()
     error[confident] *= 1 - leverage(columns, p)  # the rest of it is in the fit
     weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p, tails)
+    if astray > 0:
+        weight, evidence = _doubted(weight, evidence, square[usable], log_odds[usable], astray, p)
     likely = evidence[:, np.isin(usable, confident)].sum(axis=1)
     share = np.exp(likely - likely.max())
     own = (share @ weight / share.sum())[:, None]
@@ -149,6 +161,16 @@ def _weights(
     share = np.exp(log - top)
     sum_ = share.sum(axis=1)
     return ((strays / total).reshape(log.shape) * share).sum(axis=1) / sum_, top[:, 0] + np.log(sum_)
+
+
+def _doubted(
+    weight: FloatArray, evidence: FloatArray, square: FloatArray, log_odds: FloatArray, astray: float, p: int
+) -> tuple[FloatArray, FloatArray]:
+    """The same, where each point is at another structure as likely as its log-odds (L,) say, and then tells nothing."""
+    here = evidence - np.logaddexp(0.0, -log_odds)
+    elsewhere = -p * np.log(astray) - square / (2 * astray**2) - np.logaddexp(0.0, log_odds)
+    both = np.logaddexp(here, elsewhere)
+    return weight * np.exp(here - both), both
 
 
 def _log_density(factors: FloatArray, tails: float) -> FloatArray:

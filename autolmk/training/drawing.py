@@ -120,7 +120,7 @@ def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detectio
         candidates[:, 0] = shrink_by_misfit(points, log_odds, prior)
     else:
         variance = errors.variance(found.names, found.spread)
-        candidates[:, 0] = shrink(points, log_odds, variance, prior, tails=errors.tails)
+        candidates[:, 0] = shrink(points, log_odds, variance, prior, tails=errors.tails, astray=errors.astray)
     return dataclasses.replace(found, candidates=candidates, moved=candidates[:, 0] - found.best)
 
 

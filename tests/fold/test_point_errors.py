@@ -29,6 +29,17 @@ def test_each_landmark_has_its_own_error_and_gross_ones_hardly_count(p: int) -> 
     assert errors.cases == 60 and not errors.drawn and errors.steepness == 0.0
 
 
+@pytest.mark.parametrize("p", [2, 3])
+def test_points_astray_are_as_far_off_as_landmarks_lie_apart(p: int) -> None:
+    found, truth = looks(np.full((30, 40), 0.3), p)
+    truth[:, 7], truth[3, 5:] = np.nan, np.nan
+    errors = fit_point_errors(found, truth, np.full((30, 40), np.nan), NAMES)
+    assert errors.astray == pytest.approx(100 / np.sqrt(12), rel=0.03)  # uniform over 100 mm
+    alone = fit_point_errors(found[:, :1], truth[:, :1], np.full((30, 1), np.nan), NAMES[:1])
+    assert alone.astray == 0.0
+    assert PointErrors.pooled([errors, alone]).astray == pytest.approx(errors.astray / 2)
+
+
 def test_few_cases_draw_landmarks_toward_each_other() -> None:
     """Alike landmarks on 7 cases: their medians scatter by a third, what is believed of them far less."""
     found, truth = looks(np.full((7, 40), 0.3))

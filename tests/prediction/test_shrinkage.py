@@ -101,6 +101,46 @@ def test_gross_errors_are_drawn_further_where_held_out_cases_show_such() -> None
     assert np.mean(heavy) < 0.6 * np.mean(before)
 
 
+@pytest.mark.parametrize(
+    ("away", "log_odds", "kept"), [(8, 5.0, (0.9, 1.1)), (30, 0.0, (0.0, 0.1)), (30, -2.0, (0.0, 0.1))]
+)
+def test_a_point_counts_for_as_much_as_its_own_log_odds_say(
+    away: float, log_odds: float, kept: tuple[float, float]
+) -> None:
+    """A point 12 standard deviations off stays where its peak is sure; one at another structure (43) goes where not."""
+    prior, rng = prior_of(3), np.random.default_rng(6)
+    before, after, alone = [], [], []
+    for i in range(30):
+        truth, found = case_of(prior, rng, 0.2)
+        found[i % L] += away / np.sqrt(3)
+        odds = SURE.copy()
+        odds[i % L] = log_odds
+        drawn = shrink(found, odds, np.full(L, 0.2**2), prior, astray=17.0)
+        before.append(np.linalg.norm(found - truth, axis=1)[i % L])
+        after.append(np.linalg.norm(drawn - truth, axis=1)[i % L])
+        alone.append(np.linalg.norm(shrink(found, odds, np.full(L, 0.2**2), prior) - truth, axis=1)[i % L])
+    assert kept[0] <= np.mean(after) / np.mean(before) <= kept[1]
+    assert np.mean(alone) > 0.9 * np.mean(before)
+
+
+@pytest.mark.parametrize("away", [4.0, 8.0])
+def test_a_fairly_sure_point_some_deviations_off_stays(away: float) -> None:
+    """So many standard deviations off is anatomy rather than another structure."""
+    prior, rng = prior_of(3), np.random.default_rng(3)
+    before, after = [], []
+    for i in range(60):
+        truth, found = case_of(prior, rng, 0.1)
+        step = rng.normal(size=3)
+        step *= away * ANATOMY / np.linalg.norm(step)
+        truth[i % L], found[i % L] = truth[i % L] + step, found[i % L] + step
+        odds = SURE.copy()
+        odds[i % L] = 2.0
+        drawn = shrink(found, odds, np.full(L, 0.1**2), prior, astray=17.0)
+        before.append(np.linalg.norm(found - truth, axis=1)[i % L])
+        after.append(np.linalg.norm(drawn - truth, axis=1)[i % L])
+    assert np.mean(after) <= 1.05 * np.mean(before)
+
+
 @pytest.mark.parametrize("p", [2, 3])
 def test_lengths_of_a_stretched_case_are_unbiased(p: int) -> None:
     """A fifth longer along one axis: nothing of it is lost, where points are uncertain too."""

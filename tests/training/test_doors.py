@@ -261,12 +261,13 @@ def test_weights_say_which_cases_are_drawn(store: Store, unbroken: Unbroken, tmp
     """The first case never; another one as often as its loss says. A worker changes nothing."""
     Weighing.asked.clear()
     assert train(store, tmp_path, Weighing, workers=1)
+    asked = list(Weighing.asked)  # before another one is trained
     assert_same_weights(unbroken(Weighing), tmp_path)
-    assert len(Weighing.asked) == 1 + EPOCHS
-    seen = {name: case.seen for name, case in Weighing.asked[-1].items()}
+    assert len(asked) == 1 + EPOCHS
+    seen = {name: case.seen for name, case in asked[-1].items()}
     assert seen[TRAIN[0]] == 0 and 20 < sum(seen.values()) <= 40
-    assert all(case.loss is None and case.seen == 0 for case in Weighing.asked[0].values())
-    assert Weighing.asked[-1][TRAIN[1]].landmarks.names == ("bright", "dark", "rare")
+    assert all(case.loss is None and case.seen == 0 for case in asked[0].values())
+    assert asked[-1][TRAIN[1]].landmarks.names == ("bright", "dark", "rare")
 
 
 def test_events_tell_what_happened_in_order(store: Store, tmp_path: Path) -> None:
