@@ -51,7 +51,7 @@ FAMILIES = (SIZELESS, (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"), (".
 def ending_of(path: Path) -> str | None:
     """The ending in `ENDINGS` of a file's name, "dicom" for a folder, ".dcm" for a DICOM file of any other name, None
     for anything else."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike path.is_dir, no error for a name that is too long
         return DICOM
     named = _named_ending(path)
     if named is None and integrity.is_dicom(path):

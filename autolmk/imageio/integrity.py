@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
@@ -9,7 +10,7 @@ from autolmk.errors import AutolmkError
 
 def is_dicom(file: Path) -> bool:
     """Whether a file begins as DICOM files do, without being the index of a medium (DICOMDIR)."""
-    if not file.is_file() or file.name.upper() == "DICOMDIR":
+    if not os.path.isfile(file) or file.name.upper() == "DICOMDIR":
         return False
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"

@@ -212,7 +212,7 @@ def test_names_that_fit_no_model_and_folds_given_twice(
     assert len(rows(tmp_path / "one" / "landmarks.csv")) == 16
     fold = trained / "results" / "Dataset001_Blobs" / "BlobTrainer__autolmkPlans__full" / "fold_1" / VALIDATION
     assert accumulate_crossval_results.main([*arguments[:6], "-o", str(fold), *folders(trained)]) == 2
-    assert "replace their source" in capsys.readouterr().err
+    assert "trained fold" in capsys.readouterr().err
     table = (fold / "landmarks.csv").read_text()
     (fold / "landmarks.csv").write_text(table.replace("c10,", "c99,"))
     assert accumulate_crossval_results.main(arguments) == 2

@@ -112,7 +112,7 @@ CASES = [
     Broken("no images", "check", "1", drop("{phantom}/imagesTr"), ("imagesTr", "missing")),
     Broken("no images", "plan_and_preprocess", "-d 1", drop("{phantom}/imagesTr"), ("imagesTr", "missing")),
     # points
-    Broken("NaN points", "check", "1", lines(CSV, lambda r: [r[0], "Crown,nan,nan,0,1,1,1,0,,present", *r[2:]]),
+    Broken("NaN points", "check", "1", lines(CSV, lambda r: [r[0], "Crown,nan,nan,nan,1,1,1,0,,present", *r[2:]]),
            ("phantom_001", "no finite coordinates"), 3),
     Broken("no numbers", "check", "1", lines(CSV, lambda r: [*r[:1], r[1].replace(".", "x"), *r[2:]]),
            ("phantom_001",), 3),

@@ -326,7 +326,12 @@ def test_unlisted_landmarks_mean_what_dataset_json_says(means: str, status: Stat
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [("a,S,1,2,3\na,S,1,2,3\n", "unique"), ("a,S,nan,2,3,present\n", "finite"), ("b,S,1,2,3\n", "no landmarks")],
+    [
+        ("a,S,1,2,3\na,S,1,2,3\n", "unique"),
+        ("a,S,nan,nan,nan,present\n", "finite"),
+        ("a,S,nan,2,3,present\n", "only some"),
+        ("b,S,1,2,3\n", "no landmarks"),
+    ],
 )
 def test_senseless_points_are_named_with_their_case(rows: str, message: str, tmp_path: Path) -> None:
     folder = raw(tmp_path, {"landmarks": LANDMARKS}, cases=("a",))

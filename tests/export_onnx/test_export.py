@@ -187,5 +187,6 @@ def test_a_codec_that_the_runner_does_not_know_is_refused(tmp_path: Path, monkey
 
 def test_the_runner_is_one_file_that_imports_nothing_else() -> None:
     text = runner_source("1")
-    imported = {name.split(".")[0] for name in re.findall(r"^\s*(?:from|import) ([\w.]+)", text, re.M)}
+    found = re.findall(r"^\s*(?:from ([\w.]+) import|import ([\w.]+)(?: as \w+)?$)", text, re.M)
+    imported = {(one or other).split(".")[0] for one, other in found}
     assert imported - set(sys.stdlib_module_names) == {"run_onnx", "numpy", "scipy", "SimpleITK", "onnxruntime"}

@@ -49,7 +49,8 @@ def tiny() -> ModuleType:
 def together(folder: Path, *work: str) -> list[subprocess.CompletedProcess[str]]:
     """Let `SIZE` processes do the named work in a folder, one after the other; how each ended."""
     arguments = [sys.executable, __file__, str(folder), *work]
-    environment = {**os.environ, "PYTHONPATH": str(Path(autolmk.__file__).parents[1])}
+    places = (Path(autolmk.__file__).parents[1], Path(__file__).parent)  # also where PYTHONSAFEPATH is set
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
