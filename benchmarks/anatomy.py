@@ -221,14 +221,7 @@ def drawn(world: World, found: Detections, errors: PointErrors, *, before: bool 
     if before:
         points = shrink_by_misfit(best, odds, world.prior)
     else:
-        points = shrink(
-            best,
-            odds,
-            errors.variance(found.names, found.spread),
-            world.prior,
-            tails=errors.tails,
-            astray=errors.astray,
-        )
+        points = shrink(best, odds, errors.variance(found.names, found.spread), world.prior, errors)
     moved = np.zeros_like(best) if before else points - best
     return replace(found, candidates=points[:, None], moved=moved)
 

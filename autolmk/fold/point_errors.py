@@ -23,6 +23,8 @@ FLOOR = 1e-4  # of the median squared error, below which an error is not smaller
 OUTLYING = (-4.0, 2.5)  # of a logarithm of squared errors: what lies beyond counts as these in the power of widths
 TAILS = (1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0)  # degrees of freedom that are tried
 CLEARLY = 3.0  # natural logarithm of the likelihood ratio that heavy tails need
+GROSS = 6.0  # medians of all errors, beyond which one is gross
+DOUBTS = (3.0, 0.5)  # standard deviations of the two numbers of `doubts` before any case is seen
 STEEPNESS = 10.0  # standard deviation of the power before any case is seen. A peak is as wide as its heatmap at least,
 STEEPEST = 30.0  # and hardly wider by the error: a little wider a peak means a much larger error
 
@@ -34,12 +36,12 @@ class PointErrors:
     steepness: the power of a width over the usual one with which variances go. widths: the smallest and the largest
     such ratio on held-out cases; none beyond is believed. certain: 0 to 1, factor on variances that two thirds of these
     images and more lie above, of what widths do not tell. tails: degrees of freedom of the Student t that errors
-    follow, 0 for a Gaussian. astray: mm an axis, the errors of points that are at another structure altogether, which
-    is as likely as a peak's own log-odds say; 0: not looked at, as in models trained before. cases: that all this was
-    measured on. drawn: whether points are drawn toward the mean shape, because that lowers the errors of held-out
-    cases; why. fully: whether they are drawn as if all their misfit were error, which may cost unusual anatomy its
-    place: only of a stage whose points merely say where a later one looks. ValueError where a number is out of its
-    range.
+    follow, 0 for a Gaussian. astray: mm an axis, the errors of points that are at another structure altogether; 0: not
+    looked at, as in models trained before. doubts: (a, b), the logarithm of the odds of which is a - b times a peak's
+    own log-odds. cases: that all this was measured on. drawn: whether points are drawn toward the mean shape, because
+    that lowers the errors of held-out cases; why. fully: whether they are drawn as if all their misfit were error,
+    which may cost unusual anatomy its place: only of a stage whose points merely say where a later one looks.
+    ValueError where a number is out of its range.
     """
 
     noise: dict[str, float] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class PointErrors:
     certain: float = 1.0
     tails: float = 0.0
     astray: float = 0.0
+    doubts: tuple[float, float] = (0.0, 1.0)
     cases: int = 0
     drawn: bool = False
     fully: bool = False
@@ -108,6 +111,7 @@ class PointErrors:
             certain=float(np.exp(np.mean([np.log(f.certain) for f in folds]))),
             tails=_mean_tails(folds),
             astray=float(np.mean([f.astray for f in folds])),
+            doubts=(float(np.mean([f.doubts[0] for f in folds])), float(np.mean([f.doubts[1] for f in folds]))),
             cases=cases,
             drawn=2 * drawing > cases,
             fully=2 * sum(f.cases for f in folds if f.drawn and f.fully) > drawing,
@@ -115,9 +119,16 @@ class PointErrors:
         )
 
 
-def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, names: Sequence[str]) -> PointErrors:
+def fit_point_errors(
+    found: FloatArray,
+    truth: FloatArray,
+    spread: FloatArray,
+    names: Sequence[str],
+    log_odds: FloatArray | None = None,
+) -> PointErrors:
     """Fit errors to the best points found (N, L, P) mm in held-out cases, NaN where there is none, and their truth (N,
-    L, P), NaN where not present; spread: (N, L) mm, widths of the peaks, NaN where not known. Says nothing of drawing.
+    L, P), NaN where not present; spread: (N, L) mm, widths of the peaks, NaN where not known; log_odds: (N, L) of the
+    points; without them none is thought to be at another structure. Says nothing of drawing.
     """
     p = truth.shape[2]
     square = ((found - truth) ** 2).mean(axis=2)
@@ -146,7 +157,8 @@ def fit_point_errors(found: FloatArray, truth: FloatArray, spread: FloatArray, n
         widths=(float(np.exp(ratio[seen].min())), float(np.exp(ratio[seen].max()))),
         certain=_certain(left - slope * ratio, scatter),
         tails=_tails(log_square[:, known] - level - slope * ratio, p, middle),
-        astray=_extent(truth),
+        astray=0.0 if log_odds is None else _extent(truth),
+        doubts=(0.0, 1.0) if log_odds is None else _doubts(np.sqrt(square), log_odds),
         cases=len(found),
     )
 
@@ -158,6 +170,22 @@ def _extent(truth: FloatArray) -> float:
     shown = [case[np.isfinite(case).all(axis=1)] for case in truth]
     around = [((case - case.mean(axis=0)) ** 2).mean() for case in shown if len(case) > 1]
     return float(np.sqrt(np.mean(around))) if around else 0.0
+
+
+def _doubts(error: FloatArray, log_odds: FloatArray) -> tuple[float, float]:
+    """(a, b) of the odds exp(a - b * log-odds) that a point is grossly wrong: logistic regression on errors (N, L) and
+    log-odds (N, L), with Gaussian priors around what log-odds mean by themselves, (0, 1). A steeper one than 0 alone.
+    """
+    known = np.isfinite(error) & np.isfinite(log_odds)
+    sign = np.where(error[known] > GROSS * float(np.median(error[known])), -1.0, 1.0) if known.any() else np.zeros(0)
+    odds = log_odds[known]
+
+    def cost(ab: FloatArray) -> float:
+        likely = float(np.logaddexp(0.0, sign * (ab[0] - ab[1] * odds)).sum())
+        return likely + (ab[0] / DOUBTS[0]) ** 2 / 2 + ((ab[1] - 1) / DOUBTS[1]) ** 2 / 2
+
+    a, b = scipy.optimize.minimize(cost, (0.0, 1.0), bounds=((None, None), (0.0, None))).x
+    return float(a), float(b)
 
 
 def _levels(log_square: FloatArray, p: int, middle: float) -> tuple[FloatArray, float]:

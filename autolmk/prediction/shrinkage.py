@@ -8,8 +8,8 @@ of which nothing is known before (1 or more), and each landmark by a factor of i
 half a degree of freedom, so that a point that is sure and far off stays where it is (global and local scales: Carvalho,
 Polson and Scott, Biometrika 2010). Where points suffice the mean shape is fitted by an affine map, so that a head that
 is longer or flatter than all others stays so. What lies further from the fit than its error explains counts as anatomy,
-unless held-out errors have heavy tails, or the network itself holds its point for another structure: this is as likely
-as the peak's log-odds say, and then the point tells nothing of its landmark's place.
+unless held-out errors have heavy tails, or the point is at another structure: as likely as points of such log-odds were
+on held-out cases, and then it tells nothing of its landmark's place.
 
 Shapes: L landmarks, P physical axes, N points; G factors of the image, K of a landmark, E of an error. All in mm.
 """
@@ -35,6 +35,7 @@ OF_IMAGE = np.geomspace(1.0, 16.0, 13)  # (G,) times as far as training cases, a
 OF_LANDMARK = np.geomspace(0.05, 400.0, 41)  # (K,) times the variance
 OF_ERROR = np.geomspace(0.05, 400.0, 31)  # (E,) times the variance
 GROSS = 6.0  # of `shrink_by_misfit`: standard deviations beyond which a point's own error must be larger
+GAUSSIAN = PointErrors()  # and none astray
 CHI_SQUARE_MEDIAN = {2: 1.3863, 3: 2.3660}  # of P degrees of freedom
 
 
@@ -54,11 +55,7 @@ def draw(
     pooled = _pooled(errors)
     if pooled is None or (pooled.drawn and pooled.fully):
         return shrink_by_misfit(points, log_odds, prior)
-    return (
-        shrink(points, log_odds, pooled.variance(names, spread), prior, tails=pooled.tails, astray=pooled.astray)
-        if pooled.drawn
-        else points
-    )
+    return shrink(points, log_odds, pooled.variance(names, spread), prior, pooled) if pooled.drawn else points
 
 
 def draw_best(
@@ -95,16 +92,13 @@ def shrink(
     log_odds: FloatArray,
     variance: FloatArray,
     prior: ShapePrior,
-    *,
-    tails: float = 0.0,
-    astray: float = 0.0,
+    errors: PointErrors = GAUSSIAN,
 ) -> FloatArray:
     """Points (L, P) moved toward the fit of the mean shape; NaN rows stay NaN.
 
-    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance, tails, astray:
-    (L,) mm^2 an axis of their errors, how heavy these' tails are, and how far off points at another structure are, mm
-    an axis, see `PointErrors`. Unchanged where fewer than 8 points or
-    10 training shapes can support it.
+    log_odds: (L,), points above 0 (or the better half where few are) take part in the fit. variance: (L,) mm^2 an axis
+    of their errors; of `errors` count how heavy these' tails are, and which points are thought to be astray. Unchanged
+    where fewer than 8 points or 10 training shapes can support it.
     """
     usable, confident = _supporting(points, log_odds, prior)
     if len(confident) < FEWEST_POINTS or prior.n_cases < FEWEST_SHAPES:
@@ -119,9 +113,10 @@ def shrink(
     anatomy = np.maximum((prior.strays * fit.scale) ** 2 / p, 1e-12)
     error = variance.copy()
     error[confident] *= 1 - leverage(columns, p)  # the rest of it is in the fit
-    weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p, tails)
-    if astray > 0:
-        weight, evidence = _doubted(weight, evidence, square[usable], log_odds[usable], astray, p)
+    weight, evidence = _weights(square[usable], anatomy[usable], error[usable], p, errors.tails)
+    if errors.astray > 0:
+        doubt = errors.doubts[0] - errors.doubts[1] * log_odds[usable]
+        weight, evidence = _doubted(weight, evidence, square[usable], doubt, errors.astray, p)
     likely = evidence[:, np.isin(usable, confident)].sum(axis=1)
     share = np.exp(likely - likely.max())
     own = (share @ weight / share.sum())[:, None]
@@ -164,11 +159,11 @@ def _weights(
 
 
 def _doubted(
-    weight: FloatArray, evidence: FloatArray, square: FloatArray, log_odds: FloatArray, astray: float, p: int
+    weight: FloatArray, evidence: FloatArray, square: FloatArray, doubt: FloatArray, astray: float, p: int
 ) -> tuple[FloatArray, FloatArray]:
-    """The same, where each point is at another structure as likely as its log-odds (L,) say, and then tells nothing."""
-    here = evidence - np.logaddexp(0.0, -log_odds)
-    elsewhere = -p * np.log(astray) - square / (2 * astray**2) - np.logaddexp(0.0, log_odds)
+    """The same, where points are at another structure at log-odds `doubt` (L,), and then tell nothing."""
+    here = evidence - np.logaddexp(0.0, doubt)
+    elsewhere = -p * np.log(astray) - square / (2 * astray**2) - np.logaddexp(0.0, -doubt)
     both = np.logaddexp(here, elsewhere)
     return weight * np.exp(here - both), both
 

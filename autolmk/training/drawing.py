@@ -120,7 +120,7 @@ def drawn(found: Detections, prior: ShapePrior, errors: PointErrors) -> Detectio
         candidates[:, 0] = shrink_by_misfit(points, log_odds, prior)
     else:
         variance = errors.variance(found.names, found.spread)
-        candidates[:, 0] = shrink(points, log_odds, variance, prior, tails=errors.tails, astray=errors.astray)
+        candidates[:, 0] = shrink(points, log_odds, variance, prior, errors)
     return dataclasses.replace(found, candidates=candidates, moved=candidates[:, 0] - found.best)
 
 
@@ -166,4 +166,5 @@ def _errors_of(cases: Sequence[str], found: Mapping[str, Detections], truth: Map
     """Of the best points of these cases."""
     best, spread = (np.stack([getattr(found[case], key) for case in cases]) for key in ("best", "spread"))
     points = np.stack([np.where(truth[case].present[:, None], truth[case].points, np.nan) for case in cases])
-    return fit_point_errors(best, points, spread, found[cases[0]].names)
+    log_odds = np.stack([found[case].log_odds[:, 0] for case in cases])
+    return fit_point_errors(best, points, spread, found[cases[0]].names, log_odds)

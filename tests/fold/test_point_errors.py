@@ -33,11 +33,29 @@ def test_each_landmark_has_its_own_error_and_gross_ones_hardly_count(p: int) -> 
 def test_points_astray_are_as_far_off_as_landmarks_lie_apart(p: int) -> None:
     found, truth = looks(np.full((30, 40), 0.3), p)
     truth[:, 7], truth[3, 5:] = np.nan, np.nan
-    errors = fit_point_errors(found, truth, np.full((30, 40), np.nan), NAMES)
+    errors = fit_point_errors(found, truth, np.full((30, 40), np.nan), NAMES, np.full((30, 40), 5.0))
     assert errors.astray == pytest.approx(100 / np.sqrt(12), rel=0.03)  # uniform over 100 mm
-    alone = fit_point_errors(found[:, :1], truth[:, :1], np.full((30, 1), np.nan), NAMES[:1])
+    alone = fit_point_errors(found[:, :1], truth[:, :1], np.full((30, 1), np.nan), NAMES[:1], np.full((30, 1), 5.0))
     assert alone.astray == 0.0
     assert PointErrors.pooled([errors, alone]).astray == pytest.approx(errors.astray / 2)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (-3.0, 0.5), (1.0, 1.5)])
+def test_how_far_log_odds_tell_gross_errors_is_recovered(a: float, b: float) -> None:
+    rng = np.random.default_rng(2)
+    found, truth = looks(np.full((40, 40), 0.3))
+    log_odds = rng.normal(2.0, 2.0, (40, 40))
+    gross = rng.random((40, 40)) < 1 / (1 + np.exp(b * log_odds - a))
+    found[gross] += 20.0
+    errors = fit_point_errors(found, truth, np.full((40, 40), np.nan), NAMES, log_odds)
+    assert errors.doubts == pytest.approx((a, b), abs=0.4)
+
+
+def test_where_no_point_is_gross_none_is_doubted() -> None:
+    """Nine cases of 40 points at even odds, all right: the next such point is wrong at less than one in 100."""
+    found, truth = looks(np.full((9, 40), 0.3))
+    a, b = fit_point_errors(found, truth, np.full((9, 40), np.nan), NAMES, np.zeros((9, 40))).doubts
+    assert a < np.log(0.01) and b == pytest.approx(1.0, abs=0.01)
 
 
 def test_few_cases_draw_landmarks_toward_each_other() -> None:

@@ -95,7 +95,7 @@ def test_gross_errors_are_drawn_further_where_held_out_cases_show_such() -> None
         found[i % L] += 8 * 2.0 / np.sqrt(3)
         before.append(np.linalg.norm(found - truth, axis=1)[i % L])
         for side, tails in ((gaussian, 0.0), (heavy, 2.0)):
-            drawn = shrink(found, SURE, np.full(L, 4.0), prior, tails=tails)
+            drawn = shrink(found, SURE, np.full(L, 4.0), prior, PointErrors(tails=tails))
             side.append(np.linalg.norm(drawn - truth, axis=1)[i % L])
     assert np.mean(gaussian) > 0.85 * np.mean(before)
     assert np.mean(heavy) < 0.6 * np.mean(before)
@@ -115,7 +115,7 @@ def test_a_point_counts_for_as_much_as_its_own_log_odds_say(
         found[i % L] += away / np.sqrt(3)
         odds = SURE.copy()
         odds[i % L] = log_odds
-        drawn = shrink(found, odds, np.full(L, 0.2**2), prior, astray=17.0)
+        drawn = shrink(found, odds, np.full(L, 0.2**2), prior, PointErrors(astray=17.0))
         before.append(np.linalg.norm(found - truth, axis=1)[i % L])
         after.append(np.linalg.norm(drawn - truth, axis=1)[i % L])
         alone.append(np.linalg.norm(shrink(found, odds, np.full(L, 0.2**2), prior) - truth, axis=1)[i % L])
@@ -135,7 +135,7 @@ def test_a_fairly_sure_point_some_deviations_off_stays(away: float) -> None:
         truth[i % L], found[i % L] = truth[i % L] + step, found[i % L] + step
         odds = SURE.copy()
         odds[i % L] = 2.0
-        drawn = shrink(found, odds, np.full(L, 0.1**2), prior, astray=17.0)
+        drawn = shrink(found, odds, np.full(L, 0.1**2), prior, PointErrors(astray=17.0))
         before.append(np.linalg.norm(found - truth, axis=1)[i % L])
         after.append(np.linalg.norm(drawn - truth, axis=1)[i % L])
     assert np.mean(after) <= 1.05 * np.mean(before)
