@@ -44,6 +44,7 @@ def test_examples_use_options_that_exist(page: Path, capsys: pytest.CaptureFixtu
             if found and len(found.group(2).split()) > 0:
                 command = found.group(1).replace(" ", "_")
                 assert command in SCRIPTS, f"{page.name}: {line}"
+                assert "autolmk_" not in line.partition("#")[2], f"{page.name}: two commands on one line: {line}"
                 known = options(command, capsys)
                 for name in OPTION.findall(found.group(2)):
                     assert name in known, f"{page.name}: {command} has no option {name}"
