@@ -24,7 +24,8 @@ BROWSER_TESTS = ("tests/report/test_report_browser.py",)
 REQUIRED = {"AUTOLMK_REQUIRE_BROWSER": "1"}  # what `make test` skips for want of a browser fails
 BENCHMARKS = (
     *("fuzz.py", "headers.py"),
-    *("step_time.py", "prediction_memory.py", "planned_memory.py", "calibration.py", "look_alikes.py"),
+    *("step_time.py", "prediction_memory.py", "prediction_speed.py", "planned_memory.py"),
+    *("calibration.py", "look_alikes.py"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The sharing of a run's remaining time among trainings. Pure. Pure.
+"""The sharing of a run's remaining time among trainings. Pure.
 
 Trainings run in waves, as many at a time as there are slots. As long as configurations are compared, a wave holds
 trainings of the same folds, so that all of a fold are of one length; once nothing is to be compared any more, slots are

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from training_tests import load
 
 from autolmk.cli import run as command
 from autolmk.cli import train
@@ -27,15 +27,7 @@ DATASET = "Dataset001_Tiny"
 MODEL = "heatmap__autolmkPlans__heatmap"
 
 
-def sibling(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "training" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = sibling("test_training")
+tiny = load("test_training")
 
 
 class Ran:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from training_tests import load
 
 from autolmk.cli.duration import seconds_of
 from autolmk.cli.train import _apply, _plans, main
@@ -25,15 +24,7 @@ DATASET = "Dataset001_Tiny"
 MINE = "from autolmk.trainers.heatmap import HeatmapTrainer\n\n\nclass Mine(HeatmapTrainer):\n    pass\n"
 
 
-def sibling(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "training" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = sibling("test_training")
+tiny = load("test_training")
 
 
 @pytest.fixture
@@ -224,7 +215,7 @@ def test_the_trainers_of_all_stages_travel_with_the_model(
     file.write_text(MINE)
 
     def save(learning_rate: float) -> None:
-        plans = sibling("test_stages").staged_plans()
+        plans = load("test_stages").staged_plans()
         first, fine = (plans.configurations[name] for name in ("heatmap", "fine"))
         schedule = dataclasses.replace(first.schedule, learning_rate=learning_rate)
         first = dataclasses.replace(first, trainer=f"{file}:Mine", schedule=schedule)

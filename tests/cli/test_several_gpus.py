@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from training_tests import load
 
 import autolmk
 from autolmk.cli import several_gpus
@@ -29,20 +28,11 @@ DATASET = "Dataset001_Tiny"
 DIES = "import os, signal, sys; k = int(os.environ['RANK'])\n"
 
 
-def tiny() -> ModuleType:
-    file = Path(__file__).parents[1] / "training" / "test_training.py"
-    spec = importlib.util.spec_from_file_location("tiny_for_several_gpus", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The three folders as arguments, with a preprocessed dataset in them."""
     monkeypatch.setenv("PYTHONPATH", str(Path(autolmk.__file__).parents[1]))
-    module, place = tiny(), tmp_path / "preprocessed" / DATASET
+    module, place = load("test_training"), tmp_path / "preprocessed" / DATASET
     plans = module.tiny_plans()
     module.write_store(place / "tiny", plans)
     plans.save(place / "autolmkPlans.json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,13 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from gpu_work import KINDS, a_run, a_trainer
 from torch import Tensor
+from training_tests import load
 
 import autolmk
 from autolmk import ranks
@@ -34,16 +33,6 @@ from autolmk.training.state import Run
 
 SIZE, BATCH, STEPS = 2, 4, 20
 MAIN = [kind for kind in KINDS if " " not in kind]
-
-
-def tiny() -> ModuleType:
-    """The tests of the training loop, for their tiny dataset."""
-    file = Path(__file__).parents[1] / "training" / "test_training.py"
-    spec = importlib.util.spec_from_file_location("tiny_training", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def together(folder: Path, *work: str) -> list[subprocess.CompletedProcess[str]]:
@@ -118,7 +107,7 @@ def steps(folder: Path) -> None:
 
 
 def _train(folder: Path, **arguments: Any) -> None:
-    module = tiny()
+    module = load("test_training")
     finished = module.train(module.Store(folder / "store"), folder / "fold_0", epochs=4, seed=3, **arguments)
     write_json(folder / f"finished_{ranks.rank()}.json", finished)
 

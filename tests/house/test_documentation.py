@@ -1,5 +1,5 @@
 """Pages name only commands, options and scripts that exist, name all options in command_line.md, link to what is there,
-and show the layers and the presets as they are."""
+and show the layers and the presets as they are; that on benchmarks names every script."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def test_examples_use_options_that_exist(page: Path, capsys: pytest.CaptureFixtu
             if found and len(found.group(2).split()) > 0:
                 command = found.group(1).replace(" ", "_")
                 assert command in SCRIPTS, f"{page.name}: {line}"
+                assert "autolmk_" not in line.partition("#")[2], f"{page.name}: two commands on one line: {line}"
                 known = options(command, capsys)
                 for name in OPTION.findall(found.group(2)):
                     assert name in known, f"{page.name}: {command} has no option {name}"
@@ -81,6 +82,12 @@ def test_scripts_and_modules_that_pages_name_exist(page: Path) -> None:
         r"`(?:python )?((?:benchmarks|tests|autolmk|planners|trainers)/[\w/]+\.py)", page.read_text()
     ):
         assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+def test_benchmarks_page_names_every_script() -> None:
+    page = (ROOT / "documentation" / "benchmarks.md").read_text()
+    missing = [file.name for file in sorted((ROOT / "benchmarks").glob("*.py")) if file.name not in page]
+    assert not missing, f"benchmarks.md does not name {missing}"
 
 
 def test_architecture_page_shows_the_layers() -> None:

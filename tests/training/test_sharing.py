@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from gpu_work import a_trainer
-from rank_work import BATCH, MAIN, SIZE, in_float64, tiny, together, trained
+from rank_work import BATCH, MAIN, SIZE, in_float64, together, trained
+from training_tests import load
 
 from autolmk import ranks
 from autolmk.errors import AutolmkError
@@ -38,7 +39,7 @@ def _float32() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    return tiny()
+    return load("test_training")
 
 
 @pytest.fixture(scope="module")
