@@ -107,7 +107,7 @@ class PointErrors:
             widths=(min(f.widths[0] for f in folds), max(f.widths[1] for f in folds)),
             certain=float(np.exp(np.mean([np.log(f.certain) for f in folds]))),
             tails=_mean_tails(folds),
-            astray=float(np.mean([f.astray for f in folds])),
+            astray=float(np.mean([f.astray for f in folds if f.astray > 0] or [0.0])),
             cases=cases,
             drawn=2 * drawing > cases,
             fully=2 * sum(f.cases for f in folds if f.drawn and f.fully) > drawing,
