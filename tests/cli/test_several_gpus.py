@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -213,3 +214,16 @@ def test_a_gpu_that_another_job_leaves_meanwhile_is_taken(tmp_path: Path, monkey
     monkeypatch.setattr("autolmk.cli.job.exclusive", exclusive)
     with own_gpu([FREE_GPU]) as found:
         assert found == ["cuda:0"] and tried == ["0", "0"]
+
+
+def test_outside_the_main_thread_no_process_is_left_behind() -> None:
+    """There Python lets nobody catch signals."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def work() -> None:
+        with several_gpus._handing_on([process]):
+            pass
+
+    with ThreadPoolExecutor(1) as pool, process:
+        pool.submit(work).result()
+        assert process.returncode == -signal.SIGKILL
