@@ -21,6 +21,8 @@ from autolmk.files.locks import exclusive, is_locked
 from autolmk.jobs.job import FREE_GPU
 from autolmk.parallel import end_with
 
+TRIES = 3
+
 
 def main() -> int:
     """Entry point; the exit code is the command's."""
@@ -50,14 +52,25 @@ def own_gpu(arguments: Sequence[str]) -> Iterator[list[str]]:
         place = Path(tempfile.gettempdir()) / f"autolmk_gpus_{user}" / seen / str(number)
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as held:
-            try:
-                held.enter_context(exclusive(place))
-            except AutolmkError:
-                if is_locked(place):
-                    continue
-                raise
+            if not _enters(held, place):
+                continue
             yield [f"cuda:{number}" if word == FREE_GPU else word for word in arguments]
             return
+
+
+def _enters(held: ExitStack, place: Path) -> bool:
+    """Whether this process holds the lock of a folder from now on; False where another one does. Asked again where the
+    other one ended in between. AutolmkError where the folder cannot be locked."""
+    for left in reversed(range(TRIES)):
+        try:
+            held.enter_context(exclusive(place))
+            return True
+        except AutolmkError:
+            if is_locked(place):
+                return False
+            if not left:
+                raise
+    return False
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -129,13 +130,15 @@ def _start(words: Sequence[str], k: int, n: int, folder: Path, log: IO[bytes] | 
 
 @contextlib.contextmanager
 def _handing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Within the block, processes get the signals that this one gets; at its end none of them is left."""
+    """Within the block, processes get the signals that this one gets; at its end none of them is left. Outside the main
+    thread nothing is handed on."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    caught = SIGNALS if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.signal(number, hand_on) for number in caught}
     try:
         yield
     finally:

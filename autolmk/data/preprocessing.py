@@ -60,6 +60,11 @@ class Preparation:
         self._normalized: dict[Any, tuple[Any, list[tuple[float, float]], list[float | None]]] = {}
         self._known: dict[Any, tuple[Image, tuple[float, ...]]] = {}
 
+    def leave_device(self) -> None:
+        """Resample here from now on: the device has no room for the image."""
+        self._upload = None
+        self._normalized.clear()
+
     def of(self, configuration: Configuration) -> tuple[Image, tuple[float, ...]]:
         """Bring the image into canonical orientation, normalise and resample it; return it and the fill (C,) for what
         lies outside it: the level of the background, where the channel's scheme looks for one and finds it, else the

@@ -110,8 +110,8 @@ class PointErrors:
             widths=(min(f.widths[0] for f in folds), max(f.widths[1] for f in folds)),
             certain=float(np.exp(np.mean([np.log(f.certain) for f in folds]))),
             tails=_mean_tails(folds),
-            astray=float(np.mean([f.astray for f in folds])),
-            doubts=(float(np.mean([f.doubts[0] for f in folds])), float(np.mean([f.doubts[1] for f in folds]))),
+            astray=float(np.mean([f.astray for f in folds if f.astray > 0] or [0.0])),
+            doubts=_mean_doubts(folds),
             cases=cases,
             drawn=2 * drawing > cases,
             fully=2 * sum(f.cases for f in folds if f.drawn and f.fully) > drawing,
@@ -235,6 +235,12 @@ def _mean_tails(folds: Sequence[PointErrors]) -> float:
     """Of several folds, weighted by cases: the mean of the inverse, which is 0 for a Gaussian."""
     inverse = sum(f.cases / f.tails for f in folds if f.tails > 0) / max(sum(f.cases for f in folds), 1)
     return 1 / inverse if inverse > 0 else 0.0
+
+
+def _mean_doubts(folds: Sequence[PointErrors]) -> tuple[float, float]:
+    """Of the folds that know how far off points astray are."""
+    known = [fold.doubts for fold in folds if fold.astray > 0] or [PointErrors().doubts]
+    return float(np.mean([a for a, _ in known])), float(np.mean([b for _, b in known]))
 
 
 def _column_medians(values: FloatArray) -> FloatArray:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 FILLS = frozenset({Tensor.normal_, Tensor.uniform_})
+FILLS_BY_NAME = frozenset({nn.init.normal_, nn.init.uniform_})  # they come here themselves, and what they call does not
 
 
 @contextmanager
@@ -30,4 +31,6 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         if func in FILLS and args[0].is_meta:
             return args[0]
+        if func in FILLS_BY_NAME and kwargs and kwargs["tensor"].is_meta:
+            return kwargs["tensor"]
         return func(*args, **(kwargs or {}))

@@ -22,15 +22,15 @@ class OneDnn(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         ndim = CONVOLUTIONS.get(func)
-        if ndim is None or kwargs or len(args) != 7 or not _suits(args[0], args[4]):
+        if ndim is None or kwargs or len(args) != 7 or not _suits(args[0], args[4], ndim):
             return func(*args, **(kwargs or {}))
         data, weight, bias, stride, padding, dilation, groups = args
         steps = [(n,) * ndim if isinstance(n, int) else tuple(n) for n in (padding, stride, dilation)]
         return torch.ops.aten.mkldnn_convolution(data.contiguous(), weight.contiguous(), bias, *steps, groups)
 
 
-def _suits(data: Any, padding: Any) -> bool:
-    """Whether torch may take its own convolution, and oneDNN has one."""
+def _suits(data: Any, padding: Any, ndim: int) -> bool:
+    """Whether torch may take its own convolution, and oneDNN has one: of batches, which `aten` does not check."""
     return (
         torch.get_num_threads() == 1
         and not torch.is_grad_enabled()
@@ -38,6 +38,7 @@ def _suits(data: Any, padding: Any) -> bool:
         and data.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not isinstance(padding, str)
+        and data.ndim == ndim + 2
         and data.numel() > 0
         and ONEDNN.is_available()
     )

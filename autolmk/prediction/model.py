@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from autolmk.data.preprocessing import Preparation
 from autolmk.dataset import DatasetDescription
@@ -19,15 +24,17 @@ from autolmk.files.digest import digest
 from autolmk.files.serialization import from_json, near, read_json
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.measured import Measured
-from autolmk.image import Image
+from autolmk.image import FloatImage, Image
 from autolmk.imageio import squeeze
 from autolmk.methods.sources import model_trainer_class
-from autolmk.networks.precision import Precision, choose_device
+from autolmk.networks.precision import choose_device
 from autolmk.plans import Configuration, Plans
 from autolmk.prediction.first_look import Look
 from autolmk.prediction.options import TestTime
 from autolmk.prediction.shrinkage import is_drawn
 from autolmk.prediction.stage import Prepared, Stage, load_stage
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = ("final", "best", "latest")
 NOT_SEEN = ("batch_size", "schedule", "why", "options", "data_identifier")  # of a configuration, by prediction
@@ -127,12 +134,20 @@ class Model:
         """
         if self.plans.ndim == 2 and image.geometry.ndim == 3:
             image = squeeze(image)
-        precision = Precision(self.device)
-        return Preparation(image, precision.tensor if self.device.type == "cuda" else None)
+        return Preparation(image, self._uploaded if self.device.type == "cuda" else None)
+
+    def _uploaded(self, channels: FloatImage) -> Tensor:
+        """On the device, not through pinned memory, which torch would keep, in powers of two, for each large image."""
+        return torch.as_tensor(channels).to(self.device)
 
     def prepare(self, image: Image | Preparation) -> list[Prepared]:
         """Preprocess for each stage, as training did. AutolmkError where the image does not suit the plans."""
         shared = image if isinstance(image, Preparation) else self.preparation(image)
+        with suppress(torch.OutOfMemoryError):
+            return [Prepared(*shared.of(stage.configuration)) for stage in self.stages]
+        shared.leave_device()
+        torch.cuda.empty_cache()
+        logger.info("the GPU has no room for a whole image, which is resampled on the processor")
         return [Prepared(*shared.of(stage.configuration)) for stage in self.stages]
 
     def first_look(self, prepared: Sequence[Prepared]) -> Look:

@@ -59,6 +59,10 @@ class Run:
         self.codec = trainer.build_codec().to(device).train()
         self.forward = MixedPrecision(self.network, device, self.precision.dtype)
         self.parameters = [*self.network.parameters(), *self.codec.parameters()]
+        buffers = [*self.network.buffers(), *self.codec.buffers()]
+        ranks.take_first(
+            [*self.parameters, *(b for b in buffers if not b.is_complex())]
+        )  # a user's network may draw numbers that the seed does not fix
         self.optimizer = trainer.build_optimizer(named_parameters(self.network, self.codec))
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -78,7 +82,6 @@ class Run:
         self._sums: dict[str, Tensor | float] = {}
         self._summed = 0
         self._unseen: list[tuple[Tensor, list[str]]] = []
-        buffers = [*self.network.buffers(), *self.codec.buffers()]
         self._moving = [b for b in buffers if b.is_floating_point()]  # what steps may change without gradients
 
     def set_rates(self, rates: Mapping[str, float]) -> None:

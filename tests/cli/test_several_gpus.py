@@ -6,7 +6,9 @@ import argparse
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,16 +164,6 @@ with own_gpu(["-device", "cuda:free"]) as words:
 """
 
 
-HOLDS = """
-import sys, tempfile
-tempfile.gettempdir = lambda: sys.argv[1]
-from autolmk.cli.job import own_gpu
-with own_gpu(["-device", "cuda:free"]) as words:
-    print(words[-1], flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_jobs_of_a_host_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lowest that is free among those that they see; where each sees one alone, all take the first."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
@@ -195,3 +187,33 @@ def test_jobs_of_a_host_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.Monk
     assert taken() == "cuda:0"
     with own_gpu(["-device", "cpu"]) as without:
         assert without == ["-device", "cpu"]
+
+
+def test_a_gpu_that_another_job_leaves_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was held when this one asked for it, and free a moment later."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    left, tried = [AutolmkError("another process is at work in this folder")], []
+
+    @contextmanager
+    def exclusive(place: Path) -> Iterator[None]:
+        tried.append(place.name)
+        if left:
+            raise left.pop()
+        yield
+
+    monkeypatch.setattr("autolmk.cli.job.exclusive", exclusive)
+    with own_gpu([FREE_GPU]) as found:
+        assert found == ["cuda:0"] and tried == ["0", "0"]
+
+
+def test_outside_the_main_thread_no_process_is_left_behind() -> None:
+    """There Python lets nobody catch signals."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def work() -> None:
+        with several_gpus._handing_on([process]):
+            pass
+
+    with ThreadPoolExecutor(1) as pool, process:
+        pool.submit(work).result()
+        assert process.returncode == -signal.SIGKILL

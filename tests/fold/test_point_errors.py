@@ -37,7 +37,7 @@ def test_points_astray_are_as_far_off_as_landmarks_lie_apart(p: int) -> None:
     assert errors.astray == pytest.approx(100 / np.sqrt(12), rel=0.03)  # uniform over 100 mm
     alone = fit_point_errors(found[:, :1], truth[:, :1], np.full((30, 1), np.nan), NAMES[:1], np.full((30, 1), 5.0))
     assert alone.astray == 0.0
-    assert PointErrors.pooled([errors, alone]).astray == pytest.approx(errors.astray / 2)
+    assert PointErrors.pooled([errors, alone]).astray == errors.astray  # the other tells nothing
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (-3.0, 0.5), (1.0, 1.5)])

@@ -63,3 +63,14 @@ def test_training_and_other_types_are_left_to_torch() -> None:
         with torch.inference_mode(), Calls() as calls:
             MixedPrecision(network.double(), CPU, None)(data.double())
         assert calls.names["mkldnn_convolution"] == 0
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_single_images_without_a_batch_are_left_to_torch() -> None:
+    """A user's network may convolve (C, *S), which `mkldnn_convolution` takes for something else."""
+    for network, data in networks():
+        with torch.inference_mode(), Calls() as calls:
+            found = MixedPrecision(network, CPU, None)(data[0])
+        assert calls.names["mkldnn_convolution"] == 0
+        with torch.inference_mode():
+            assert torch.allclose(found, network(data[:1])[0], atol=1e-5)

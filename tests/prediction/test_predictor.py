@@ -15,12 +15,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import autolmk
+from autolmk.data.preprocessing import Preparation
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import write_json
 from autolmk.fold import checkpoint
 from autolmk.fold.measured import Measured
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.image import Image
+from autolmk.image import FloatImage, Image
 from autolmk.imageio import write_image
 from autolmk.methods.sources import keep_sources
 from autolmk.methods.trainer import trainer_class
@@ -240,6 +241,25 @@ def test_folds_default_to_what_was_trained(tmp_path: Path) -> None:
         Model(model, TestTime(checkpoint="best", device="cpu", trust_code=True))
     with pytest.raises(AutolmkError, match="kind of checkpoint"):
         Model(model, TestTime(checkpoint="finall", device="cpu", trust_code=True))
+
+
+def test_an_image_that_no_gpu_has_room_for_is_resampled_on_the_processor(tmp_path: Path) -> None:
+    model = Model(make_model(tmp_path), TestTime(device="cpu", trust_code=True))
+    uploads: list[int] = []
+
+    def upload(channels: FloatImage) -> None:
+        uploads.append(channels.nbytes)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    rng, shape = np.random.default_rng(0), tuple(20 + axis for axis in range(model.plans.ndim))
+    array = rng.normal(size=(1, *shape)).astype(np.float32)
+    image = Image(array, Geometry.from_parts(shape, (1.7,) * model.plans.ndim))
+    shared = Preparation(image, upload)
+    found, again = (model.prepare(shared) for _ in range(2))
+    assert uploads == [array.nbytes]  # not asked for again
+    for one, other, expected in zip(found, again, model.prepare(image), strict=True):
+        assert one.image is other.image and one.fill == expected.fill
+        np.testing.assert_array_equal(one.image.array, expected.image.array)
 
 
 def test_code_of_a_model_folder_runs_only_if_trusted(tmp_path: Path) -> None:

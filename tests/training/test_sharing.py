@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_work import a_trainer
+from gpu_work import a_run, a_trainer
 from rank_work import BATCH, MAIN, SIZE, in_float64, together, trained
 from training_tests import load
 
@@ -173,6 +173,19 @@ def test_agreement_follows_the_first_clock_and_any_request(tmp_path: Path, monke
     assert settlement.finish() and settlement.save()
     clock.hold(None)
     assert clock.elapsed() < 12.0
+
+
+def test_all_begin_with_the_weights_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's network may draw numbers that no seed fixes: those of the first process count, here all 7."""
+
+    def take_first(tensors: list[torch.Tensor]) -> None:
+        for tensor in tensors:
+            tensor.detach().fill_(7)
+
+    monkeypatch.setattr(ranks, "take_first", take_first)
+    run = a_run(a_trainer("heatmap", 2), tmp_path / "run", "cpu")
+    for network in (run.network, run.averaged.network):
+        assert all(bool((tensor == 7).all()) for tensor in network.parameters())
 
 
 def test_random_numbers_of_steps_differ_between_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
