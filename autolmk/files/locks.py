@@ -45,7 +45,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     _ours.add(name)
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _myself(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, _myself())
         yield
     finally:
         _ours.discard(name)
@@ -118,7 +119,7 @@ def _lock(descriptor: int) -> int | None:
 def _require_ours(file: Path, descriptor: int) -> None:
     """AutolmkError unless the file is an ordinary one, with nothing in it but what `exclusive` writes."""
     ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    content = os.pread(descriptor, 1 << 16, 0) if ordinary else b""
+    content = os.read(descriptor, 1 << 16) if ordinary else b""
     if not ordinary or (content and _said(content) is None):
         raise AutolmkError(
             "a folder cannot be locked: something else is in the place of the lock",

@@ -269,3 +269,14 @@ def test_sizes_rounded_to_three_decimals_are_those_of_the_sform() -> None:
     header.set_zooms((0.48, 0.48, 3))
     with pytest.raises(ValueError, match="sform and pixdim"):
         ras_affine(header)
+
+
+def test_headers_that_say_no_offset_or_another_bitpix_are_read_as_by_nibabel(tmp_path: Path) -> None:
+    for place, content, said in ((108, np.float32(0), []), (72, np.int16(8), ["datatype 16, 8 bits"])):
+        data = bytearray(nib.Nifti1Image(ARRAY.astype(np.float32), np.eye(4)).to_bytes())
+        data[place : place + content.nbytes] = content.tobytes()
+        (tmp_path / "a.nii").write_bytes(data)
+        with imageio.noticed() as notices:
+            image = imageio.read_image([tmp_path / "a.nii"])
+        np.testing.assert_array_equal(image.array[0], ARRAY.astype(np.float32).T)
+        assert [n.found for n in notices if "two sizes" in n.problem] == said
