@@ -162,6 +162,8 @@ def _require_pixels(header: Any, file: Path) -> None:
         )
     pixels = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1)
     needed = pixels * int(header.get("NumberOfFrames") or 1) * int(header.get("BitsAllocated") or 0) // 8
+    if str(header.get("PhotometricInterpretation")).strip().upper() == "YBR_FULL_422":
+        needed = needed * 2 // 3  # two pixels share their colour differences
     syntax = str(getattr(header.file_meta, "TransferSyntaxUID", PLAIN[0]))
     size = file.stat().st_size
     if syntax in PLAIN and syntax != PLAIN[2] and size < needed:
