@@ -17,6 +17,7 @@ from pathlib import Path
 from autolmk.errors import AutolmkError
 
 LOCK_FILE = ".autolmk.lock"  # no other program's: it is written to and removed
+LOCK_FILES = {LOCK_FILE, ".lock"}  # also of earlier versions, of which a killed command has left one
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # such file systems know no locks
 SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither through links nor waiting for pipes
 HELD = (errno.EACCES, errno.EAGAIN)
