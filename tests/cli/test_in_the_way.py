@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import autolmk
-from autolmk.cli import cite, evaluate, plan_experiment, report
+from autolmk.cli import accumulate_crossval_results, cite, evaluate, plan_experiment, report
 from autolmk.cli.in_the_way import begins_with, require_evaluation, require_ours
 from autolmk.errors import AutolmkError
 from autolmk.selection.results import write_held_out
@@ -93,6 +93,22 @@ def test_an_evaluation_beside_the_users_own_truth_is_repeated(tmp_path: Path) ->
     for _ in range(2):
         assert evaluate.main([*arguments, "--resamples", "100"]) == 0
     assert (tmp_path / "truth.csv").read_text() == POINTS
+
+
+def test_an_evaluation_goes_where_the_user_links_its_folder(compared: Sequence[str], tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        assert evaluate.main([*compared, "-o", str(tmp_path / "out")]) == 0
+    assert {file.name for file in (tmp_path / "disk").iterdir()} == set(STRANGE)
+
+
+def test_held_out_results_may_lie_beside_the_config_of_others(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    accumulate_crossval_results._require_own_place(tmp_path / "out")
+    (tmp_path / "checkpoint_final.safetensors").touch()  # of a fold
+    with pytest.raises(AutolmkError, match="trained fold"):
+        accumulate_crossval_results._require_own_place(tmp_path / "out")
 
 
 def test_only_a_report_is_replaced_by_a_report(tmp_path: Path) -> None:

@@ -115,5 +115,5 @@ def test_pixels_that_share_colour_differences_are_whole_by_two_bytes_each(tmp_pa
     assert array.shape == (3, 1, rows, columns) and (array[:, 0, 3, :4] == [50, 200, 50, 200]).all()
     dataset.PixelData = dataset.PixelData[: rows * columns]
     dataset.save_as(file)
-    with pytest.raises(AutolmkError, match="truncated|damaged|decoded"):
+    with pytest.raises(AutolmkError, match=r"truncated|damaged|decoded"):
         imageio.read_image([file])
