@@ -5,7 +5,7 @@ matrix). Their codes say whether they were set. ITK and nibabel choose different
 place in the image has two positions in space. Here:
 
 - One form is set: it counts. Its sizes must be those of `pixdim`.
-- Both are set: they must agree within `TOLERANCE` voxels at every corner, unless the caller chooses one.
+- Both are set: they must agree within `TOLERANCE` voxels, and rounding, at every corner, unless the caller chooses one.
 - None is set: only the sizes are known. The grid is put at the origin of LPS, as ITK and 3D Slicer do, and it is said.
 - A sheared sform is refused, as no other medical format can hold it; so is a form that is not finite or singular.
 - `xyzt_units` says metres, millimetres or microns for `pixdim` and both forms; 0, not said, is taken for millimetres.
@@ -25,6 +25,8 @@ Matrix = npt.NDArray[np.float64]
 Form = Literal["sform", "qform"]
 
 TOLERANCE = 0.1  # voxels: how far two answers of a header may put one corner apart
+ROUNDED = 1e-3  # of a corner's distance from the first voxel, beside that: float32 holds no half turn any better
+HALF_TURN = 1e-7  # squared real part of a quaternion, below which nifti1_io.c, too, takes it for 0
 SKEW = 0.06  # degrees off a right angle: 0.1 voxel in a hundred; float32 makes a ten-thousandth of that
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7
 UNITS = {0: "no unit", 1: "metres", 2: "millimetres", 3: "microns"}
@@ -75,7 +77,7 @@ def _forms(header: Any, millimetres: float, sizes: Matrix) -> dict[Form, Matrix]
         square = b * b + c * c + d * d
         if not math.isfinite(square) or square > 1 + 1e-5:
             raise ValueError(f"the quaternion of the qform is none: b, c, d = {b:g}, {c:g}, {d:g}")
-        a = math.sqrt(max(0.0, 1 - square))
+        a = math.sqrt(1 - square) if 1 - square >= HALF_TURN else 0.0
         rotation = np.array(
             [
                 [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
@@ -102,19 +104,20 @@ def _require_grid(affine: Matrix, name: str) -> None:
 
 
 def _require_agreement(forms: dict[Form, Matrix], sizes: Matrix, shape: npt.NDArray[np.int_]) -> None:
-    """ValueError where qform and sform, or the sform and pixdim, disagree by more than `TOLERANCE` voxels."""
+    """ValueError where qform and sform, or the sform and pixdim, disagree by more than `TOLERANCE` voxels and what
+    numbers are rounded by."""
     ends = [(0, n - 1) for n in shape]
     corners = np.array(np.meshgrid(*ends, indexing="ij")).reshape(3, -1).T
     if len(forms) == 2:
         places = {name: corners @ affine[:3, :3].T + affine[:3, 3] for name, affine in forms.items()}
-        apart = float(np.linalg.norm(places["sform"] - places["qform"], axis=1).max())
-        if not apart <= TOLERANCE * sizes.min():
+        apart = np.linalg.norm(places["sform"] - places["qform"], axis=1)
+        if not (apart <= TOLERANCE * sizes.min() + ROUNDED * np.linalg.norm(corners * sizes, axis=1)).all():
             said = "; ".join(f"{name}: {_described(forms[name])}" for name in ("qform", "sform"))
-            raise ValueError(f"qform and sform are up to {apart:.4g} mm apart ({said})")
+            raise ValueError(f"qform and sform are up to {apart.max():.4g} mm apart ({said})")
     if "sform" in forms:
         scales = np.linalg.norm(forms["sform"][:3, :3], axis=0)
         longer = np.abs(scales - sizes) * np.maximum(shape - 1, 0)
-        if not longer.max() <= TOLERANCE * min(sizes.min(), scales.min()):
+        if not (longer <= TOLERANCE * min(sizes.min(), scales.min()) + ROUNDED * sizes * shape).all():
             raise ValueError(
                 f"sform and pixdim are of other sizes: voxels of {_listed(scales)} mm by the sform, "
                 f"of {_listed(sizes)} mm by pixdim"

@@ -38,6 +38,7 @@ STATUS = {
     "undefined": Status.UNKNOWN,
 }
 TABLE_COLUMNS = ("case", "landmark", "x", "y", "z", "status", "likelihood", "error_radius")
+BLANK = ("", "NA", "<NA>", "N/A", "NULL", "NAN")
 DECIMALS = (*"xyzlpsra", "likelihood", "error_radius")  # columns of numbers
 SYNONYMS = {"landmark": ("name", "point", "label", "landmark_name", "landmarks"), "case": ("image", "file", "subject")}
 SLICER_COLUMNS = ("label", "l", "p", "s", "defined", "selected", "visible", "locked", "description", "status")
@@ -278,7 +279,7 @@ def _require(file: Path, header: Sequence[str], columns: Sequence[str]) -> None:
 def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> Annotation:
     _require(file, header, ("landmark", "x", "y"))
     axes = [c for c in "xyz" if c in header]
-    if "z" in axes and not any(row["z"] for _, row in rows) and any(row["x"] for _, row in rows):
+    if "z" in axes and all(row["z"].upper() in BLANK for _, row in rows) and any(row["x"] for _, row in rows):
         axes.remove("z")  # a column that is left blank: pictures
     points, status = [], []
     for line, row in rows:

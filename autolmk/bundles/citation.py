@@ -29,6 +29,11 @@ from autolmk.selection import Recipe
 
 ALWAYS = ("autolmk", "isensee2021")
 SOFTWARE = "autolmk"  # the key of autolmk itself
+WHOLE = re.compile(
+    r"## Methods\n\n[^\n]+\n\n## Reproducibility\n\n(\|[^\n]*\n)+\n## References\n\n```bibtex\n(?P<bibtex>.*)```\n",
+    re.DOTALL,
+)
+KEY = re.compile(r"@\w+\s*\{\s*([^,\s}]+)")
 MARKUP = re.compile(r"([\\`*_\[\]<>|@])")
 
 
@@ -71,6 +76,19 @@ def sheet(folder: Path | None) -> Sheet:
         said, more = _finishing(recipe)
         sentences, keys = [*sentences, *said], [*keys, *more]
     return Sheet(" ".join(sentences), _facts(parts, plans, recipe), tuple(dict.fromkeys(keys)))
+
+
+def is_sheet(text: str) -> bool:
+    """Whether a text is what a sheet writes, of any model and version of autolmk, and holds no reference beside."""
+    whole = WHOLE.fullmatch(text)
+    references = whole["bibtex"] if whole else text
+    keys = set(KEY.findall(references))
+    return (
+        references.startswith("@")
+        and references.endswith("}\n")
+        and SOFTWARE in keys
+        and keys <= {SOFTWARE, *REFERENCES}
+    )
 
 
 def _cite(*keys: str) -> str:

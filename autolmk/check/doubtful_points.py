@@ -23,6 +23,7 @@ MILLIMETRES = {
     "ft": 304.8,
 }
 ONE_VOXEL = 1.5  # within which all points of a case are not where they belong
+HALF = 0.5  # of the points, that lie in the image if read as metres
 LEAST_IMAGE = 8  # voxels along its shortest axis
 FAR = 90.0  # from which a number that stands in all coordinates, outside the image, is taken for a code
 
@@ -105,7 +106,10 @@ def extent_faults(case: Case, annotation: Annotation, frame: Frame, geometry: Ge
     if min(geometry.shape) < LEAST_IMAGE:
         return []
     low, high = annotation.points[shown].min(), annotation.points[shown].max()
-    said = ", as numbers from 0 to 1 over the image's size do" if low >= 0 and high <= 1 else ", as numbers in m do"
+    share, metres = low >= 0 and high <= 1, _inside(annotation, frame, geometry, 1000.0)[shown].mean() > HALF
+    if not share and not metres:
+        return []  # landmarks that are close, in an image that is coarse
+    said = ", as numbers from 0 to 1 over the image's size do" if share else ", as numbers in m do"
     return [
         Fault(
             "case",

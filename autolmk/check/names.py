@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from autolmk.errors import counted, some
 FEW = 3  # cases from which on a name that only one of them has is a sign
 STRANGE_SHARE = 0.3  # of the usual number of names a case, from which on names of a single case are a pattern
 SHOWN_CASES, SHOWN_NAMES = 3, 2
+SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])")
 
 
 def name_faults(names: Mapping[str, Sequence[str]], file: Path, severity: Severity | None) -> list[Fault]:
@@ -26,7 +28,8 @@ def name_faults(names: Mapping[str, Sequence[str]], file: Path, severity: Severi
     cases = {case: list(dict.fromkeys(found)) for case, found in names.items() if found}
     pattern = (_by_case(cases, file) or _by_group(cases, file)) if severity is not None else []
     found = pattern or _spellings(cases, file)
-    return [*(replace(fault, severity=severity or "warning") for fault in found), *_shorter(cases, file)]
+    grave: Severity = severity or "warning"
+    return [*(replace(f, severity=grave) if f.severity == "dataset" else f for f in found), *_shorter(cases, file)]
 
 
 def _by_case(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
@@ -57,7 +60,10 @@ def _by_case(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
 
 
 def _by_group(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
-    """Groups of cases, as of two annotators, that have no name in common, in whatever spelling."""
+    """Groups of cases, as of two annotators, that have no name in common, in whatever spelling.
+
+    A warning where they may be of different anatomy: other numbers of names, or the same names of the other side.
+    """
     groups: list[tuple[set[str], list[str]]] = []
     for case, found in cases.items():
         names, members = {_plain(name) for name in found}, [case]
@@ -71,9 +77,11 @@ def _by_group(cases: Mapping[str, list[str]], file: Path) -> list[Fault]:
     shown = "; ".join(
         f"{counted(len(members), 'case')} such as {members[0]}: {some(cases[members[0]])}" for _, members in groups[:3]
     )
+    sides = [{_plain(SIDE.sub("", n.casefold())) for m in members for n in cases[m]} for _, members in groups]
+    alike = len({len(names) for names, _ in groups}) == 1 and not any(a & b for a, b in combinations(sides, 2))
     return [
         Fault(
-            "dataset",
+            "dataset" if alike else "warning",
             "groups of cases have no landmark's name in common",
             str(file),
             found=shown,

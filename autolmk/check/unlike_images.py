@@ -13,8 +13,8 @@ from autolmk.geometry import FloatArray
 
 FEWEST_CASES = 5  # below which nothing is typical
 UNLIKE = 6.0  # standard deviations (robust) over the cases
-LARGER = 1.8  # times as large, from which a size is looked at; bodies of one dataset seldom differ so
-OFFSET = 500.0  # Hounsfield units
+LARGER = 2.5  # times as large, from which a size is looked at; grown bodies beside newborn ones differ less
+OFFSET = 800.0  # Hounsfield units; a scan of lungs beside scans of bones differs less than an intercept of -1024
 MOST_LANDMARKS = 40  # whose distances are compared
 HOUNSFIELD = ("CT",)  # channels whose values are absolute
 

@@ -67,7 +67,11 @@ def _require_own_place(place: Path) -> None:
     """AutolmkError where the folder holds anything but an earlier result, or belongs to a fold or to a packed model."""
     from autolmk.selection import RECIPE
 
-    owner = next((name for name in ("config.json", RECIPE) if (place.parent / name).is_file()), None)
+    names = (
+        RECIPE,
+        *(("config.json",) if any(place.parent.glob("checkpoint_*")) else ()),
+    )  # others have such a file, too
+    owner = next((name for name in names if (place.parent / name).is_file()), None)
     if owner is not None:
         raise AutolmkError(
             "results cannot be put into a trained fold or a packed model",

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cite(args: argparse.Namespace) -> int:
-    from autolmk.bundles.citation import sheet
+    from autolmk.bundles.citation import is_sheet, sheet
     from autolmk.bundles.in_place import model_of
     from autolmk.files.serialization import write_bytes
 
@@ -42,7 +42,7 @@ def _cite(args: argparse.Namespace) -> int:
         print(text, end="")
     else:
         file = args.output.expanduser()
-        require_ours(file, lambda place: place.read_bytes() == text.encode(), what="the same text")
+        require_ours(file, lambda place: is_sheet(place.read_text(errors="replace")), what="what autolmk_cite wrote")
         write_bytes(file, text.encode())
         print(args.output)
     return OK

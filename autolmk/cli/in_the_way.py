@@ -10,7 +10,7 @@ from autolmk.errors import AutolmkError, some
 from autolmk.files.atomic import refuse_link
 
 SUMMARY = "summary.json"  # of an evaluation
-OF_AN_EVALUATION = {"unit", "penalty", "radii", "n_cases", "overall", "landmarks"}  # keys that it has
+OF_AN_EVALUATION = {"unit", "n_cases", "overall", "landmarks"}  # keys that it has, by any version
 
 
 def require_ours(file: Path, is_ours: Callable[[Path], bool], *, what: str) -> None:
@@ -30,12 +30,16 @@ def require_ours(file: Path, is_ours: Callable[[Path], bool], *, what: str) -> N
 
 def require_evaluation(folder: Path, names: Collection[str], *, held_out: bool = False) -> None:
     """Raise AutolmkError where files of these names are in a folder, and it is none of an earlier evaluation. held_out:
-    it also has the truth beside the points, as autolmk_accumulate_crossval_results writes it.
+    it also has the truth beside the points, as autolmk_accumulate_crossval_results writes it; beside a user's own
+    truth.csv, an evaluation is told by its summary.csv.
     """
-    refuse_link(folder)
+    if held_out:  # whose detections of other cases are removed; a user may link the folder of an evaluation elsewhere
+        refuse_link(folder)
     found = sorted(name for name in names if os.path.lexists(folder / name))
-    begun = held_out and (folder / "landmarks.csv").is_file()  # a killed call may have left no summary
-    if found and not ((begun or _is_evaluation(folder / SUMMARY)) and (folder / "truth.csv").is_file() == held_out):
+    there = {name for name in ("landmarks.csv", "truth.csv", "summary.csv") if (folder / name).is_file()}
+    begun = held_out and "landmarks.csv" in there  # a killed call may have left no summary
+    whose = "truth.csv" in there if held_out else "truth.csv" not in there or "summary.csv" in there
+    if found and not (whose and (begun or _is_evaluation(folder / SUMMARY))):
         raise AutolmkError(
             "files are in the way that no earlier evaluation into this folder wrote",
             file=folder,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import autolmk
 from autolmk.errors import AutolmkError, some
 from autolmk.files.atomic import replacing
-from autolmk.files.locks import LOCK_FILE, exclusive
+from autolmk.files.locks import LOCK_FILES, exclusive
 from autolmk.files.serialization import make_folder, to_json, write_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def export_onnx(model_folder: Path, output_folder: Path, *, trust_code: bool = F
 
 def _require_empty(folder: Path) -> None:
     """AutolmkError where anything is in the folder."""
-    found = sorted({file.name for file in folder.iterdir()} - {LOCK_FILE}) if folder.is_dir() else []
+    found = sorted({file.name for file in folder.iterdir()} - LOCK_FILES) if folder.is_dir() else []
     if found:
         raise AutolmkError(
             "the folder for the export is not empty",
@@ -61,7 +61,7 @@ def _export(predictor: Predictor, output_folder: Path) -> Path:
         write_json(output_folder / "pipeline.json", content)
     except BaseException:
         for file in output_folder.iterdir():  # all of it is ours: it was empty
-            if file.name != LOCK_FILE and not file.is_dir():
+            if file.name not in LOCK_FILES and not file.is_dir():
                 file.unlink()
         raise
     return output_folder

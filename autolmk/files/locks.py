@@ -17,6 +17,7 @@ from pathlib import Path
 from autolmk.errors import AutolmkError
 
 LOCK_FILE = ".autolmk.lock"  # no other program's: it is written to and removed
+LOCK_FILES = {LOCK_FILE, ".lock"}  # also of earlier versions, of which a killed command has left one
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # such file systems know no locks
 SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither through links nor waiting for pipes
 HELD = (errno.EACCES, errno.EAGAIN)
@@ -45,7 +46,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     _ours.add(name)
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _myself(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, _myself())
         yield
     finally:
         _ours.discard(name)
@@ -118,7 +120,7 @@ def _lock(descriptor: int) -> int | None:
 def _require_ours(file: Path, descriptor: int) -> None:
     """AutolmkError unless the file is an ordinary one, with nothing in it but what `exclusive` writes."""
     ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    content = os.pread(descriptor, 1 << 16, 0) if ordinary else b""
+    content = os.read(descriptor, 1 << 16) if ordinary else b""
     if not ordinary or (content and _said(content) is None):
         raise AutolmkError(
             "a folder cannot be locked: something else is in the place of the lock",

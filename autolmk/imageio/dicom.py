@@ -24,13 +24,12 @@ from autolmk.imageio.dicom_header import (
     between,
     described,
     frames_of,
-    padding,
     read_header,
     thickness,
     understood,
 )
 from autolmk.imageio.dicom_remarks import remark, remark_on_series
-from autolmk.imageio.dicom_values import PLAIN, inverted_at, values
+from autolmk.imageio.dicom_values import PLAIN, inverted_at, padding, values
 from autolmk.imageio.files import files_of
 from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
@@ -40,6 +39,9 @@ SHIFT = 0.1  # voxels: how far a voxel may lie from where its header says
 KIND = ("Rows", "Columns", "SamplesPerPixel")  # what all slices of a series share
 SAME_PLACE = 0.01  # mm
 ROUNDING = 0.01  # mm: how far the last slice may lie off the normal by what headers round
+UNITS = (1.0, 0.1, 0.01, 0.001)  # mm, to which positions may be rounded
+COARSE = 0.25  # of the distance of slices, the coarsest of them that leaves them told apart
+COSINES = 5e-4  # by which headers round directions and sizes from slice to slice
 
 
 def inspect_file(file: Path) -> ImageSource:
@@ -160,6 +162,8 @@ def _require_pixels(header: Any, file: Path) -> None:
         )
     pixels = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1)
     needed = pixels * int(header.get("NumberOfFrames") or 1) * int(header.get("BitsAllocated") or 0) // 8
+    if str(header.get("PhotometricInterpretation")).strip().upper() == "YBR_FULL_422":
+        needed = needed * 2 // 3  # two pixels share their colour differences
     syntax = str(getattr(header.file_meta, "TransferSyntaxUID", PLAIN[0]))
     size = file.stat().st_size
     if syntax in PLAIN and syntax != PLAIN[2] and size < needed:
@@ -199,7 +203,7 @@ def _stacked(
     usual = _usual([_plane(frame) for frame in frames])
     first = frames[usual]
     assert first.size is not None and first.axes is not None
-    share = SHIFT / max(int(header.Rows), int(header.Columns))  # beyond it, the last pixels of two slices lie apart
+    share = max(COSINES, SHIFT / max(int(header.Rows), int(header.Columns)))  # beyond it, their last pixels lie apart
     for name, frame in zip(names, frames, strict=True):
         assert frame.size is not None and frame.axes is not None
         if not np.allclose(frame.size, first.size, rtol=share) or not np.allclose(frame.axes, first.axes, atol=share):
@@ -251,6 +255,33 @@ def _slice_step(
             remedy="keep one of them a folder",
         )
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    off: FloatArray = positions - positions[0] - np.arange(len(positions))[:, None] * step
+    units = np.array([_unit(along) for along in positions.T])
+    told = units.max() <= COARSE * np.linalg.norm(step)
+    if not told or (np.abs(off) > units + 1e-6).any():  # a unit: half for each of two slices
+        _require_even(steps, step, np.linalg.norm(off, axis=1), files, names)
+    rounding = float(np.linalg.norm(units)) if told else 0.0  # mm, at the last slice
+    aside = step - normal * (step @ normal)
+    if np.linalg.norm(aside) > SPACING_TOLERANCE * np.linalg.norm(step) + 1e-3 + rounding / len(steps):
+        raise AutolmkError(
+            "the slices of a DICOM series are not stacked along their normal (tilted gantry)",
+            file=place,
+            found=f"a step of {np.round(step, 3).tolist()} mm along the normal {np.round(normal, 3).tolist()}",
+            remedy="resample the series to a straight grid, for example in 3D Slicer",
+        )
+    return step if np.linalg.norm(aside) * len(steps) > ROUNDING + rounding else np.asarray(normal * (step @ normal))
+
+
+def _unit(along: FloatArray) -> float:
+    """The unit in mm to which coordinates (n,) are rounded; 0 for finer ones, and where all are the same."""
+    varied = np.ptp(along) > 1e-6
+    return next((u for u in UNITS if varied and np.abs(along - np.round(along / u) * u).max() < 1e-6), 0.0)
+
+
+def _require_even(
+    steps: FloatArray, step: FloatArray, astray: FloatArray, files: Sequence[Path], names: Sequence[str]
+) -> None:
+    """AutolmkError where slices lie at uneven distances. astray: (n,) mm, from an even grid of `step`."""
     typical = np.median(steps, axis=0)
     deviation = np.linalg.norm(steps - typical, axis=1)
     length, worst = float(np.linalg.norm(typical)), int(np.argmax(deviation))
@@ -259,35 +290,27 @@ def _slice_step(
             "the slices of a DICOM series are not evenly spaced",
             file=files[worst + 1],
             found=f"{np.linalg.norm(steps[worst]):.4g} mm between {names[worst]} and {names[worst + 1]}, slices "
-            f"{worst + 1} and {worst + 2} of {len(positions)}",
+            f"{worst + 1} and {worst + 2} of {len(astray)}",
             expected=f"{length:.4g} mm, as between the others",
             remedy="look for missing or doubled slices, or resample the series to even spacing",
         )
-    astray = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, None] * step, axis=1)
     if astray.max() > SHIFT * length:
         worst = int(np.argmax(astray))
         raise AutolmkError(
             "the slices of a DICOM series are not evenly spaced",
             file=files[worst],
-            found=f"{names[worst]}, slice {worst + 1} of {len(positions)}, is {astray[worst]:.4g} mm off an even grid",
+            found=f"{names[worst]}, slice {worst + 1} of {len(astray)}, is {astray[worst]:.4g} mm off an even grid",
             expected=f"{length:.4g} mm between all slices",
             remedy="resample the series to even spacing",
         )
-    aside = step - normal * (step @ normal)
-    if np.linalg.norm(aside) > SPACING_TOLERANCE * length + 1e-3:
-        raise AutolmkError(
-            "the slices of a DICOM series are not stacked along their normal (tilted gantry)",
-            file=place,
-            found=f"a step of {np.round(step, 3).tolist()} mm along the normal {np.round(normal, 3).tolist()}",
-            remedy="resample the series to a straight grid, for example in 3D Slicer",
-        )
-    return step if np.linalg.norm(aside) * len(steps) > ROUNDING else np.asarray(normal * (step @ normal))
 
 
 def _compare_distance(length: float, header: Any, place: Path) -> None:
     """Notice where SpacingBetweenSlices is another one than the slices' positions have."""
     said = between(header, place)
-    if said is not None and abs(abs(said) - length) > SPACING_TOLERANCE * length + 1e-3:
+    decimals = 0 if said is None else len(f"{said:.9f}".rstrip("0").partition(".")[2])
+    rounded = min(0.5 * 10.0**-decimals, COARSE / 4 * length)
+    if said is not None and abs(abs(said) - length) > max(SPACING_TOLERANCE * length, rounded) + 1e-3:
         notice(
             "the slices of a series lie at another distance than its header says",
             place,

@@ -10,7 +10,6 @@ its functional groups, or from GridFrameOffsetVector. SliceThickness is how thic
 is away, and is believed for a single slice alone.
 
 **Values**: RescaleSlope x stored + RescaleIntercept, by frame; MONOCHROME1 is inverted before, so that dense is bright.
-PixelPaddingValue, to PixelPaddingRangeLimit, says which stored values show nothing.
 
 See DICOM PS3.3, C.7.6.2, C.7.6.3, C.7.6.16, C.8.5.5, 10.7.
 """
@@ -19,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from autolmk.geometry import FloatArray
 from autolmk.imageio.notices import notice
 
 DIFFERENT = 0.01  # share by which two spacings differ that are not the same, rounded
+COSINES = 0.02  # how far direction cosines may be from unit vectors at a right angle: two decimals
 CENTIMETRES = 3  # in PhysicalUnitsXDirection
 
 
@@ -86,6 +86,19 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
     found = calibrated or detector or _pair(header, "NominalScannedPixelSpacing", file)
     if found is None:
         return _of_ultrasound(header, file)
+    with contextlib.suppress(AutolmkError, ValueError, TypeError):  # what is only compared refuses nothing
+        _compare(header, file, found, calibrated, detector)
+    return found
+
+
+def _compare(
+    header: Any,
+    file: Path,
+    found: tuple[float, float],
+    calibrated: tuple[float, float] | None,
+    detector: tuple[float, float] | None,
+) -> None:
+    """Notice where other tags say another size or shape."""
     if detector is not None:
         _compare_with_detector(header, file, calibrated, detector)
     regions = _ultrasound_sizes(header, file)
@@ -98,7 +111,6 @@ def pixel_size(header: Any, file: Path) -> tuple[float, float] | None:
         said = f"{_mm(found)}; PixelAspectRatio {ratio:g}"
         remedy = "look whether shapes are right: PixelAspectRatio is left aside where there is a size"
         notice("an image has two shapes of its pixels", file, found=said, remedy=remedy)
-    return found
 
 
 def _compare_with_detector(
@@ -129,40 +141,6 @@ def _compare_with_detector(
         )
 
 
-def padding(header: Any, frames: Sequence[DicomFrame], inverted_at: int | None) -> tuple[float, float] | None:
-    """The lowest and highest value that PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2) declare,
-    as it is after rescaling; None without one, in colour images, and where frames differ.
-
-    inverted_at: the stored value from which MONOCHROME1 is subtracted; None where it is not.
-    """
-    if int(header.get("SamplesPerPixel") or 1) > 1 or "PALETTE" in str(header.get("PhotometricInterpretation")).upper():
-        return None
-    first = _stored_value(header, "PixelPaddingValue")
-    if first is None:
-        return None
-    last = _stored_value(header, "PixelPaddingRangeLimit")
-    stored = [first, first if last is None else last]
-    if inverted_at is not None:
-        stored = [inverted_at - value for value in stored]
-    found = {tuple(sorted(float(value * f.slope + f.intercept) for value in stored)) for f in frames}
-    if len(found) != 1:
-        return None
-    ((low, high),) = found
-    return low, high
-
-
-def _stored_value(header: Any, tag: str) -> int | None:
-    """As the pixel's bits hold it, whichever sign the header gives it; None where it is missing or no whole number."""
-    try:
-        value = int(header.get(tag))
-        bits = int(header.get("BitsStored") or header.BitsAllocated)
-        signed = bool(int(header.get("PixelRepresentation") or 0))
-    except (TypeError, ValueError, AttributeError):
-        return None
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if signed and value >> (bits - 1) else value
-
-
 def aspect(header: Any, file: Path) -> float:
     """The height of a pixel over its width, by PixelAspectRatio; 1 where it is missing."""
     ratio = _pair(header, "PixelAspectRatio", file)
@@ -181,8 +159,10 @@ def thickness(header: Any, file: Path) -> float:
 
 
 def between(header: Any, file: Path) -> float | None:
-    """SpacingBetweenSlices in mm; None where it is missing or 0."""
-    return _measure(header, "SpacingBetweenSlices", file) or None
+    """SpacingBetweenSlices in mm; None where it is missing, 0 or no number."""
+    with contextlib.suppress(AutolmkError, ValueError, TypeError):
+        return _measure(header, "SpacingBetweenSlices", file) or None
+    return None
 
 
 def described(header: Any) -> str:
@@ -272,7 +252,8 @@ def _frame(places: list[Any], size: tuple[float, float] | None, file: Path) -> D
     slope = _first(places, "PixelValueTransformationSequence", lambda d: _number(d, "RescaleSlope", file))
     intercept = _first(places, "PixelValueTransformationSequence", lambda d: _number(d, "RescaleIntercept", file))
     if slope == 0:
-        raise _senseless(file, "RescaleSlope 0", "a slope that is not 0")
+        remedy = "look whether values are as in the other images: 1 is taken instead, as by common readers"
+        notice("an image's values are scaled by 0", file, found="RescaleSlope 0", remedy=remedy)
     if slope is None and intercept is None:
         slope = _number(places[-1], "DoseGridScaling", file)
     rescaled = slope is not None or intercept is not None
@@ -312,7 +293,7 @@ def _axes(values: FloatArray, file: Path) -> FloatArray:
     """(3, 2): the directions in which rows, then columns are counted, from the six cosines of the header."""
     along_row, along_column = values[:3], values[3:]
     lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
-    if not np.allclose(lengths, 1, atol=1e-3) or abs(along_row @ along_column) > 1e-3:
+    if not np.allclose(lengths, 1, atol=COSINES) or abs(along_row @ along_column) > COSINES:
         raise _senseless(
             file, f"ImageOrientationPatient {values.tolist()}", "two unit vectors at a right angle to each other"
         )

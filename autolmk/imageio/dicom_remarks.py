@@ -42,7 +42,8 @@ def remark(header: Any, file: Path) -> None:
 def remark_on_series(headers: Mapping[Path, Any], folder: Path) -> None:
     """Notice where the slices of a series disagree in what all slices share."""
     for tag in ONE_SERIES:
-        values = dict.fromkeys(str(header[tag].value) for header in headers.values() if header.get(tag) is not None)
+        values = dict.fromkeys(str(header.get(tag) or "").strip() for header in headers.values())
+        values.pop("", None)
         if len(values) > 1:
             notice(
                 "the slices of a series disagree",

@@ -1,4 +1,7 @@
-"""The values of a DICOM file's pixels: decoded, freed of what the bits above hold, inverted and rescaled."""
+"""The values of a DICOM file's pixels: decoded, freed of what the bits above hold, inverted and rescaled.
+
+PixelPaddingValue, to PixelPaddingRangeLimit, says which stored values show nothing.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +65,40 @@ def inverted_at(header: Any) -> int | None:
     if _photometric(header) != "MONOCHROME1":
         return None
     return -1 if int(header.get("PixelRepresentation") or 0) else 2 ** int(header.BitsStored) - 1
+
+
+def padding(header: Any, frames: Sequence[DicomFrame], inverted_at: int | None) -> tuple[float, float] | None:
+    """The lowest and highest value that PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2) declare,
+    as it is after rescaling; None without one, in colour images, and where frames differ.
+
+    inverted_at: the stored value from which MONOCHROME1 is subtracted; None where it is not.
+    """
+    if int(header.get("SamplesPerPixel") or 1) > 1 or "PALETTE" in str(header.get("PhotometricInterpretation")).upper():
+        return None
+    first = _stored_value(header, "PixelPaddingValue")
+    if first is None:
+        return None
+    last = _stored_value(header, "PixelPaddingRangeLimit")
+    stored = [first, first if last is None else last]
+    if inverted_at is not None:
+        stored = [inverted_at - value for value in stored]
+    found = {tuple(sorted(float(value * f.slope + f.intercept) for value in stored)) for f in frames}
+    if len(found) != 1:
+        return None
+    ((low, high),) = found
+    return low, high
+
+
+def _stored_value(header: Any, tag: str) -> int | None:
+    """As the pixel's bits hold it, whichever sign the header gives it; None where it is missing or no whole number."""
+    try:
+        value = int(header.get(tag))
+        bits = int(header.get("BitsStored") or header.BitsAllocated)
+        signed = bool(int(header.get("PixelRepresentation") or 0))
+    except (TypeError, ValueError, AttributeError):
+        return None
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
 def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:

@@ -106,21 +106,25 @@ def read_header(file: Path) -> Any:
 
 
 def _require_type(file: Path, header: Any) -> None:
-    """AutolmkError where `datatype` is not known, or of another size than `bitpix` says."""
+    """AutolmkError where `datatype` is not known. Another size by `bitpix`, which no reader uses, is noticed."""
     from nibabel.spatialimages import HeaderDataError
 
     try:
         bits = header.get_data_dtype().itemsize * 8
     except (HeaderDataError, KeyError):
         bits = 0
-    if bits == 0 or bits != int(header["bitpix"]):
+    found = f"datatype {int(header['datatype'])}, {int(header['bitpix'])} bits"
+    if bits == 0:
         raise AutolmkError(
             "the voxels of a NIfTI file are of a type that is not known",
             file=file,
-            found=f"datatype {int(header['datatype'])}, {int(header['bitpix'])} bits",
+            found=found,
             expected="whole or decimal numbers, or RGB, of the size that their type has",
             remedy="convert it, for example with nibabel or 3D Slicer",
         )
+    if bits != int(header["bitpix"]):
+        remedy = "look whether the image is as it should be: its type counts"
+        notice("a NIfTI header says two sizes of its voxels", file, found=found, expected=f"{bits} bits", remedy=remedy)
 
 
 def require_whole(file: Path, header: Any) -> None:
@@ -170,9 +174,9 @@ def _needed(file: Path, header: Any) -> int:
 
 
 def _offset(file: Path, header: Any) -> int:
-    """Of the first voxel in the file."""
-    offset = float(header["vox_offset"])
+    """Of the first voxel in the file; where 0 is said, which is "not said" to nibabel, too, right after the header."""
     first = int(header["sizeof_hdr"]) + 4  # after the bytes that announce extensions
+    offset = float(header["vox_offset"]) or float(first)
     if not math.isfinite(offset) or offset < first or offset != int(offset):
         raise AutolmkError(
             "the header of a NIfTI file makes no sense",

@@ -13,7 +13,7 @@ from autolmk.check import Fault, Report, Severity, check_dataset
 from autolmk.dataset import Dataset, DatasetDescription
 from autolmk.dataset.nnlandmark import import_dataset
 from autolmk.errors import AutolmkError
-from autolmk.files.locks import LOCK_FILE, exclusive
+from autolmk.files.locks import LOCK_FILE, LOCK_FILES, exclusive
 from autolmk.files.serialization import make_folder
 from autolmk.importing.preview import write_preview
 from autolmk.importing.raw_dataset import write_dataset
@@ -103,7 +103,7 @@ def _require_ours(folder: Path, name: str) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not folder.is_symlink():
-        found = {entry.name for entry in folder.iterdir()} - {LOCK_FILE}
+        found = {entry.name for entry in folder.iterdir()} - LOCK_FILES
         links = [entry for entry in folder.iterdir() if entry.is_symlink()]
         if not links and (not found or (MARK in found and found <= {MARK, name, f".{name}.importing"})):
             return
@@ -123,6 +123,8 @@ def _clear(folder: Path) -> None:
     for entry in list(folder.iterdir()):
         if entry.name not in (MARK, LOCK_FILE):
             shutil.rmtree(entry, ignore_errors=True)
+    for name in LOCK_FILES - {LOCK_FILE}:
+        (folder / name).unlink(missing_ok=True)
     (folder / MARK).unlink(missing_ok=True)
 
 

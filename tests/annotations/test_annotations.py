@@ -493,6 +493,8 @@ def test_tables_as_spreadsheets_save_them(tmp_path: Path) -> None:
     found = read(file)
     assert found.points.shape == (2, 2) and found.points[0].tolist() == [1.5, 2] and found.likelihood[0] == 0.5
     assert found.status.tolist() == [Status.PRESENT, Status.UNKNOWN]
+    file.write_text("landmark,x,y,z\nA,1,2,NA\nB,NA,NA,NA\n")  # as R saves them
+    assert read(file).points.shape == (2, 2)
     file.write_text("landmark,x,y\nA,1_000,2\n")
     with pytest.raises(AutolmkError, match="is not a number"):
         read(file)

@@ -229,3 +229,9 @@ def test_a_single_point_at_a_pictures_corner_in_mm(tmp_path: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps({"coordinates": "LPS", "spacing": [0.1, 0.1]}))
     report = checked(folder)
     assert report.bad_cases == ("c3",) and "code for missing" in report.of("case")[0].problem
+
+
+def test_close_landmarks_of_a_coarse_image_are_places(tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    table(folder, lambda i, points: points.__setitem__(slice(None), POINTS[0] + (points - POINTS) * 0.2))
+    assert not [fault for fault in checked(folder).of("case") if "in one voxel" in fault.problem]

@@ -55,6 +55,7 @@ def test_a_wrong_unit_is_found(factor: float, missing: float) -> None:
 def test_bodies_that_grow_are_not_doubted() -> None:
     assert image_faults(findings(list(np.linspace(1, 3, 12))), ("MR",), "mm") == []
     assert image_faults(findings([1.0] * 11 + [1.4]), ("MR",), "mm") == []
+    assert image_faults(findings([1.0] * 11 + [0.48]), ("MR",), "mm") == []  # a newborn among adults
     assert image_faults(findings([1.0] * 11 + [10.0]), ("MR",), "px") == []
     assert image_faults(findings([1.0] * 3 + [10.0]), ("MR",), "mm") == []
 

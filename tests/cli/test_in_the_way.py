@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autolmk.cli import cite, evaluate, plan_experiment, report
+import autolmk
+from autolmk.cli import accumulate_crossval_results, cite, evaluate, plan_experiment, report
 from autolmk.cli.in_the_way import begins_with, require_evaluation, require_ours
 from autolmk.errors import AutolmkError
 from autolmk.selection.results import write_held_out
@@ -70,6 +71,44 @@ def test_references_of_others_are_not_replaced(tmp_path: Path, capsys: pytest.Ca
     file.write_text(file.read_text() + "@book{mine}\n")
     assert cite.main(["--bibtex", "-o", str(file)]) == 2
     assert file.read_text().endswith("@book{mine}\n") and "in the way" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bibtex", [[], ["--bibtex"]])
+def test_a_sheet_of_an_earlier_version_is_replaced_and_an_edited_one_is_not(bibtex: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "METHODS.md"
+    assert cite.main([*bibtex, "-o", str(file)]) == 0
+    now = file.read_text()
+    file.write_text(now.replace(autolmk.__version__, "0.0.9"))
+    assert file.read_text() != now
+    assert cite.main([*bibtex, "-o", str(file)]) == 0 and file.read_text() == now
+    for edited in (f"{now}\nmy own words\n", f"# Paper\n\n{now}", now.replace("{isensee2021,", "{mine,")):
+        file.write_text(edited)
+        assert cite.main([*bibtex, "-o", str(file)]) == 2 and file.read_text() == edited
+
+
+def test_an_evaluation_beside_the_users_own_truth_is_repeated(tmp_path: Path) -> None:
+    for name in ("landmarks.csv", "truth.csv"):
+        (tmp_path / name).write_text(POINTS)
+    arguments = ["-i", str(tmp_path / "landmarks.csv"), "-t", str(tmp_path / "truth.csv"), "-o", str(tmp_path)]
+    for _ in range(2):
+        assert evaluate.main([*arguments, "--resamples", "100"]) == 0
+    assert (tmp_path / "truth.csv").read_text() == POINTS
+
+
+def test_an_evaluation_goes_where_the_user_links_its_folder(compared: Sequence[str], tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        assert evaluate.main([*compared, "-o", str(tmp_path / "out")]) == 0
+    assert {file.name for file in (tmp_path / "disk").iterdir()} == set(STRANGE)
+
+
+def test_held_out_results_may_lie_beside_the_config_of_others(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    accumulate_crossval_results._require_own_place(tmp_path / "out")
+    (tmp_path / "checkpoint_final.safetensors").touch()  # of a fold
+    with pytest.raises(AutolmkError, match="trained fold"):
+        accumulate_crossval_results._require_own_place(tmp_path / "out")
 
 
 def test_only_a_report_is_replaced_by_a_report(tmp_path: Path) -> None:

@@ -100,3 +100,20 @@ def test_palettes_of_8_bits_in_words_of_16_are_not_black(tmp_path: Path) -> None
     indices = PIXELS.astype("u1")
     image = imageio.read_image([write(tmp_path / "a.dcm", indices, PhotometricInterpretation="PALETTE COLOR", **tags)])
     np.testing.assert_array_equal(image.array[:, 0], np.moveaxis(palette[PIXELS], -1, 0))
+
+
+def test_pixels_that_share_colour_differences_are_whole_by_two_bytes_each(tmp_path: Path) -> None:
+    """As older ultrasound devices write them: luminance of two pixels, then the differences of both."""
+    rows, columns = 64, 48
+    packed_pixels = np.empty((rows, columns // 2, 4), np.uint8)
+    packed_pixels[...] = [50, 200, 128, 128]
+    file = write(tmp_path / "a.dcm", packed_pixels, PhotometricInterpretation="YBR_FULL_422", **COLOUR)
+    dataset = pydicom.dcmread(file)
+    dataset.Rows, dataset.Columns = rows, columns
+    dataset.save_as(file)
+    array = imageio.read_image([file]).array
+    assert array.shape == (3, 1, rows, columns) and (array[:, 0, 3, :4] == [50, 200, 50, 200]).all()
+    dataset.PixelData = dataset.PixelData[: rows * columns]
+    dataset.save_as(file)
+    with pytest.raises(AutolmkError, match=r"truncated|damaged|decoded"):
+        imageio.read_image([file])

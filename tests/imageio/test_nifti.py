@@ -18,6 +18,7 @@ from autolmk.check import check_dataset
 from autolmk.dataset import Dataset
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
+from autolmk.nifti_header import ras_affine
 
 ARRAY = np.random.default_rng(0).normal(size=(12, 14, 10)).astype(np.float32)
 
@@ -235,3 +236,47 @@ def test_a_gzip_file_of_two_members_is_read_whole(tmp_path: Path) -> None:
     content = (tmp_path / "one.nii").read_bytes()
     file.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))
     assert np.array_equal(imageio.read_image([file]).array[0], ARRAY.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_slices_tilted_about_one_axis_are_no_contradiction_where_float32_rounds_a_half_turn(size: int) -> None:
+    turned, sizes = 0, (0.9, 0.9, 1.2)
+    for tilt in np.linspace(-0.6, 0.6, 100):
+        affine = np.eye(4)
+        x = [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
+        affine[:3, :3] = np.diag([-1.0, 1, 1]) @ x * sizes
+        header = nib.Nifti1Header()
+        header.set_data_shape((size, size, 64))
+        header.set_zooms(sizes)
+        header.set_sform(affine, 1)
+        header.set_qform(affine, 1)
+        read, remarks = ras_affine(header)
+        assert np.abs(read - affine).max() < 1e-5 and remarks == []
+        b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
+        turned += abs(b * b + c * c + d * d - 1) < 1e-6
+        header.set_qform(affine + np.diag([0.02, 0, 0, 0]), 1)  # wider voxels, as an edited header has
+        with pytest.raises(ValueError, match="qform"):
+            ras_affine(header)
+    assert turned == 100
+
+
+def test_sizes_rounded_to_three_decimals_are_those_of_the_sform() -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((512, 512, 40))
+    header.set_sform(np.diag([0.48828, 0.48828, 3, 1]), 1)
+    header.set_zooms((0.488, 0.488, 3))
+    assert ras_affine(header)[0][0, 0] == pytest.approx(0.48828)
+    header.set_zooms((0.48, 0.48, 3))
+    with pytest.raises(ValueError, match="sform and pixdim"):
+        ras_affine(header)
+
+
+def test_headers_that_say_no_offset_or_another_bitpix_are_read_as_by_nibabel(tmp_path: Path) -> None:
+    for place, content, said in ((108, np.float32(0), []), (72, np.int16(8), ["datatype 16, 8 bits"])):
+        data = bytearray(nib.Nifti1Image(ARRAY.astype(np.float32), np.eye(4)).to_bytes())
+        data[place : place + content.nbytes] = content.tobytes()
+        (tmp_path / "a.nii").write_bytes(data)
+        with imageio.noticed() as notices:
+            image = imageio.read_image([tmp_path / "a.nii"])
+        np.testing.assert_array_equal(image.array[0], ARRAY.astype(np.float32).T)
+        assert [n.found for n in notices if "two sizes" in n.problem] == said

@@ -198,6 +198,7 @@ def test_what_a_killed_import_left_is_cleared_and_what_strangers_left_is_not(
     assert main(words) == 2
     assert (place / "letter.txt").exists()
     (place / "letter.txt").unlink()
+    (place / ".lock").touch()  # of an earlier version
     assert main(words) == 0
     assert [entry.name for entry in raw.iterdir()] == ["Dataset001_X"]
 

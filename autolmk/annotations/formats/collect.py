@@ -160,7 +160,8 @@ def require_size(images: Images | None, width: Any, height: Any, file: Path) -> 
             file=images[0],
             found=f"{shape[1]} x {shape[0]} pixels; {file.name} says {width} x {height}",
             expected="the picture that was annotated, neither scaled, cropped nor turned",
-            remedy="import with the original pictures, or scale the points as the picture was",
+            remedy="import with the original pictures, or scale the points as the picture was; if the points fit the "
+            f"pictures, correct the sizes in {file.name}",
         )
 
 
