@@ -13,6 +13,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import near
 
 LARGEST = 2**31  # whole numbers of arguments are smaller
+EMPTY = re.compile(r"--?[\w-]+=")  # an option with nothing behind it
 EXAMPLES = "examples:\n"
 HELP_COLUMN = 30
 WORKS_ON = "what to work on"
@@ -102,6 +103,8 @@ class Parser(argparse.ArgumentParser):
         missing or named twice.
         """
         self._finish()
+        if "" in arguments or any(EMPTY.fullmatch(word) for word in arguments):
+            self.error("an argument is empty; for the current folder, give .")
         words = self.normalised(arguments)
         args = self.parse_args(words) if "--" in words else self.parse_intermixed_args(words)  # which would read on
         self.require_countable(args)

@@ -21,6 +21,7 @@ from autolmk.errors import AutolmkError
 from autolmk.files.serialization import from_json, read_json, write_json
 from autolmk.fingerprint.appearance import Appearance
 from autolmk.fingerprint.case_pose import CasePose, case_pose, mean_pose, usual_of, voxel_side
+from autolmk.fingerprint.consistency import contradiction
 from autolmk.fingerprint.landmark_statistics import (
     CoSliceGroup,
     LandmarkStatistics,
@@ -155,7 +156,7 @@ class Fingerprint:
                 remedy="run autolmk_extract_fingerprint again",
             )
         found = from_json(cls, value, file=file)
-        fault = _contradiction(found)
+        fault = contradiction(found)
         if fault is not None:
             raise AutolmkError(
                 "a fingerprint contradicts itself",
@@ -168,29 +169,6 @@ class Fingerprint:
     def save(self, file: Path) -> None:
         """Write the fingerprint to a file, atomically."""
         write_json(file, self)
-
-
-def _contradiction(found: Fingerprint) -> str | None:
-    """Parts of a fingerprint that do not suit each other, in words."""
-    d, p, names = found.ndim, found.physical_ndim, set(found.landmarks)
-    per_axis = ("median_spacing", "spacing_percentile_10", "median_shape", "shape_percentile_10", "shape_percentile_90")
-    if d not in (2, 3) or p not in (2, 3) or not found.landmarks or not found.channel_names:
-        return f"{d} image axes, {p} physical ones, {len(names)} landmarks, {len(found.channel_names)} channels"
-    if len(found.intensity) != len(found.channel_names):
-        return f"intensities of {len(found.intensity)} channels, for {len(found.channel_names)}"
-    for key in per_axis:
-        numbers = getattr(found, key)
-        if len(numbers) != d or not all(number > 0 for number in numbers):
-            return f"{key} {list(numbers)} instead of {d} numbers above 0"
-    looks = {len(look) for look in found.appearances.values()}
-    if looks - {len(found.channel_names)}:
-        return f"appearances of {sorted(looks)} channels, for {len(found.channel_names)}"
-    if found.mean_rotation and [len(row) for row in found.mean_rotation] != [p] * p:
-        return f"mean_rotation {found.mean_rotation} on {p} physical axes"
-    strangers = {*found.midline, *found.mean_shape, *(name for pair in found.pairs for name in pair)} - names
-    if len(names) < len(found.landmarks) or set(found.landmark_statistics) != names or strangers:
-        return "other landmarks in one of its parts than in the list of all"
-    return None
 
 
 def extract_fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool = True) -> Fingerprint:

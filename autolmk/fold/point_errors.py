@@ -182,7 +182,7 @@ def _doubts(error: FloatArray, log_odds: FloatArray) -> tuple[float, float]:
 
     def cost(ab: FloatArray) -> float:
         likely = float(np.logaddexp(0.0, sign * (ab[0] - ab[1] * odds)).sum())
-        return likely + (ab[0] / DOUBTS[0]) ** 2 / 2 + ((ab[1] - 1) / DOUBTS[1]) ** 2 / 2
+        return likely + float((ab[0] / DOUBTS[0]) ** 2 + ((ab[1] - 1) / DOUBTS[1]) ** 2) / 2
 
     a, b = scipy.optimize.minimize(cost, (0.0, 1.0), bounds=((None, None), (0.0, None))).x
     return float(a), float(b)

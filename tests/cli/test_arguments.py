@@ -95,6 +95,17 @@ def test_every_option_is_taken_in_every_spelling(command: str, parsers: dict[str
                 assert set(taken) <= set(action.option_strings), (name, taken)
 
 
+@pytest.mark.parametrize("words", [["1", "-o", ""], ["", "-o", "out"], ["1", "-o="], ["1", "--raw="]])
+def test_an_empty_name_is_not_the_current_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    known = parser("Try.")
+    add_dataset(known)
+    option(known, "-o", "--output")
+    option(known, "--raw")
+    with pytest.raises(SystemExit) as refused:
+        known.parsed(words)
+    assert refused.value.code == 2 and "an argument is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_abbreviation_is_taken_for_an_option(command: str, parsers: dict[str, Parser]) -> None:
     known = parsers[command]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,24 @@ def test_other_versions_and_other_images(tmp_path: Path, known: TrainingRange) -
         TrainingRange.load(tmp_path, ndim=2, channels=1)
     write_json(tmp_path / FILE_NAME, {"version": 1})
     assert TrainingRange.load(tmp_path, ndim=3, channels=1) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "found"),
+    [("cases", [8, 8], "shape"), ("cases", [8, 8, 0], "shape"), ("mean_shape", [1.0], "mean_shape")],
+)
+def test_parts_of_other_axes_are_named(
+    part: str, value: list[float], found: str, tmp_path: Path, known: TrainingRange
+) -> None:
+    file = tmp_path / FILE_NAME
+    known.fingerprint.save(file)
+    saved = json.loads(file.read_text())
+    first = next(iter(saved[part]))
+    if part == "cases":
+        saved[part][first]["shape"] = value
+    else:
+        saved[part][first] = value
+    write_json(file, saved)
+    with pytest.raises(AutolmkError, match="contradicts itself") as caught:
+        TrainingRange.load(tmp_path, ndim=3, channels=1)
+    assert found in str(caught.value)
