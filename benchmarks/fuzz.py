@@ -121,6 +121,7 @@ def run_all(
     files = []
     for job in range(args.jobs):
         file = folder / f"outcomes{job}.jsonl"
+        file.unlink(missing_ok=True)  # of an earlier run
         files.append(file)
         if os.fork() == 0:
             with file.open("w") as stream:
