@@ -292,7 +292,7 @@ def _annotation(file: Path, header: Sequence[str], rows: Sequence[tuple[int, dic
             )
         point = [read_number(row[a], file=file, where=f"{a} in line {line}") for a in axes]
         points.append(point)
-        located = whole_or_nothing(point, file=file, where=f"in line {line}")
+        located = whole_or_nothing(point, file=file, where=f"in line {line}", case=row.get("case"))
         status.append(_status(row.get("status", ""), located, file, line))
     extra = {
         name: np.array([read_number(r.get(name, ""), file=file, where=f"{name} in line {n}") for n, r in rows])

@@ -59,13 +59,14 @@ def read_number(text: str, *, file: Path, where: str) -> float:
     )
 
 
-def whole_or_nothing(point: Sequence[float], *, file: Path, where: str) -> bool:
+def whole_or_nothing(point: Sequence[float], *, file: Path, where: str, case: str | None = None) -> bool:
     """Whether a point has a position. AutolmkError where it has some of its coordinates and lacks others."""
     known = [math.isfinite(x) for x in point]
     if any(known) and not all(known):
         raise AutolmkError(
             "a point has only some of its coordinates",
             file=file,
+            case=case,
             found=f"{', '.join('nothing' if not k else f'{x:g}' for x, k in zip(point, known, strict=True))} {where}",
             expected="all of them, or none where the landmark has no position",
             remedy="complete the point, or remove what is left of it",
