@@ -64,7 +64,8 @@ def inspect_series(folder: Path) -> ImageSource:
     files = list(headers)
     if len(files) == 1:
         return inspect_file(files[0])
-    remark_on_series(headers, folder)
+    with understood(folder):
+        remark_on_series(headers, folder)
     frames: list[DicomFrame] = []
     usual = files[_usual([str([h.get(tag) for tag in KIND]) for h in headers.values()])]
     first = headers[usual]
@@ -129,6 +130,9 @@ def _series(folder: Path) -> dict[Path, Any]:
             image = "Rows" in header
             if image:
                 _require_pixels(header, file)
+                _ = [
+                    header.get(tag) for tag in (*KIND, "SeriesInstanceUID")
+                ]  # converted here, where errors have a name
         if not image:
             others.append(f"{file.name} ({described(header)}, no image)")
             continue

@@ -266,3 +266,16 @@ def test_the_odd_slice_is_named_and_not_the_others(tmp_path: Path) -> None:
         with pytest.raises(AutolmkError, match="differ in size") as caught:
             imageio.read_geometry(folder)
         assert "AAA" in f"{caught.value.file} {caught.value.found}" and "as in IM0" in str(caught.value.expected)
+
+
+@pytest.mark.parametrize("group_element", [(0x20, 0x0E), (0x28, 0x10), (0x28, 0x02)])
+def test_a_tag_of_an_unknown_kind_is_named_with_its_file(group_element: tuple[int, int], tmp_path: Path) -> None:
+    folder = series(tmp_path / "c", PatientID="p")
+    file = sorted(folder.iterdir())[1]
+    group, element = group_element
+    start = group.to_bytes(2, "little") + element.to_bytes(2, "little")
+    data = file.read_bytes()
+    at = data.index(start, 132)
+    file.write_bytes(data[: at + 4] + b"UM" + data[at + 6 :])
+    with pytest.raises(AutolmkError, match="UM"):
+        imageio.read_geometry(folder)
