@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 import torch
+from kernel_calls import Calls
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autolmk.methods.outline import outline
-
-
-class Calls(TorchDispatchMode):
-    """Counts what reaches torch's kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def network() -> tuple[nn.Module, nn.Linear]:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
+from kernel_calls import Calls
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autolmk.networks.precision import MixedPrecision
 
 CPU = torch.device("cpu")
-
-
-class Calls(TorchDispatchMode):
-    """Counts what reaches the processor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
