@@ -145,6 +145,7 @@ def _read_array(path: Path, source: ImageSource) -> FloatImage:
             file=path,
             found=f"{int((~np.isfinite(result)).sum())} voxels that are NaN, infinite or beyond 3e38",
             expected="finite numbers",
-            remedy="replace them, for example by the value of the background",
+            remedy="replace them by the value of the background (SPM and FSL write NaN outside the field of view;"
+            " fslmaths IN -nan OUT makes them 0)",
         )
     return result
