@@ -65,7 +65,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     if args.skip_missing:
         missing = [case for case in truth if case not in predictions]
-        logger.warning("%d annotated cases are left out: %s", len(missing), ", ".join(missing) or "none")
+        if missing:
+            logger.warning("annotated but not predicted, left out: %s", ", ".join(missing))
         truth = {case: marks for case, marks in truth.items() if case in predictions}
     result = evaluate(
         truth,

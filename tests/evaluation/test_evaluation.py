@@ -265,6 +265,10 @@ def test_command_names_missing_cases_and_what_is_unclear(tmp_path: Path, capsys:
     assert "case2" in capsys.readouterr().err
     assert not (tmp_path / "predictions" / "evaluation").exists()
     assert main([*arguments, "--skip-missing"]) == 0
+    assert "annotated but not predicted, left out: case2\n" in capsys.readouterr().err
+    write_table(tmp_path / "predictions" / "landmarks.csv", 3, 1.0)
+    assert main([*arguments, "--skip-missing"]) == 0
+    assert "left out" not in capsys.readouterr().err
     assert main(["-i", str(tmp_path / "predictions")]) == 2
     assert "autolmk_evaluate DATASET PREDICTIONS" in capsys.readouterr().err
 
