@@ -20,6 +20,7 @@ from autolmk.imageio.itk import load
 from autolmk.imageio.notices import notice
 
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
+RUN_LENGTHS = "1.2.840.10008.1.2.5"
 PALETTE = "PALETTE COLOR"
 DECODING = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
@@ -110,7 +111,9 @@ def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDA
     whole.file_meta.TransferSyntaxUID = syntax
     if str(syntax) not in PLAIN:
         photometric = _agreeing(file, whole, n_frames, photometric)
-    if str(syntax) not in PLAIN or photometric not in EMBEDDED:
+    if str(syntax) == RUN_LENGTHS and colour and (photometric == "RGB" or int(whole.BitsAllocated) > 8):
+        stored = _run_lengths(file, whole, n_frames, photometric)
+    elif str(syntax) not in PLAIN or photometric not in EMBEDDED:
         stored = _decoded(file, whole, n_frames, colour)
     else:
         try:
@@ -239,6 +242,25 @@ def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray
     channels = array.shape[-1:] if colour or array.ndim == 4 else ()
     plane = array.shape[-3:-1] if channels else array.shape[-2:]
     return np.asarray(array.reshape(n_frames, *plane, *channels))
+
+
+def _run_lengths(file: Path, whole: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
+    """Colours packed by RLE, of which ITK mixes up the bytes where a value has several."""
+    import imagecodecs
+    from pydicom.encaps import generate_frames
+
+    if photometric != "RGB":
+        raise _unsupported(file, f"{photometric} of {whole.BitsAllocated} bits by RLE")
+    kind = np.dtype(f"<{'i' if int(whole.PixelRepresentation) else 'u'}{int(whole.BitsAllocated) // 8}")
+    shape = int(whole.SamplesPerPixel), int(whole.Rows), int(whole.Columns)
+    try:
+        frames = [
+            np.frombuffer(bytes(imagecodecs.dicomrle_decode(data, kind)), kind).reshape(shape)
+            for data in generate_frames(whole.PixelData, number_of_frames=n_frames)
+        ]
+        return np.moveaxis(np.stack(frames), 1, -1)
+    except (imagecodecs.DicomrleError, ValueError) as error:
+        raise _unsupported(file, f"RLE: {error}") from None
 
 
 def _unsupported(file: Path, found: str) -> AutolmkError:

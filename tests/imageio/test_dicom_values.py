@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from dicom_files import PIXELS, write
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
@@ -117,3 +117,15 @@ def test_pixels_that_share_colour_differences_are_whole_by_two_bytes_each(tmp_pa
     dataset.save_as(file)
     with pytest.raises(AutolmkError, match=r"truncated|damaged|decoded"):
         imageio.read_image([file])
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4"])
+def test_colours_by_run_lengths_are_exact(kind: str, tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256 ** int(kind[1]), (4, 5, 3)).astype(kind)
+    bits = 8 * colours.itemsize
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "PixelSpacing": [1, 1]}
+    file = write(tmp_path / "a.dcm", colours, BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1, **tags)
+    dataset = pydicom.dcmread(file)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(file)
+    np.testing.assert_array_equal(imageio.read_image([file]).array[:, 0], np.moveaxis(colours, -1, 0))
