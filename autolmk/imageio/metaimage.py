@@ -24,10 +24,13 @@ from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
     LONGEST,
+    Parts,
     Stored,
     beside,
     header_bytes,
+    in_parts,
     millimetres,
+    names_of_parts,
     numbers,
     require_grid,
     say_unplaced,
@@ -53,11 +56,15 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class MetaImageHeader:
-    """The header of a MetaImage. fields: by their lower-case names. start: of what follows the header, in bytes."""
+    """The header of a MetaImage. fields: by their lower-case names. start: of what follows the header, in bytes.
+
+    following: the lines after it, where it says that they list files.
+    """
 
     file: Path
     fields: dict[str, str]
     start: int
+    following: tuple[str, ...] = ()
 
     def numbers(self, key: str, n: int) -> list[float] | None:
         """`n` numbers; None where the field is missing."""
@@ -118,7 +125,9 @@ def read_header(file: Path) -> MetaImageHeader:
             raise senseless(file, f"{key} stands twice: {fields[key][:80]!r}, {match[2][:80]!r}", "one of them")
     if fields.get("objecttype", "image").lower() != "image":
         raise unsupported(file, f"ObjectType = {fields['objecttype'][:80]}", "an image")
-    return MetaImageHeader(file, fields, end.end())
+    lists = fields["elementdatafile"].upper().startswith("LIST")
+    following = data[end.end() :].decode("utf-8", errors="replace").splitlines() if lists else []
+    return MetaImageHeader(file, fields, end.end(), tuple(following))
 
 
 def _same(one: str, other: str) -> bool:
@@ -129,7 +138,7 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
+def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored | Parts:
     file, fields = header.file, header.fields
     kind = fields.get("elementtype", "").upper()
     code = TYPES.get(kind.removeprefix("MET_").removesuffix("_ARRAY"))
@@ -139,9 +148,13 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
     big = header.flag("binarydatabyteordermsb", False)
     name = fields["elementdatafile"]
     alone = name and not {"/", "\\"} & set(name) and (file.parent / name).is_file()
-    if not alone and (name.upper().startswith("LIST") or "%" in name or re.search(r"\s\d+\s+\d+", name)):
-        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "voxels in one file")
-    source, start = (file, header.start) if name.upper() == "LOCAL" else (beside(file, name), 0)
+    several = not alone and (name.upper().startswith("LIST") or "%" in name)
+    if not alone and (re.search(r"\s\d+\s+\d+", name) if not several else packed):
+        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "raw files, by LIST or slice%03d.raw 1 9 1")
+    parts = [beside(file, n) for n in names_of_parts(file, name, header.following)] if several else []
+    source, start = (
+        (file, header.start) if name.upper() == "LOCAL" else (beside(file, name) if not parts else parts[0], 0)
+    )
     skip = whole(file, "HeaderSize", fields.get("headersize", "0"))
     if skip < -1 or (skip and (source == file or packed or not binary)):
         raise senseless(file, f"HeaderSize = {skip}", "0, or bytes to leave out of a raw file of its own")
@@ -150,7 +163,8 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
         raise truncated(source, f"{source.stat().st_size - start} bytes of packed voxels", f"{size} bytes")
     dtype = np.dtype((">" if big else "<") + code)
     start = -1 if skip == -1 else start + skip
-    return Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
+    stored = Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
+    return in_parts(file, stored, [(part, start) for part in parts]) if several else stored
 
 
 def _geometry(header: MetaImageHeader, shape: list[int], n: int, d: int) -> tuple[Geometry, bool]:
