@@ -30,6 +30,22 @@ def is_bare_dicom(start: bytes) -> bool:
     return start[4:6] in TEXTUAL or (length <= 1024 and length % 2 == 0)
 
 
+def is_nifti_pair(file: Path) -> bool:
+    """Whether a file is the header of a NIfTI image whose voxels are in the file .img beside it; not one of Analyze."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(348)
+    except OSError:
+        return False
+    return (start[344:347] == b"ni1" or start[4:7] == b"ni2") and voxels_beside(file) is not None
+
+
+def voxels_beside(header: Path) -> Path | None:
+    """The file .img of a header .hdr; None where there is none."""
+    names = (header.name[:-4] + ending for ending in (".img", ".IMG"))
+    return next((file for name in names if (file := header.with_name(name)).is_file()), None)
+
+
 def foreign(file: Path, kind: str) -> AutolmkError:
     """The error of a file that is not of the kind that its name says: empty, a pointer of git, a page of HTML, ..."""
     try:

@@ -138,6 +138,19 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
+def data_files(header: MetaImageHeader) -> list[Path]:
+    """The files beside the header that hold its voxels. AutolmkError where one is missing or lies elsewhere."""
+    file, name = header.file, header.fields["elementdatafile"]
+    if name.upper() == "LOCAL":
+        return []
+    alone = name and not {"/", "\\"} & set(name) and (file.parent / name).is_file()
+    if not alone and (name.upper().startswith("LIST") or "%" in name):
+        return [beside(file, n) for n in names_of_parts(file, name, header.following)]
+    if not alone and re.search(r"\s\d+\s+\d+", name):
+        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "LIST, or slice%03d.raw 1 9 1")
+    return [beside(file, name)]
+
+
 def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored | Parts:
     file, fields = header.file, header.fields
     kind = fields.get("elementtype", "").upper()
@@ -146,15 +159,10 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored 
         raise unsupported(file, f"ElementType = {kind or 'missing'}", f"MET_{', MET_'.join(TYPES)}")
     binary, packed = header.flag("binarydata", False), header.flag("compresseddata", False)
     big = header.flag("binarydatabyteordermsb", False)
-    name = fields["elementdatafile"]
-    alone = name and not {"/", "\\"} & set(name) and (file.parent / name).is_file()
-    several = not alone and (name.upper().startswith("LIST") or "%" in name)
-    if not alone and (re.search(r"\s\d+\s+\d+", name) if not several else packed):
-        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "raw files, by LIST or slice%03d.raw 1 9 1")
-    parts = [beside(file, n) for n in names_of_parts(file, name, header.following)] if several else []
-    source, start = (
-        (file, header.start) if name.upper() == "LOCAL" else (beside(file, name) if not parts else parts[0], 0)
-    )
+    parts = data_files(header)
+    if len(parts) > 1 and packed:
+        raise unsupported(file, f"packed voxels in {len(parts)} files", "raw ones")
+    source, start = (parts[0], 0) if parts else (file, header.start)
     skip = whole(file, "HeaderSize", fields.get("headersize", "0"))
     if skip < -1 or (skip and (source == file or packed or not binary)):
         raise senseless(file, f"HeaderSize = {skip}", "0, or bytes to leave out of a raw file of its own")
@@ -164,7 +172,7 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored 
     dtype = np.dtype((">" if big else "<") + code)
     start = -1 if skip == -1 else start + skip
     stored = Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
-    return in_parts(file, stored, [(part, start) for part in parts]) if several else stored
+    return in_parts(file, stored, [(part, start) for part in parts]) if len(parts) > 1 else stored
 
 
 def _geometry(header: MetaImageHeader, shape: list[int], n: int, d: int) -> tuple[Geometry, bool]:

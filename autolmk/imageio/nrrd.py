@@ -138,6 +138,19 @@ def read_header(file: Path) -> NrrdHeader:
     return NrrdHeader(file, fields, end.end() if end else len(data))
 
 
+def data_files(header: NrrdHeader) -> list[Path]:
+    """The files beside the header that hold its voxels. AutolmkError where one is missing or lies elsewhere."""
+    name = header.fields.get("datafile")
+    if name is None:
+        return []
+    if name.upper().startswith("LIST") or "%" in name:
+        return [
+            beside(header.file, n)
+            for n in names_of_parts(header.file, name, header.fields.get(LISTED, "").splitlines())
+        ]
+    return [beside(header.file, name)]
+
+
 def _stored(header: NrrdHeader, shape: list[int]) -> Stored | Parts:
     file, fields = header.file, header.fields
     kind = fields.get("type", "").lower()
@@ -163,11 +176,10 @@ def _stored(header: NrrdHeader, shape: list[int]) -> Stored | Parts:
     stored = Stored(source, start, np.dtype((order or "<") + code), tuple(shape), encoding)
     if name is None:
         return stored
-    if name.upper().startswith("LIST") or "%" in name:
-        names = names_of_parts(file, name, fields.get(LISTED, "").splitlines())
-        return in_parts(file, stored, [place(beside(file, n), 0) for n in names])
-    source, start = place(beside(file, name), 0)
-    return replace(stored, file=source, start=start)
+    places = [place(part, 0) for part in data_files(header)]
+    if len(places) > 1:
+        return in_parts(file, stored, places)
+    return replace(stored, file=places[0][0], start=places[0][1])
 
 
 def _after_lines(file: Path, start: int, lines: int) -> int:
