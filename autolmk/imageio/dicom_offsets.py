@@ -33,4 +33,4 @@ def offsets(header: Any, count: int, distance: float | None, file: Path) -> Floa
         expected="a position of each frame",
         remedy="look whether the slices run the right way: they are stacked along the normal, as by ITK and 3D Slicer",
     )
-    return np.arange(count) * distance
+    return np.arange(count, dtype=np.float64) * np.float64(distance)

@@ -116,6 +116,7 @@ def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDA
     elif str(syntax) not in PLAIN or photometric not in EMBEDDED:
         stored = _decoded(file, whole, n_frames, colour)
     else:
+        shifts = _take_all_bits(whole)
         try:
             stored = whole.pixel_array
         except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
@@ -127,6 +128,11 @@ def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDA
                 remedy="copy or export it again from the source",
             ) from None
         _say_high_bits(whole, file)
+        if shifts is not None:
+            if (stored & ((1 << (shifts[1] - shifts[0])) - 1)).any() and not _overlaid(whole):
+                found = f"BitsStored {header.BitsStored}, HighBit {header.HighBit}, but lower bits that are in use"
+                raise _unsupported(file, found)
+            stored = np.right_shift(np.left_shift(stored, shifts[0]), shifts[1])
         stored = stored.reshape(n_frames, int(header.Rows), int(header.Columns), *([-1] if colour else []))
     stored = stored if colour else _used_bits(stored, whole, file)
     return _coloured(stored, whole) if photometric == PALETTE else stored
@@ -192,12 +198,28 @@ def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray
     return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
 
 
+def _take_all_bits(whole: Any) -> tuple[int, int] | None:
+    """The bits above values and above and below them, where values do not begin at bit 0, which pydicom overlooks; all
+    bits are then declared to be stored. None where they begin there.
+    """
+    allocated, used = int(whole.BitsAllocated), int(whole.get("BitsStored") or 0)
+    high = int(whole.get("HighBit", used - 1))
+    if allocated not in (8, 16, 32) or not 0 < used <= high < allocated:
+        return None
+    whole.BitsStored, whole.HighBit = allocated, allocated - 1
+    return allocated - 1 - high, allocated - used
+
+
+def _overlaid(whole: Any) -> bool:
+    return any(element.tag.group & 0xFF01 == 0x6000 for element in whole)
+
+
 def _say_high_bits(whole: Any, file: Path) -> None:
     """Notice bits above BitsStored that neither repeat the sign nor belong to an overlay; pydicom leaves them out."""
     used, allocated = int(whole.get("BitsStored") or 0), int(whole.BitsAllocated)
     if allocated not in (8, 16, 32) or not 0 < used < allocated or "PixelData" not in whole:
         return
-    if any(element.tag.group & 0xFF01 == 0x6000 for element in whole):
+    if _overlaid(whole):
         return
     order = "<" if whole.original_encoding[1] is not False else ">"
     raw = np.frombuffer(whole.PixelData, f"{order}u{allocated // 8}", count=len(whole.PixelData) // (allocated // 8))

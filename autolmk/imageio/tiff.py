@@ -293,7 +293,7 @@ def _calibration(tif: tifffile.TiffFile, page: Any) -> tuple[float, float, str] 
 def _line(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     """(c0, c1) of values c0 + c1 x stored, as ImageJ writes them for numbers with a sign; None where it does not."""
     said = (tif.imagej_metadata or {}) if tif.is_imagej else {}
-    if said.get("cf") != 0 or int(tif.pages[0].photometric) not in (WHITE_IS_ZERO, BLACK_IS_ZERO):
+    if said.get("cf") != 0 or int(tif.pages.first.photometric) not in (WHITE_IS_ZERO, BLACK_IS_ZERO):
         return None
     try:
         offset, slope = float(said.get("c0", 0)), float(said.get("c1", 1))
