@@ -104,7 +104,8 @@ def _stored_value(header: Any, tag: str) -> int | None:
 
 def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
     """(F, rows, columns[, 3]) as stored, colours as RGB. AutolmkError where they cannot be decoded."""
-    bare = PLAIN[0] if header.original_encoding[0] else PLAIN[1]  # implicit or explicit VR
+    implicit, little = header.original_encoding
+    bare = PLAIN[0] if implicit else PLAIN[3] if little is False else PLAIN[1]
     syntax = getattr(header.file_meta, "TransferSyntaxUID", bare)
     colour = int(header.get("SamplesPerPixel") or 1) > 1
     whole = read_whole(file)

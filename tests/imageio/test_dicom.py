@@ -227,13 +227,17 @@ def test_files_without_a_preamble_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(imageio.read_image([tmp_path / "b.dcm"]).array[0, 0], PIXELS)
 
 
-@pytest.mark.parametrize("implicit", [True, False])
-def test_slices_without_a_preamble_and_an_ending_are_a_series(implicit: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+def test_slices_without_a_preamble_and_an_ending_are_a_series(implicit: bool, little: bool, tmp_path: Path) -> None:
     folder = series(tmp_path / "case")
     for file in folder.iterdir():
         buffer = DicomBytesIO()
-        buffer.is_implicit_VR, buffer.is_little_endian = implicit, True
-        write_dataset(buffer, Dataset({element.tag: element for element in pydicom.dcmread(file)}))
+        buffer.is_implicit_VR, buffer.is_little_endian = implicit, little
+        dataset = Dataset({element.tag: element for element in pydicom.dcmread(file)})
+        dataset.PixelData = (
+            dataset.PixelData if little else np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+        )
+        write_dataset(buffer, dataset)
         file.write_bytes(buffer.getvalue())
     np.testing.assert_array_equal(imageio.read_image([folder]).array[0], [PIXELS + k for k in range(4)])
     assert imageio.ending_of(folder / "IM0") == ".dcm"
