@@ -10,6 +10,7 @@ https://itk.org/Wiki/ITK/MetaIO/Documentation.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def data_files(header: MetaImageHeader) -> list[Path]:
     file, name = header.file, header.fields["elementdatafile"]
     if name.upper() == "LOCAL":
         return []
-    alone = name and not {"/", "\\"} & set(name) and (file.parent / name).is_file()
+    alone = name and not {"/", "\\"} & set(name) and os.path.isfile(file.parent / name)
     if not alone and (name.upper().startswith("LIST") or "%" in name):
         return [beside(file, n) for n in names_of_parts(file, name, header.following)]
     if not alone and re.search(r"\s\d+\s+\d+", name):

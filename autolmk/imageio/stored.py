@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import bz2
 import math
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -200,7 +201,7 @@ def beside(header: Path, name: str) -> Path:
             remedy="move the file beside its header and correct the name there, or convert both into one file",
         )
     file = header.parent / name
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike Path.is_file, no error for a name that is too long
         raise AutolmkError(
             "the voxels that a header names are missing",
             file=header,

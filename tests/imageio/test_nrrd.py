@@ -98,6 +98,7 @@ def test_left_and_right_follow_the_space(tmp_path: Path) -> None:
         ({"space": "3D-left-handed"}, "not supported"),
         ({"data_file": "LIST"}, "voxels in 0 files"),
         ({"data_file": "a%03d.raw 1 5 1"}, "missing"),
+        ({"data_file": "a" * 5000}, "missing"),
         ({"data_file": "a%s.raw 1 5 1"}, "a pattern such as"),
         ({"data_file": "a%03d.raw 1 999999 1"}, "65537 files"),
         ({"data_file": "../a%03d.raw 1 5 1"}, "outside its folder"),
