@@ -31,7 +31,7 @@ from autolmk.imageio.dicom_header import (
 )
 from autolmk.imageio.dicom_remarks import remark, remark_on_series
 from autolmk.imageio.dicom_values import PLAIN, inverted_at, padding, values
-from autolmk.imageio.files import files_of
+from autolmk.imageio.files import files_below
 from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 
@@ -127,7 +127,7 @@ def _series(folder: Path) -> dict[Path, Any]:
     """file -> header of the images of the only series in a folder."""
     headers: dict[Path, Any] = {}
     others: list[str] = []
-    for file in files_of(folder):
+    for file in files_below(folder):
         if not integrity.is_dicom(file) and file.suffix.lower() != ".dcm":
             others += [file.name] if file.name.upper() != "DICOMDIR" else []
             continue

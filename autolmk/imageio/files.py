@@ -35,7 +35,6 @@ ENDINGS = (
     ".jpeg",
     ".bmp",
 )
-DETACHED = (".nhdr", ".mhd", ".hdr")  # headers of voxels in another file
 DICOM = "dicom"  # instead of an ending: every case is a folder that holds one DICOM series
 SIZELESS = (
     ".png",
@@ -82,14 +81,10 @@ def split_name(path: Path) -> tuple[str, int]:
     return (match.group(1), int(match.group(2))) if match else (stem, 0)
 
 
-def files_of(path: Path) -> list[Path]:
-    """The file itself, with those beside it that hold its voxels; or all files below a folder, by name, without hidden
-    ones.
-    """
+def files_below(path: Path) -> list[Path]:
+    """The file itself, or all files below a folder, by name; hidden ones are left out."""
     if not path.is_dir():
-        from autolmk.imageio.volumes import data_files  # whose readers import this module
-
-        return [path, *(data_files(path) if path.name.lower().endswith(DETACHED) else [])]
+        return [path]
     inside = (file for file in sorted(path.rglob("*")) if file.is_file())
     return [file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)]
 

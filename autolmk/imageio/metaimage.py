@@ -25,8 +25,8 @@ from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
     LONGEST,
-    Parts,
     Stored,
+    StoredParts,
     beside,
     header_bytes,
     in_parts,
@@ -152,7 +152,7 @@ def data_files(header: MetaImageHeader) -> list[Path]:
     return [beside(file, name)]
 
 
-def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored | Parts:
+def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored | StoredParts:
     file, fields = header.file, header.fields
     kind = fields.get("elementtype", "").upper()
     code = TYPES.get(kind.removeprefix("MET_").removesuffix("_ARRAY"))

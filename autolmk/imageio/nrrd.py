@@ -24,8 +24,8 @@ from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
     LONGEST,
     Encoding,
-    Parts,
     Stored,
+    StoredParts,
     beside,
     header_bytes,
     in_parts,
@@ -151,7 +151,7 @@ def data_files(header: NrrdHeader) -> list[Path]:
     return [beside(header.file, name)]
 
 
-def _stored(header: NrrdHeader, shape: list[int]) -> Stored | Parts:
+def _stored(header: NrrdHeader, shape: list[int]) -> Stored | StoredParts:
     file, fields = header.file, header.fields
     kind = fields.get("type", "").lower()
     code = next((code for code, names in TYPES.items() if kind in names), None)

@@ -129,7 +129,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Parts:
+class StoredParts:
     """Voxels in several files, one after the other. parts: each of one axis. shape: of all, fastest axis first."""
 
     parts: tuple[Stored, ...]
@@ -164,7 +164,7 @@ def names_of_parts(header: Path, said: str, following: Sequence[str]) -> list[st
     return names
 
 
-def in_parts(header: Path, whole_image: Stored, places: Sequence[tuple[Path, int]]) -> Parts:
+def in_parts(header: Path, whole_image: Stored, places: Sequence[tuple[Path, int]]) -> StoredParts:
     """The voxels of an image in equal parts. places: a file and the place of its first byte, part by part.
 
     AutolmkError where so many parts cannot be equal.
@@ -174,7 +174,7 @@ def in_parts(header: Path, whole_image: Stored, places: Sequence[tuple[Path, int
         found = f"{len(places)} files for {' x '.join(map(str, whole_image.shape))} numbers"
         raise senseless(header, found, "a file for each slice, or for as many slices each")
     parts = (Stored(file, start, whole_image.dtype, (size,), whole_image.encoding) for file, start in places)
-    return Parts(tuple(parts), whole_image.shape)
+    return StoredParts(tuple(parts), whole_image.shape)
 
 
 def header_bytes(file: Path, magic: tuple[bytes, ...], kind: str) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autolmk.errors import AutolmkError
 from autolmk.imageio import metaimage, nifti, nrrd
+from autolmk.imageio.files import files_below
 from autolmk.imageio.integrity import voxels_beside
 from autolmk.imageio.itk import ImageSource
 from autolmk.nifti_header import Form
@@ -22,6 +23,13 @@ def data_files(file: Path) -> list[Path]:
         return metaimage.data_files(metaimage.read_header(file)) if name.endswith(".mhd") else []
     except AutolmkError:
         return []
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself and those beside it that hold its voxels, or all files below a folder, by name; hidden ones are
+    left out.
+    """
+    return [*files_below(path), *([] if path.is_dir() else data_files(path))]
 
 
 def inspect(file: Path, ending: str, form: Form | None = None) -> ImageSource:
