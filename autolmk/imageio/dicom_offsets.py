@@ -15,7 +15,7 @@ TEMPORAL = ("FrameTime", "FrameTimeVector", "CineRate", "FrameDelay")  # of fram
 
 
 def offsets(header: Any, count: int, distance: float | None, file: Path) -> FloatArray | None:
-    """How far frames lie from the first one along the normal: (count,) mm; None where nothing says it.
+    """The distances of frames from the first one along the normal: (count,) mm; None where nothing says them.
 
     distance: SpacingBetweenSlices, which counts where no vector does, and no frame is a point in time. It is noticed,
     for it does not say on which side of the first frame the others lie.
