@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from autolmk.annotations.annotation import Annotation, Frame, NamesFrom, name_of
-from autolmk.annotations.text import read_number, read_text, whole_or_nothing
+from autolmk.annotations.text import SEPARATOR, DecimalSigns, read_number, read_text, whole_or_nothing
 from autolmk.errors import AutolmkError, some
 from autolmk.escaping import cell, uncell
 from autolmk.files.serialization import near, write_bytes
@@ -202,7 +201,7 @@ def _text(value: float) -> str:
 def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The header in lower case, and (line number, row) of every line that is not blank."""
     text = read_text(file)
-    hint = re.match(r"\s*sep=(.)\s*\n", text)  # Excel's own first line
+    hint = SEPARATOR.match(text)
     text = text[hint.end() :] if hint else text
     first = text.lstrip().partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
@@ -234,6 +233,8 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
             remedy="begin the file with a line such as landmark,x,y,z",
         )
 
+    signs = DecimalSigns(file)
+
     def named() -> Iterator[tuple[int, dict[str, str]]]:
         for line, fields in content:
             while len(fields) > len(header) and not fields[-1]:
@@ -248,6 +249,8 @@ def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
                 )
             row = dict(zip(header, fields, strict=True))
             if delimiter != ",":  # where a comma may be the decimal sign
+                for column in DECIMALS:
+                    signs.add(row.get(column, ""), f"line {line}")
                 row |= {column: row[column].replace(",", ".") for column in DECIMALS if column in row}
             yield line, row
 

@@ -39,7 +39,7 @@ def read(file: Path, *, label: NamesFrom = "label") -> Annotation:
     status: list[Status] = []
     for number, line in _records(read_text(file)):
         if line.startswith("#"):
-            key, _, value = (part.strip() for part in line[1:].partition("="))
+            key, _, value = (part.strip(" ,;\t") for part in line[1:].partition("="))  # commas: of a spreadsheet
             if key.lower() == "coordinatesystem":
                 frame = _frame(value, file, number)
             elif key.lower() == "columns":

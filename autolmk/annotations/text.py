@@ -12,6 +12,8 @@ from autolmk.errors import AutolmkError
 from autolmk.files import serialization
 
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", re.IGNORECASE | re.ASCII)
+FRACTION = re.compile(r"[+-]?\d*([.,])\d+(?:[eE][+-]?\d+)?", re.ASCII)
+SEPARATOR = re.compile(r'\s*"?sep=(.)"?[,;\t ]*\n', re.IGNORECASE)  # Excel's own first line
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -57,6 +59,29 @@ def read_number(text: str, *, file: Path, where: str) -> float:
         expected="a number with a decimal point, such as 12.5",
         remedy="mend the file",
     )
+
+
+class DecimalSigns:
+    """The decimal signs of a table's numbers, of which there must be one: a second one separates thousands."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.seen: dict[str, str] = {}
+
+    def add(self, text: str, where: str) -> None:
+        """Look at a number of the table. AutolmkError where an earlier one has the other sign."""
+        match = FRACTION.fullmatch(text.strip())
+        if match is None:
+            return
+        self.seen.setdefault(match[1], f"{text.strip()} ({where})")
+        if len(self.seen) > 1:
+            raise AutolmkError(
+                "a table has numbers with decimal points and numbers with commas",
+                file=self.file,
+                found=" and ".join(self.seen.values()),
+                expected="one decimal sign, and nothing between thousands",
+                remedy="save the table anew, without separators of thousands",
+            )
 
 
 def whole_or_nothing(point: Sequence[float], *, file: Path, where: str, case: str | None = None) -> bool:

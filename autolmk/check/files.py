@@ -90,6 +90,7 @@ def _extra_files(
         if case not in identifiers and case not in of_another_kind
     ]
     used = {file.name for case in cases for file in case.images}
+    used |= {voxels.name for case in cases for file in case.images for voxels in imageio.data_files(file)}
     for kind in ("images", "landmarks", "labels"):
         folder = dataset.folder / f"{kind}{split}"
         files = [f for f in sorted(folder.iterdir()) if not f.name.startswith(".")] if folder.is_dir() else []
@@ -191,6 +192,6 @@ def _that_end(dataset: Dataset) -> str:
 
 
 def _data(file: Path) -> bool:
-    """Whether a file belongs to a header beside it (.mhd and .raw, .nhdr and .raw.gz)."""
-    stem = file.name.partition(".")[0]
-    return imageio.ending_of(file) is None and any(file.with_name(stem + e).exists() for e in (".mhd", ".nhdr"))
+    """Whether a file belongs to a header beside it (.mhd and .raw, .nhdr and .raw.gz, .hdr and .img)."""
+    headers = [file.with_name(file.name.partition(".")[0] + ending) for ending in (".mhd", ".nhdr", ".hdr")]
+    return imageio.ending_of(file) is None and any(h.exists() and imageio.ending_of(h) is not None for h in headers)

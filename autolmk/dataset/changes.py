@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from autolmk import imageio
 from autolmk.dataset.opening import Dataset
 from autolmk.dataset.raw import Case
 from autolmk.errors import AutolmkError, counted, some
@@ -142,9 +143,16 @@ def meaning(dataset: Dataset, case: Case) -> str:
 
 
 def files_of(case: Case) -> list[Path]:
-    """Images, those in folders of DICOM files included, and the label map."""
+    """Images, those in folders of DICOM files included, what holds their voxels, and the label map."""
     files = [file for place in case.images for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
+    files += [file for place in case.images for file in imageio.files_of(place) if file not in files]
     return files if case.labels is None else [*files, case.labels]
+
+
+def _named(case: Case) -> set[Path]:
+    """The files of a case, and what lies in its folders, without what is below that or beside a header."""
+    inside = [file for place in case.images for file in (place.iterdir() if place.is_dir() else [place])]
+    return {*inside, *([] if case.labels is None else [case.labels])}
 
 
 def _annotation(case: Case) -> list[Path]:
@@ -153,6 +161,8 @@ def _annotation(case: Case) -> list[Path]:
 
 def _edited(before: CaseState, dataset: Dataset, case: Case, described: bool) -> bool:
     files = _glance(dataset.folder, files_of(case))
+    below = {name for name in files if dataset.folder / name not in _named(case)}  # older records lack them
+    files = {name: state for name, state in files.items() if name in before.files or name not in below}
     if files.keys() != before.files.keys():
         return True
     for name, state in files.items():

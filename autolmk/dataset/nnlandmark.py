@@ -29,7 +29,7 @@ from autolmk.progress_bars import tracked
 POINTS, LABELS, SPACINGS = "all_landmarks_voxel.json", "name_to_label.json", "spacing.json"
 CUBE = 1.5  # voxels by which a point may differ from its cube: rounding, and half of a cube that the border cuts off
 SPACING_TOLERANCE = 0.01  # relative
-DETACHED = (".mhd", ".nhdr")
+DETACHED = (".mhd", ".nhdr", ".hdr")
 
 
 def import_dataset(

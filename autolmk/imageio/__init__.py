@@ -13,7 +13,6 @@ from autolmk.imageio.files import (
     SIZELESS,
     check_channels,
     ending_of,
-    files_of,
     list_cases,
     list_mixed_cases,
     others_in,
@@ -24,6 +23,7 @@ from autolmk.imageio.files import (
 from autolmk.imageio.foreign import conversion, conversion_in
 from autolmk.imageio.notices import Notice, notice, noticed
 from autolmk.imageio.reading import calibration, has_physical_size, metadata, read_geometry, read_image, squeeze
+from autolmk.imageio.volumes import data_files, files_of
 from autolmk.imageio.writing import write_image
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "check_channels",
     "conversion",
     "conversion_in",
+    "data_files",
     "ending_of",
     "files_of",
     "has_physical_size",

@@ -7,6 +7,7 @@ are rescaled slice by slice. What a header says is read in `dicom_header`.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from autolmk.imageio.dicom_header import (
 )
 from autolmk.imageio.dicom_remarks import remark, remark_on_series
 from autolmk.imageio.dicom_values import PLAIN, inverted_at, padding, values
-from autolmk.imageio.files import files_of
+from autolmk.imageio.files import files_below
 from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 
@@ -41,6 +42,11 @@ SAME_PLACE = 0.01  # mm
 ROUNDING = 0.01  # mm: how far the last slice may lie off the normal by what headers round
 UNITS = (1.0, 0.1, 0.01, 0.001)  # mm, to which positions may be rounded
 COARSE = 0.25  # of the distance of slices, the coarsest of them that leaves them told apart
+NO_IMAGES = {  # what is made of images, and lies beside them
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.481.2": "a dose",
+}
 COSINES = 5e-4  # by which headers round directions and sizes from slice to slice
 
 
@@ -121,7 +127,7 @@ def _series(folder: Path) -> dict[Path, Any]:
     """file -> header of the images of the only series in a folder."""
     headers: dict[Path, Any] = {}
     others: list[str] = []
-    for file in files_of(folder):
+    for file in files_below(folder):
         if not integrity.is_dicom(file) and file.suffix.lower() != ".dcm":
             others += [file.name] if file.name.upper() != "DICOMDIR" else []
             continue
@@ -137,6 +143,7 @@ def _series(folder: Path) -> dict[Path, Any]:
             others.append(f"{file.name} ({described(header)}, no image)")
             continue
         headers[file] = header
+    others += _set_aside(headers)
     if others and headers:
         notice("a DICOM folder holds other files", folder, found=some(others), remedy="nothing: they are left aside")
     series: dict[str, list[Path]] = {}
@@ -154,6 +161,22 @@ def _series(folder: Path) -> dict[Path, Any]:
     return headers
 
 
+def _set_aside(headers: dict[Path, Any]) -> list[str]:
+    """Take segmentations and doses from among images, and copies of a file; name them."""
+    made = {file: NO_IMAGES[uid] for file, h in headers.items() if (uid := str(h.get("SOPClassUID"))) in NO_IMAGES}
+    found = made if len(made) < len(headers) else {}
+    uids = Counter(str(header.get("SOPInstanceUID") or file) for file, header in headers.items())
+    first: dict[bytes, Path] = {}
+    for file, header in headers.items():
+        if uids[str(header.get("SOPInstanceUID") or file)] > 1:
+            other = first.setdefault(hashlib.sha256(file.read_bytes()).digest(), file)
+            if other != file:
+                found[file] = f"a copy of {other.name}"
+    for file in found:
+        del headers[file]
+    return [f"{file.name} ({what})" for file, what in found.items()]
+
+
 def _require_pixels(header: Any, file: Path) -> None:
     """AutolmkError where there is no image, or the file is cut off within it."""
     if "Rows" not in header or "Columns" not in header or not int(header.Rows) or not int(header.Columns):
@@ -163,6 +186,14 @@ def _require_pixels(header: Any, file: Path) -> None:
             found=described(header),
             expected="rows and columns of pixels",
             remedy="remove it, or export the images of the series",
+        )
+    if "MOSAIC" in str(header.get("ImageType")).upper():
+        raise AutolmkError(
+            "a DICOM file holds the slices of a volume side by side in one picture (a mosaic of Siemens)",
+            file=file,
+            found=f"ImageType {header.get('ImageType')}, {header.Columns} x {header.Rows} pixels",
+            expected="a file a slice, or a volume of frames that say where they are",
+            remedy="convert it by dcm2niix, which takes mosaics apart, to .nii.gz",
         )
     pixels = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1)
     needed = pixels * int(header.get("NumberOfFrames") or 1) * int(header.get("BitsAllocated") or 0) // 8

@@ -6,8 +6,8 @@ ultrasound region that is measured in centimetres. Where PixelSpacing and Imager
 any of them an image has no physical size; PixelAspectRatio keeps its pixels from being taken for squares.
 
 **Place**: ImagePositionPatient and ImageOrientationPatient, of each frame by itself where a file holds several: from
-its functional groups, or from GridFrameOffsetVector. SliceThickness is how thick a slice is, not how far the next one
-is away, and is believed for a single slice alone.
+its functional groups, or by what `dicom_offsets` finds. SliceThickness is how thick a slice is, not how far the next
+one is away, and is believed for a single slice alone.
 
 **Values**: RescaleSlope x stored + RescaleIntercept, by frame; MONOCHROME1 is inverted before, so that dense is bright.
 
@@ -27,6 +27,8 @@ import numpy as np
 
 from autolmk.errors import AutolmkError
 from autolmk.geometry import FloatArray
+from autolmk.imageio.dicom_offsets import offsets
+from autolmk.imageio.integrity import is_bare_dicom
 from autolmk.imageio.notices import notice
 
 DIFFERENT = 0.01  # share by which two spacings differ that are not the same, rounded
@@ -206,7 +208,7 @@ def _read(file: Path, *, stop_before_pixels: bool) -> Any:
     with understood(file):
         with file.open("rb") as stream:
             start = stream.read(132)
-        bare = start[:2] in (b"\x08\x00", b"\x02\x00") and start[128:] != b"DICM"  # no preamble: older than DICOM
+        bare = start[128:] != b"DICM" and is_bare_dicom(start)
         try:
             return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, force=bare)
         except InvalidDicomError:
@@ -275,17 +277,15 @@ def _groups(place: Any, sequence: str) -> Iterator[Any]:
 
 
 def _by_offsets(header: Any, count: int, size: tuple[float, float] | None, file: Path) -> list[DicomFrame]:
-    """Frames without functional groups: GridFrameOffsetVector says how far each is along the normal."""
+    """Frames without functional groups, which other tags put along the normal of the first one."""
     first = _frame([header], size, file)
-    offsets = header.get("GridFrameOffsetVector")
     if count == 1:
         return [first]
-    if offsets is None or first.position is None or first.axes is None or len(offsets) != count:
+    placed = first.position is not None and first.axes is not None and first.size is not None
+    steps = offsets(header, count, between(header, file), file) if placed else None
+    if steps is None or first.position is None or first.axes is None:
         return [replace(first, position=None, axes=None)] * count
-    steps = np.array([float(offset) for offset in offsets])
     normal = np.cross(first.axes[:, 1], first.axes[:, 0])
-    if steps[0] != 0:  # z coordinates instead of distances from the first frame
-        steps = steps - steps[0]
     return [replace(first, position=first.position + s * normal) for s in steps]
 
 

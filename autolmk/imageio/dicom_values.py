@@ -20,6 +20,7 @@ from autolmk.imageio.itk import load
 from autolmk.imageio.notices import notice
 
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
+RUN_LENGTHS = "1.2.840.10008.1.2.5"
 PALETTE = "PALETTE COLOR"
 DECODING = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
@@ -103,16 +104,20 @@ def _stored_value(header: Any, tag: str) -> int | None:
 
 def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
     """(F, rows, columns[, 3]) as stored, colours as RGB. AutolmkError where they cannot be decoded."""
-    bare = PLAIN[0] if header.original_encoding[0] else PLAIN[1]  # implicit or explicit VR
+    implicit, little = header.original_encoding
+    bare = PLAIN[0] if implicit else PLAIN[3] if little is False else PLAIN[1]
     syntax = getattr(header.file_meta, "TransferSyntaxUID", bare)
     colour = int(header.get("SamplesPerPixel") or 1) > 1
     whole = read_whole(file)
     whole.file_meta.TransferSyntaxUID = syntax
     if str(syntax) not in PLAIN:
         photometric = _agreeing(file, whole, n_frames, photometric)
-    if str(syntax) not in PLAIN or photometric not in EMBEDDED:
+    if str(syntax) == RUN_LENGTHS and colour and (photometric == "RGB" or int(whole.BitsAllocated) > 8):
+        stored = _run_lengths(file, whole, n_frames, photometric)
+    elif str(syntax) not in PLAIN or photometric not in EMBEDDED:
         stored = _decoded(file, whole, n_frames, colour)
     else:
+        shifts = _take_all_bits(whole)
         try:
             stored = whole.pixel_array
         except (AttributeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
@@ -124,6 +129,11 @@ def _stored(file: Path, header: Any, n_frames: int, photometric: str) -> npt.NDA
                 remedy="copy or export it again from the source",
             ) from None
         _say_high_bits(whole, file)
+        if shifts is not None:
+            if (stored & ((1 << (shifts[1] - shifts[0])) - 1)).any() and not _overlaid(whole):
+                found = f"BitsStored {header.BitsStored}, HighBit {header.HighBit}, but lower bits that are in use"
+                raise _unsupported(file, found)
+            stored = np.right_shift(np.left_shift(stored, shifts[0]), shifts[1])
         stored = stored.reshape(n_frames, int(header.Rows), int(header.Columns), *([-1] if colour else []))
     stored = stored if colour else _used_bits(stored, whole, file)
     return _coloured(stored, whole) if photometric == PALETTE else stored
@@ -189,12 +199,28 @@ def _used_bits(stored: npt.NDArray[Any], header: Any, file: Path) -> npt.NDArray
     return np.asarray(np.right_shift(np.left_shift(stored, unused), unused))
 
 
+def _take_all_bits(whole: Any) -> tuple[int, int] | None:
+    """The bits above values and above and below them, where values do not begin at bit 0, which pydicom overlooks; all
+    bits are then declared to be stored. None where they begin there.
+    """
+    allocated, used = int(whole.BitsAllocated), int(whole.get("BitsStored") or 0)
+    high = int(whole.get("HighBit", used - 1))
+    if allocated not in (8, 16, 32) or not 0 < used <= high < allocated:
+        return None
+    whole.BitsStored, whole.HighBit = allocated, allocated - 1
+    return allocated - 1 - high, allocated - used
+
+
+def _overlaid(whole: Any) -> bool:
+    return any(element.tag.group & 0xFF01 == 0x6000 for element in whole)
+
+
 def _say_high_bits(whole: Any, file: Path) -> None:
     """Notice bits above BitsStored that neither repeat the sign nor belong to an overlay; pydicom leaves them out."""
     used, allocated = int(whole.get("BitsStored") or 0), int(whole.BitsAllocated)
     if allocated not in (8, 16, 32) or not 0 < used < allocated or "PixelData" not in whole:
         return
-    if any(element.tag.group & 0xFF01 == 0x6000 for element in whole):
+    if _overlaid(whole):
         return
     order = "<" if whole.original_encoding[1] is not False else ">"
     raw = np.frombuffer(whole.PixelData, f"{order}u{allocated // 8}", count=len(whole.PixelData) // (allocated // 8))
@@ -239,6 +265,25 @@ def _decoded(file: Path, whole: Any, n_frames: int, colour: bool) -> npt.NDArray
     channels = array.shape[-1:] if colour or array.ndim == 4 else ()
     plane = array.shape[-3:-1] if channels else array.shape[-2:]
     return np.asarray(array.reshape(n_frames, *plane, *channels))
+
+
+def _run_lengths(file: Path, whole: Any, n_frames: int, photometric: str) -> npt.NDArray[Any]:
+    """Colours packed by RLE, of which ITK mixes up the bytes where a value has several."""
+    import imagecodecs
+    from pydicom.encaps import generate_frames
+
+    if photometric != "RGB":
+        raise _unsupported(file, f"{photometric} of {whole.BitsAllocated} bits by RLE")
+    kind = np.dtype(f"<{'i' if int(whole.PixelRepresentation) else 'u'}{int(whole.BitsAllocated) // 8}")
+    shape = int(whole.SamplesPerPixel), int(whole.Rows), int(whole.Columns)
+    try:
+        frames = [
+            np.frombuffer(bytes(imagecodecs.dicomrle_decode(data, kind)), kind).reshape(shape)
+            for data in generate_frames(whole.PixelData, number_of_frames=n_frames)
+        ]
+        return np.moveaxis(np.stack(frames), 1, -1)
+    except (imagecodecs.DicomrleError, ValueError) as error:
+        raise _unsupported(file, f"RLE: {error}") from None
 
 
 def _unsupported(file: Path, found: str) -> AutolmkError:

@@ -24,6 +24,7 @@ ENDINGS = (
     ".nii",
     ".nrrd",
     ".nhdr",
+    ".hdr",
     ".mha",
     ".mhd",
     ".dcm",
@@ -45,7 +46,7 @@ SIZELESS = (
 )  # their resolution is for printing, it is no physical size
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 FORMATS = ((".nii.gz", ".nii"), (".nrrd", ".nhdr"), (".mha", ".mhd"), (".tif", ".tiff"), (".jpg", ".jpeg"))
-FAMILIES = (SIZELESS, (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"), (".dcm", DICOM))  # what goes together
+FAMILIES = (SIZELESS, (".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd"), (".dcm", DICOM))  # together
 
 
 def ending_of(path: Path) -> str | None:
@@ -80,7 +81,7 @@ def split_name(path: Path) -> tuple[str, int]:
     return (match.group(1), int(match.group(2))) if match else (stem, 0)
 
 
-def files_of(path: Path) -> list[Path]:
+def files_below(path: Path) -> list[Path]:
     """The file itself, or all files below a folder, by name; hidden ones are left out."""
     if not path.is_dir():
         return [path]
@@ -216,7 +217,8 @@ def check_channels(case: str, files: Sequence[Path], n_channels: int) -> None:
 
 
 def _named_ending(path: Path) -> str | None:
-    return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    named = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    return None if named == ".hdr" and not integrity.is_nifti_pair(path) else named
 
 
 def _only_family(folder: Path, kinds: Mapping[str, int]) -> tuple[str, ...]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-PAIR = 'in Python: nibabel.save(nibabel.load("CASE.img"), "CASE.nii.gz"); look whether left and right are right'
+PAIR = (
+    'in Python: nibabel.save(nibabel.load("CASE.img"), "CASE.nii.gz"); look whether left and right are right; '
+    "a pair of NIfTI is read as it is, by its .hdr"
+)
 FREESURFER = "mri_convert CASE.mgz CASE.nii.gz, or nibabel"
 SLICER = "open it in 3D Slicer and save it as .nrrd"
 SCANCO = "open it in 3D Slicer with SlicerMorph and save it as .nrrd; look whether the voxel size is right"

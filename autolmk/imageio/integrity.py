@@ -7,13 +7,43 @@ from pathlib import Path
 
 from autolmk.errors import AutolmkError
 
+TEXTUAL = (b"AE", b"CS", b"DA", b"DT", b"IS", b"LO", b"SH", b"TM", b"UI", b"UL")  # kinds of the first tags of a file
+FIRST = tuple(bytes((n, 0)) for n in (0x00, 0x01, 0x05, 0x08, 0x10, 0x12, 0x14, 0x16, 0x18, 0x20))  # their elements
+
 
 def is_dicom(file: Path) -> bool:
     """Whether a file begins as DICOM files do, without being the index of a medium (DICOMDIR)."""
     if not os.path.isfile(file) or file.name.upper() == "DICOMDIR":
         return False
     with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        start = stream.read(132)
+    return start[128:] == b"DICM" or is_bare_dicom(start)
+
+
+def is_bare_dicom(start: bytes) -> bool:
+    """Whether a file begins with DICOM's first tags themselves: without a preamble, as some devices still write."""
+    if start[:2] == b"\x00\x08":  # big endian, which is always explicit
+        return start[2:3] == b"\0" and start[4:6] in TEXTUAL
+    if start[:2] not in (b"\x02\x00", b"\x08\x00") or start[2:4] not in FIRST:
+        return False
+    length = int.from_bytes(start[4:8], "little")
+    return start[4:6] in TEXTUAL or (length <= 1024 and length % 2 == 0)
+
+
+def is_nifti_pair(file: Path) -> bool:
+    """Whether a file is the header of a NIfTI image whose voxels are in the file .img beside it; not one of Analyze."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(348)
+    except OSError:
+        return False
+    return (start[344:347] == b"ni1" or start[4:7] == b"ni2") and voxels_beside(file) is not None
+
+
+def voxels_beside(header: Path) -> Path | None:
+    """The file .img of a header .hdr; None where there is none."""
+    names = (header.name[:-4] + ending for ending in (".img", ".IMG"))
+    return next((file for name in names if (file := header.with_name(name)).is_file()), None)
 
 
 def foreign(file: Path, kind: str) -> AutolmkError:

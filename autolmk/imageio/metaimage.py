@@ -10,6 +10,7 @@ https://itk.org/Wiki/ITK/MetaIO/Documentation.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,12 @@ from autolmk.imageio.notices import notice
 from autolmk.imageio.stored import (
     LONGEST,
     Stored,
+    StoredParts,
     beside,
     header_bytes,
+    in_parts,
     millimetres,
+    names_of_parts,
     numbers,
     require_grid,
     say_unplaced,
@@ -53,11 +57,15 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class MetaImageHeader:
-    """The header of a MetaImage. fields: by their lower-case names. start: of what follows the header, in bytes."""
+    """The header of a MetaImage. fields: by their lower-case names. start: of what follows the header, in bytes.
+
+    following: the lines after it, where it says that they list files.
+    """
 
     file: Path
     fields: dict[str, str]
     start: int
+    following: tuple[str, ...] = ()
 
     def numbers(self, key: str, n: int) -> list[float] | None:
         """`n` numbers; None where the field is missing."""
@@ -118,7 +126,9 @@ def read_header(file: Path) -> MetaImageHeader:
             raise senseless(file, f"{key} stands twice: {fields[key][:80]!r}, {match[2][:80]!r}", "one of them")
     if fields.get("objecttype", "image").lower() != "image":
         raise unsupported(file, f"ObjectType = {fields['objecttype'][:80]}", "an image")
-    return MetaImageHeader(file, fields, end.end())
+    lists = fields["elementdatafile"].upper().startswith("LIST")
+    following = data[end.end() :].decode("utf-8", errors="replace").splitlines() if lists else []
+    return MetaImageHeader(file, fields, end.end(), tuple(following))
 
 
 def _same(one: str, other: str) -> bool:
@@ -129,7 +139,20 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
+def data_files(header: MetaImageHeader) -> list[Path]:
+    """The files beside the header that hold its voxels. AutolmkError where one is missing or lies elsewhere."""
+    file, name = header.file, header.fields["elementdatafile"]
+    if name.upper() == "LOCAL":
+        return []
+    alone = name and not {"/", "\\"} & set(name) and os.path.isfile(file.parent / name)
+    if not alone and (name.upper().startswith("LIST") or "%" in name):
+        return [beside(file, n) for n in names_of_parts(file, name, header.following)]
+    if not alone and re.search(r"\s\d+\s+\d+", name):
+        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "LIST, or slice%03d.raw 1 9 1")
+    return [beside(file, name)]
+
+
+def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored | StoredParts:
     file, fields = header.file, header.fields
     kind = fields.get("elementtype", "").upper()
     code = TYPES.get(kind.removeprefix("MET_").removesuffix("_ARRAY"))
@@ -137,11 +160,10 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
         raise unsupported(file, f"ElementType = {kind or 'missing'}", f"MET_{', MET_'.join(TYPES)}")
     binary, packed = header.flag("binarydata", False), header.flag("compresseddata", False)
     big = header.flag("binarydatabyteordermsb", False)
-    name = fields["elementdatafile"]
-    alone = name and not {"/", "\\"} & set(name) and (file.parent / name).is_file()
-    if not alone and (name.upper().startswith("LIST") or "%" in name or re.search(r"\s\d+\s+\d+", name)):
-        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "voxels in one file")
-    source, start = (file, header.start) if name.upper() == "LOCAL" else (beside(file, name), 0)
+    parts = data_files(header)
+    if len(parts) > 1 and packed:
+        raise unsupported(file, f"packed voxels in {len(parts)} files", "raw ones")
+    source, start = (parts[0], 0) if parts else (file, header.start)
     skip = whole(file, "HeaderSize", fields.get("headersize", "0"))
     if skip < -1 or (skip and (source == file or packed or not binary)):
         raise senseless(file, f"HeaderSize = {skip}", "0, or bytes to leave out of a raw file of its own")
@@ -150,7 +172,8 @@ def _stored(header: MetaImageHeader, shape: list[int], channels: int) -> Stored:
         raise truncated(source, f"{source.stat().st_size - start} bytes of packed voxels", f"{size} bytes")
     dtype = np.dtype((">" if big else "<") + code)
     start = -1 if skip == -1 else start + skip
-    return Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
+    stored = Stored(source, start, dtype, (channels, *shape), "zlib" if packed else "raw" if binary else "text")
+    return in_parts(file, stored, [(part, start) for part in parts]) if len(parts) > 1 else stored
 
 
 def _geometry(header: MetaImageHeader, shape: list[int], n: int, d: int) -> tuple[Geometry, bool]:

@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 files, packed by gzip or not, whatever their names say.
+"""NIfTI-1 and NIfTI-2: single files, packed by gzip or not whatever their names say, and pairs .hdr and .img.
 
 Where the voxels are is said in `autolmk.nifti_header`. Voxels are `scl_slope` x stored + `scl_inter`, where the slope
 is neither 0 nor NaN; stored values are taken as `datatype` says. A fifth axis holds components, a fourth one must be of
@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,7 +20,7 @@ from isal.igzip_lib import IsalError
 
 from autolmk.errors import AutolmkError, counted
 from autolmk.geometry import Geometry
-from autolmk.imageio.integrity import foreign, truncated, unreadable
+from autolmk.imageio.integrity import foreign, is_nifti_pair, truncated, unreadable, voxels_beside
 from autolmk.imageio.itk import ImageSource
 from autolmk.imageio.notices import notice
 from autolmk.imageio.viewing import drop_opacity
@@ -44,8 +43,9 @@ def inspect(file: Path, form: Form | None = None) -> ImageSource:
     for problem, found, remedy in remarks:
         notice(problem, file, found=found, remedy=remedy)
     shape, _ = _axes(header, file)
-    require_whole(file, header)
-    return ImageSource((str(file),), Geometry.from_ras(shape, affine), True, lambda: _load(file, header))
+    voxels = voxels_beside(file) or file if _paired(header) else file
+    require_whole(voxels, header)
+    return ImageSource((str(file),), Geometry.from_ras(shape, affine), True, lambda: _load(voxels, header))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -66,21 +66,21 @@ def _unpacked(file: Path) -> BinaryIO:
 
 def read_header(file: Path) -> Any:
     """nibabel's header. AutolmkError where the file is no NIfTI file or damaged."""
-    from nibabel.nifti1 import Nifti1Header  # takes a third of a second
-    from nibabel.nifti2 import Nifti2Header
+    from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader  # takes a third of a second
+    from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
     from nibabel.spatialimages import HeaderDataError
 
     try:
         with opened(file) as stream:
             start = stream.read(4)
             size = {struct.unpack(order + "i", start)[0] for order in "<>"} if len(start) == 4 else set()
-            kind: Callable[..., Any] | None = (
-                Nifti1Header.from_fileobj if 348 in size else Nifti2Header.from_fileobj if 540 in size else None
-            )
+            pair = is_nifti_pair(file)
+            kinds: dict[int, Any] = {348: (Nifti1Header, Nifti1PairHeader), 540: (Nifti2Header, Nifti2PairHeader)}
+            kind = next((kinds[n][pair] for n in kinds if n in size), None)
             if kind is None:
                 raise foreign(file, "NIfTI")
             stream.seek(0)
-            header = kind(stream, check=False)  # checking sets sizes that are 0 to 1
+            header = kind.from_fileobj(stream, check=False)  # checking sets sizes that are 0 to 1
     except (HeaderDataError, ValueError) as error:
         raise AutolmkError(
             "the header of a NIfTI file makes no sense",
@@ -93,16 +93,21 @@ def read_header(file: Path) -> Any:
         raise truncated(file, str(error), "a whole .nii.gz file") from None
     except OSError as error:
         raise unreadable(file, error) from None
-    if bytes(header["magic"])[:3] in (b"ni1", b"ni2") or bytes(header["magic"])[:1] != b"n":
+    if (_paired(header) and not pair) or bytes(header["magic"])[:1] != b"n":
         raise AutolmkError(
             "a NIfTI header has its voxels in another file, or is of the older Analyze format",
             file=file,
             found=f"magic {bytes(header['magic'])!r}",
-            expected="a single file, n+1 or n+2",
+            expected="a single file, n+1 or n+2, or a pair CASE.hdr and CASE.img of NIfTI",
             remedy="convert the pair to .nii.gz, for example with nibabel or 3D Slicer",
         )
     _require_type(file, header)
     return header
+
+
+def _paired(header: Any) -> bool:
+    """Whether the voxels are in a file of their own."""
+    return bytes(header["magic"])[:3] in (b"ni1", b"ni2")
 
 
 def _require_type(file: Path, header: Any) -> None:
@@ -175,7 +180,7 @@ def _needed(file: Path, header: Any) -> int:
 
 def _offset(file: Path, header: Any) -> int:
     """Of the first voxel in the file; where 0 is said, which is "not said" to nibabel, too, right after the header."""
-    first = int(header["sizeof_hdr"]) + 4  # after the bytes that announce extensions
+    first = 0 if _paired(header) else int(header["sizeof_hdr"]) + 4  # after the bytes that announce extensions
     offset = float(header["vox_offset"]) or float(first)
     if not math.isfinite(offset) or offset < first or offset != int(offset):
         raise AutolmkError(

@@ -11,7 +11,7 @@ the format, https://teem.sourceforge.net/nrrd/format.html.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from autolmk.imageio.stored import (
     LONGEST,
     Encoding,
     Stored,
+    StoredParts,
     beside,
     header_bytes,
+    in_parts,
     millimetres,
+    names_of_parts,
     numbers,
     require_grid,
     say_unplaced,
@@ -60,6 +63,7 @@ SPACES = {
     "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
 }  # fmt: skip
 UNPLACED = ("scanner-xyz", "3d-right-handed")  # axes that no patient is tied to; a left-handed frame would mirror
+LISTED = "data files"  # the names after "data file: LIST", a line each
 SPATIAL = ("space", "domain")
 CHANNELS = re.compile(
     r"list|point|vector|covariant-vector|normal|scalar|stub|(rgb|hsv|xyz|rgba)-color|\d-(vector|color|normal)"
@@ -119,6 +123,9 @@ def read_header(file: Path) -> NrrdHeader:
         raise senseless(file, f"a header of more than {LONGEST} bytes", "an empty line that ends it")
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", errors="replace").splitlines()[1:]:
+        if fields.get("datafile", "").upper().startswith("LIST"):  # what follows is names of files
+            fields[LISTED] = fields.get(LISTED, "") + line + "\n"
+            continue
         key, colon, value = line.partition(": ")
         if line.startswith("#") or not colon or re.match(r"[^:]*:=", line):
             continue  # a comment, or a key of a program's own
@@ -131,7 +138,20 @@ def read_header(file: Path) -> NrrdHeader:
     return NrrdHeader(file, fields, end.end() if end else len(data))
 
 
-def _stored(header: NrrdHeader, shape: list[int]) -> Stored:
+def data_files(header: NrrdHeader) -> list[Path]:
+    """The files beside the header that hold its voxels. AutolmkError where one is missing or lies elsewhere."""
+    name = header.fields.get("datafile")
+    if name is None:
+        return []
+    if name.upper().startswith("LIST") or "%" in name:
+        return [
+            beside(header.file, n)
+            for n in names_of_parts(header.file, name, header.fields.get(LISTED, "").splitlines())
+        ]
+    return [beside(header.file, name)]
+
+
+def _stored(header: NrrdHeader, shape: list[int]) -> Stored | StoredParts:
     file, fields = header.file, header.fields
     kind = fields.get("type", "").lower()
     code = next((code for code, names in TYPES.items() if kind in names), None)
@@ -143,16 +163,23 @@ def _stored(header: NrrdHeader, shape: list[int]) -> Stored:
     if order is None and code[1] != "1" and encoding != "text":
         raise senseless(file, f"endian: {fields.get('endian')!r} of numbers of {code[1]} bytes", "little or big")
     name = fields.get("datafile")
-    if name is not None and (name.upper().startswith("LIST") or "%" in name):
-        raise unsupported(file, f"voxels in several files: {name[:100]!r}", "voxels in one file")
-    source, start = (file, header.start) if name is None else (beside(file, name), 0)
     lines, skip = (whole(file, key, fields.get(key, "0")) for key in ("lineskip", "byteskip"))
     if lines < 0 or skip < -1 or (skip == -1 and encoding != "raw"):
         raise senseless(file, f"line skip {lines}, byte skip {skip}", "numbers from 0 on, or a byte skip of -1")
     if encoding in ("zlib", "bzip2") and skip:
         raise unsupported(file, f"byte skip {skip} inside packed voxels", "packed voxels without a skip")
-    start = _after_lines(source, start, lines)
-    return Stored(source, -1 if skip == -1 else start + skip, np.dtype((order or "<") + code), tuple(shape), encoding)
+
+    def place(source: Path, start: int) -> tuple[Path, int]:
+        return source, -1 if skip == -1 else _after_lines(source, start, lines) + skip
+
+    source, start = place(file, header.start) if name is None else (file, 0)
+    stored = Stored(source, start, np.dtype((order or "<") + code), tuple(shape), encoding)
+    if name is None:
+        return stored
+    places = [place(part, 0) for part in data_files(header)]
+    if len(places) > 1:
+        return in_parts(file, stored, places)
+    return replace(stored, file=places[0][0], start=places[0][1])
 
 
 def _after_lines(file: Path, start: int, lines: int) -> int:

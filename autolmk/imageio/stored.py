@@ -5,7 +5,10 @@ from __future__ import annotations
 import binascii
 import bz2
 import math
+import os
+import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -21,6 +24,7 @@ from autolmk.nifti_header import PLAUSIBLE, SKEW
 
 LONGEST = 1 << 20  # bytes that a text header may have
 DENSEST = 1100  # bytes that deflate makes of one; 1032 by its specification
+MOST_FILES = 65536  # that one header may name
 RUNS = 1 << 21  # bytes that bzip2 makes of one: 46 MB of zeros are a block of some 40 bytes
 Encoding = Literal["raw", "zlib", "bzip2", "hex", "text"]
 MILLIMETRES = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
@@ -124,6 +128,55 @@ class Stored:
         )
 
 
+@dataclass(frozen=True)
+class StoredParts:
+    """Voxels in several files, one after the other. parts: each of one axis. shape: of all, fastest axis first."""
+
+    parts: tuple[Stored, ...]
+    shape: tuple[int, ...]
+
+    def require_whole(self) -> None:
+        """Raise AutolmkError where a file cannot hold its part; bytes too many are noticed."""
+        for part in self.parts:
+            part.require_whole()
+
+    def load(self) -> npt.NDArray[Any]:
+        """The numbers, of `shape`. AutolmkError where a file is damaged."""
+        return np.concatenate([part.load() for part in self.parts]).reshape(self.shape, order="F")
+
+
+def names_of_parts(header: Path, said: str, following: Sequence[str]) -> list[str]:
+    """The files that a header lists: `LIST` and a name a line after it, or a pattern such as `slice%03d.raw 1 120 1`.
+
+    AutolmkError where they are too many or none.
+    """
+    if said.upper().startswith("LIST"):
+        names = [line.strip() for line in following if line.strip()]
+    else:
+        match = re.fullmatch(r"([^%]*)%(0?\d?)d([^%]*?)\s+(-?\d{1,9})\s+(-?\d{1,9})\s+(-?\d{1,9})(\s+\d)?", said)
+        if match is None or int(match[6]) == 0:
+            raise senseless(header, f"voxels in {said[:100]!r}", "LIST, or a pattern such as slice%03d.raw 1 120 1")
+        first, last, step = (int(match[i]) for i in (4, 5, 6))
+        counted = range(first, last + (1 if step > 0 else -1), step)
+        names = [f"{match[1]}{n:{match[2]}d}{match[3]}" for n in counted[: MOST_FILES + 1]]
+    if not 0 < len(names) <= MOST_FILES:
+        raise senseless(header, f"voxels in {len(names)} files", f"1 to {MOST_FILES} files")
+    return names
+
+
+def in_parts(header: Path, whole_image: Stored, places: Sequence[tuple[Path, int]]) -> StoredParts:
+    """The voxels of an image in equal parts. places: a file and the place of its first byte, part by part.
+
+    AutolmkError where so many parts cannot be equal.
+    """
+    size, rest = divmod(whole_image.count, len(places))
+    if rest or size < 1:
+        found = f"{len(places)} files for {' x '.join(map(str, whole_image.shape))} numbers"
+        raise senseless(header, found, "a file for each slice, or for as many slices each")
+    parts = (Stored(file, start, whole_image.dtype, (size,), whole_image.encoding) for file, start in places)
+    return StoredParts(tuple(parts), whole_image.shape)
+
+
 def header_bytes(file: Path, magic: tuple[bytes, ...], kind: str) -> bytes:
     """The first bytes of a file. AutolmkError where none of `magic` (lower case) begins a line of them."""
     try:
@@ -148,7 +201,7 @@ def beside(header: Path, name: str) -> Path:
             remedy="move the file beside its header and correct the name there, or convert both into one file",
         )
     file = header.parent / name
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike Path.is_file, no error for a name that is too long
         raise AutolmkError(
             "the voxels that a header names are missing",
             file=header,

@@ -58,6 +58,7 @@ def inspect(file: Path) -> ImageSource:
         height, width = int(first.imagelength), int(first.imagewidth)
         orientation = check_orientation(file, _tag(first, 274, 1), height, width)
         _notice_size(file, tif, first)
+        _notice_values(file, tif)
         shape = turned_shape(height, width, orientation)
         stack = len(pages) > 1
     return plane(file, (len(pages), *shape) if stack else shape, lambda: _load(file, orientation))
@@ -67,7 +68,9 @@ def _load(file: Path, orientation: int) -> Pixels:
     """([Z,] Y, X) or ([Z,] Y, X, C), as viewers show them."""
     with _opened(file) as tif:
         planes = [turn(_pixels(file, page), orientation) for page in _full_pages(file, tif, say=False)]
-    return planes[0] if len(planes) == 1 else np.stack(planes)
+        line = _line(tif)
+    array = planes[0] if len(planes) == 1 else np.stack(planes)
+    return array if line is None else line[0] + line[1] * array.astype(np.float64)
 
 
 @contextmanager
@@ -285,6 +288,34 @@ def _calibration(tif: tifffile.TiffFile, page: Any) -> tuple[float, float, str] 
     x, y = (_tag(page, code, (0, 1)) for code in (282, 283))
     known = unit and unit.lower() not in ("pixel", "pixels", "inch") and x[0] and y[0]
     return (x[1] / x[0], y[1] / y[0], unit) if known else None
+
+
+def _line(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    """(c0, c1) of values c0 + c1 x stored, as ImageJ writes them for numbers with a sign; None where it does not."""
+    said = (tif.imagej_metadata or {}) if tif.is_imagej else {}
+    if said.get("cf") != 0 or int(tif.pages.first.photometric) not in (WHITE_IS_ZERO, BLACK_IS_ZERO):
+        return None
+    try:
+        offset, slope = float(said.get("c0", 0)), float(said.get("c1", 1))
+    except (TypeError, ValueError):
+        return None
+    return (offset, slope) if math.isfinite(offset) and math.isfinite(slope) and slope != 0 else None
+
+
+def _notice_values(file: Path, tif: tifffile.TiffFile) -> None:
+    """Say where ImageJ's calibration changes values, or would by a curve, which is not applied."""
+    said = (tif.imagej_metadata or {}) if tif.is_imagej else {}
+    line, curve = _line(tif), said.get("cf")
+    if line is None and curve in (None, 0, 20):  # 20: none
+        return
+    if line is not None and line[0] == -32768 and line[1] == 1:
+        return  # how ImageJ stores 16 bits with a sign: nothing else could be meant
+    notice(
+        "an image scales its values" if line else "an image has a calibration curve, which is not applied",
+        file,
+        found=f"ImageJ: {line[0]:g} + {line[1]:g} x stored" if line else f"ImageJ's function {curve}",
+        remedy="nothing, if it is so in all images of the dataset; else save the image without a calibration",
+    )
 
 
 def _notice_size(file: Path, tif: tifffile.TiffFile, page: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from autolmk.cli import extract_fingerprint, plan_experiment, preprocess, train
 from autolmk.dataset import Dataset
@@ -132,3 +133,25 @@ def test_training_stops_before_it_writes_where_raw_cases_changed(
     shutil.rmtree(raw)
     assert train.main(training) == 0
     assert capsys.readouterr().err.count("whether it changed since preprocessing is not looked at") == 1
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_voxels_beside_a_header_count_unless_an_older_record_lacks_them(older: bool, raw: Path, tmp_path: Path) -> None:
+    for file in list((raw / "imagesTr").iterdir()):
+        sitk.WriteImage(sitk.ReadImage(str(file)), str(file).partition(".")[0] + ".mhd")
+        file.unlink()
+    description = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**description, "file_ending": ".mhd"}))
+    record = recorded(raw, tmp_path)
+    state = record.cases["phantom_001"]
+    assert state is not None and "imagesTr/phantom_001_0000.raw" in state.files
+    if older:
+        for case in record.cases.values():
+            assert case is not None
+            for name in [n for n in case.files if n.endswith(".raw")]:
+                del case.files[name]
+    voxels = raw / "imagesTr" / "phantom_001_0000.raw"
+    content = bytearray(voxels.read_bytes())
+    content[-1] ^= 1
+    voxels.write_bytes(content)
+    assert found(record, raw) == ("" if older else "1 case edited: phantom_001")

@@ -127,7 +127,7 @@ def _file(
     if detached:
         name = random.choice(("voxels.bin", "./voxels.bin"))
         name = random.choice(("/etc/voxels.bin", "..\\voxels.bin", "../voxels.bin")) if fault == "outside" else name
-        name = random.choice(("LIST", "a%03d.raw 1 5 1")) if fault == "list" else name
+        name = random.choice(("a.raw 1 5 1", "b 1 2")) if fault == "list" else name
         if encoding == "raw" and random.random() < 0.5 and fault == "":
             fields["HeaderSize"] = random.choice(("-1", "7"))
             packed = b"\1" * 7 + packed

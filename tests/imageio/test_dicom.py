@@ -125,11 +125,32 @@ def test_a_report_beside_the_slices_is_said_and_a_second_series_refused(tmp_path
 
 def test_two_echoes_are_several_images_at_one_place(tmp_path: Path) -> None:
     folder = series(tmp_path / "case")
-    for file in list(folder.iterdir()):
-        shutil.copy(file, folder / f"echo2_{file.name}")
+    for k in range(4):
+        place = {"ImagePositionPatient": [0, 0, 2.0 * k], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        write(folder / f"echo2_IM{k}", PIXELS + k + 1, PixelSpacing=[0.5, 0.5], **place)
     with pytest.raises(AutolmkError, match="several are at one place") as caught:
         imageio.read_geometry(folder)
     assert "second echo" in str(caught.value.expected)
+
+
+def test_copies_and_segmentations_beside_the_slices_are_left_aside(tmp_path: Path) -> None:
+    folder = series(tmp_path / "case")
+    shutil.copy(folder / "IM1", folder / "IM1 (2)")
+    segmentation = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "SeriesInstanceUID": "1.9"}
+    write(folder / "seg.dcm", PixelSpacing=[1, 1], **segmentation)
+    with imageio.noticed() as notices:
+        image = imageio.read_image([folder])
+    np.testing.assert_array_equal(image.array[0], [PIXELS + k for k in range(4)])
+    (said,) = notices
+    assert "seg.dcm (a segmentation)" in str(said.found) and "(a copy of IM1" in str(said.found)
+
+
+def test_a_mosaic_is_no_slice(tmp_path: Path) -> None:
+    place = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    tags = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "PixelSpacing": [3, 3], **place}
+    with pytest.raises(AutolmkError, match="side by side") as caught:
+        imageio.read_image([write(tmp_path / "a.dcm", **tags)])
+    assert "dcm2niix" in str(caught.value.remedy)
 
 
 def test_overlays_in_unused_bits_are_no_values(tmp_path: Path) -> None:
@@ -204,6 +225,24 @@ def test_files_without_a_preamble_are_read(tmp_path: Path) -> None:
     write_dataset(buffer, Dataset({element.tag: element for element in pydicom.dcmread(whole)}))
     (tmp_path / "b.dcm").write_bytes(buffer.getvalue())
     np.testing.assert_array_equal(imageio.read_image([tmp_path / "b.dcm"]).array[0, 0], PIXELS)
+
+
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+def test_slices_without_a_preamble_and_an_ending_are_a_series(implicit: bool, little: bool, tmp_path: Path) -> None:
+    folder = series(tmp_path / "case")
+    for file in folder.iterdir():
+        buffer = DicomBytesIO()
+        buffer.is_implicit_VR, buffer.is_little_endian = implicit, little
+        dataset = Dataset({element.tag: element for element in pydicom.dcmread(file)})
+        dataset.PixelData = (
+            dataset.PixelData if little else np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+        )
+        write_dataset(buffer, dataset)
+        file.write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(imageio.read_image([folder]).array[0], [PIXELS + k for k in range(4)])
+    assert imageio.ending_of(folder / "IM0") == ".dcm"
+    (tmp_path / "scan.bin").write_bytes(np.arange(8, 400, dtype="<u2").tobytes())
+    assert imageio.ending_of(tmp_path / "scan.bin") is None
 
 
 def test_what_values_mean_is_known_or_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from dicom_files import PIXELS, write
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from autolmk import imageio
 from autolmk.errors import AutolmkError
@@ -116,4 +116,35 @@ def test_pixels_that_share_colour_differences_are_whole_by_two_bytes_each(tmp_pa
     dataset.PixelData = dataset.PixelData[: rows * columns]
     dataset.save_as(file)
     with pytest.raises(AutolmkError, match=r"truncated|damaged|decoded"):
+        imageio.read_image([file])
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_colours_by_run_lengths_are_exact(kind: str, tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256 ** int(kind[1]), (4, 5, 3)).astype(kind)
+    bits = 8 * colours.itemsize
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "PixelSpacing": [1, 1]}
+    file = write(tmp_path / "a.dcm", colours, BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1, **tags)
+    dataset = pydicom.dcmread(file)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(file)
+    np.testing.assert_array_equal(imageio.read_image([file]).array[:, 0], np.moveaxis(colours, -1, 0))
+
+
+@pytest.mark.parametrize(("signed", "high"), [(0, 15), (1, 15), (0, 13), (1, 12)])
+def test_values_in_the_upper_bits_are_shifted_down_and_what_is_around_them_left_out(
+    signed: int, high: int, tmp_path: Path
+) -> None:
+    meant = PIXELS.astype(np.int64) * 100 - 900 * signed
+    around = 0b1111 << (high + 1)
+    raw = ((meant & 0xFFF) << (high - 11) | around) & 0xFFFF
+    file = write(tmp_path / "a.dcm", raw.astype("<u2"), PixelSpacing=[1, 1])
+    dataset = pydicom.dcmread(file)
+    dataset.HighBit, dataset.PixelRepresentation = high, signed
+    dataset.save_as(file)
+    with imageio.noticed():
+        np.testing.assert_array_equal(imageio.read_image([file]).array[0, 0], meant)
+    dataset.PixelData = (raw | 1).astype("<u2").tobytes()  # as where HighBit is wrong: values begin at bit 0
+    dataset.save_as(file)
+    with imageio.noticed(), pytest.raises(AutolmkError, match="lower bits that are in use"):
         imageio.read_image([file])

@@ -34,8 +34,8 @@ def test_what_is_unknown_gets_no_advice() -> None:
 
 
 def test_a_dataset_of_pairs_says_how_to_convert_them_and_the_way_works(tmp_path: Path) -> None:
-    affine = np.array([[0, -2.0, 0, 5], [1, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
-    pair = nib.Nifti1Pair(np.arange(24, dtype=np.int16).reshape(4, 3, 2), affine)
+    affine = np.array([[-1.0, 0, 0, 5], [0, 2, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    pair = nib.Spm99AnalyzeImage(np.arange(24, dtype=np.int16).reshape(4, 3, 2), affine)
     folder = tmp_path / "Dataset001_Pairs" / "imagesTr"
     folder.mkdir(parents=True)
     nib.save(pair, folder / "CASE.img")

@@ -150,3 +150,16 @@ def test_other_files_are_told_apart(content: bytes, message: str, tmp_path: Path
         (tmp_path / f"a{ending}").write_bytes(content)
         with pytest.raises(AutolmkError, match=message):
             imageio.read_geometry(tmp_path / f"a{ending}")
+
+
+@pytest.mark.parametrize("listed", ["LIST\ns1.raw\ns2.raw\n", "LIST 2\r\ns1.raw\r\ns2.raw\r\n", "s%d.raw 1 2 1"])
+def test_voxels_in_several_files_are_one_volume_as_in_itk(listed: str, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(-9, 9, (2, 3, 4)).astype("<i2")
+    for k in range(2):
+        (tmp_path / f"s{k + 1}.raw").write_bytes(voxels[k].tobytes())
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_SHORT\nElementSpacing = 1 2 3\n"
+    head += "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    (tmp_path / "a.mhd").write_bytes(f"{head}ElementDataFile = {listed}".encode())
+    np.testing.assert_array_equal(imageio.read_image([tmp_path / "a.mhd"]).array[0], voxels)
+    if "\r" not in listed:
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.mhd"))), voxels)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -280,3 +281,23 @@ def test_headers_that_say_no_offset_or_another_bitpix_are_read_as_by_nibabel(tmp
             image = imageio.read_image([tmp_path / "a.nii"])
         np.testing.assert_array_equal(image.array[0], ARRAY.astype(np.float32).T)
         assert [n.found for n in notices if "two sizes" in n.problem] == said
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+def test_pairs_of_header_and_voxels_are_read_as_single_files_are(kind: Any, tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 5], [1, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    pair = kind(np.arange(24, dtype=np.int16).reshape(4, 3, 2), affine)
+    pair.header.set_slope_inter(0.5, 1)
+    nib.save(pair, tmp_path / "CASE.img")
+    nib.save(nib.Nifti1Image(nib.load(tmp_path / "CASE.img").get_fdata(), affine), tmp_path / "single.nii.gz")
+    image, single = (imageio.read_image([tmp_path / name]) for name in ("CASE.hdr", "single.nii.gz"))
+    np.testing.assert_array_equal(image.array, single.array)
+    assert image.geometry.is_close(single.geometry)
+    (tmp_path / "single.nii.gz").unlink()
+    assert imageio.list_cases(tmp_path) == {"CASE": (tmp_path / "CASE.hdr",)}
+    assert imageio.data_files(tmp_path / "CASE.hdr") == [tmp_path / "CASE.img"]
+    (tmp_path / "CASE.img").write_bytes(b"short")
+    with pytest.raises(AutolmkError, match="truncated"):
+        imageio.read_image([tmp_path / "CASE.hdr"])
+    (tmp_path / "CASE.img").unlink()
+    assert imageio.ending_of(tmp_path / "CASE.hdr") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,12 @@ def test_left_and_right_follow_the_space(tmp_path: Path) -> None:
         ({"kinds": "domain domain complex"}, "'complex'"),
         ({"kinds": "domain domain time"}, "kind 'time'"),
         ({"space": "3D-left-handed"}, "not supported"),
-        ({"data_file": "LIST"}, "several files"),
-        ({"data_file": "a%03d.raw 1 5 1"}, "several files"),
+        ({"data_file": "LIST"}, "voxels in 0 files"),
+        ({"data_file": "a%03d.raw 1 5 1"}, "missing"),
+        ({"data_file": "a" * 5000}, "missing"),
+        ({"data_file": "a%s.raw 1 5 1"}, "a pattern such as"),
+        ({"data_file": "a%03d.raw 1 999999 1"}, "65537 files"),
+        ({"data_file": "../a%03d.raw 1 5 1"}, "outside its folder"),
         ({"data_file": "gone.raw"}, "missing"),
         ({"space": None, "space_directions": None, "spacings": "1 NaN 2", "space_origin": None}, "without a size"),
         ({"space": None, "space_directions": None, "space_origin": None, "axis_maxs": "3 4 5"}, "without a size"),
@@ -180,3 +185,33 @@ def test_voxels_of_an_unusual_size_are_noticed_and_impossible_ones_refused(tmp_p
     assert ["unusual size" in n.problem for n in notices] == [True]
     with pytest.raises(AutolmkError, match="makes no sense"):
         imageio.read_geometry(write(file, space_directions="(1e-300,0,0) (0,1,0) (0,0,1)"))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+@pytest.mark.parametrize(
+    "listed",
+    ["LIST\ns1.raw\ns2.raw\ns3.raw\ns4.raw", "s%d.raw 1 4 1", "s%01d.raw 1 4 1 2", "s%d.raw 4 1 -1", "LIST 3\nslab"],
+)
+def test_voxels_in_several_files_are_one_volume(listed: str, encoding: str, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(-9, 9, (4, 3, 2)).astype("<i2")
+    pack = gzip.compress if encoding == "gzip" else bytes
+    for k in range(4):
+        (tmp_path / f"s{k + 1}.raw").write_bytes(pack(voxels[k].tobytes()))
+    (tmp_path / "slab").write_bytes(pack(voxels.tobytes()))
+    (tmp_path / "a.nhdr").write_text(
+        "NRRD0004\ntype: short\ndimension: 3\nspace: LPS\nsizes: 2 3 4\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
+        f"space origin: (0,0,0)\nendian: little\nencoding: {encoding}\ndata file: {listed}\n"
+    )
+    found = imageio.read_image([tmp_path / "a.nhdr"]).array[0]
+    np.testing.assert_array_equal(found, voxels[::-1] if "-1" in listed else voxels)
+
+
+def test_a_part_that_is_too_short_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.nhdr").write_text(
+        "NRRD0004\ntype: uchar\ndimension: 2\nsizes: 2 2\nspacings: 1 1\nencoding: raw\ndata file: s%d.raw 1 2 1\n"
+    )
+    (tmp_path / "s1.raw").write_bytes(b"12")
+    (tmp_path / "s2.raw").write_bytes(b"1")
+    with pytest.raises(AutolmkError, match="truncated") as caught:
+        imageio.read_image([tmp_path / "a.nhdr"])
+    assert "s2.raw" in str(caught.value.file)

@@ -222,3 +222,16 @@ def test_what_imagej_says_of_the_size_is_said_with_the_slices(tmp_path: Path) ->
     with imageio.noticed() as notices:
         read(tmp_path / "a.tif")
     assert [n.found for n in notices] == ["ImageJ: 0.5 × 0.5 um (x × y), slices 2.0 um apart"]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "notices"),
+    [("cf=0\nc0=-32768.0\nc1=1.0\n", [-32768, -1000], 0), ("cf=0\nc0=5\nc1=0.5\n", [5, 15889], 1),
+     ("cf=1\nc0=5\nc1=0.5\nc2=1\n", [0, 31768], 1), ("", [0, 31768], 0)],
+)  # fmt: skip
+def test_values_are_those_that_imagej_shows(said: str, expected: list[float], notices: int, tmp_path: Path) -> None:
+    stored = np.array([[0, 31768]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stored, description=f"ImageJ=1.54f\n{said}", metadata=None)
+    with imageio.noticed() as found:
+        image = imageio.read_image([tmp_path / "a.tif"])
+    assert image.array.ravel().tolist() == expected and len(found) == notices

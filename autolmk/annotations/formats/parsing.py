@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autolmk.annotations.formats.source import text_of
+from autolmk.annotations.text import SEPARATOR, DecimalSigns
 from autolmk.errors import AutolmkError
 
 MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "#n/a", "inf", "+inf", "infinity", "-inf", "-infinity"}
@@ -60,7 +61,7 @@ class Table:
     def __init__(self, file: Path, *, delimiters: str = ",;\t") -> None:
         self.file = file
         text = text_of(file)
-        declared = re.match(r"\s*sep=(.)\s*\n", text, re.IGNORECASE)
+        declared = SEPARATOR.match(text)
         if declared:
             text = text[declared.end() :]
         first = text.lstrip("\n").partition("\n")[0]
@@ -68,6 +69,7 @@ class Table:
         skipped = 1 if declared else 0
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         self.comma = delimiter != ","
+        self.signs = DecimalSigns(file)
         self.rows: list[tuple[int, list[str]]] = []
         try:
             for fields in reader:
@@ -91,6 +93,8 @@ class Table:
 
     def number(self, text: str, line: int, column: str) -> float:
         """A number of the table, NaN where it is missing."""
+        if self.comma:
+            self.signs.add(text, f"line {line}")
         return number(text, self.file, f"{column} in line {line}", comma=self.comma)
 
 

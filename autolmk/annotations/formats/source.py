@@ -19,7 +19,7 @@ from autolmk.files.serialization import near
 MAX_FILES = 500_000
 MAX_BYTES = 256 * 2**20  # of an annotation file
 DRIVE = re.compile(r"[A-Za-z]:")
-DETACHED = (".mhd", ".nhdr")
+DETACHED = (".mhd", ".nhdr", ".hdr")
 Images = tuple[Path, ...]
 
 
