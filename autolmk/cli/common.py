@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from autolmk import progress_bars
 from autolmk.cli.arguments import Parser, add_dataset, add_folders, argument, option, parser
+from autolmk.cli.ending import ended_by_signals
+from autolmk.cli.streams import open_closed_streams, standard_output
 from autolmk.errors import AutolmkError
 from autolmk.escaping import lines, visible
 from autolmk.methods.registry import place_in_plugin
@@ -55,17 +56,19 @@ def folders_from(args: argparse.Namespace) -> Folders:
 def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequence[str] | None = None) -> int:
     """Parse, set logging up, call `main` and return the exit code.
 
-    0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted. Messages go to stderr;
+    0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted; 141 where
+    nobody reads the output any more, 143 and 129 after SIGTERM and SIGHUP (by SystemExit). Messages go to stderr;
     tracebacks are shown only with --verbose.
     """
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes begun from here import nothing from the current folder
+    open_closed_streams()
     verbose = False
     try:
         args = parser.parsed(sys.argv[1:] if argv is None else argv)
         verbose = args.verbose
         set_up_logging(verbose)
         progress_bars.hide(args.disable_progress_bar)
-        with contextlib.redirect_stdout(_Escaping(sys.stdout)):
+        with ended_by_signals(), standard_output():
             return main(args)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED, verbose)
@@ -78,30 +81,6 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         if isinstance(error, OSError) and error.errno in REFUSALS:
             return _complain(f"error: {_refusal(error)}", USER, verbose)
         return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
-
-
-class _Escaping(io.TextIOBase):
-    """Standard output that shows what would steer a terminal, such as a control character in a name, as escapes."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        self.stream.write(lines(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self.stream.encoding
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -126,9 +105,10 @@ class _Formatter(logging.Formatter):
 
 
 def _complain(message: str, code: int, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exc()
-    print(lines(message), file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody hears: the exit code says it all the same
+        if verbose:
+            traceback.print_exc()
+        print(lines(message), file=sys.stderr, flush=True)
     return code
 
 
