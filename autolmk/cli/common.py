@@ -28,6 +28,7 @@ REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
+NO_HOME, NO_TEMPORARY = "Could not determine home directory", "No usable temporary directory"  # so Python says
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -78,8 +79,9 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         place = place_in_plugin(error)
         if place is not None:
             return _complain(f"error: {_of_plugin(error, place)}", USER, verbose)
-        if isinstance(error, OSError) and error.errno in REFUSALS:
-            return _complain(f"error: {_refusal(error)}", USER, verbose)
+        refusal = _refusal(error, sys.argv[1:] if argv is None else argv)
+        if refusal is not None:
+            return _complain(f"error: {refusal}", USER, verbose)
         return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
 
 
@@ -112,7 +114,27 @@ def _complain(message: str, code: int, verbose: bool) -> int:
     return code
 
 
-def _refusal(error: OSError) -> AutolmkError:
+def _refusal(error: Exception, words: Sequence[str]) -> AutolmkError | None:
+    """The error for users where the system, not autolmk, is at fault; None of any other. words: the arguments."""
+    if isinstance(error, RuntimeError) and NO_HOME in str(error):  # of Path.expanduser
+        settings = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("autolmk_")]
+        return AutolmkError(
+            "a path begins with ~, and that home folder is not known",
+            found=", ".join(word for word in (*words, *settings) if "~" in word) or "the default, ~/autolmk",
+            expected="~ of a user that this system knows, and HOME set",
+            remedy="give the path in full",
+        )
+    if not isinstance(error, OSError):
+        return None
+    if NO_TEMPORARY in str(error):
+        return AutolmkError(
+            "there is no folder for temporary files",
+            found=error.strerror or str(error),
+            expected="a folder that may be written to, on a disk that is not full",
+            remedy="name one in the environment variable TMPDIR",
+        )
+    if error.errno not in REFUSALS:
+        return None
     return AutolmkError(
         "the disk refuses",
         file=error.filename,
