@@ -156,7 +156,7 @@ def _require_no_code(manifest: Manifest, place: Path, *, trust_code: bool) -> No
 
 def _make(target: Path) -> None:
     try:
-        target.mkdir(mode=0o700)
+        target.mkdir()
     except OSError as error:
         raise AutolmkError(
             "a folder cannot be made", file=target, found=error.strerror or str(error),

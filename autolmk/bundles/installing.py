@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autolmk.bundles.card_page import html_page, markdown
 from autolmk.bundles.in_place import read, unpack
 from autolmk.bundles.manifest import CARD_HTML, CARD_MARKDOWN, MANIFEST, Manifest, parse
 from autolmk.errors import AutolmkError
+from autolmk.files.atomic import refuse_link
+from autolmk.files.locks import exclusive
 from autolmk.files.serialization import make_folder, read_json
 from autolmk.plans import Plans
 from autolmk.selection import RECIPE, Recipe
@@ -33,36 +35,47 @@ def install(place: Path, results: Path, *, trust_code: bool = False) -> tuple[Pa
         return target, False
     new = not target.parent.exists()
     make_folder(target.parent)
-    temporary = Path(_temporary(target.parent))
     try:
-        unpacked = temporary / manifest.model
-        unpack(place, unpacked, trust_code=trust_code)
-        _require_model(unpacked, manifest)
-        (unpacked / CARD_MARKDOWN).write_text(markdown(card), encoding="utf-8")  # made anew: never a stranger's page
-        (unpacked / CARD_HTML).write_text(html_page(card), encoding="utf-8")
-        unpacked.chmod(0o755)
-        unpacked.rename(target)
+        with _begun(target) as unpacked:
+            if os.path.lexists(target):  # another process has just installed it
+                _require_same(target, manifest)
+                return target, False
+            unpack(place, unpacked, trust_code=trust_code)
+            _require_model(unpacked, manifest)
+            (unpacked / CARD_MARKDOWN).write_text(markdown(card), encoding="utf-8")  # anew: never a stranger's page
+            (unpacked / CARD_HTML).write_text(html_page(card), encoding="utf-8")
+            unpacked.rename(target)
     except OSError as error:
         raise AutolmkError(
             "a bundle cannot be installed", file=target, found=error.strerror or str(error),
             remedy="free disk space, or choose another folder with --results",
         ) from None  # fmt: skip
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         if new:
             with suppress(OSError):  # it holds a model now
                 target.parent.rmdir()
     return target, True
 
 
-def _temporary(folder: Path) -> str:
+@contextmanager
+def _begun(target: Path) -> Iterator[Path]:
+    """Where to unpack the model of `target`: in a locked folder beside it, which is gone afterwards. What a killed
+    command left there is removed. AutolmkError where another process is installing the same model."""
+    folder = target.parent / f"{INSTALLING}{target.name}"
+    refuse_link(folder)
+    make_folder(folder)
+    unpacked = folder / target.name
     try:
-        return tempfile.mkdtemp(prefix=INSTALLING, dir=folder)
-    except OSError as error:
-        raise AutolmkError(
-            "a folder cannot be made", file=folder, found=error.strerror or str(error),
-            remedy="choose another folder with --results, one that you may write to",
-        ) from None  # fmt: skip
+        with exclusive(folder):
+            try:
+                if os.path.lexists(unpacked):
+                    shutil.rmtree(unpacked)
+                yield unpacked
+            finally:
+                shutil.rmtree(unpacked, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # another process holds it, or there are files of others in it
+            folder.rmdir()
 
 
 def _require_same(target: Path, manifest: Manifest) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from autolmk import progress_bars
 from autolmk.cli.arguments import Parser, add_dataset, add_folders, argument, option, parser
+from autolmk.cli.ending import ended_by_signals
+from autolmk.cli.streams import open_closed_streams, standard_output
 from autolmk.errors import AutolmkError
 from autolmk.escaping import lines, visible
 from autolmk.methods.registry import place_in_plugin
@@ -27,6 +28,7 @@ REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
+NO_HOME, NO_TEMPORARY = "Could not determine home directory", "No usable temporary directory"  # so Python says
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -55,17 +57,19 @@ def folders_from(args: argparse.Namespace) -> Folders:
 def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequence[str] | None = None) -> int:
     """Parse, set logging up, call `main` and return the exit code.
 
-    0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted. Messages go to stderr;
+    0 success, 1 internal error, 2 user error, 3 some cases failed (by `main`), 130 interrupted; 141 where
+    nobody reads the output any more, 143 and 129 after SIGTERM and SIGHUP (by SystemExit). Messages go to stderr;
     tracebacks are shown only with --verbose.
     """
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes begun from here import nothing from the current folder
+    open_closed_streams()
     verbose = False
     try:
         args = parser.parsed(sys.argv[1:] if argv is None else argv)
         verbose = args.verbose
         set_up_logging(verbose)
         progress_bars.hide(args.disable_progress_bar)
-        with contextlib.redirect_stdout(_Escaping(sys.stdout)):
+        with ended_by_signals(), standard_output():
             return main(args)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED, verbose)
@@ -75,33 +79,10 @@ def run(main: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         place = place_in_plugin(error)
         if place is not None:
             return _complain(f"error: {_of_plugin(error, place)}", USER, verbose)
-        if isinstance(error, OSError) and error.errno in REFUSALS:
-            return _complain(f"error: {_refusal(error)}", USER, verbose)
+        refusal = _refusal(error, sys.argv[1:] if argv is None else argv)
+        if refusal is not None:
+            return _complain(f"error: {refusal}", USER, verbose)
         return _complain(f"internal error: {_one_line(error)}; run again with --verbose", INTERNAL, verbose)
-
-
-class _Escaping(io.TextIOBase):
-    """Standard output that shows what would steer a terminal, such as a control character in a name, as escapes."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        self.stream.write(lines(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self.stream.encoding
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -126,13 +107,34 @@ class _Formatter(logging.Formatter):
 
 
 def _complain(message: str, code: int, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exc()
-    print(lines(message), file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody hears: the exit code says it all the same
+        if verbose:
+            traceback.print_exc()
+        print(lines(message), file=sys.stderr, flush=True)
     return code
 
 
-def _refusal(error: OSError) -> AutolmkError:
+def _refusal(error: Exception, words: Sequence[str]) -> AutolmkError | None:
+    """The error for users where the system, not autolmk, is at fault; None of any other. words: the arguments."""
+    if isinstance(error, RuntimeError) and NO_HOME in str(error):  # of Path.expanduser
+        settings = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("autolmk_")]
+        return AutolmkError(
+            "a path begins with ~, and that home folder is not known",
+            found=", ".join(word for word in (*words, *settings) if "~" in word) or "the default, ~/autolmk",
+            expected="~ of a user that this system knows, and HOME set",
+            remedy="give the path in full",
+        )
+    if not isinstance(error, OSError):
+        return None
+    if NO_TEMPORARY in str(error):
+        return AutolmkError(
+            "there is no folder for temporary files",
+            found=error.strerror or str(error),
+            expected="a folder that may be written to, on a disk that is not full",
+            remedy="name one in the environment variable TMPDIR",
+        )
+    if error.errno not in REFUSALS:
+        return None
     return AutolmkError(
         "the disk refuses",
         file=error.filename,

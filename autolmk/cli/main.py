@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from autolmk import __version__
-from autolmk.cli.common import OK, USER
+from autolmk.cli.common import OK, USER, parser, run
 from autolmk.escaping import visible
 from autolmk.files.serialization import near
 
@@ -69,12 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     word, *arguments = (sys.argv[1:] if argv is None else list(argv)) or ["help"]
     if word.lstrip("-") in ("h", "help"):
         if not arguments:
-            print(overview(), end="")
-            return OK
+            return _said(overview())
         word, arguments = arguments[0], ["--help"]
     if word.lstrip("-") == "version":
-        print(f"autolmk {__version__}")
-        return OK
+        return _said(f"autolmk {__version__}\n")
     name = word.replace("-", "_").removeprefix(PREFIX)
     if name not in COMMANDS and name not in ALSO:
         print(_unknown(word, name), file=sys.stderr)
@@ -106,6 +104,11 @@ def overview() -> str:
         "  autolmk predict 1 -i images -o predictions",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _said(text: str) -> int:
+    """Print a text, as a command does; the exit code."""
+    return run(lambda _: print(text, end="") or OK, parser("Say one thing."), [])
 
 
 def _unknown(word: str, name: str) -> str:

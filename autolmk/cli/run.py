@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from autolmk.cli import later_hours, overview, run_hours
@@ -134,13 +132,8 @@ def _main(args: argparse.Namespace) -> int:
         check_scheduler(args.scheduler)
     folder = request.record_file.parent
     make_folder(folder)
-    signal.signal(signal.SIGTERM, _terminated)
     with exclusive(folder), RunClock(folder / CLOCK, request.plans_name) as clock:
         return _Running(args, request, clock).all(plans)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _request(args: argparse.Namespace) -> Request:

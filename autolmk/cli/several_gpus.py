@@ -24,9 +24,9 @@ LOST = 75  # exit code of a process that ended because another one did
 STARTED_HERE = "AUTOLMK_RANKS_MEET_AT"  # environment variable: a file, where the processes find each other
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for the others to end by themselves, once one ended
-ASKED = (130, 143)  # exit codes of what was asked to stop
+ASKED = (129, 130, 143)  # exit codes of what was asked to stop
 WORDS = 2000  # characters, at most, of what a process said last
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 
 def is_rank() -> bool:
@@ -103,8 +103,8 @@ def joined(args: argparse.Namespace) -> Iterator[None]:
 def launch(words: Sequence[str], n: int) -> int:
     """Run autolmk_train with these arguments in n processes of this machine; the exit code.
 
-    What they are sent (SIGTERM, SIGINT, SIGUSR1) is handed on. AutolmkError where one ends otherwise than the first one
-    says itself: the others end, too.
+    What they are sent (SIGTERM, SIGINT, SIGHUP, SIGUSR1) is handed on. AutolmkError where one ends otherwise than the
+    first one says itself: the others end, too.
     """
     with tempfile.TemporaryDirectory(prefix="autolmk_") as folder:
         said = [Path(folder) / f"rank_{k}.log" for k in range(n)]
@@ -138,6 +138,7 @@ def _handing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             process.send_signal(number)
 
     caught = SIGNALS if threading.current_thread() is threading.main_thread() else []
+    caught = [number for number in caught if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
     before = {number: signal.signal(number, hand_on) for number in caught}
     try:
         yield

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import secrets
+import string
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autolmk.errors import AutolmkError
 
+_LETTERS = string.ascii_lowercase + string.digits
 _NAME = re.compile(r"\.(?P<target>.+)\.autolmk-[a-z0-9_]{8}\.tmp(\.[A-Za-z0-9.]+)?", re.DOTALL)
 
 
@@ -27,18 +29,26 @@ def replacing(file: Path, ending: str = "") -> Iterator[Path]:
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.autolmk-", suffix=f".tmp{ending}")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = _new(file, ending)
     try:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
         os.replace(temporary, file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _new(file: Path, ending: str) -> Path:
+    """A new empty file beside `file`, which whoever the umask (or a default ACL) of the place lets may read and write:
+    labs share folders, and `tempfile` gives its files to their owner alone."""
+    while True:
+        word = "".join(secrets.choice(_LETTERS) for _ in range(8))
+        temporary = file.parent / f".{file.name}.autolmk-{word}.tmp{ending}"
+        with suppress(FileExistsError):
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666))
+            return temporary
 
 
 def remove_leftovers(folder: Path, targets: Collection[str] | None = None) -> None:

@@ -75,7 +75,7 @@ def _locked(folder: Path, file: Path) -> int:
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | SAFELY, 0o644)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | SAFELY, 0o666)  # others may be let in, by the umask
         except OSError as error:
             raise AutolmkError(
                 "a folder cannot be locked, so it cannot be written to",

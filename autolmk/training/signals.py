@@ -10,12 +10,13 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOP_FILE, FINISH_FILE = "stop", "finish"
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # Windows lacks the last two
 
 
 class Signals:
-    """Handler of signals inside `with`: SIGTERM and SIGINT ask to save and stop, SIGUSR1 asks to save and go on (as
-    schedulers of clusters send some time before they kill). A second SIGINT interrupts at once. Outside the main thread
-    nothing is caught.
+    """Handler of signals inside `with`: SIGTERM, SIGINT and SIGHUP (a terminal that was closed) ask to save and stop,
+    SIGUSR1 asks to save and go on (as schedulers of clusters send some time before they kill). A second SIGINT
+    interrupts at once. Outside the main thread nothing is caught, and what is ignored stays ignored.
 
     Files in `folders`, that of the fold and of the stage under way, ask too: `stop` to save and stop, `finish` to end
     what is being trained now, as if its time were over.
@@ -30,9 +31,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-                if hasattr(signal, name):  # Windows has no SIGUSR1
-                    number = getattr(signal, name)
+            for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     self._before[number] = signal.signal(number, self._handle)
         return self
 

@@ -4,17 +4,22 @@ error for users."""
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bundles
 import pytest
 
+from autolmk.bundles import installing
 from autolmk.bundles.in_place import model_of, read, unpack
 from autolmk.bundles.installing import install
 from autolmk.bundles.manifest import require_different, require_name
 from autolmk.errors import AutolmkError
+from autolmk.files.locks import exclusive
 
 
 def everything(folder: Path) -> dict[str, object]:
@@ -177,3 +182,56 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
         read(tmp_path / "nowhere.zip")
     with pytest.raises(AutolmkError, match="no bundle"):
         unpack(tmp_path, tmp_path / "target")
+
+
+def test_what_a_killed_command_left_is_removed_and_files_of_others_stay(tmp_path: Path) -> None:
+    place = bundles.write(tmp_path, bundles.draft())
+    begun = tmp_path / "results" / "Dataset000_Example" / f".installing_{bundles.MODEL}"
+    (begun / bundles.MODEL / "fold_0").mkdir(parents=True)
+    (begun / bundles.MODEL / "plans.json").write_text("half")
+    (begun / "notes.txt").write_text("mine")
+    folder, new = install(place, tmp_path / "results")
+    assert new and (folder / "plans.json").read_text() != "half"
+    assert [p.name for p in begun.iterdir()] == ["notes.txt"]
+    (begun / "notes.txt").unlink()
+    shutil.rmtree(folder)
+    assert install(place, tmp_path / "results")[1] and not begun.exists()
+
+
+def test_whoever_installs_second_finds_it_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = bundles.write(tmp_path, bundles.draft())
+    make, first = installing.make_folder, []
+
+    def make_late(folder: Path) -> None:
+        if not first:
+            first.append(folder)
+            assert install(place, tmp_path / "results")[1]
+        make(folder)
+
+    monkeypatch.setattr(installing, "make_folder", make_late)
+    assert not install(place, tmp_path / "results")[1]
+    with exclusive_of(tmp_path), pytest.raises(AutolmkError, match="another process is at work"):
+        shutil.rmtree(tmp_path / "results" / "Dataset000_Example" / bundles.MODEL)
+        install(place, tmp_path / "results")
+
+
+@contextmanager
+def exclusive_of(tmp_path: Path) -> Iterator[None]:
+    """Another process installs the model."""
+    folder = tmp_path / "results" / "Dataset000_Example" / f".installing_{bundles.MODEL}"
+    folder.mkdir()
+    with exclusive(folder):
+        yield
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o700), (0o002, 0o775), (0o022, 0o755)])
+def test_whom_an_installed_model_lets_in_is_said_by_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    place = bundles.write(tmp_path, bundles.draft())
+    before = os.umask(umask)
+    try:
+        folder, _ = install(place, tmp_path / "results")
+    finally:
+        os.umask(before)
+    folders = [folder.parent, folder, *(p for p in folder.rglob("*") if p.is_dir())]
+    assert {p.stat().st_mode & 0o777 for p in folders} == {mode}
+    assert {p.stat().st_mode & 0o777 for p in folder.rglob("*") if p.is_file()} == {mode & 0o666}

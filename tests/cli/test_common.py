@@ -6,6 +6,7 @@ import argparse
 import errno
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,27 @@ def test_exit_codes(
     assert said.err.startswith(message) and "Traceback" not in said.err and said.out == ""
     assert run(fail, example, ["--verbose"]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_home_that_is_not_known_is_named(
+    example: Parser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "~nobody-of-that-name/raw"
+    assert run(lambda args: len(str(folders_from(args).raw)) * 0, example, ["--raw", place]) == 2
+    assert f"found: {place}\n" in capsys.readouterr().err
+    monkeypatch.setenv("autolmk_raw", place)
+    assert run(lambda args: len(str(folders_from(args).raw)) * 0, example, []) == 2
+    assert f"found: autolmk_raw={place}" in capsys.readouterr().err
+
+
+def test_missing_folders_for_temporary_files_are_named(
+    example: Parser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere/at/all"])
+    assert run(lambda args: len(tempfile.mkdtemp()) * 0, example, []) == 2
+    said = capsys.readouterr().err
+    assert "/nowhere/at/all" in said and "TMPDIR" in said
 
 
 def test_code_of_the_command_is_returned(example: Parser) -> None:

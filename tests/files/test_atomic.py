@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,19 @@ def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(AutolmkError, match="a link is in the place"):
         refuse_link(tmp_path / "link")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o022, 0o644), (0o000, 0o666)])
+def test_whom_a_file_lets_in_is_said_by_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2775)
+    before = os.umask(umask)
+    try:
+        with replacing(shared / "table.csv") as temporary:
+            temporary.write_text("ours")
+    finally:
+        os.umask(before)
+    status = (shared / "table.csv").stat()
+    assert status.st_mode & 0o777 == mode and status.st_gid == shared.stat().st_gid
