@@ -24,6 +24,7 @@ import pytest
 import torch
 
 from autolmk.cli.main import module_of
+from autolmk.fold import log
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it and hand that on
@@ -46,6 +47,17 @@ def pytest_collection_finish() -> None:
     """What is there by now stays: collections of garbage need not look at it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_of_progress() -> Generator[Callable[..., bytes]]:
+    """Trainings inside the tests' process write one and the same picture: drawing takes longer than training a tiny
+    network. tests/fold/test_log.py and trainings in processes of their own draw; this is the function that does."""
+    draw = log.progress_picture
+    same = draw([], "mm")
+    log.progress_picture = lambda entries, unit: same
+    yield draw
+    log.progress_picture = draw
 
 
 @pytest.fixture

@@ -158,6 +158,7 @@ class RunLog:
         self.file = folder / LOG_NAME
         self.entries = [] if fresh else [e for e in read_log(folder) if e["iteration"] <= keep_until]
         self._drawn = -PICTURE_EVERY
+        self._pictured = -1  # entries in the picture
         self._spoken = -SPOKEN_EVERY
         write_bytes(self.file, "".join(_line(entry) for entry in self.entries).encode())
 
@@ -181,8 +182,11 @@ class RunLog:
             self.draw()
 
     def draw(self) -> None:
-        """progress.png from all entries."""
+        """progress.png from all entries, unless it shows them already."""
         self._drawn = time.monotonic()
+        if self._pictured == len(self.entries):
+            return
+        self._pictured = len(self.entries)
         write_bytes(self.folder / PICTURE_NAME, progress_picture(self.entries, self.unit))
 
     def close(self) -> None:

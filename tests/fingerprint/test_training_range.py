@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,14 @@ def summary(seed: int) -> CaseSummary:
     return CaseSummary(str(seed), geometry, marks, (channel,), appearances=(appearance(image_of(seed)),))
 
 
-SUMMARIES = {f"case{i:02d}": summary(i) for i in range(60)}
+@functools.cache
+def summaries() -> dict[str, CaseSummary]:
+    """Of 60 cases; made by the first test that asks, not where files are read for their tests' names."""
+    return {f"case{i:02d}": summary(i) for i in range(60)}
 
 
 def fingerprint(cases: list[str]) -> Fingerprint:
-    chosen = {case: SUMMARIES[case] for case in cases}
+    chosen = {case: summaries()[case] for case in cases}
     return fingerprint_of(chosen, dataset_name="Dataset001_Alike", unit="mm", channel_names=("CT",))
 
 
@@ -82,22 +86,24 @@ def known() -> TrainingRange:
 def test_at_most_one_case_in_twenty_of_the_same_kind_is_called_outside(n: int) -> None:
     alarms = judged = 0
     for draw in range(2):
-        cases = list(np.random.default_rng(draw).permutation(sorted(SUMMARIES)))
+        cases = list(np.random.default_rng(draw).permutation(sorted(summaries())))
         known = TrainingRange(fingerprint(cases[:n]))
-        assert [case for case in cases[:n] if said_of(known, SUMMARIES[case])] == []  # training images themselves: none
-        others = [said_of(known, SUMMARIES[case]) for case in cases[n:]]
+        assert [
+            case for case in cases[:n] if said_of(known, summaries()[case])
+        ] == []  # training images themselves: none
+        others = [said_of(known, summaries()[case]) for case in cases[n:]]
         alarms, judged = alarms + sum(map(bool, others)), judged + len(others)
     assert alarms <= 0.05 * judged
 
 
 @pytest.mark.parametrize("n", [8, 15, 40])
 def test_leave_one_out_calls_at_most_one_case_in_twenty_outside(n: int) -> None:
-    cases = sorted(SUMMARIES)[:n]
+    cases = sorted(summaries())[:n]
     found, said = fingerprint(cases), []
     for one in cases:
         parts = {part: getattr(found, part) for part in ("cases", "appearances", "poses")}
         rest = {part: {case: v for case, v in values.items() if case != one} for part, values in parts.items()}
-        said.append(said_of(TrainingRange(dataclasses.replace(found, **rest)), SUMMARIES[one]))
+        said.append(said_of(TrainingRange(dataclasses.replace(found, **rest)), summaries()[one]))
     assert sum(map(bool, said)) <= 0.05 * n
 
 
@@ -122,7 +128,7 @@ def test_one_number_is_outside_as_often_as_it_is_meant_to_be(n: int) -> None:
 def test_extents_and_spacings(
     known: TrainingRange, shape: tuple[int, ...], spacing: tuple[float, ...], message: str
 ) -> None:
-    look = SUMMARIES["case00"].appearances
+    look = summaries()["case00"].appearances
     (said,) = known.outside(Geometry.from_parts(shape, spacing), look, [True])
     assert said.startswith(message)
     for axes in ((1, 2, 0), (2, 1, 0)):  # however the file stores it
@@ -131,7 +137,7 @@ def test_extents_and_spacings(
 
 
 def test_thick_slices_within_the_range_of_spacings() -> None:
-    cases = {f"c{i}": SUMMARIES[f"case{i:02d}"] for i in range(12)}
+    cases = {f"c{i}": summaries()[f"case{i:02d}"] for i in range(12)}
     for i, (name, case) in enumerate(cases.items()):
         width = 0.5 + i / 8
         geometry = Geometry.from_parts([round(48 / width)] * 3, (width,) * 3)
@@ -140,14 +146,14 @@ def test_thick_slices_within_the_range_of_spacings() -> None:
         cases[name] = dataclasses.replace(case, geometry=geometry, landmarks=marks)
     found = fingerprint_of(cases, dataset_name="Dataset001_Cubes", unit="mm", channel_names=("CT",))
     thick = Geometry.from_parts((25, 80, 80), (1.9, 0.6, 0.6))
-    said = TrainingRange(found).outside(thick, SUMMARIES["case00"].appearances, [True])
+    said = TrainingRange(found).outside(thick, summaries()["case00"].appearances, [True])
     assert said == ("voxels 3.2 times as long as wide, in training at most 1",)
 
 
 def test_an_oblique_grid(known: TrainingRange) -> None:
     turn = Rotation.from_euler("x", 35, degrees=True).as_matrix()
     geometry = Geometry.from_parts(SHAPE, SPACING, (0, 0, 0), turn[:, ::-1])
-    (said,) = known.outside(geometry, SUMMARIES["case00"].appearances, [True])
+    (said,) = known.outside(geometry, summaries()["case00"].appearances, [True])
     assert said.startswith("grid oblique by 35 degrees, in training at most")
 
 

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autolmk.errors import AutolmkError
+from autolmk.fold import log as log_module
 from autolmk.fold.log import LOG_NAME, PICTURE_NAME, RunLog, build_loggers, check_loggers, duration, read_log, time_left
 from autolmk.plans import Schedule
 from autolmk.training.schedule import Limits, StepRate, ValidationBudget
 
 EPOCH = {"loss": 2.0, "learning_rate": 0.1, "epoch": 1}
+
+
+@pytest.fixture(autouse=True)
+def drawn(pictures_of_progress: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Here pictures are drawn; how many entries each one shows."""
+    found: list[int] = []
+
+    def draw(entries: list[Mapping[str, Any]], unit: str) -> bytes:
+        found.append(len(entries))
+        return pictures_of_progress(entries, unit)
+
+    monkeypatch.setattr(log_module, "progress_picture", draw)
+    return found
 
 
 class Recorder:
@@ -34,14 +48,18 @@ class Recorder:
         self.calls.append(("end", None))
 
 
-def test_entries_are_lines_and_reach_other_loggers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_entries_are_lines_and_reach_other_loggers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, drawn: list[int]
+) -> None:
     other = Recorder()
     log = RunLog(tmp_path, keep_until=0, unit="mm", loggers=[other])
     with caplog.at_level(logging.INFO, "autolmk"):
         log.add("epoch", 10, 1.23456, EPOCH, message="one")
         log.add("epoch", 20, 2.0, {**EPOCH, "loss": float("nan")}, message="too soon to be said")
         log.add("validation", 20, 2.5, {"mre": 1.5, "median": 1.0, "cases": 3}, message="said")
+    log.draw()
     log.close()
+    assert drawn == [1, 3]  # early, so that it is there to be seen; at the end; and never the same picture twice
     lines = [json.loads(line) for line in (tmp_path / LOG_NAME).read_text().splitlines()]
     assert lines == read_log(tmp_path) == log.entries
     assert lines[0] == {"kind": "epoch", "iteration": 10, "elapsed": 1.235, **EPOCH} and lines[1]["loss"] is None
