@@ -154,11 +154,13 @@ def _add_machine(arguments: Parser) -> None:
 
 def _predict(args: argparse.Namespace, tell: Tell | None) -> int:
     from autolmk.bundles.in_place import model_of
+    from autolmk.networks.freed_memory import keep_freed_memory
 
     if min(args.npp, args.nps) < 0:
         raise AutolmkError(
             "-npp and -nps must be 0 or more", found=f"{args.npp}, {args.nps}", remedy="give 0 to work without threads"
         )
+    keep_freed_memory()
     model = find_model(args)
     with model_of(model, trust_code=args.trust_code) as folder:
         return _predict_with(args, model, folder, tell)

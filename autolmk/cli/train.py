@@ -196,9 +196,13 @@ def _require_asked(plans: Plans, name: str, args: argparse.Namespace, file: Path
 
 
 def _set_up_threads(workers: int | None, threads: int | None) -> int:
-    """Share the cores between this process and the workers; gives the number of workers."""
+    """Share the cores between this process and the workers, and keep freed memory for the next step; gives the number
+    of workers."""
     import torch
 
+    from autolmk.networks.freed_memory import keep_freed_memory
+
+    keep_freed_memory()
     cores = max(1, processors() // several_gpus.local_processes())
     if workers is None:
         workers = min(MAX_WORKERS, max(1, cores // 2))
