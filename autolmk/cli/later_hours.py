@@ -92,14 +92,16 @@ def _seconds_of_look(image: Image, fill: Sequence[float], plans: Plans, configur
     import torch
 
     from autolmk.methods.trainer import build, trainer_class
+    from autolmk.networks.precision import Precision
     from autolmk.prediction.first_look import look_first
     from autolmk.prediction.stage import Member, Prepared, Stage, evaluating
 
-    device = plans.device if plans.device != "cuda" or torch.cuda.is_available() else "cpu"
+    device = torch.device(plans.device if plans.device != "cuda" or torch.cuda.is_available() else "cpu")
     trainer = trainer_class(configuration.trainer)(plans, configuration)
     network, codec = build(trainer)
-    member = Member(trainer.prediction_network(network).to(device), codec)
-    stage = Stage(plans, configuration, (member,), (), torch.device(device))
+    part = Precision(device).place(trainer.prediction_network(network))
+    member = Member(part, codec.eval().to(device))
+    stage = Stage(plans, configuration, (member,), (), device)
     times: list[float] = []
     while not times or (len(times) < 2 and times[0] < LONG_LOOK):  # the first one sets up much
         start = time.monotonic()

@@ -100,11 +100,16 @@ def seconds_of_training(plans: Plans, epochs: int | None, name: str) -> float | 
 
 
 def devices(given: str) -> list[str]:
-    """The GPUs that -device means, as -device takes each; none for the CPU."""
+    """The GPUs that -device means, as -device takes each; none for the CPU. AutolmkError for what there is not."""
     if given == "cpu" or given.startswith("cuda:"):
         return [] if given == "cpu" else [given]
     import torch
 
+    if given not in ("auto", "cuda"):
+        from autolmk.networks.precision import choose_device
+
+        if choose_device(given).type == "cpu":
+            return []
     found = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
     if given == "cuda" and not found:
         raise AutolmkError(

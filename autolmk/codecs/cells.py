@@ -163,12 +163,10 @@ class CellCodec(Codec):
             voxels.append(place)
             spread.append(self._mean(votes, log_c, cells[:, :, k], 1)[1])
         none = log_odds.isneginf()
-        found = Candidates(
-            torch.stack(voxels, 2).masked_fill(none[..., None], math.nan).cpu(),
-            log_odds.cpu(),
-            torch.stack(spread, 2).masked_fill(none, math.nan).cpu(),
-        )
-        return padded(found, n)
+        places = torch.stack(voxels, 2).masked_fill(none[..., None], math.nan)
+        spreads = torch.stack(spread, 2).masked_fill(none, math.nan)
+        found = torch.cat([places, log_odds[..., None], spreads[..., None]], -1).cpu()  # one copy for the host to wait
+        return padded(Candidates(found[..., :-2], found[..., -2], found[..., -1]), n)
 
     def _votes(self, scores: Tensor) -> Tensor:
         """(B, L, D, N) where each cell says that the landmark is."""

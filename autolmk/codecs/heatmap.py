@@ -180,7 +180,8 @@ def _local_maxima(scores: Tensor, sigma: Sequence[float], k: int) -> tuple[Tenso
     cells = torch.minimum(start[..., None, :] + torch.cartesian_prod(*spans), size - 1)  # (B, L, k, block, D)
     best = scores.flatten(2).gather(2, _flat(cells, shape).flatten(2)).view(cells.shape[:-1]).argmax(-1)
     cell = cells.gather(3, best[..., None, None].expand(*best.shape, 1, cells.shape[-1]))[..., 0, :]
-    return cell.cpu(), height.double().cpu()
+    found = torch.cat([cell.double(), height.double()[..., None]], -1).cpu()  # one copy for the host to wait
+    return found[..., :-1].long(), found[..., -1]
 
 
 def _standing_blocks(scores: Tensor, block: Sequence[int]) -> Tensor:
@@ -262,4 +263,5 @@ class _QuadraticFit:
     def _values(self, scores: Tensor, middle: Tensor) -> Tensor:
         cell = middle[..., None, :] + self.box  # (B, L, K, box, D)
         flat = _flat(cell, scores.shape[2:])
-        return scores.flatten(2).gather(2, flat.flatten(2).to(scores.device)).view(flat.shape).double().cpu()
+        there = flat.flatten(2).to(scores.device, non_blocking=True)
+        return scores.flatten(2).gather(2, there).view(flat.shape).double().cpu()

@@ -23,6 +23,7 @@ from autolmk.networks.onednn import OneDnn
 
 MAX_GRADIENT_NORM = 12.0  # as nnU-Net's
 CHANNELS_LAST = False  # convolutions' weights on CUDA; `benchmarks/gpu.py --parts layout` measures both, not run so far
+_OTHER_MAKERS = {"mps": "Apple's GPUs, which autolmk does not use", "xpu": "Intel's GPUs, which autolmk does not use"}
 logger = logging.getLogger(__name__)
 
 
@@ -42,8 +43,9 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise AutolmkError(
             f"the device {name!r} is not supported",
+            found=_OTHER_MAKERS.get(device.type),
             expected="auto, cpu, cuda or cuda:N",
-            remedy="choose one with -device, or leave it out",
+            remedy="compute on the processor with -device cpu, choose another one, or leave -device out",
         )
     count = torch.cuda.device_count() if cuda else 0
     if device.type == "cuda" and (device.index or 0) >= count:

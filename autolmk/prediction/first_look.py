@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autolmk.codecs import Codec
+from autolmk.codecs.constants import constant
 from autolmk.geometry import FloatArray
 from autolmk.networks.precision import MixedPrecision, Precision
 from autolmk.prediction.candidates import Pool, Ranked, cover, tile_starts
@@ -79,14 +80,14 @@ class Look:
             for view in self.views:
                 scores = _view(network, member.codec, data, view)
                 if untrained:
-                    scores[:, untrained] = 0.0
+                    scores.index_fill_(1, constant(untrained, scores.device, torch.int64), 0.0)
                 total = scores if total is None else total.add_(scores)
                 del scores
         if total is None:
             raise ValueError("prediction needs at least one member")
         if len(self.members) * len(self.views) == 1:
             return total
-        counts = torch.tensor(self.counts, dtype=total.dtype, device=total.device) * len(self.views)
+        counts = constant(self.counts, total.device, total.dtype) * len(self.views)
         return total.div_(counts.view(1, -1, *[1] * (total.ndim - 2)))
 
     def decode(self, start: Sequence[int]) -> tuple[FloatArray, FloatArray, FloatArray]:

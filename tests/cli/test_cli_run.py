@@ -17,6 +17,8 @@ from training_tests import load
 
 from autolmk.cli import run as command
 from autolmk.cli import train
+from autolmk.cli.run_hours import devices
+from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json
 from autolmk.jobs import dispatch, race, run_clock
 from autolmk.jobs.job import Job, JobResult, Place
@@ -265,6 +267,18 @@ def test_cuda_that_is_not_there_is_an_error(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert run(folder, "-device", "cuda", "-f", "0", "1") == 2
     assert "there is no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_other_devices_than_cuda_are_no_silent_change_to_the_cpu_or_to_cuda(
+    gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    for name in ("mps", "xpu", "tpu"):
+        with pytest.raises(AutolmkError, match=f"device '{name}'"):
+            devices(name)
+    assert devices("cpu") == devices("cpu:0") == []
+    assert devices("auto") == [f"cuda:{k}" for k in range(gpus)]
 
 
 def test_a_dataset_that_is_not_planned_is_planned_first(

@@ -48,6 +48,17 @@ def test_devices() -> None:
             choose_device(name)
 
 
+@pytest.mark.parametrize(("name", "maker"), [("mps", "Apple"), ("xpu", "Intel")])
+def test_gpus_of_other_makers_are_refused_by_name(name: str, maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where torch finds one; and then auto is the processor."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(AutolmkError, match=rf"(?s)device '{name}' is not supported.*{maker}'s.*-device cpu"):
+        choose_device(name)
+
+
 def test_outputs_come_back_in_float32() -> None:
     network = Two()
     output = MixedPrecision(network, CPU, torch.bfloat16)(torch.randn(2, 4))

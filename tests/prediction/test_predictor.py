@@ -262,6 +262,21 @@ def test_an_image_that_no_gpu_has_room_for_is_resampled_on_the_processor(tmp_pat
         np.testing.assert_array_equal(one.image.array, expected.image.array)
 
 
+def test_a_gpu_without_room_for_a_window_says_what_was_planned_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(make_model(tmp_path), device="cpu", trust_code=True)
+
+    def look(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("autolmk.prediction.predictor.look_through", look)
+    patch = "x".join(map(str, predictor.models[0].configuration.patch_size))
+    planned = f"{predictor.plans.memory_target_gb:g} GiB"
+    with pytest.raises(AutolmkError, match=rf"(?s)not suffice for one window.*2 GiB.*{patch}.*{planned}.*-device cpu"):
+        predictor.look([[]])
+
+
 def test_code_of_a_model_folder_runs_only_if_trusted(tmp_path: Path) -> None:
     model = make_model(tmp_path)
     with pytest.raises(AutolmkError, match="not run unasked"):

@@ -540,6 +540,20 @@ def test_a_missing_device_is_an_error(store: Store, tmp_path: Path) -> None:
             train(store, tmp_path, device=device)
 
 
+def test_a_gpu_without_room_says_what_the_training_needs(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Run, "step", step)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**32, 2**33))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2**31)
+    said = r"(?s)heatmap with batches of 2 and windows of 24x24.*6\.0 of 8\.0 GiB are free.*about 0\.\d GiB"
+    with pytest.raises(AutolmkError, match=said + ".*--set batch_size=1"):
+        train(store, tmp_path)
+
+
 # -- another process --------------------------------------------------------------------------------------------------
 
 
