@@ -27,9 +27,9 @@ class Settings:
     """The user's choices for a run.
 
     seed: None takes that of the run that is resumed, else 0. workers: processes that load. epochs, max_seconds: see
-    `schedule.Limits.of`. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes those
-    of a stage from its folder. share: of the length that is asked for or planned, which this run takes. rates: layer ->
-    factor of its rate, see `layer_rates`.
+    `schedule.Limits.of`. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes
+    those of a stage from its folder. share: of the length that is asked for or planned, which this run takes. rates:
+    layer -> factor of its rate, see `layer_rates`.
     """
 
     device: str = "auto"
