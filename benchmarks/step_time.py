@@ -27,7 +27,7 @@ import torch
 from scipy import ndimage
 
 from autolmk.data.augmentation import IntensityAugmentation
-from autolmk.data.loading import TrainingLoader
+from autolmk.data.loading import BatchSource, TrainingLoader
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.geometry import Geometry
 from autolmk.landmarks import Landmarks
@@ -114,9 +114,8 @@ def measure(n_landmarks: int, steps: int, rounds: int, workers: int, clock: Call
                 parameter.grad = None
             torch.autograd.backward(run.forward(data), gradient)
 
-        loader = TrainingLoader(
-            store, store.cases(), plans, configuration, IntensityAugmentation(1.0), seed=0, workers=workers
-        )
+        source = BatchSource(store, tuple(store.cases()), plans, configuration, IntensityAugmentation(1.0), seed=0)
+        loader = TrainingLoader(source, workers=workers)
         with loader:
 
             def whole() -> None:

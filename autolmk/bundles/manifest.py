@@ -22,7 +22,6 @@ FORMAT: Literal["autolmk bundle"] = "autolmk bundle"
 MANIFEST = "bundle.json"
 CARD, CARD_MARKDOWN, CARD_HTML = "model_card.json", "model_card.md", "model_card.html"
 CARDS = (CARD, CARD_MARKDOWN, CARD_HTML)
-ENDING = ".autolmk.zip"
 MOST_FILES = 5000
 LONGEST_PATH = 1000  # characters
 LARGEST_TOTAL = 2**36  # bytes of all files together, 64 GiB

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from autolmk.data.store import Store
     from autolmk.methods.trainer import Trainer
     from autolmk.plans import Plans
-    from autolmk.training.stages import StageWork
+    from autolmk.training.work import StageWork
 
 MAX_WORKERS = 12
 COPIED = ("dataset.json", "dataset_fingerprint.json")
@@ -259,7 +259,7 @@ def _cases(
     from autolmk import ranks
     from autolmk.data import splits
     from autolmk.data.store import Store
-    from autolmk.training.stages import StageWork
+    from autolmk.training.work import StageWork
 
     folder = folders.preprocessed / dataset
     raw = raw_cases(folders, dataset)

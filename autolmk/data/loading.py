@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NotRequired, TypedDict
@@ -74,19 +74,30 @@ class Drawing:
 
 @dataclass(frozen=True)
 class BatchSource:
-    """Makes any batch of a run; all that a worker needs."""
+    """Makes any batch of a run; all that a worker needs. rows: of each batch, from and to; None: all."""
 
     store: Store
     cases: tuple[str, ...]
+    plans: Plans
     configuration: Configuration
-    partners: tuple[int, ...]
     augmentation: Augmentation
     seed: int
     placement: Placement | None = None
     shape: Shape | None = None
     drawing: Drawing = Drawing()
-    rows: tuple[int, int] | None = None  # of each batch, from and to; None: all
+    rows: tuple[int, int] | None = None
     frames: dict[str, Frame] = field(default_factory=dict, compare=False, repr=False)  # of the cases seen so far
+
+    @cached_property
+    def partners(self) -> tuple[int, ...]:
+        """The index of each landmark's mirror partner."""
+        return self.plans.pair_indices()
+
+    def require_stored(self) -> None:
+        """AutolmkError without cases, or where one is not preprocessed as the plans say."""
+        if not self.cases:
+            raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
+        check_stored(self.store, self.cases, self.plans, self.configuration)
 
     def batch(self, index: int) -> Batch:
         """Batch `index`. AutolmkError names the case that failed, with the traceback."""
@@ -171,32 +182,15 @@ class TrainingLoader(Iterator[Batch]):
 
     workers: processes that prepare batches ahead; 0 prepares them in this process. They start at the first batch. A
     worker that is killed is replaced, and the batch that it owed is made in this process; after three such losses an
-    AutolmkError ends it. Close the loader, or use it in `with`. rows: of each batch, from and to; None: all.
+    AutolmkError ends it. Close the loader, or use it in `with`.
     """
 
     def __init__(
-        self,
-        store: Store,
-        cases: Sequence[str],
-        plans: Plans,
-        configuration: Configuration,
-        augmentation: Augmentation,
-        *,
-        seed: int,
-        first_iteration: int = 0,
-        iterations: int | None = None,
-        workers: int = 0,
-        placement: Placement | None = None,
-        shape: Shape | None = None,
-        drawing: Drawing = Drawing(),
-        rows: tuple[int, int] | None = None,
+        self, source: BatchSource, *, first_iteration: int = 0, iterations: int | None = None, workers: int = 0
     ) -> None:
         self._pool: _Pool | None = None
-        if not cases:
-            raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
-        check_stored(store, cases, plans, configuration)
-        part = (seed, placement, shape, drawing, rows)
-        self.source = BatchSource(store, tuple(cases), configuration, plans.pair_indices(), augmentation, *part)
+        source.require_stored()
+        self.source = source
         self.next_iteration = first_iteration
         self.end = None if iterations is None else first_iteration + iterations
         self.workers = workers

@@ -86,31 +86,6 @@ def header(file: str, path: Path) -> Any:
     return reader
 
 
-def geometry_of(reader: Any, path: Path) -> Geometry:
-    d, size = reader.GetDimension(), reader.GetSize()
-    if d == 4 and size[3] == 1:
-        direction = np.array(reader.GetDirection()).reshape(4, 4)[:3, :3][:, ::-1]
-        return Geometry.from_parts(size[2::-1], reader.GetSpacing()[2::-1], reader.GetOrigin()[:3], direction)
-    if d not in (2, 3):
-        raise AutolmkError(
-            "an image has too many axes",
-            file=path,
-            found=f"{d} axes of {' × '.join(map(str, size))}",
-            expected="2 or 3 axes",
-            remedy="write one file for each channel or point in time, CASE_0000.ext, CASE_0001.ext, ...",
-        )
-    try:
-        return Geometry.from_sitk(reader)
-    except ValueError as error:
-        raise AutolmkError(
-            "the header of an image makes no sense",
-            file=path,
-            found=f"{error}; spacing {reader.GetSpacing()}",
-            expected="positive sizes and spacings, and directions that are independent",
-            remedy="export the image again",
-        ) from None
-
-
 def load(files: Sequence[str], path: Path) -> npt.NDArray[Any]:
     """Load the voxels, (*S) or (*S, C), of one file, or of the slices of a series in order, as ITK reads them."""
     sitk = simpleitk()

@@ -29,7 +29,7 @@ from autolmk.files.locks import exclusive
 from autolmk.files.serialization import from_json, make_folder, read_json, to_json, write_json
 from autolmk.fold import checkpoint
 from autolmk.fold.checkpoint import checkpoint_file
-from autolmk.fold.log import Console, Logger, RunLog
+from autolmk.fold.log import Console, RunLog
 from autolmk.fold.measured import Measured, measure
 from autolmk.methods.trainer import Trainer
 from autolmk.networks.precision import choose_device
@@ -44,49 +44,30 @@ from autolmk.training.sharing import Unlogged, seed_apart
 from autolmk.training.signals import Signals
 from autolmk.training.state import Run, changes, run_content, run_digest
 from autolmk.training.validation import validate, write_results
-from autolmk.training.work import Earlier, Settings, Work
+from autolmk.training.work import Settings, StageWork, Work
 
 logger = logging.getLogger(__name__)
 
 
 def fit(
-    trainer: Trainer,
-    store: Store,
-    train_cases: Sequence[str],
-    val_cases: Sequence[str],
-    folder: Path,
-    *,
-    device: str = "auto",
-    seed: int | None = None,
-    workers: int = 0,
-    epochs: int | None = None,
-    max_seconds: float | None = None,
-    pretrained: Path | None = None,
-    compile: bool = True,
-    loggers: Callable[[Path], Sequence[Logger]] | None = None,
-    earlier: Earlier | None = None,
-    outer: Sequence[Path] = (),
-    share: float = 1.0,
-    refit_of: Path | None = None,
-    rates: Mapping[str, float] | None = None,
+    trainer: Trainer, store: Store, train_cases: Sequence[str], val_cases: Sequence[str], folder: Path, **settings: Any
 ) -> bool:
     """Train one fold into `folder`, going on from where an earlier run of it was broken off.
 
-    seed: None takes that of the run that is resumed, else 0. epochs, max_seconds: see `schedule.Limits.of`. workers:
-    processes that load. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes those
-    of a stage from its folder. earlier: what a later stage builds on, see `stages`. outer: of the stages after it,
-    where `stop` and `finish` may lie too. share: of the length that is asked for or planned, which this run takes.
-    refit_of: folder of a finished run of the same plans on a part of these cases; its weights are the start, and what
-    its held-out cases told is kept, where this run holds none out. rates: layer -> factor of its rate, see
-    `layer_rates`.
+    settings: those of `Settings`, by name; each has a default. The rest as of `fit_work`.
+    """
+    return fit_work(Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), Settings(**settings)))
+
+
+def fit_work(work: Work) -> bool:
+    """Train the fold, or the stage of it, that `work` describes, going on from where an earlier run was broken off.
+
     Where ranks were joined (see `autolmk.ranks`), all call this, share each batch, and the first one writes.
     True when the fold is finished (a finished fold is not trained again), False when a `stop` file ended the run early.
     After SIGTERM or SIGINT it saves and ends the process. AutolmkError: damaged checkpoint, other plans, cases or seed
     than those of the run in the folder, another length than that of a finished one, data of other plans, a loss that is
     not finite, memory that does not suffice.
     """
-    settings = Settings(device, seed, workers, epochs, max_seconds, pretrained, compile, loggers, share, rates or {})
-    work = Work(trainer, store, tuple(train_cases), tuple(val_cases), Path(folder), settings, earlier, refit_of)
     ranks.meet()  # what the others found in the folder, they found before anything is written
     make_folder(work.folder)
     try:
@@ -94,7 +75,7 @@ def fit(
             if ranks.of_first(is_finished(work.folder)):
                 _require_same_run(work)
                 return True
-            with Signals(work.folder, *outer) as signals, _memory_errors(work):
+            with Signals(work.folder, *work.outer) as signals, _memory_errors(work):
                 return _fit(work, signals)
     finally:
         if ranks.first():
@@ -338,8 +319,7 @@ def _memory_errors(work: Work) -> Iterator[None]:
 
 
 def validate_checkpoint(
-    trainer: Trainer,
-    store: Store,
+    work: StageWork,
     cases: Sequence[str],
     folder: Path,
     name: str,
@@ -348,7 +328,7 @@ def validate_checkpoint(
     device: str = "auto",
     before: Callable[[str], Prediction] | None = None,
 ) -> dict[str, Any]:
-    """Validate a fold's checkpoint (best, final) on whole cases and write the results to `target`; gives the numbers of
+    """Validate a stage's checkpoint (best, final) on whole cases, write the results to `target` and give the numbers of
     `Validation.numbers`. before: what the previous stage says of a case. AutolmkError without cases or without that
     checkpoint, or where the fold was trained on one of the cases."""
     if not cases:
@@ -357,10 +337,11 @@ def validate_checkpoint(
             file=folder,
             remedy="validate a numbered fold; fold `all` trains on every case",
         )
+    trainer = work.trainer
     stage = load_stage([trainer], [folder], name, choose_device(device))
     _require_unseen(cases, folder)
     bar = partial(tracked, label="validation")
-    validation = validate(stage, store, cases, before=before, progress=bar)
+    validation = validate(stage, work.store, cases, before=before, progress=bar)
     if ranks.first():
         write_results(target, validation, trainer.plans, trainer.configuration)
     return validation.numbers()

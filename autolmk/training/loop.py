@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autolmk import ranks
-from autolmk.data.loading import Drawing, TrainingLoader
+from autolmk.data.loading import BatchSource, Drawing, TrainingLoader
 from autolmk.errors import AutolmkError
 from autolmk.fold.checkpoint import checkpoint_file
 from autolmk.fold.log import Console, RunLog, duration, time_left
@@ -119,22 +119,23 @@ class Loop:
 
     def _loader(self) -> TrainingLoader:
         trainer, run = self.work.trainer, self.run
-        return TrainingLoader(
+        source = BatchSource(
             self.work.store,
             self.work.train_cases,
             trainer.plans,
             trainer.configuration,
             trainer.build_augmentation(),
-            seed=run.seed,
+            run.seed,
+            self.measured.placement,
+            self.measured.shape(trainer.plans.landmarks),
+            Drawing(trainer.anew().augment if run.doors.augments else None, run.doors.weights(self.work.train_cases)),
+            rows_of_rank(trainer.configuration),
+        )
+        return TrainingLoader(
+            source,
             first_iteration=run.iteration,
             iterations=max(0, run.limits.iterations - run.iteration),
             workers=self.work.settings.workers,
-            placement=self.measured.placement,
-            shape=self.measured.shape(trainer.plans.landmarks),
-            drawing=Drawing(
-                trainer.anew().augment if run.doors.augments else None, run.doors.weights(self.work.train_cases)
-            ),
-            rows=rows_of_rank(trainer.configuration),
         )
 
     def _weigh(self) -> None:

@@ -26,7 +26,6 @@ import torch
 from autolmk import ranks
 from autolmk.data.loading import check_stored
 from autolmk.data.stage_windows import FEWEST, Placement, measure_placement
-from autolmk.data.store import Store
 from autolmk.errors import AutolmkError
 from autolmk.files.serialization import read_json
 from autolmk.fold.checkpoint import checkpoint_file, read_record
@@ -40,9 +39,9 @@ from autolmk.prediction.chain import look_through
 from autolmk.prediction.prediction import Prediction
 from autolmk.prediction.stage import Prepared, Stage, load_stage
 from autolmk.training.drawing import finished_folds
-from autolmk.training.fit import fit, is_finished, validate_checkpoint
+from autolmk.training.fit import fit_work, is_finished, validate_checkpoint
 from autolmk.training.state import run_digest
-from autolmk.training.work import Earlier
+from autolmk.training.work import Earlier, Settings, StageWork, Work
 
 MOST_HELD_OUT = 2.0  # times as many, where whole subjects make it more
 HELD_OUT = 0.2  # share of the training cases by which an earlier stage is measured; at least `stage_windows.FEWEST`
@@ -52,15 +51,6 @@ MEASURING_SHARE = 0.5  # of such a stage's length, that it is trained for until 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class StageWork:
-    """One stage of the plans: its name, its trainer and the cases preprocessed for it."""
-
-    name: str
-    trainer: Trainer
-    store: Store
-
-
 def train_stages(
     stages: Sequence[StageWork],
     train_cases: Sequence[str],
@@ -68,78 +58,66 @@ def train_stages(
     folder: Path,
     *,
     subjects: Mapping[str, str],
-    max_seconds: float | None = None,
-    pretrained: Path | None = None,
-    device: str = "auto",
-    outer: Sequence[Path] = (),
-    share: float = 1.0,
-    refit_of: Path | None = None,
     **settings: Any,
 ) -> bool:
-    """Train `stages`, first to last, into a fold's folder; arguments and result as of `fit`.
+    """Train `stages`, first to last, into a fold's folder; result and errors as of `fit_work`.
 
-    subjects: case -> whom it shows; the cases of one subject stay on one side. max_seconds: of all stages together,
-    shared as their plans say. pretrained: for the last stage; those before it take what lies beside, see
-    `weights_before`. A finished stage keeps the length that it was trained with, and a later one that begins without a
-    seed takes its. refit_of: for the last stage.
+    subjects: case -> whom it shows; the cases of one subject stay on one side. settings: those of `Settings`, by name.
+    Of these, max_seconds is of all stages together, shared as their plans say; pretrained is for the last stage, and
+    those before it take what lies beside, see `weights_before`. A finished stage keeps the length that it was trained
+    with, and a later one that begins without a seed takes its.
     """
+    last = stages[-1]
+    cases = (tuple(train_cases), tuple(val_cases))
+    return _train(stages, Work(last.trainer, last.store, *cases, Path(folder), Settings(**settings)), subjects)
+
+
+def _train(stages: Sequence[StageWork], work: Work, subjects: Mapping[str, str]) -> bool:
+    """Train `stages`; the work is the last one's, but for what those before it tell, and its length is that of all."""
     *before, last = stages
-    seconds = shares([s.trainer.configuration for s in stages], max_seconds)
-    measured = None if before or val_cases or refit_of is not None else to_measure(last, train_cases, subjects, folder)
-    if measured is not None:
-        return _train_before(
-            stages, train_cases, measured, folder, subjects=subjects, device=device, outer=outer, share=share,
-            max_seconds=max_seconds, pretrained=pretrained, **settings,
-        )  # fmt: skip
+    settings, folder, train_cases = work.settings, work.folder, work.train_cases
+    seconds = shares([s.trainer.configuration for s in stages], settings.max_seconds)
     if not before:
-        return fit(
-            last.trainer, last.store, train_cases, val_cases, folder, device=device, max_seconds=max_seconds,
-            pretrained=pretrained, outer=outer, share=share, refit_of=refit_of, **settings,
-        )  # fmt: skip
+        told = work.val_cases or work.refit_of is not None
+        measured = None if told else to_measure(last, train_cases, subjects, folder)
+        return fit_work(work) if measured is None else _train_measured(stages, work, measured, subjects)
     place = stage_folder(folder, before[-1].name)
     _require_before(folder, place)
     aside = set_aside(train_cases, subjects, place)
-    if not _train_before(
-        before, train_cases, aside, place, subjects=subjects, device=device, outer=(folder, *outer), share=share,
-        max_seconds=None if max_seconds is None else sum(seconds[:-1]),
-        pretrained=weights_before(pretrained, place.name), **settings,
-    ):  # fmt: skip
+    length = None if settings.max_seconds is None else sum(seconds[:-1])
+    start = weights_before(settings.pretrained, place.name)
+    begun = dataclasses.replace(settings, max_seconds=length, pretrained=start)
+    trainer, store, outer = before[-1].trainer, before[-1].store, (folder, *work.outer)
+    work_before = Work(trainer, store, train_cases, (), place, begun, outer=outer)
+    if not _train_measured(before, work_before, aside, subjects):
         return False
     measured_in = place / MEASURING if aside.refitted else place
-    earlier, trainer = prepare(stages, train_cases, aside.held_out, folder, choose_device(device), measured_in)
-    return fit(
-        trainer, last.store, train_cases, val_cases, folder,
-        device=device, max_seconds=None if max_seconds is None else seconds[-1], pretrained=pretrained,
-        earlier=earlier, outer=outer, share=share, refit_of=refit_of, **_seeded(settings, folder, place),
-    )  # fmt: skip
+    device = choose_device(settings.device)
+    earlier, trainer = prepare(stages, train_cases, aside.held_out, folder, device, measured_in)
+    length = None if settings.max_seconds is None else seconds[-1]
+    settings = dataclasses.replace(_seeded(settings, folder, place), max_seconds=length)
+    return fit_work(dataclasses.replace(work, trainer=trainer, settings=settings, earlier=earlier))
 
 
-def _train_before(
-    stages: Sequence[StageWork],
-    train_cases: Sequence[str],
-    aside: SetAside,
-    place: Path,
-    *,
-    outer: Sequence[Path],
-    share: float,
-    **settings: Any,
-) -> bool:
-    """Train the stages before the last one (or a fold that holds out no case) into `place`, and into a folder inside
-    where they are refitted; arguments and result as of `train_stages`."""
-    said = f"stage {stages[-1].name}: trained on {len(aside.inner)} of the {len(train_cases)} training cases"
+def _train_measured(stages: Sequence[StageWork], work: Work, aside: SetAside, subjects: Mapping[str, str]) -> bool:
+    """Train stages on a part of the work's cases, measured on the others, and where they are refitted then on all; they
+    are those before the last one, or a fold that holds out no case. Arguments and result as of `_train`."""
+    settings, place = work.settings, work.folder
+    said = f"stage {stages[-1].name}: trained on {len(aside.inner)} of the {len(work.train_cases)} training cases"
+    part = dataclasses.replace(work, train_cases=tuple(aside.inner), val_cases=tuple(aside.held_out))
     if not aside.refitted:
         logger.info("%s, measured on the others", said)
-        settings = _as_trained(settings, place)
-        return train_stages(stages, aside.inner, aside.held_out, place, outer=outer, share=share, **settings)
+        return _train(stages, dataclasses.replace(part, settings=_as_trained(settings, place)), subjects)
     logger.info("%s, measured on the others, and then trained on all, so that none is lost", said)
     measuring = place / MEASURING
     if not (is_finished(place) and (place.parent / FILE_NAME).is_file()):  # else nothing is measured any more
-        begun = {**_as_trained(settings, measuring), "share": MEASURING_SHARE * share, "outer": (place, *outer)}
-        if not train_stages(stages, aside.inner, aside.held_out, measuring, **begun):
+        begun = dataclasses.replace(_as_trained(settings, measuring), share=MEASURING_SHARE * settings.share)
+        outer = (place, *work.outer)
+        if not _train(stages, dataclasses.replace(part, folder=measuring, settings=begun, outer=outer), subjects):
             return False
         settings = _seeded(settings, place, measuring)
-    settings = {**_as_trained(settings, place), "share": (1 - MEASURING_SHARE) * share}
-    return train_stages(stages, train_cases, (), place, outer=outer, refit_of=measuring, **settings)
+    settings = dataclasses.replace(_as_trained(settings, place), share=(1 - MEASURING_SHARE) * settings.share)
+    return _train(stages, dataclasses.replace(work, settings=settings, refit_of=measuring), subjects)
 
 
 def _require_before(folder: Path, place: Path) -> None:
@@ -154,19 +132,19 @@ def _require_before(folder: Path, place: Path) -> None:
         )
 
 
-def _as_trained(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _as_trained(settings: Settings, folder: Path) -> Settings:
     """Without a length where the stage in `folder` is finished: it keeps the one that it was trained with."""
-    return {**settings, "epochs": None, "max_seconds": None} if is_finished(folder) else settings
+    return dataclasses.replace(settings, epochs=None, max_seconds=None) if is_finished(folder) else settings
 
 
-def _seeded(settings: dict[str, Any], folder: Path, before: Path) -> dict[str, Any]:
+def _seeded(settings: Settings, folder: Path, before: Path) -> Settings:
     """With the seed of the finished run in `before`, where none is given and the one in `folder` is still to begin."""
-    if settings.get("seed") is not None or checkpoint_file(folder, "latest").is_file() or is_finished(folder):
+    if settings.seed is not None or checkpoint_file(folder, "latest").is_file() or is_finished(folder):
         return settings
     config = read_json(
         before / "config.json", remedy="restore it, or remove the fold's folder to train all stages anew"
     )
-    return {**settings, "seed": config["seed"]}
+    return dataclasses.replace(settings, seed=config["seed"])
 
 
 def weights_before(pretrained: Path | None, stage: str) -> Path | None:
@@ -383,8 +361,8 @@ def validate_stages(
     """`fit.validate_checkpoint` of the last stage, after those before it."""
     *before, last = stages
     read_record(checkpoint_file(folder, checkpoint))
-    trainer, predict = last.trainer, None
+    predict = None
     if before:
         earlier, trainer = prepare(stages, (), (), folder, choose_device(device))
-        predict = earlier.predict
-    return validate_checkpoint(trainer, last.store, cases, folder, checkpoint, target, device=device, before=predict)
+        last, predict = dataclasses.replace(last, trainer=trainer), earlier.predict
+    return validate_checkpoint(last, cases, folder, checkpoint, target, device=device, before=predict)

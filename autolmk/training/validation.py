@@ -17,7 +17,7 @@ import torch
 
 from autolmk import ranks
 from autolmk.codecs import HeldOut
-from autolmk.data.loading import TrainingLoader, check_case
+from autolmk.data.loading import BatchSource, TrainingLoader, check_case
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.evaluation import RADII, penalties, point_errors
 from autolmk.evaluation.presence_calibration import fit_presence
@@ -193,11 +193,11 @@ def held_out_windows(
     still = Augmentation(tuple(0.0 for _ in a.rotation), (1.0, 1.0), tuple(0.0 for _ in a.translation), None, 0.0)
     plain = dataclasses.replace(windows, holding=1.0, elsewhere=0.0, exact=float(windows.exact > 0))
     configuration = dataclasses.replace(stage.configuration, batch_size=1, augmentation=still, windows=plain)
-    loader = TrainingLoader(
-        store, cases, plans, configuration, lambda rng, data: data, seed=0,
-        iterations=len(cases) * (WINDOWS_A_CASE if windows.kind == "random" else 1),
-        placement=measured.placement, shape=measured.shape(plans.landmarks),
+    source = BatchSource(
+        store, tuple(cases), plans, configuration, lambda rng, data: data, 0, measured.placement,
+        measured.shape(plans.landmarks),
     )  # fmt: skip
+    loader = TrainingLoader(source, iterations=len(cases) * (WINDOWS_A_CASE if windows.kind == "random" else 1))
     untrained = torch.as_tensor(np.isin(plans.landmarks, measured.untrained))
     precision = Precision(stage.device)
     network = MixedPrecision(member.network, stage.device, precision.dtype)

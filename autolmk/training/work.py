@@ -13,20 +13,33 @@ from autolmk.methods.trainer import Trainer
 from autolmk.prediction.prediction import Prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class StageWork:
+    """One stage of the plans: its name, its trainer and the cases preprocessed for it."""
+
+    name: str
+    trainer: Trainer
+    store: Store
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The user's choices for a run, see `fit`. share: of the length that is chosen or planned. rates: of single layers,
-    see `layer_rates`.
+    """The user's choices for a run.
+
+    seed: None takes that of the run that is resumed, else 0. workers: processes that load. epochs, max_seconds: see
+    `schedule.Limits.of`. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes
+    those of a stage from its folder. share: of the length that is asked for or planned, which this run takes. rates:
+    layer -> factor of its rate, see `layer_rates`.
     """
 
-    device: str
-    seed: int | None
-    workers: int
-    epochs: int | None
-    max_seconds: float | None
-    pretrained: Path | None
-    compile: bool
-    loggers: Callable[[Path], Sequence[Logger]] | None
+    device: str = "auto"
+    seed: int | None = None
+    workers: int = 0
+    epochs: int | None = None
+    max_seconds: float | None = None
+    pretrained: Path | None = None
+    compile: bool = True
+    loggers: Callable[[Path], Sequence[Logger]] | None = None
     share: float = 1.0
     rates: Mapping[str, float] = field(default_factory=dict)
 
@@ -43,7 +56,10 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a fit. earlier: for a later stage. refit_of: folder of a finished run on a part of these cases."""
+    """The work of a fit. earlier: what a later stage builds on. outer: folders of the stages after it, where `stop` and
+    `finish` may lie too. refit_of: folder of a finished run of the same plans on a part of these cases; its weights are
+    the start, and what its held-out cases told is kept, where this run holds none out.
+    """
 
     trainer: Trainer
     store: Store
@@ -52,4 +68,5 @@ class Work:
     folder: Path
     settings: Settings
     earlier: Earlier | None = None
+    outer: tuple[Path, ...] = ()
     refit_of: Path | None = None

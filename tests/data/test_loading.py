@@ -17,7 +17,7 @@ import pytest
 
 from autolmk.data import loading
 from autolmk.data.augmentation import IntensityAugmentation
-from autolmk.data.loading import Batch, TrainingLoader
+from autolmk.data.loading import Batch, BatchSource, TrainingLoader
 from autolmk.data.sampling import draw_window
 from autolmk.data.store import Store, StoredCase, preprocessing_digest
 from autolmk.errors import AutolmkError
@@ -42,7 +42,7 @@ PROGRAM = """
 import logging, sys, time
 from pathlib import Path
 from autolmk.data.augmentation import IntensityAugmentation
-from autolmk.data.loading import TrainingLoader
+from autolmk.data.loading import BatchSource, TrainingLoader
 from autolmk.plans import Plans
 from autolmk.data.store import Store
 
@@ -50,9 +50,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     plans = Plans.load(folder / "plans.json")
     store = Store(folder / "store")
-    loader = TrainingLoader(
-        store, store.cases(), plans, plans.configuration("c"), IntensityAugmentation(), seed=0, workers=2
-    )
+    arguments = (store, tuple(store.cases()), plans, plans.configuration("c"), IntensityAugmentation())
+    loader = TrainingLoader(BatchSource(*arguments, seed=0), workers=2)
     next(loader)
     print(*(w.pid for w in loader._pool._workers), flush=True)
     if sys.argv[2] == "wait":
@@ -104,8 +103,9 @@ def no_process_is_left() -> Iterator[None]:
 
 def load(data: tuple[Store, Plans], augmentation: Callable[..., Any] | None = None, **settings: Any) -> TrainingLoader:
     store, plans = data
-    augmentation, settings = augmentation or IntensityAugmentation(), {"seed": 5, **settings}
-    return TrainingLoader(store, CASES, plans, plans.configuration("c"), augmentation, **settings)
+    drawn = {"seed": 5, **{key: settings.pop(key) for key in ("seed", "drawing", "rows") if key in settings}}
+    arguments = (store, tuple(CASES), plans, plans.configuration("c"), augmentation or IntensityAugmentation())
+    return TrainingLoader(BatchSource(*arguments, **drawn), **settings)
 
 
 def batches(data: tuple[Store, Plans], **settings: Any) -> list[Batch]:
@@ -247,9 +247,9 @@ def test_data_of_other_plans_are_refused(data: tuple[Store, Plans]) -> None:
     store, plans = data
     other = replace_configuration(plans, "c", spacing=(2.0, 2.0))
     with pytest.raises(AutolmkError, match="made by other plans"):
-        TrainingLoader(store, CASES, other, other.configuration("c"), IntensityAugmentation(), seed=0)
+        TrainingLoader(BatchSource(store, CASES, other, other.configuration("c"), IntensityAugmentation(), seed=0))
     with pytest.raises(AutolmkError, match="no case to train on"):
-        TrainingLoader(store, (), plans, plans.configuration("c"), IntensityAugmentation(), seed=0)
+        TrainingLoader(BatchSource(store, (), plans, plans.configuration("c"), IntensityAugmentation(), seed=0))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

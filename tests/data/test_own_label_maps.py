@@ -12,7 +12,7 @@ from test_preprocessing import blob_image, make_plans, random_geometry
 from autolmk.check import check_dataset
 from autolmk.data.augmentation import IntensityAugmentation
 from autolmk.data.label_maps import UNKNOWN
-from autolmk.data.loading import TrainingLoader
+from autolmk.data.loading import BatchSource, TrainingLoader
 from autolmk.data.preprocessing import preprocess_dataset
 from autolmk.data.store import Store
 from autolmk.dataset import Dataset
@@ -60,8 +60,8 @@ def test_labels_stay_at_their_point_through_the_whole_pipeline(
     plans = replace_configuration(make_plans(target, patch, d), "c", label_maps=maps)
     assert preprocess_dataset(dataset, dataset.cases(), plans, "c", tmp_path / "store", workers=0) == []
     store, apart, left_out = Store(tmp_path / "store"), [], set()
-    arguments = (store.cases(), plans, plans.configuration("c"), IntensityAugmentation())
-    with TrainingLoader(store, *arguments, seed=3, iterations=60) as loader:
+    arguments = (store, tuple(store.cases()), plans, plans.configuration("c"), IntensityAugmentation())
+    with TrainingLoader(BatchSource(*arguments, seed=3), iterations=60) as loader:
         for batch in loader:
             for case, voxels, status, labels in zip(
                 batch["cases"], batch["voxels"], batch["status"], batch["labels"], strict=True

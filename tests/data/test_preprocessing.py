@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from autolmk.cli.preprocess import main
 from autolmk.data import preprocessing
 from autolmk.data.augmentation import IntensityAugmentation
-from autolmk.data.loading import TrainingLoader
+from autolmk.data.loading import BatchSource, TrainingLoader
 from autolmk.data.normalization import border_median, bounded, normalize
 from autolmk.data.preprocessing import FAILURES, Preparation, case_digest, preprocess_dataset, preprocess_image
 from autolmk.data.store import Store, preprocessing_digest
@@ -152,9 +152,8 @@ def test_blob_stays_at_its_point_through_the_whole_pipeline(
     assert preprocess_dataset(dataset, dataset.cases(), plans, "c", tmp_path / "store", workers=0) == []
     store, configuration = Store(tmp_path / "store"), plans.configuration("c")
     apart, named = [], set()
-    with TrainingLoader(
-        store, store.cases(), plans, configuration, IntensityAugmentation(strength), seed=3, iterations=20
-    ) as loader:
+    source = BatchSource(store, tuple(store.cases()), plans, configuration, IntensityAugmentation(strength), seed=3)
+    with TrainingLoader(source, iterations=20) as loader:
         for batch in loader:
             for data, voxels, status in zip(batch["data"], batch["voxels"], batch["status"], strict=True):
                 assert sorted(status) == [0, 1]  # one present, one unknown: swapped in mirrored windows

@@ -13,7 +13,7 @@ import pytest
 import test_loading
 from test_loading import CASES, NAMES
 
-from autolmk.data.loading import Drawing, TrainingLoader, case_order
+from autolmk.data.loading import BatchSource, Drawing, TrainingLoader, case_order
 from autolmk.data.training_sample import TrainingSample, augmented
 from autolmk.errors import AutolmkError
 from autolmk.geometry import Geometry
@@ -24,9 +24,8 @@ data = test_loading.data
 
 def load(data: Any, drawing: Drawing, **settings: Any) -> TrainingLoader:
     store, plans = data
-    return TrainingLoader(
-        store, CASES, plans, plans.configuration("c"), lambda rng, array: array, seed=5, drawing=drawing, **settings
-    )
+    arguments = (store, tuple(CASES), plans, plans.configuration("c"), lambda rng, array: array)
+    return TrainingLoader(BatchSource(*arguments, seed=5, drawing=drawing), **settings)
 
 
 def moved(rng: np.random.Generator, sample: TrainingSample) -> TrainingSample:

@@ -26,8 +26,9 @@ from autolmk.plans import Augmentation, Normalization, Plans, Schedule, SliceGro
 from autolmk.prediction.chain import look_through
 from autolmk.prediction.stage import Prepared
 from autolmk.training.schedule import Limits
-from autolmk.training.stages import StageWork, load_chain, train_stages
+from autolmk.training.stages import load_chain, train_stages
 from autolmk.training.state import Run
+from autolmk.training.work import StageWork
 
 Kind = tuple[str, dict[str, Any], int | None]  # a trainer, its options, windows of a sample
 GROUP = (0, 2, 3)  # landmarks that lie on one slice

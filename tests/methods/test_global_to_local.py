@@ -32,8 +32,9 @@ from autolmk.prediction.first_look import Look, look_first
 from autolmk.prediction.stage import Member, Prepared, load_stage
 from autolmk.trainers.global_to_local import GlobalTrainer, LocalTrainer
 from autolmk.training.schedule import Limits, ValidationBudget
-from autolmk.training.stages import StageWork, load_chain, train_stages
+from autolmk.training.stages import load_chain, train_stages
 from autolmk.training.validation import Interrupted, held_out_windows
+from autolmk.training.work import StageWork
 
 
 def turned(**others: Any) -> Fingerprint:

@@ -38,7 +38,6 @@ from autolmk.trainers.heatmap import HeatmapTrainer
 from autolmk.training.fit import is_finished
 from autolmk.training.loop import Loop
 from autolmk.training.stages import (
-    StageWork,
     _measure,
     hold_out,
     load_chain,
@@ -50,6 +49,7 @@ from autolmk.training.stages import (
     validate_stages,
     weights_before,
 )
+from autolmk.training.work import StageWork
 
 
 def staged_plans() -> Plans:

@@ -14,7 +14,6 @@ from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks, Status
 
 SQUARE = 1e-6  # relative difference of a pixel's sides up to which it is square
-Y_FROM = ("bottom", "top")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from autolmk import imageio
 from autolmk.annotations.formats.imported import Options
 from autolmk.annotations.text import UTF16, read_text
 from autolmk.errors import AutolmkError, some
-from autolmk.files.serialization import near
 
 MAX_FILES = 500_000
 MAX_BYTES = 256 * 2**20  # of an annotation file
@@ -106,10 +105,6 @@ class ImportedFiles:
                 self._channels(_nfc(stem), file.parent) or _one(alone.get(file.parent)) or self._beginning(_nfc(stem))
             )
             yield stem, file, images
-
-    def near_image(self, name: str) -> str:
-        """The question ', did you mean ...?', for messages."""
-        return near(name, [f.name for f in self._candidates])
 
     def all_images(self) -> list[Path]:
         """Every image in the folder of images."""
