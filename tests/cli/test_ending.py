@@ -45,13 +45,18 @@ def test_what_is_ignored_or_handled_stays_so(number: int, nothing: Parser) -> No
         signal.signal(number, before)
 
 
-def test_a_forked_worker_dies_of_the_signal() -> None:
+def test_a_forked_worker_dies_of_the_signal_however_early_it_comes() -> None:
     with ended_by_signals():
-        worker = multiprocessing.get_context("fork").Process(target=_wait)
-        worker.start()
-        worker.terminate()
-        worker.join(60)
-    assert worker.exitcode == -signal.SIGTERM
+        workers = [multiprocessing.get_context("fork").Process(target=_wait) for _ in range(20)]
+        for worker in workers:
+            worker.start()
+            worker.terminate()
+        for worker in workers:
+            worker.join(60)
+        ends = [worker.exitcode for worker in workers]
+        for worker in workers:
+            worker.kill()  # where it went on
+    assert ends == [-signal.SIGTERM] * 20
 
 
 def _wait() -> None:
