@@ -62,7 +62,9 @@ class Card:
     description, intended_use, licence, reference, citation: of dataset.json, texts that its author wrote. training:
     what it was trained on and how, in words. ranges: of the training images, beyond which it was never shown anything.
     limits: what else it was never shown, a sentence each. held_out: of all landmarks together, None where nothing was
-    held out; held_out_cases: how many. how: what the held-out errors are of, in a sentence.
+    held out; held_out_cases: how many. how: what the held-out errors are of, in a sentence. methods, reproducibility,
+    references: of the reproducibility sheet, a paragraph, versions and hashes by name, and what the paragraph cites;
+    empty in cards of earlier versions.
     """
 
     dataset: str
@@ -83,6 +85,9 @@ class Card:
     held_out_cases: int = 0
     how: str = ""
     coverage: Coverage | None = None
+    methods: str = ""
+    reproducibility: dict[str, str] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
     version: int = VERSION
 
     def __post_init__(self) -> None:

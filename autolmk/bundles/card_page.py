@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autolmk.bundles.card import NOT_STATED, Card, HeldOutErrors
 from autolmk.escaping import lines
@@ -14,6 +14,7 @@ from autolmk.report.html import html_page as page
 from autolmk.report.naming import model_names
 from autolmk.report.wording import LEAST_CASES, NOTHING, enough, interval, level, number, sentence
 
+BIBTEX = "autolmk_cite MODEL --bibtex prints these references for BibTeX."
 COMMAND = "autolmk_predict -"
 RADII = ("2", "4")  # of the table's shares
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
@@ -26,6 +27,7 @@ def sections(card: Card) -> list[Section]:
         use.append(
             Text("Whoever trained this model has not stated what it is meant for. Validate it on your own cases.")
         )
+    sheet = [sheet_section(card.methods, card.reproducibility, card.references)] if card.methods else []
     return [
         section("use", "Use", use),
         section("errors", "Errors on held-out cases", [Text(sentence(card.how)), *_errors(card)]),
@@ -34,7 +36,14 @@ def sections(card: Card) -> list[Section]:
         section("limits", "What it was never shown", _limits(card)),
         section("landmarks", "Landmarks", [_landmarks(card)]),
         section("prediction", "How to predict", _prediction(card)),
+        *sheet,
     ]
+
+
+def sheet_section(methods: str, facts: Mapping[str, str], references: Sequence[str]) -> Section:
+    """The reproducibility sheet as a section: a paragraph for a paper, versions and hashes, and what it cites."""
+    cited = TableBlock("References", ("reference",), "l", tuple((one,) for one in references))
+    return section("sheet", "Reproducibility", [Text(methods), Facts(tuple(facts.items())), cited, Text(BIBTEX)])
 
 
 def html_page(card: Card) -> str:

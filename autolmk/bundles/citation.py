@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from autolmk.bundles.contents import BundlePart, parts_of
-from autolmk.bundles.exporting import sha256_of
 from autolmk.bundles.making_card import ranges
 from autolmk.bundles.privacy import planner_names, shortened
-from autolmk.bundles.references import REFERENCES, TRAINERS, software
+from autolmk.bundles.references import FORMER, REFERENCES, TRAINERS, Reference, software
 from autolmk.errors import counted
 from autolmk.escaping import lines
-from autolmk.files.digest import digest
+from autolmk.files.digest import digest, sha256_of
 from autolmk.files.serialization import read_json
 from autolmk.fingerprint import FILE_NAME as FINGERPRINT
 from autolmk.fingerprint.fingerprint import VERSION as FINGERPRINT_VERSION
@@ -34,6 +33,9 @@ WHOLE = re.compile(
     re.DOTALL,
 )
 KEY = re.compile(r"@\w+\s*\{\s*([^,\s}]+)")
+CITED = re.compile(r"(?<!\\)\[@\w+(?:; @\w+)*\]")
+KEYS = re.compile(r"@(\w+)")
+ESCAPED = re.compile(r"\\([\\`*_\[\]<>|@])")
 MARKUP = re.compile(r"([\\`*_\[\]<>|@])")
 
 
@@ -48,9 +50,20 @@ class Sheet:
     facts: dict[str, str]
     keys: tuple[str, ...]
 
+    def text(self) -> str:
+        """The paragraph as plain text, with references as a paper cites them."""
+        cited = CITED.sub(
+            lambda found: f"({'; '.join(_reference(key).short for key in KEYS.findall(found[0]))})", self.paragraph
+        )
+        return ESCAPED.sub(r"\1", cited)
+
+    def references(self) -> tuple[str, ...]:
+        """The works that the paragraph cites, a line each."""
+        return tuple(_reference(key).text() for key in self.keys)
+
     def bibtex(self) -> str:
         """Entries of the references."""
-        return "\n\n".join((software() if key == SOFTWARE else REFERENCES[key]).bibtex(key) for key in self.keys) + "\n"
+        return "\n\n".join(_reference(key).bibtex(key) for key in self.keys) + "\n"
 
     def markdown(self) -> str:
         """The whole sheet as Markdown."""
@@ -67,7 +80,11 @@ def sheet(folder: Path | None) -> Sheet:
     if folder is None:
         text = f"Landmarks were located with autolmk {_cite(SOFTWARE)}, which configures itself as nnU-Net does "
         return Sheet(f"{text}{_cite('isensee2021')}.", {"autolmk": software().fields["version"]}, ALWAYS)
-    parts, recipe = parts_of(folder)
+    return sheet_of(*parts_of(folder))
+
+
+def sheet_of(parts: list[BundlePart], recipe: Recipe | None) -> Sheet:
+    """The citations for a model of these parts, all of whose folds count. AutolmkError where a file is damaged."""
     plans = Plans.load(parts[0].folder / "plans.json")
     sentences = [_planning(plans), *_data(parts[0].folder), *_models(parts), *_training(parts)]
     keys = [*ALWAYS, *(key for trainer in _trainers(parts) for key in TRAINERS.get(trainer, ("", ()))[1])]
@@ -87,8 +104,12 @@ def is_sheet(text: str) -> bool:
         references.startswith("@")
         and references.endswith("}\n")
         and SOFTWARE in keys
-        and keys <= {SOFTWARE, *REFERENCES}
+        and keys <= {SOFTWARE, *REFERENCES, *FORMER}
     )
+
+
+def _reference(key: str) -> Reference:
+    return software() if key == SOFTWARE else REFERENCES[key]
 
 
 def _cite(*keys: str) -> str:

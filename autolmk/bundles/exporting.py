@@ -10,11 +10,13 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import autolmk
 from autolmk.bundles.card import Card
 from autolmk.bundles.card_page import html_page, markdown
+from autolmk.bundles.citation import sheet_of
 from autolmk.bundles.contents import Entry, entries, parts_of, secrets_of
 from autolmk.bundles.in_place import read, verify
 from autolmk.bundles.making_card import card_of_model
@@ -22,6 +24,7 @@ from autolmk.bundles.manifest import CARD, CARD_HTML, CARD_MARKDOWN, FORMAT, MAN
 from autolmk.bundles.privacy import require_none
 from autolmk.errors import AutolmkError
 from autolmk.files.atomic import replacing
+from autolmk.files.digest import sha256_of
 from autolmk.files.serialization import to_json
 from autolmk.paths import BEST
 from autolmk.plans import Plans
@@ -46,6 +49,8 @@ def export(
     name = BEST if recipe is not None else folder.resolve().name
     _require_name(folder, name)
     card = card_of_model(folder, parts, recipe, name, licence)
+    sheet = sheet_of(parts, recipe)
+    card = replace(card, methods=sheet.text(), reproducibility=sheet.facts, references=sheet.references())
     require_none(to_json(card), secrets, CARD)
     file = Path(f"{dataset}__{name}.autolmk.zip") if target is None else target.expanduser()
     if file.suffix != ".zip" or file.is_dir():
@@ -96,12 +101,6 @@ def _require_name(folder: Path, name: str) -> None:
             expected="TRAINER__PLANS__CONFIGURATION",
             remedy="give the folder that name back: it tells what kind of model it is, and where it is installed",
         )
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's content, 64 hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _cards(card: Card) -> list[Entry]:

@@ -15,6 +15,17 @@ class Reference:
     short: str
     fields: dict[str, str]
 
+    def text(self) -> str:
+        """The entry as a line of plain text."""
+        where = next((self.fields[name] for name in ("journal", "booktitle", "publisher") if name in self.fields), "")
+        volume = ", ".join(self.fields[name] for name in ("volume", "pages") if name in self.fields)
+        link = f"doi:{self.fields['doi']}" if "doi" in self.fields else self.fields.get("url", "")
+        version = self.fields.get("version", "")
+        dated = f"{self.fields['author']} ({self.fields['year']})" if "year" in self.fields else self.fields["author"]
+        parts = (dated, self.fields["title"], f"{where} {volume}".strip(), version and f"Version {version}", link)
+        said = ". ".join(part for part in parts if part).replace(" and ", "; ", dated.count(" and "))
+        return said.replace("{", "").replace("}", "").replace("--", "–") + "."
+
     def bibtex(self, key: str) -> str:
         """The entry under this key."""
         rows = "".join(f"  {name} = {{{value}}},\n" for name, value in self.fields.items())
@@ -70,22 +81,27 @@ REFERENCES: dict[str, Reference] = {
             "doi": "10.1109/TMI.2020.3009002",
         },
     ),
-    "priorguided2023": Reference(
-        "misc",
-        "Prior Guided 3D Landmark Localization, MIDL 2023",
+    "pang2023": Reference(
+        "inproceedings",
+        "Pang et al. 2023",
         {
-            "title": "Prior Guided {3D} Landmark Localization",
-            "howpublished": "Medical Imaging with Deep Learning (MIDL)",
+            "author": "Pang, Yijie and Cheng, Pujin and Lyu, Junyan and Lin, Fan and Tang, Xiaoying",
+            "title": "Prior Guided {3D} Medical Image Landmark Localization",
+            "booktitle": "Medical Imaging with Deep Learning (MIDL)",
             "year": "2023",
-            "note": "only a description is public; check authors and title before you cite it",
+            "url": "https://openreview.net/forum?id=Ae1KAltzEd",
         },
     ),
-    "apga": Reference(
-        "misc",
-        "APGA",
+    "gong2025": Reference(
+        "article",
+        "Gong et al. 2025",
         {
-            "title": "{APGA}, a method for biometry of the fetal cerebellum",
-            "note": "check authors and title before you cite it",
+            "author": "Gong, Haifan and Liu, Huixian and Wang, Yitao and Liu, Xiaoling and Wan, Xiang and "
+            "Shi, Qiao and Li, Haofeng",
+            "title": "Fetal Cerebellum Landmark Detection Based on {3D MRI}: Method and Benchmark",
+            "journal": "IEEE Journal of Biomedical and Health Informatics",
+            "year": "2025",
+            "doi": "10.1109/JBHI.2025.3559702",
         },
     ),
     "loshchilov2019": Reference(
@@ -122,16 +138,20 @@ REFERENCES: dict[str, Reference] = {
         },
     ),
 }
+FORMER = frozenset({"apga", "priorguided2023"})  # keys of earlier versions, which did not know the authors
 TRAINERS: dict[str, tuple[str, tuple[str, ...]]] = {  # shipped trainer -> what it is, and what it comes from
     "heatmap": ("a U-Net that gives a heatmap a landmark, with a class for its absence", ("ronneberger2015",)),
-    "apga": ("a U-Net with a second decoder for regions between landmarks, in training only, after APGA", ("apga",)),
+    "apga": (
+        "a U-Net with a second decoder for regions between landmarks, in training only, after APGA",
+        ("gong2025",),
+    ),
     "coordinates": (
-        "a residual network that regresses coordinates, after Prior Guided 3D Landmark Localization",
-        ("priorguided2023", "he2016"),
+        "a residual network that regresses coordinates, after prior-guided localisation",
+        ("pang2023", "he2016"),
     ),
     "fine": (
-        "U-Nets that look at a window around each landmark, after Prior Guided 3D Landmark Localization",
-        ("priorguided2023", "ronneberger2015"),
+        "U-Nets that look at a window around each landmark, after prior-guided localisation",
+        ("pang2023", "ronneberger2015"),
     ),
     "global_cells": (
         "a residual network whose cells vote for each landmark's place by classification and displacement",

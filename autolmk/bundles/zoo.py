@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from autolmk.bundles.card import Card
-from autolmk.bundles.exporting import sha256_of
 from autolmk.bundles.in_place import read
 from autolmk.bundles.manifest import MANIFEST, Manifest, parse
 from autolmk.errors import AutolmkError
 from autolmk.evaluation.bootstrap import Estimate
+from autolmk.files.digest import sha256_of
 from autolmk.files.serialization import from_json, near, read_json, write_json
 from autolmk.paths import plain_name
 

@@ -67,7 +67,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _bundle(args: argparse.Namespace, model: Path) -> int:
-    from autolmk.bundles.exporting import export, sha256_of
+    from autolmk.bundles.exporting import export
+    from autolmk.files.digest import sha256_of
 
     file, manifest = export(model, args.output, args.f, args.licence)
     print(f"{file}: {manifest.model} of {manifest.dataset}, {file.stat().st_size / 1e6:.1f} MB")

@@ -42,7 +42,7 @@ def _install(args: argparse.Namespace) -> int:
 
 def _check_digest(place: Path, wanted: str | None) -> None:
     """AutolmkError where the file is not the one of that SHA-256."""
-    from autolmk.bundles.exporting import sha256_of
+    from autolmk.files.digest import sha256_of
 
     if wanted is None:
         return

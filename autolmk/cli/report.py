@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolmk.cli.arguments import add_dataset, add_folders, option, parser
 from autolmk.cli.common import OK, folders_from, run
 from autolmk.cli.in_the_way import begins_with, require_ours
-from autolmk.errors import counted
+from autolmk.errors import AutolmkError, counted
+
+if TYPE_CHECKING:
+    from autolmk.report.blocks import Section
+    from autolmk.report.sources import Sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +52,21 @@ def _report(args: argparse.Namespace) -> int:
     sources = read_sources(name, folders, model=model, predictions=predictions)
     file = output or folders.results / name / "report.html"
     require_ours(file, begins_with("autolmk report</title>"), what="an earlier report")
-    report, *doubted = write_report(file, sources, progress=not args.disable_progress_bar)
+    report, *doubted = write_report(file, sources, progress=not args.disable_progress_bar, more=[_sheet(sources)])
     print(f"written: {report} ({report.stat().st_size / 1e6:.1f} MB)")
     if doubted:
         print(f"suspected annotation errors in {counted(len(doubted), 'case')}: {doubted[0].parent}")
     return OK
+
+
+def _sheet(sources: Sources) -> Section:
+    """The reproducibility sheet of the model that the report is about; of autolmk alone where none is finished."""
+    from autolmk.bundles.card_page import sheet_section
+    from autolmk.bundles.citation import sheet
+
+    folder = sources.final or next((m.folder for m in sources.models if m.name == sources.held_out_of), None)
+    try:
+        found, left_out = sheet(folder), ""
+    except AutolmkError as error:  # such as a fold that is still trained
+        found, left_out = sheet(None), f" The model itself is left out: {error.problem}."
+    return sheet_section(found.text() + left_out, found.facts, found.references())

@@ -94,7 +94,7 @@ class BatchSource:
         return self.plans.pair_indices()
 
     def require_stored(self) -> None:
-        """AutolmkError without cases, or where one is not preprocessed as the plans say."""
+        """Raise AutolmkError without cases, or where one is not preprocessed as the plans say."""
         if not self.cases:
             raise AutolmkError("there is no case to train on", expected="at least one", remedy="check the split")
         check_stored(self.store, self.cases, self.plans, self.configuration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from autolmk.files.serialization import to_json
@@ -34,3 +35,9 @@ def digest(value: Mapping[str, Any]) -> str:
 
     text = json.dumps(strip(to_json(dict(value))), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

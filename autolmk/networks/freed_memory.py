@@ -1,4 +1,4 @@
-"""What tensors on a CPU leave behind when they are freed, kept by the C library for those that follow."""
+"""The memory of freed tensors on a CPU, kept by the C library for those that follow."""
 
 from __future__ import annotations
 

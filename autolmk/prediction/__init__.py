@@ -1,1 +1,1 @@
-"""Prediction: windows to candidates to landmarks (`inference`), and whole folders of images (`run`)."""
+"""Prediction: windows to candidates to landmarks (`chain`), and whole folders of images (`folder`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import autolmk
@@ -26,10 +26,10 @@ from autolmk.report.suspicions import find_doubts, suspicions
 from autolmk.report.wording import CLOSE, enough, interval, plain
 
 
-def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list[Path]:
+def write_report(file: Path, sources: Sources, *, progress: bool = True, more: Sequence[Section] = ()) -> list[Path]:
     """Write the report, and suspected_annotation_errors/CASE.mrk.json beside it; the files that were written.
 
-    AutolmkError where an image cannot be read or the disk refuses.
+    more: sections that follow the report's own. AutolmkError where an image cannot be read or the disk refuses.
     """
     found = find_doubts(sources)
     steps: dict[str, Callable[[], Section | None]] = {
@@ -49,6 +49,7 @@ def write_report(file: Path, sources: Sources, *, progress: bool = True) -> list
         made = step()
         if made is not None:
             sections.append(made)
+    sections += more
     written = f"Report of autolmk {autolmk.__version__}, {time.strftime('%Y-%m-%d %H:%M')}."
     page = html_page(sources.name, sections, kind="autolmk report", written=written, cards=_cards(sources))
     write_bytes(file, page.encode())

@@ -8,18 +8,22 @@ import runpy
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autolmk.bundles.exporting import export, sha256_of
+from autolmk.bundles.card_page import markdown
+from autolmk.bundles.citation import sheet
+from autolmk.bundles.exporting import export
 from autolmk.bundles.in_place import read
 from autolmk.bundles.installing import install as put
 from autolmk.cli import cite, install, models, predict
 from autolmk.cli import export as export_command
 from autolmk.errors import AutolmkError
+from autolmk.files.digest import sha256_of
 from autolmk.selection.packing import pack
 
 OLD = Path(__file__).parents[1] / "commands" / "model_of_2026_11"
@@ -130,6 +134,17 @@ def test_the_card_says_what_is_known(model: Path, tmp_path: Path) -> None:
     assert card.ranges["field of view (rows, columns), px"] == "48.0 × 48.0"
     assert card.training["training cases"] == "8, of 8 subjects" and card.held_out_cases == 2
     assert any("always reports" in text for text in card.limits) and card.coverage is None
+
+
+def test_the_card_has_the_reproducibility_sheet(model: Path, tmp_path: Path) -> None:
+    """What autolmk_cite says of the model, as plain text; without it, as in earlier versions, there is no section."""
+    card = read(export(model, tmp_path / "a.autolmk.zip")[0])[1]
+    said = sheet(model)
+    assert (card.methods, card.reproducibility, card.references) == (said.text(), said.facts, said.references())
+    assert "(Isensee et al. 2021)" in card.methods and "@" not in card.methods and "\\" not in card.methods
+    assert any(one.startswith("Isensee, Fabian; ") and one.endswith(".") for one in card.references)
+    assert "\n## Reproducibility\n" in markdown(card)
+    assert "Reproducibility" not in markdown(replace(card, methods=""))
 
 
 def test_the_same_model_gives_the_same_bytes(model: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "documentation").rglob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SCRIPTS: dict[str, str] = PROJECT["project"]["scripts"]
+CODE = ("autolmk", "planners", "trainers", "tests", "benchmarks")
+ABSENT = ("utils.py",)  # that there is none, is said
 OPTION = re.compile(r"(?<![\w-])--?([A-Za-z][\w-]*)")
 
 
@@ -82,6 +84,23 @@ def test_scripts_and_modules_that_pages_name_exist(page: Path) -> None:
         r"`(?:python )?((?:benchmarks|tests|autolmk|planners|trainers)/[\w/]+\.py)", page.read_text()
     ):
         assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "documentation/architecture.md"])
+def test_names_of_code_that_pages_give_exist(page: str) -> None:
+    """Each file is one of the repository, each other name in backticks a word of the code or a file's or folder's."""
+    files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
+    known = {part for file in files for part in (*file.relative_to(ROOT).parts[:-1], file.stem)}
+    known |= {word for file in files for word in re.findall(r"\w+", file.read_text())}
+    paths, named = [f"/{file.relative_to(ROOT).as_posix()}" for file in files], 0
+    for name in re.findall(r"`([A-Za-z_][\w./]*)`", re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)):
+        if name.endswith(".py") and name not in ABSENT:
+            assert any(path.endswith(f"/{name}") for path in paths), f"{page} names {name}"
+        elif re.fullmatch(r"[A-Za-z_][\w.]*(/\w+)*", name) and not re.search(r"\.(py|md|json|lock|toml|txt)$", name):
+            missing = [word for word in re.split(r"[./]", name) if word and word not in known]
+            assert not missing, f"{page} names {name}"
+        named += 1
+    assert named > 10
 
 
 def test_benchmarks_page_names_every_script() -> None:

@@ -28,6 +28,7 @@ TITLES = (
     "The dataset",
     "Plans and their reasons",
     "Learning curves",
+    "Reproducibility",
 )
 
 
