@@ -70,6 +70,10 @@ def stem_of(path: Path) -> str:
             found=repr(os.fsencode(path.name)),
             remedy="rename it",
         )
+    if len(path.name.splitlines()) > 1:
+        raise AutolmkError(
+            "the name of an image breaks the line", file=path, found=ascii(path.name), remedy="rename it"
+        )
     ending = None if path.is_dir() else _named_ending(path)
     return normal(path.name[: -len(ending)] if ending else path.name)
 

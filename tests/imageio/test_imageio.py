@@ -500,6 +500,12 @@ def test_a_folder_of_several_kinds_gives_every_case(tmp_path: Path, caplog: pyte
         imageio.list_mixed_cases(tmp_path)
 
 
+def test_a_name_of_two_lines_is_refused(tmp_path: Path) -> None:
+    """With `.` of regular expressions, which matches no line break, its channel would not be seen."""
+    with pytest.raises(AutolmkError, match=r"breaks the line[\s\S]*a\\nb_0000[\s\S]*rename it"):
+        imageio.split_name(tmp_path / "a\nb_0000.nii.gz")
+
+
 def test_a_name_that_is_no_utf8_is_an_error_before_anything_is_made_of_it(tmp_path: Path) -> None:
     file = tmp_path / os.fsdecode(b"bad\xff.nii.gz")
     try:
