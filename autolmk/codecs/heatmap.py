@@ -176,7 +176,7 @@ def _local_maxima(scores: Tensor, sigma: Sequence[float], k: int) -> tuple[Tenso
     height, order = top.flatten(2).topk(min(k, math.prod(top.shape[2:])), dim=2)
     size = constant(shape, scores.device, torch.int64)
     spans = [torch.arange(b, device=scores.device) for b in block]
-    start = torch.stack(torch.unravel_index(order, top.shape[2:]), -1) * constant(block, scores.device, torch.int64)
+    start = _cells(order, top.shape[2:]) * constant(block, scores.device, torch.int64)
     cells = torch.minimum(start[..., None, :] + torch.cartesian_prod(*spans), size - 1)  # (B, L, k, block, D)
     best = scores.flatten(2).gather(2, _flat(cells, shape).flatten(2)).view(cells.shape[:-1]).argmax(-1)
     cell = cells.gather(3, best[..., None, None].expand(*best.shape, 1, cells.shape[-1]))[..., 0, :]
@@ -207,6 +207,15 @@ def _flat(cells: Tensor, shape: Sequence[int]) -> Tensor:
     for axis in range(1, len(shape)):
         flat = flat * shape[axis] + cells[..., axis]
     return flat
+
+
+def _cells(flat: Tensor, shape: Sequence[int]) -> Tensor:
+    """Cells (..., D) of flat indices (...). torch.unravel_index copies the shape to the device, and waits."""
+    cells = []
+    for n in reversed(shape):
+        cells.append(flat % n)
+        flat = flat // n
+    return torch.stack(cells[::-1], -1)
 
 
 def _duplicates(cells: Tensor, height: Tensor, sigma: Sequence[float]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,26 @@ OF_A_WINDOW = (  # each once: whether scores are finite, and copies back of what
     "copy from the device: _to_copy: codecs/cells.py _decode",
     "copy from the device: _to_copy: codecs/coordinates.py decode",
 )
+OFTEN = (("heatmap", 2, True), ("apga", 3, False), ("coarse_to_fine", 3, True), ("global_to_local", 2, False))
 SAME = 1e-2  # mm and log-odds: float32 of the same weights
 
 
-@pytest.mark.parametrize("bfloat16", [True, False], ids=["bfloat16", "float16"])
-@pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "ndim", "bfloat16"),
+    [
+        pytest.param(
+            *(method, ndim, bfloat16), id=f"{method}-{ndim}-{'bfloat16' if bfloat16 else 'float16'}",
+            marks=() if (method, ndim, bfloat16) in OFTEN else pytest.mark.long,
+        )
+        for method, ndim, bfloat16 in itertools.product(METHODS, (2, 3), (True, False))
+    ],
+)  # fmt: skip
 def test_a_fold_is_trained_stopped_gone_on_with_validated_and_predicted_with(
     method: str, ndim: int, bfloat16: bool, tmp_path: Path
 ) -> None:
     found = on_pretended_gpu(by_commands, method, ndim, tmp_path, bfloat16=bfloat16)
     assert found["trained"] and found["stops"] >= len(METHODS[method])
-    assert len(found["differing"]) == len(METHODS[method]) and not any(found["differing"])
+    assert len(found["differing"]) >= len(METHODS[method]) and not any(found["differing"])
     assert found["validated alike"] and found["finite"]
     assert_waits(found["steps"], () if bfloat16 else (SCALER,))
     first, second = found["looks"]
@@ -41,8 +51,11 @@ def test_a_fold_is_trained_stopped_gone_on_with_validated_and_predicted_with(
 
 def assert_waits(seen: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """Only there, and at most once a call."""
+    found = collections.Counter()
     for place, times in seen["waits"].items():
-        assert place.rpartition(", line")[0] in allowed and times <= seen["calls"], seen
+        found[place.rpartition(", line")[0]] += times
+    assert not set(found) - set(allowed), "\n".join(map(str, seen["waits"].items()))
+    assert max(found.values(), default=0) <= seen["calls"], "\n".join(map(str, seen["waits"].items()))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -171,8 +171,11 @@ def _run(main: Callable[[list[str]], int], folder: Path, results: str, *argument
 def _said(main: Callable[[list[str]], int], arguments: list[str]) -> str:
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        code = main(arguments)
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            code = end.code
     said = out.getvalue() + error.getvalue()
-    if code != 0:
+    if code not in (0, 128 + signal.SIGTERM):
         raise AssertionError(f"exit {code}: {' '.join(arguments)}\n{said}")
     return said
