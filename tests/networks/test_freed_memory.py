@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import resource
 import subprocess
 import sys
 
 import pytest
 
+ALLOCATED = 10 * 3 * 16 * 2**20  # bytes, by ten of these steps
 STEPS = """
 import resource, sys, torch
 torch.set_num_threads(1)
@@ -38,7 +40,7 @@ def faults(how: str) -> tuple[int, str]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can keep freed memory")
 def test_later_steps_get_few_pages_from_the_system_and_compute_the_same() -> None:
+    """glibc may keep some by itself, too: where what is freed happens to lie below something else."""
     kept, total = faults("kept")
-    returned, same_total = faults("given back")
-    assert same_total == total
-    assert 4 * kept < returned  # how large pages are differs between machines
+    assert total == faults("given back")[1]
+    assert 4 * kept < ALLOCATED // resource.getpagesize()
