@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import Any
 from autolmk import progress_bars
 from autolmk.cli.arguments import Parser, add_dataset, add_folders, argument, option, parser
 from autolmk.cli.ending import ended_by_signals
-from autolmk.cli.streams import open_closed_streams, standard_output
+from autolmk.cli.streams import give_up, open_closed_streams, standard_output
 from autolmk.errors import AutolmkError
 from autolmk.escaping import lines, visible
 from autolmk.methods.registry import place_in_plugin
@@ -107,10 +106,12 @@ class _Formatter(logging.Formatter):
 
 
 def _complain(message: str, code: int, verbose: bool) -> int:
-    with contextlib.suppress(OSError):  # nobody hears: the exit code says it all the same
+    try:
         if verbose:
             traceback.print_exc()
         print(lines(message), file=sys.stderr, flush=True)
+    except OSError:  # nobody hears: the exit code says it all the same
+        give_up(sys.stderr)
     return code
 
 

@@ -72,7 +72,7 @@ def standard_output() -> Iterator[None]:
             yield
             sys.stdout.flush()
     except _Refused as refused:
-        _give_up()
+        give_up(sys.stdout)
         error = refused.__cause__
         assert isinstance(error, OSError)
         if error.errno in (errno.EPIPE, errno.ESHUTDOWN):
@@ -93,9 +93,9 @@ def _refusals() -> Iterator[None]:
         raise _Refused from error
 
 
-def _give_up() -> None:
-    """Let standard output lead nowhere: what it still holds back would be an error when Python ends."""
+def give_up(stream: TextIO) -> None:
+    """Let a stream that refuses lead nowhere: what it still holds back would be an error when Python ends."""
     with contextlib.suppress(OSError, ValueError):  # a stream that is none of the system's
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
+        os.dup2(nothing, stream.fileno())
         os.close(nothing)
