@@ -48,6 +48,7 @@ PRELOADED = (
     *("SimpleITK", "pydicom.pixels", "nibabel.nifti2", "PIL.Image", "tifffile", "imagecodecs"),
     *("matplotlib.font_manager", "matplotlib.figure", "matplotlib.backends.backend_agg"),
 )
+FONTS = ("home/.cache/matplotlib", "home/.config/matplotlib")
 ENDS = {".png": b"IEND\xaeB`\x82", ".html": b"</html>"}
 
 
@@ -269,7 +270,8 @@ def faults_of(
         faults.append("internal error")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     allowed = tuple(f"given/{folder}" for folder in command.writes)
-    foreign = sorted(name for name in changed if not name.startswith(allowed) and not is_named(name, words, place))
+    others = (name for name in changed if not name.startswith(allowed) and not is_usual(name, words))
+    foreign = sorted(name for name in others if not is_named(name, words, place))
     if foreign:
         faults.append(f"touched outside its folders: {', '.join(foreign[:5])}")
     leftovers = sorted(n for n in after.keys() - before.keys() if is_temporary(Path(n)))
@@ -289,8 +291,18 @@ def faults_of(
     return faults
 
 
+def is_usual(name: str, words: list[str]) -> bool:
+    """Whether a place is one of the folders that count where damaged arguments name none, what matplotlib keeps of the
+    fonts it has found, or a folder above.
+    """
+    usual = [f"home/autolmk/{kind}" for kind in ("raw", "preprocessed", "results") if f"--{kind}" not in words]
+    return any(name.startswith(place) or place.startswith(f"{name}/") for place in (*usual, *FONTS))
+
+
 def is_named(name: str, words: list[str], place: Path) -> bool:
-    """Whether an argument names this place or a folder above it, in the command's working folder."""
+    """Whether an argument names this place, a folder above it, or something in this folder, which was made for it; in
+    the command's working folder.
+    """
     path = place / name
     for word in words:
         for part in (word, word.rpartition("=")[2]):
@@ -299,6 +311,8 @@ def is_named(name: str, words: list[str], place: Path) -> bool:
                 named = (place / "elsewhere" / (home + part.removeprefix("~") if home else part)).resolve()
                 if part and named != place and (path == named or named in path.parents):
                     return named not in place.parents
+                if part and path in named.parents and path.is_dir() and named.exists():
+                    return True
     return False
 
 
