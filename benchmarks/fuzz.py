@@ -48,7 +48,6 @@ PRELOADED = (
     *("SimpleITK", "pydicom.pixels", "nibabel.nifti2", "PIL.Image", "tifffile", "imagecodecs"),
     *("matplotlib.font_manager", "matplotlib.figure", "matplotlib.backends.backend_agg"),
 )
-FONTS = ("home/.cache/matplotlib", "home/.config/matplotlib")
 ENDS = {".png": b"IEND\xaeB`\x82", ".html": b"</html>"}
 
 
@@ -292,11 +291,9 @@ def faults_of(
 
 
 def is_usual(name: str, words: list[str]) -> bool:
-    """Whether a place is one of the folders that count where damaged arguments name none, what matplotlib keeps of the
-    fonts it has found, or a folder above.
-    """
+    """Whether a place is one of the folders that count where damaged arguments name none, or a folder above them."""
     usual = [f"home/autolmk/{kind}" for kind in ("raw", "preprocessed", "results") if f"--{kind}" not in words]
-    return any(name.startswith(place) or place.startswith(f"{name}/") for place in (*usual, *FONTS))
+    return any(name.startswith(place) or place.startswith(f"{name}/") for place in usual)
 
 
 def is_named(name: str, words: list[str], place: Path) -> bool:
