@@ -229,7 +229,7 @@ def bound_process(log: Path, place: Path) -> None:
     for number in (1, 2):
         os.dup2(descriptor, number)
     os.chdir(place / "elsewhere")
-    os.environ.update(HOME=str(place / "home"), MPLBACKEND="Agg")
+    os.environ.update(HOME=str(place / "home"), MPLBACKEND="Agg", MPLCONFIGDIR=str(place.parent / "matplotlib"))
     for name in ("raw", "preprocessed", "results"):
         os.environ.pop(f"autolmk_{name}", None)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))

@@ -200,7 +200,7 @@ def _begin(work: Work) -> tuple[Run, Measured]:
     if seed is None:
         seed = 0 if resumed is None else int(resumed.record["seed"])
     run = Run(trainer, work.folder, choose_device(settings.device), seed, _limits(work), len(work.val_cases))
-    run.set_rates(settings.rates)
+    run.set_rates(settings.rates or {})
     if resumed is not None:
         _require_same_rates(work)
     measured = measure([work.store.load(case).landmarks for case in work.train_cases])
@@ -231,12 +231,13 @@ def _require_same_rates(work: Work) -> None:
     """AutolmkError where the run in the folder was begun with other layers frozen, or at other rates."""
     file = work.folder / "config.json"
     before = read_json(file, remedy="remove the fold's folder to start over").get("layer_rates") or {}
-    if before != dict(work.settings.rates):
+    rates = work.settings.rates or {}
+    if before != dict(rates):
         raise AutolmkError(
             "the run in this folder was begun with other rates of its layers",
             file=file,
             found=", ".join(f"{name} {rate:g}" for name, rate in before.items()) or "none of its own",
-            expected=", ".join(f"{name} {rate:g}" for name, rate in work.settings.rates.items()) or "none of its own",
+            expected=", ".join(f"{name} {rate:g}" for name, rate in rates.items()) or "none of its own",
             remedy="give the same --freeze and --layer_rates as at first, or remove the fold's folder to start over",
         )
 

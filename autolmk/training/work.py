@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from autolmk.data.stage_windows import Placement
@@ -29,7 +29,7 @@ class Settings:
     seed: None takes that of the run that is resumed, else 0. workers: processes that load. epochs, max_seconds: see
     `schedule.Limits.of`. pretrained: a checkpoint to start from. compile: try torch.compile (CUDA). loggers: makes
     those of a stage from its folder. share: of the length that is asked for or planned, which this run takes. rates:
-    layer -> factor of its rate, see `layer_rates`.
+    layer -> factor of its rate, see `layer_rates`; None: no layer has a rate of its own.
     """
 
     device: str = "auto"
@@ -41,7 +41,7 @@ class Settings:
     compile: bool = True
     loggers: Callable[[Path], Sequence[Logger]] | None = None
     share: float = 1.0
-    rates: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -443,7 +443,7 @@ def test_a_resumed_run_is_compiled_too(store: Store, tmp_path: Path, monkeypatch
 def test_fold_all_has_final_weights_only(store: Store, tmp_path: Path) -> None:
     plans = tiny_plans()
     trainer = HeatmapTrainer(plans, plans.configurations["heatmap"])
-    assert fit(trainer, store, TRAIN + VAL, [], tmp_path, device="cpu", epochs=1)
+    assert fit(trainer, store, TRAIN + VAL, [], tmp_path, device="cpu", epochs=1, rates=None)
     assert is_finished(tmp_path) and not checkpoint_file(tmp_path, "best").exists()
     assert Measured.load(tmp_path).presence_cases == 0
 
