@@ -269,7 +269,9 @@ def faults_of(
         faults.append("internal error")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     allowed = tuple(f"given/{folder}" for folder in command.writes)
-    others = (name for name in changed if not name.startswith(allowed) and not is_usual(name, words))
+    given = command.arguments(place / "given")
+    lost = [f"home/autolmk/{kind}" for kind in ("raw", "preprocessed", "results") if f"--{kind}" in {*given} - {*words}]
+    others = (name for name in changed if not name.startswith(allowed) and not is_usual(name, lost))
     foreign = sorted(name for name in others if not is_named(name, words, place))
     if foreign:
         faults.append(f"touched outside its folders: {', '.join(foreign[:5])}")
@@ -282,18 +284,16 @@ def faults_of(
             faults.append(f"half-written: {name}: {broken}")
     if code == 0 and any(line.startswith("error: ") for line in output.splitlines()):
         faults.append("exit code 0, though it speaks of an error")
-    intact = words == command.arguments(place / "given")
-    if code == 0 and intact:
+    if code == 0 and words == given:
         faults += [f"exit code 0 without {name}" for name in command.leaves if f"given/{name}" not in after]
     if code in (2, 3) and not output.strip():
         faults.append("failed without a word")
     return faults
 
 
-def is_usual(name: str, words: list[str]) -> bool:
-    """Whether a place is one of the folders that count where damaged arguments name none, or a folder above them."""
-    usual = [f"home/autolmk/{kind}" for kind in ("raw", "preprocessed", "results") if f"--{kind}" not in words]
-    return any(name.startswith(place) or place.startswith(f"{name}/") for place in usual)
+def is_usual(name: str, lost: list[str]) -> bool:
+    """Whether a place lies in one of the default folders that count since an argument was lost, or is above it."""
+    return any(name.startswith(place) or place.startswith(f"{name}/") for place in lost)
 
 
 def is_named(name: str, words: list[str], place: Path) -> bool:
