@@ -118,7 +118,9 @@ def test_bids_as_afids_have_it(tmp_path: Path) -> None:
     described = json.loads((target / "dataset_description.json").read_text())
     assert described["DatasetType"] == "derivative" and described["GeneratedBy"][0]["Name"] == "autolmk"
     beside = json.loads((target / files[0].replace(".fcsv", ".json")).read_text())
-    assert beside["FiducialsCoordinateUnits"] == "mm" and beside["IntendedFor"] == "sub-01_ses-a_T1w_0000.nii.gz"
+    assert beside["FiducialsCoordinateUnits"] == "mm" and beside["Sources"] == [
+        "bids:images:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"
+    ]
     np.testing.assert_allclose(beside["FiducialsCoordinates"][NAMES[1]], POINTS["a"][1], atol=1e-6)
     table = pd.read_csv(target / "participants.tsv", sep="\t")
     assert dict(zip(table.participant_id, table.autolmk_cases, strict=True)) == {

@@ -31,6 +31,12 @@ ENDINGS = ("_afids.fcsv", "_afids.mrk.json", "_markups.fcsv", "_markups.mrk.json
 NOT_OF_IMAGE = ("desc", "label", "rater", "hemi")  # entities that points may have and images need not
 NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*(_[A-Za-z0-9]+)?")
 BIDS_VERSION = "1.8.0"
+COLUMN = "autolmk_cases"
+README = """# {name}
+
+Points in LPS millimetres, written by autolmk {version}: `*_afids.fcsv` opens in 3D Slicer, the JSON file beside each
+says more. This folder is meant for `derivatives/` of the images' dataset, to which `bids:images:` in them refers.
+"""
 IMAGE_SUFFIXES = ("T1w", "T2w", "ct", "CT", "FLAIR", "T2star", "PDw", "T1map", "T2map", "UNIT1")
 
 
@@ -131,9 +137,12 @@ def _write(export: Export, folder: Path) -> Sequence[str]:
         write_json(place / f"{stem}_afids.json", _sidecar(case))
         subjects.setdefault(f"sub-{entities['sub']}", []).append(case.identifier)
     rows = [[subject, ", ".join(cases)] for subject, cases in sorted(subjects.items())]
-    write_rows(folder / "participants.tsv", ["participant_id", "autolmk_cases"], rows)
+    write_rows(folder / "participants.tsv", ["participant_id", COLUMN], rows)
+    write_json(folder / "participants.json", {COLUMN: {"Description": "Names of the cases in autolmk's dataset"}})
     write_bytes(folder / ".bidsignore", b"*_afids.fcsv\n*_afids.json\n")
-    write_json(folder / "dataset_description.json", _description(export))
+    description = _description(export)
+    write_json(folder / "dataset_description.json", description)
+    write_bytes(folder / "README.md", README.format(name=description["Name"], version=export.version).encode())
     return ["points are in LPS, as each file says; labels are numbers and descriptions names, as AFIDs have it",
             "a landmark that is not present has nan as coordinates"]  # fmt: skip
 
@@ -153,7 +162,7 @@ def _sidecar(case: ExportedCase) -> dict[str, object]:
     marks = case.landmarks
     there = [i for i, present in enumerate(marks.present) if present]
     content: dict[str, object] = {
-        "IntendedFor": case.image_name,
+        **_source(case),
         "FiducialsCoordinateSystem": "Other",
         "FiducialsCoordinateSystemDescription": "LPS: x to the left, y to the posterior, z to the superior, as in ITK",
         "FiducialsCoordinateUnits": "mm",
@@ -165,6 +174,18 @@ def _sidecar(case: ExportedCase) -> dict[str, object]:
     return content
 
 
+def _source(case: ExportedCase) -> dict[str, object]:
+    """The image as a BIDS URI where the case has the name of a BIDS image, whose place follows from it; else its file's
+    name.
+    """
+    entities = entities_of(case.identifier)
+    ending = case.images[0].name.partition(".")[2] if case.images else ""
+    if NAME.fullmatch(case.identifier) is None or "suffix" not in entities or not ending:
+        return {"ImageFile": case.image_name}
+    folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+    return {"Sources": [f"bids:images:{'/'.join(folders)}/anat/{case.identifier}.{ending}"]}
+
+
 def _description(export: Export) -> dict[str, object]:
     kind = "predicted" if export.predicted else "annotated"
     return {
@@ -172,6 +193,7 @@ def _description(export: Export) -> dict[str, object]:
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "autolmk", "Version": export.version}],
+        "DatasetLinks": {"images": "../.."},
     }
 
 
