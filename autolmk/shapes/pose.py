@@ -119,9 +119,10 @@ def fit_affine(source: FloatArray, target: FloatArray, start: Similarity) -> Flo
     """
     columns, fitted = np.column_stack([source, np.ones(len(source))]), start.apply(source)
     matrix = np.empty((0, 0))
+    least = _least_width(target)
     for _ in range(ITERATIONS):
         residuals = np.linalg.norm(target - fitted, axis=1)[None]
-        width = _widths(residuals, np.ones_like(residuals, dtype=np.bool_), target[None])
+        width = _widths(residuals, np.ones_like(residuals, dtype=np.bool_), least)
         root = np.sqrt(_geman_mcclure(residuals, width))[0][:, None]
         matrix = np.linalg.lstsq(columns * root, target * root, rcond=None)[0]
         before, fitted = fitted, columns @ matrix
@@ -186,7 +187,7 @@ def left_out_deviations(shape: MeanShape, points: npt.ArrayLike) -> FloatArray:
         else:
             residuals[i] = np.nan
     seen: BoolArray = np.isfinite(residuals)
-    widths = _widths(np.nan_to_num(residuals), seen, cases[seen][None], WIDER)
+    widths = _widths(np.nan_to_num(residuals), seen, _least_width(cases[seen]), WIDER)
     weights = np.where(seen, np.maximum(_geman_mcclure(np.nan_to_num(residuals), widths), 1e-6), 0.0)[..., None]
     total, weight = (weights * aligned).sum(axis=0), weights.sum(axis=0)
     result = np.full(cases.shape[:2], np.nan)
@@ -255,7 +256,7 @@ def _subset_fits(x: FloatArray, y: FloatArray, w: FloatArray, bounds: tuple[floa
 def _best(x: FloatArray, y: FloatArray, prior: FloatArray, fits: _Fits) -> tuple[_Fits, FloatArray]:
     """The fit of least robust cost, all judged at the narrowest width, as a batch of one, and its weights (n,)."""
     residuals = _residuals(x[None], y[None], fits)
-    widths = _widths(residuals, prior[None] > 0, y[None])
+    widths = _widths(residuals, prior[None] > 0, _least_width(y))
     i = int(np.argmin(_cost(residuals, prior, float(widths.min()))))
     weights = _geman_mcclure(residuals[i : i + 1], widths[i : i + 1])[0] * prior
     return (fits[0][i : i + 1], fits[1][i : i + 1], fits[2][i : i + 1]), weights
@@ -265,23 +266,28 @@ def _reweighted(
     x: FloatArray, y: FloatArray, prior: FloatArray, fits: _Fits, bounds: tuple[float, float], factor: float = 1.0
 ) -> _Fits:
     """B fits refined at once: x, y (B or 1, n, P), prior (B or 1, n), 0 where a point is missing (its x, y finite)."""
+    used, least, residuals = prior > 0, _least_width(y), _residuals(x, y, fits)
     for _ in range(ITERATIONS):
-        residuals = _residuals(x, y, fits)
-        widths = _widths(residuals, prior > 0, y, factor)
+        widths = _widths(residuals, used, least, factor)
         fits = _least_squares(x, y, prior * _geman_mcclure(residuals, widths), bounds)
-        if (np.abs(_residuals(x, y, fits) - residuals) < CONVERGED * widths[:, None]).all():
+        before, residuals = residuals, _residuals(x, y, fits)
+        if (np.abs(residuals - before) < CONVERGED * widths[:, None]).all():
             break
     return fits
 
 
-def _widths(residuals: FloatArray, used: BoolArray, y: FloatArray, factor: float = 1.0) -> FloatArray:
-    """(B,) mm: of the Geman-McClure weights of residuals (B, n), from the median over the used ones."""
+def _widths(residuals: FloatArray, used: BoolArray, least: float, factor: float = 1.0) -> FloatArray:
+    """(B,) mm: of the Geman-McClure weights of residuals (B, n), from the median over the used ones, or `least`."""
     ordered = np.sort(np.where(used, residuals, np.inf), axis=1)
     count = np.broadcast_to(used, residuals.shape).sum(axis=1)
     rows = np.arange(len(ordered))
     median = (ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, count // 2]) / 2
-    least = max(FLOOR * _size(y.reshape(-1, y.shape[-1])), 1e-12)
     return np.asarray(np.maximum(factor * MEDIAN_TO_WIDTH * median, least))
+
+
+def _least_width(y: FloatArray) -> float:
+    """mm, for points y (..., P)."""
+    return max(FLOOR * _size(y.reshape(-1, y.shape[-1])), 1e-12)
 
 
 def _geman_mcclure(residuals: FloatArray, widths: FloatArray) -> FloatArray:
@@ -316,7 +322,7 @@ def _posed(mean: FloatArray, cases: FloatArray, needed: int, fits: list[Fit | No
         started = _stack([fit.similarity for fit in (fits[i] for i in again) if fit is not None])
         refined = _reweighted(x, y, prior, started, ANY_SCALE, WIDER)
         residuals = _residuals(x, y, refined)
-        weights = prior * _geman_mcclure(residuals, _widths(residuals, prior > 0, y, WIDER))
+        weights = prior * _geman_mcclure(residuals, _widths(residuals, prior > 0, _least_width(y), WIDER))
         for row, i in enumerate(again):
             result[i] = Fit(_single(refined, row), weights[row], np.where(common[i], residuals[row], np.nan))
     return result
