@@ -81,7 +81,7 @@ class Look:
         untrained = np.stack([np.isin(plans.landmarks, m.untrained) for m in members])
         self.untrained = untrained
         physical = configuration.augmentation.mirror_axis
-        axis = None if physical is None else self.image.geometry.array_axis(physical)
+        axis = None if physical is None else prepared.array_axis(physical)
         self.axes = [axis, None] if stage.mirror and axis is not None else [None]
 
     def scores(self, start: Sequence[int]) -> FloatImage:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolmk.fingerprint.landmark_statistics import mean_rotation, rotation_vector, told
+from autolmk.fingerprint.landmark_statistics import mean_rotation, rotation_matrix, rotation_vector, told
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.shapes.pose import MeanShape, Similarity, fit_similarity
 
@@ -80,9 +80,23 @@ def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[Cas
 
 def turned(pose: Similarity, geometry: Geometry, usual: Usual) -> float:
     """Degrees between a pose and the mean one."""
+    return float(np.degrees(np.linalg.norm(_turn(pose, geometry.frame(), usual))))
+
+
+def upright(points: FloatArray, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float] | None:
+    """The rotation (P, P) that takes a grid's frame to one in which landmarks (L, P) mm lie as usual, and how far it
+    goes, in degrees; None where they are too few to tell.
+    """
+    if (np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1)).sum() < points.shape[1] + LEAST_EXCESS:
+        return None
+    vector = _turn(fit_similarity(usual.shape, points).similarity, frame, usual)
+    return frame @ rotation_matrix(vector) @ frame.T, float(np.degrees(np.linalg.norm(vector)))
+
+
+def _turn(pose: Similarity, frame: FloatArray, usual: Usual) -> FloatArray:
+    """The rotation vector from the mean pose to this one, in the grid's frame, about axes that the landmarks tell."""
     seen = usual.shape[np.isfinite(usual.shape).all(axis=1)] @ usual.rotation.T
-    vector = rotation_vector(geometry.frame().T @ pose.rotation @ usual.rotation.T) @ told(seen, usual.residual)
-    return float(np.degrees(np.linalg.norm(vector)))
+    return np.asarray(rotation_vector(frame.T @ pose.rotation @ usual.rotation.T) @ told(seen, usual.residual))
 
 
 def voxel_side(spacing: Sequence[float]) -> float:

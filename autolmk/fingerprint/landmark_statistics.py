@@ -152,6 +152,14 @@ def rotation_vector(rotation: FloatArray) -> FloatArray:
     return np.asarray(scipy.spatial.transform.Rotation.from_matrix(rotation).as_rotvec(), dtype=np.float64)
 
 
+def rotation_matrix(vector: FloatArray) -> FloatArray:
+    """The rotation about an axis, which is the vector's, by its length in radians: (1,) -> (2, 2), (3,) -> (3, 3)."""
+    if len(vector) == 1:
+        sine, cosine = np.sin(vector[0]), np.cos(vector[0])
+        return np.array([[cosine, -sine], [sine, cosine]])
+    return np.asarray(scipy.spatial.transform.Rotation.from_rotvec(vector).as_matrix(), dtype=np.float64)
+
+
 def co_slice_groups(
     landmarks: Sequence[Landmarks], geometries: Sequence[Geometry], shape: FloatArray
 ) -> tuple[CoSliceGroup, ...]:

@@ -18,9 +18,9 @@ from scipy.special import stdtrit
 from autolmk.errors import AutolmkError, counted
 from autolmk.files.serialization import read_json
 from autolmk.fingerprint.appearance import Appearance
-from autolmk.fingerprint.case_pose import Usual, case_pose, usual_of, voxel_side
+from autolmk.fingerprint.case_pose import Usual, case_pose, upright, usual_of, voxel_side
 from autolmk.fingerprint.fingerprint import FILE_NAME, VERSION, Fingerprint
-from autolmk.geometry import Geometry
+from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks
 
 ALARMS = 0.001  # share of images of the training images' distribution that one number may call outside
@@ -214,7 +214,7 @@ class TrainingRange:
         name = self.fingerprint.landmarks[furthest]
         # Training cases are nearer to a mean shape that was made from them than others are.
         new = np.sqrt((len(self._poses) + 1) / max(len(self._poses) - 1, 1))
-        rotation = bounds([case.rotation for case in self._poses], margin=ROTATION)
+        rotation = self._rotation()
         size = bounds([case.scale for case in self._poses], margin=SIZE, ratio=True)
         voxel = voxel_side(self.fingerprint.median_spacing)
         misfit = bounds([new * max(case.misfit, voxel) for case in self._poses], margin=MISFIT, ratio=True)
@@ -232,6 +232,17 @@ class TrainingRange:
                 f"unlike training case, {name} furthest"
             )
         return tuple(said)
+
+    def turn(self, landmarks: Landmarks, frame: FloatArray) -> FloatArray | None:
+        """The rotation (P, P) that takes a grid's frame (see `Geometry.frame`) to one in which the landmarks found in an
+        image lie as in training; None where a training case's were turned as far.
+        """
+        points = landmarks.reordered(self.fingerprint.landmarks).points
+        found = None if self._usual is None or not self._poses else upright(points, frame, self._usual)
+        return None if found is None or found[1] <= self._rotation().most else found[0]
+
+    def _rotation(self) -> Bounds:
+        return bounds([case.rotation for case in self._poses], margin=ROTATION)
 
 
 def usual(fingerprint: Fingerprint) -> Usual | None:

@@ -67,7 +67,7 @@ class Look:
         partner = stage.plans.pair_indices()
         physical = stage.configuration.augmentation.mirror_axis
         self.views = [View(None, partner)]
-        axis = None if physical is None else self.image.geometry.array_axis(physical)
+        axis = None if physical is None else prepared.array_axis(physical)
         if stage.mirror and axis is not None:
             self.views.insert(0, View(axis, partner))
 

@@ -23,7 +23,7 @@ from autolmk.dataset import DatasetDescription
 from autolmk.errors import AutolmkError
 from autolmk.fingerprint import TrainingRange, appearances
 from autolmk.fingerprint.training_range import NOTHING
-from autolmk.geometry import Geometry
+from autolmk.geometry import FloatArray, Geometry
 from autolmk.image import Image
 from autolmk.imageio import as_channels, has_physical_size, read_image, require_contrast, split_name, squeeze
 from autolmk.landmarks import Landmarks
@@ -36,6 +36,7 @@ from autolmk.prediction.stage import Prepared
 from autolmk.selection import RECIPE, Recipe
 
 ABSOLUTE = ("ct", "rgb", "none")  # normalisations that leave grey values their own scale
+TURNS = 3  # more looks, at most, at an image whose landmarks lie turned further than in training
 
 
 class Predictor:
@@ -196,8 +197,30 @@ class Predictor:
         found = []
         for model, images in zip(self.models, prepared, strict=True):
             with _memory_errors(model):
-                found.append(look_through(model.stages, images))
+                found.append(self._look(model, images))
         return found
+
+    def _look(self, model: Model, images: Sequence[Prepared]) -> Prediction:
+        """With one model. Where landmarks lie turned further than in training, again on a grid that is turned as they
+        are, and on one that is turned the other way, as networks err where they were shown nothing; as long as that
+        makes it surer. Not where landmarks share slices of the image's own grid.
+        """
+        found, grid = look_through(model.stages, images), images[0].image.geometry
+        if self.training_range is None or self.plans.co_slice_groups or grid.ndim < grid.physical_ndim:
+            return found
+        frame, looks = grid.frame(), found.looks
+        rotation = np.eye(len(frame))
+        for _ in range(TURNS):
+            turn = self.training_range.turn(found.landmarks, rotation @ frame)
+            if turn is None:
+                break
+            turned = [(t @ rotation, _look_turned(model, images, t @ rotation)) for t in (turn, turn.T)]
+            looks += sum(one.looks for _, one in turned)
+            surest, again = max(turned, key=lambda pair: _sureness(pair[1]))
+            if not _sureness(again) > _sureness(found):
+                break
+            rotation, found = surest, again
+        return replace(found, looks=looks, detections=replace(found.detections, geometry=grid))
 
     def conclude(self, found: Sequence[Prediction], outside: Sequence[str] = ()) -> Prediction:
         """The final landmarks: what the models found as one, by the recipe of a packed folder.
@@ -215,6 +238,19 @@ class Predictor:
         if self.training_range is not None:
             said += self.training_range.outside_pose(prediction.landmarks, geometry)
         return replace(prediction, landmarks=replace(prediction.landmarks, outside=tuple(said)))
+
+
+def _look_turned(model: Model, images: Sequence[Prepared], rotation: FloatArray) -> Prediction:
+    """Through all stages at images on a grid that is turned by a rotation (P, P). Windows in the landmarks' pose are cut
+    from the image as it is."""
+    pose = [stage.configuration.windows.pose for stage in model.stages]
+    return look_through(model.stages, [i if p else i.turned(rotation) for i, p in zip(images, pose, strict=True)])
+
+
+def _sureness(prediction: Prediction) -> float:
+    """The mean log-odds of the landmarks' best places."""
+    odds = prediction.log_odds[:, 0]
+    return float(odds[np.isfinite(odds)].mean()) if np.isfinite(odds).any() else -np.inf
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Shapes: L landmarks, K candidates, M members, P physical axes. Everything in mm.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,10 +41,25 @@ MERGE_SIGMAS = 2.0  # candidates within so many widths of the heatmap are one
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A preprocessed image (canonical, at a configuration's spacing, normalised); fill: (C,) the value outside it."""
+    """A preprocessed image (canonical, at a configuration's spacing, normalised); fill: (C,) the value outside it.
+    upright: the canonical grid from which this one was turned; None where it was not.
+    """
 
     image: Image
     fill: tuple[float, ...]
+    upright: Geometry | None = None
+
+    def array_axis(self, physical: int) -> int | None:
+        """As `Geometry.array_axis`, of a turned grid what it was before."""
+        return (self.upright or self.image.geometry).array_axis(physical)
+
+    def turned(self, rotation: FloatArray) -> Prepared:
+        """On a grid whose axes are turned by a rotation (P, P), about the same centre, and which holds all of it."""
+        grid = self.image.geometry
+        ends = grid.to_physical(list(itertools.product(*((0, n - 1) for n in grid.shape))))
+        reach = np.abs(grid.window(grid.centre, (1,) * grid.ndim, rotation).to_voxels(ends)).max(axis=0)
+        target = grid.window(grid.centre, [int(n) for n in 2 * np.ceil(reach) + 1], rotation)
+        return Prepared(self.image.resample(target, fill=self.fill), self.fill, grid)
 
 
 @dataclass(frozen=True, eq=False)
