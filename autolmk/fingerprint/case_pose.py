@@ -83,7 +83,7 @@ def turned(pose: Similarity, geometry: Geometry, usual: Usual) -> float:
     return float(np.degrees(np.linalg.norm(_turn(pose, geometry.frame(), usual))))
 
 
-def upright(points: FloatArray, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float] | None:
+def uprighting(points: FloatArray, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float] | None:
     """The rotation (P, P) that takes a grid's frame to one in which landmarks (L, P) mm lie as usual, and how far it
     goes, in degrees; None where they are too few to tell.
     """

@@ -18,8 +18,9 @@ from scipy.special import stdtrit
 from autolmk.errors import AutolmkError, counted
 from autolmk.files.serialization import read_json
 from autolmk.fingerprint.appearance import Appearance
-from autolmk.fingerprint.case_pose import Usual, case_pose, upright, usual_of, voxel_side
+from autolmk.fingerprint.case_pose import Usual, case_pose, uprighting, usual_of, voxel_side
 from autolmk.fingerprint.fingerprint import FILE_NAME, VERSION, Fingerprint
+from autolmk.fingerprint.landmark_statistics import rotation_matrix
 from autolmk.geometry import FloatArray, Geometry
 from autolmk.landmarks import Landmarks
 
@@ -212,13 +213,8 @@ class TrainingRange:
             return ()
         pose, furthest = found
         name = self.fingerprint.landmarks[furthest]
-        # Training cases are nearer to a mean shape that was made from them than others are.
-        new = np.sqrt((len(self._poses) + 1) / max(len(self._poses) - 1, 1))
-        rotation = self._rotation()
+        rotation, misfit, stray = self._rotation(), *self._misfits()
         size = bounds([case.scale for case in self._poses], margin=SIZE, ratio=True)
-        voxel = voxel_side(self.fingerprint.median_spacing)
-        misfit = bounds([new * max(case.misfit, voxel) for case in self._poses], margin=MISFIT, ratio=True)
-        stray = bounds([new * max(case.stray, 1.0) for case in self._poses], margin=MISFIT, ratio=True)
         said = []
         if pose.rotation > rotation.high:
             said.append(f"landmarks turned by {pose.rotation:.0f} degrees, in training at most {rotation.most:.0f}")
@@ -233,16 +229,35 @@ class TrainingRange:
             )
         return tuple(said)
 
-    def turn(self, landmarks: Landmarks, frame: FloatArray) -> FloatArray | None:
-        """The rotation (P, P) that takes a grid's frame (see `Geometry.frame`) to one in which the landmarks found in an
-        image lie as in training; None where a training case's were turned as far.
+    def turns(self, landmarks: Landmarks, geometry: Geometry, frame: FloatArray) -> list[FloatArray]:
+        """Rotations (P, P) of a grid, whose frame is as of `Geometry.frame`, after which the landmarks found in it may
+        lie as in training; none where they do. Where they were turned further than any training case's: the one
+        that is found, and its inverse, as networks err where they were shown nothing. In a picture, quarter turns too,
+        also where they are unlike the mean shape: nothing says which side of a picture is up.
         """
         points = landmarks.reordered(self.fingerprint.landmarks).points
-        found = None if self._usual is None or not self._poses else upright(points, frame, self._usual)
-        return None if found is None or found[1] <= self._rotation().most else found[0]
+        if self._usual is None or not self._poses:
+            return []
+        found, upright = case_pose(points, geometry, self._usual), uprighting(points, frame, self._usual)
+        if found is None or upright is None:
+            return []
+        (rotation, degrees), (misfit, stray) = upright, self._misfits()
+        turned = degrees > self._rotation().most
+        unlike = found[0].misfit > misfit.high or found[0].stray > stray.high
+        quarters = [rotation_matrix(np.array([k * np.pi / 2])) for k in (1, 2, 3)] if len(frame) == 2 else []
+        return [*((rotation, rotation.T) if turned else ()), *(quarters if turned or unlike else ())]
 
     def _rotation(self) -> Bounds:
         return bounds([case.rotation for case in self._poses], margin=ROTATION)
+
+    def _misfits(self) -> tuple[Bounds, Bounds]:
+        """Of misfit and stray. Training cases are nearer to a mean shape that was made from them than others are."""
+        new = np.sqrt((len(self._poses) + 1) / max(len(self._poses) - 1, 1))
+        voxel = voxel_side(self.fingerprint.median_spacing)
+        return (
+            bounds([new * max(case.misfit, voxel) for case in self._poses], margin=MISFIT, ratio=True),
+            bounds([new * max(case.stray, 1.0) for case in self._poses], margin=MISFIT, ratio=True),
+        )
 
 
 def usual(fingerprint: Fingerprint) -> Usual | None:

@@ -201,9 +201,8 @@ class Predictor:
         return found
 
     def _look(self, model: Model, images: Sequence[Prepared]) -> Prediction:
-        """With one model. Where landmarks lie turned further than in training, again on a grid that is turned as they
-        are, and on one that is turned the other way, as networks err where they were shown nothing; as long as that
-        makes it surer. Not where landmarks share slices of the image's own grid.
+        """With one model. Where landmarks lie as no training case's did, again on grids that are turned, see
+        `TrainingRange.turns`, as long as that makes it surer. Not where they share slices of the image's own grid.
         """
         found, grid = look_through(model.stages, images), images[0].image.geometry
         if self.training_range is None or self.plans.co_slice_groups or grid.ndim < grid.physical_ndim:
@@ -211,15 +210,13 @@ class Predictor:
         frame, looks = grid.frame(), found.looks
         rotation = np.eye(len(frame))
         for _ in range(TURNS):
-            turn = self.training_range.turn(found.landmarks, rotation @ frame)
-            if turn is None:
+            tried = [turn @ rotation for turn in self.training_range.turns(found.landmarks, grid, rotation @ frame)]
+            again = [_look_turned(model, images, turned) for turned in tried]
+            looks += sum(one.looks for one in again)
+            best = max(range(len(again)), key=lambda i: _sureness(again[i]), default=None)
+            if best is None or not _sureness(again[best]) > _sureness(found):
                 break
-            turned = [(t @ rotation, _look_turned(model, images, t @ rotation)) for t in (turn, turn.T)]
-            looks += sum(one.looks for _, one in turned)
-            surest, again = max(turned, key=lambda pair: _sureness(pair[1]))
-            if not _sureness(again) > _sureness(found):
-                break
-            rotation, found = surest, again
+            rotation, found = tried[best], again[best]
         return replace(found, looks=looks, detections=replace(found.detections, geometry=grid))
 
     def conclude(self, found: Sequence[Prediction], outside: Sequence[str] = ()) -> Prediction:
