@@ -238,8 +238,9 @@ class Predictor:
 
 
 def _look_turned(model: Model, images: Sequence[Prepared], rotation: FloatArray) -> Prediction:
-    """Through all stages at images on a grid that is turned by a rotation (P, P). Windows in the landmarks' pose are cut
-    from the image as it is."""
+    """Through all stages at images on grids turned by a rotation (P, P). Windows in the landmarks' pose are cut
+    from the image as it is.
+    """
     pose = [stage.configuration.windows.pose for stage in model.stages]
     return look_through(model.stages, [i if p else i.turned(rotation) for i, p in zip(images, pose, strict=True)])
 

@@ -224,6 +224,23 @@ def test_landmarks_turned_sized_and_astray(known: TrainingRange) -> None:
     assert said.endswith("L6 furthest")
 
 
+def test_turns_bring_landmarks_back_into_the_training_poses(known: TrainingRange) -> None:
+    geometry = Geometry.from_parts(SHAPE, SPACING)
+    frame = geometry.frame()
+
+    def turns(points: FloatArray, seen: FloatArray) -> list[FloatArray]:
+        return known.turns(Landmarks(NAMES, points + 3.0, np.ones(len(NAMES), dtype=np.int8)), geometry, seen)
+
+    assert turns(SHAPE_POINTS, frame) == []
+    lying = Rotation.from_rotvec([0.3, 0.9, 0.2]).apply(SHAPE_POINTS)
+    there, back = turns(lying, frame)
+    np.testing.assert_allclose(there @ back, np.eye(3), atol=1e-9)
+    assert turns(lying, there @ frame) == []  # on that grid they lie as in training
+    astray = SHAPE_POINTS.copy()
+    astray[6, 2] += 15
+    assert turns(astray, frame) == []  # a volume says which side is up
+
+
 def test_old_fingerprints_judge_what_they_hold_and_say_what_not(tmp_path: Path, known: TrainingRange) -> None:
     known.fingerprint.save(tmp_path / FILE_NAME)
     value = read_json(tmp_path / FILE_NAME)
