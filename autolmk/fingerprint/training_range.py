@@ -231,9 +231,9 @@ class TrainingRange:
 
     def turns(self, landmarks: Landmarks, geometry: Geometry, frame: FloatArray) -> list[FloatArray]:
         """Rotations (P, P) of a grid, whose frame is as of `Geometry.frame`, after which the landmarks found in it may
-        lie as in training; none where they do. Where they were turned further than any training case's: the one
-        that is found, and its inverse, as networks err where they were shown nothing. In a picture, quarter turns too,
-        also where they are unlike the mean shape: nothing says which side of a picture is up.
+        lie as in training; none where they do. Where they were turned further than any training case's: the one that is
+        found. In a picture its inverse, too, as networks err where they were shown nothing, and quarter turns, also
+        where they are unlike the mean shape: nothing says which side of a picture is up.
         """
         points = landmarks.reordered(self.fingerprint.landmarks).points
         if self._usual is None or not self._poses:
@@ -244,8 +244,10 @@ class TrainingRange:
         (rotation, degrees), (misfit, stray) = upright, self._misfits()
         turned = degrees > self._rotation().most
         unlike = found[0].misfit > misfit.high or found[0].stray > stray.high
-        quarters = [rotation_matrix(np.array([k * np.pi / 2])) for k in (1, 2, 3)] if len(frame) == 2 else []
-        return [*((rotation, rotation.T) if turned else ()), *(quarters if turned or unlike else ())]
+        if len(frame) == 3:
+            return [rotation] if turned else []
+        quarters = [rotation_matrix(np.array([k * np.pi / 2])) for k in (1, 2, 3)] if turned or unlike else []
+        return [*((rotation, rotation.T) if turned else ()), *quarters]
 
     def _rotation(self) -> Bounds:
         return bounds([case.rotation for case in self._poses], margin=ROTATION)

@@ -233,8 +233,7 @@ def test_turns_bring_landmarks_back_into_the_training_poses(known: TrainingRange
 
     assert turns(SHAPE_POINTS, frame) == []
     lying = Rotation.from_rotvec([0.3, 0.9, 0.2]).apply(SHAPE_POINTS)
-    there, back = turns(lying, frame)
-    np.testing.assert_allclose(there @ back, np.eye(3), atol=1e-9)
+    (there,) = turns(lying, frame)
     assert turns(lying, there @ frame) == []  # on that grid they lie as in training
     astray = SHAPE_POINTS.copy()
     astray[6, 2] += 15
