@@ -83,12 +83,10 @@ def turned(pose: Similarity, geometry: Geometry, usual: Usual) -> float:
     return float(np.degrees(np.linalg.norm(_turn(pose, geometry.frame(), usual))))
 
 
-def uprighting(points: FloatArray, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float] | None:
-    """The rotation (P, P) that takes a grid's frame to one in which landmarks (L, P) mm lie as usual, and how far it
-    goes, in degrees; None where they are too few to tell.
+def uprighting(points: FloatArray, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float]:
+    """The rotation (P, P) that takes a grid's frame to one in which landmarks (L, P) mm, enough for `case_pose`, lie as
+    usual, and how far it goes, in degrees.
     """
-    if (np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1)).sum() < points.shape[1] + LEAST_EXCESS:
-        return None
     vector = _turn(fit_similarity(usual.shape, points).similarity, frame, usual)
     return frame @ rotation_matrix(vector) @ frame.T, float(np.degrees(np.linalg.norm(vector)))
 

@@ -214,7 +214,7 @@ class TrainingRange:
         pose, furthest = found
         name = self.fingerprint.landmarks[furthest]
         rotation, misfit, stray = self._rotation(), *self._misfits()
-        size = bounds([case.scale for case in self._poses], margin=SIZE, ratio=True)
+        size = self._size_of_landmarks()
         said = []
         if pose.rotation > rotation.high:
             said.append(f"landmarks turned by {pose.rotation:.0f} degrees, in training at most {rotation.most:.0f}")
@@ -238,12 +238,14 @@ class TrainingRange:
         points = landmarks.reordered(self.fingerprint.landmarks).points
         if self._usual is None or not self._poses:
             return []
-        found, upright = case_pose(points, geometry, self._usual), uprighting(points, frame, self._usual)
-        if found is None or upright is None:
+        found = case_pose(points, geometry, self._usual)
+        if found is None:
             return []
-        (rotation, degrees), (misfit, stray) = upright, self._misfits()
+        (rotation, degrees), (misfit, stray) = uprighting(points, frame, self._usual), self._misfits()
         turned = degrees > self._rotation().most
-        unlike = found[0].misfit > misfit.high or found[0].stray > stray.high
+        pose, size = found[0], self._size_of_landmarks()
+        sized = size.low <= pose.scale <= size.high
+        unlike = pose.misfit > misfit.high or pose.stray > stray.high or not sized
         if len(frame) == 3:
             return [rotation] if turned else []
         quarters = [rotation_matrix(np.array([k * np.pi / 2])) for k in (1, 2, 3)] if turned or unlike else []
@@ -251,6 +253,9 @@ class TrainingRange:
 
     def _rotation(self) -> Bounds:
         return bounds([case.rotation for case in self._poses], margin=ROTATION)
+
+    def _size_of_landmarks(self) -> Bounds:
+        return bounds([case.scale for case in self._poses], margin=SIZE, ratio=True)
 
     def _misfits(self) -> tuple[Bounds, Bounds]:
         """Of misfit and stray. Training cases are nearer to a mean shape that was made from them than others are."""

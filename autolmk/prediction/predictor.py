@@ -36,7 +36,8 @@ from autolmk.prediction.stage import Prepared
 from autolmk.selection import RECIPE, Recipe
 
 ABSOLUTE = ("ct", "rgb", "none")  # normalisations that leave grey values their own scale
-TURNS = 3  # more looks, at most, at an image whose landmarks lie turned further than in training
+SURER = 0.5  # log-odds, in the mean of all landmarks, that looks at a turned image must gain
+TURNS = 4  # rounds of looks, at most, at an image whose landmarks lie turned further than in training
 
 
 class Predictor:
@@ -204,19 +205,21 @@ class Predictor:
         """With one model. Where landmarks lie as no training case's did, again on grids that are turned, see
         `TrainingRange.turns`, as long as that makes it surer. Not where they share slices of the image's own grid.
         """
-        found, grid = look_through(model.stages, images), images[0].image.geometry
+        first, grid = look_through(model.stages, images), images[0].image.geometry
         if self.training_range is None or self.plans.co_slice_groups or grid.ndim < grid.physical_ndim:
-            return found
-        frame, looks = grid.frame(), found.looks
+            return first
+        found, looks, frame = first, first.looks, grid.frame()
         rotation = np.eye(len(frame))
         for _ in range(TURNS):
             tried = [turn @ rotation for turn in self.training_range.turns(found.landmarks, grid, rotation @ frame)]
             again = [_look_turned(model, images, turned) for turned in tried]
             looks += sum(one.looks for one in again)
             best = max(range(len(again)), key=lambda i: _sureness(again[i]), default=None)
-            if best is None or not _sureness(again[best]) > _sureness(found):
+            if best is None or _sureness(again[best]) <= _sureness(found):
                 break
             rotation, found = tried[best], again[best]
+        if found is first or _sureness(found) < _sureness(first) + SURER:
+            return replace(first, looks=looks)
         return replace(found, looks=looks, detections=replace(found.detections, geometry=grid))
 
     def conclude(self, found: Sequence[Prediction], outside: Sequence[str] = ()) -> Prediction:

@@ -50,11 +50,11 @@ class Prepared:
     upright: Geometry | None = None
 
     def array_axis(self, physical: int) -> int | None:
-        """As `Geometry.array_axis`, of a turned grid what it was before."""
+        """The array axis of a physical one, see `Geometry.array_axis`; of a turned grid, what it was before."""
         return (self.upright or self.image.geometry).array_axis(physical)
 
     def turned(self, rotation: FloatArray) -> Prepared:
-        """On a grid whose axes are turned by a rotation (P, P), about the same centre, and which holds all of it."""
+        """The image on a grid that is turned by a rotation (P, P) about the same centre, and holds all of it."""
         grid = self.image.geometry
         ends = grid.to_physical(list(itertools.product(*((0, n - 1) for n in grid.shape))))
         reach = np.abs(grid.window(grid.centre, (1,) * grid.ndim, rotation).to_voxels(ends)).max(axis=0)

@@ -53,7 +53,8 @@ def looked(monkeypatch: pytest.MonkeyPatch, sure: dict[float, float], rounds: li
         own = images[0].image.geometry
         degrees = round(float(np.degrees(np.arctan2(*(own.direction @ grid.direction.T)[[1, 0], 0]))))
         moved = replace(marks, points=FOUND + degrees)
-        return a_prediction(moved, moved.points[:, None], np.full((3, 1), sure[degrees]))
+        found = a_prediction(moved, moved.points[:, None], np.full((3, 1), sure[degrees]))
+        return replace(found, detections=replace(found.detections, geometry=own))
 
     monkeypatch.setattr(module, "look_through", look)
     given = iter(rounds)
@@ -72,6 +73,8 @@ def looked(monkeypatch: pytest.MonkeyPatch, sure: dict[float, float], rounds: li
         ({0: 1.0}, [[]], 0, 1),
         ({0: 1.0, 40: 3.0, -40: 0.0}, [[40, -40], []], 40, 3),
         ({0: 1.0, 40: 0.5, -40: 2.0, -65: 3.0, -15: 0.0}, [[40, -40], [-25, 25], []], -65, 5),
+        ({0: 1.0, 40: 3.0, 80: 4.0, 120: 5.0, 160: 6.0}, [[40]] * 4, 160, 5),
+        ({0: 1.0, 40: 1.4, -40: 0.0}, [[40, -40], []], 0, 3),
         ({0: 1.0, 90: 0.5, 180: 0.9, -90: 0.0}, [[90, 180, -90]], 0, 4),
     ],
 )
