@@ -57,9 +57,10 @@ def mean_pose(shape: MeanShape, geometries: Sequence[Geometry]) -> FloatArray | 
     return mean_rotation(np.stack(seen)) if seen else None
 
 
-def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[CasePose, int] | None:
-    """The pose of landmarks (L, P) mm, and the index of the landmark furthest from what is usual; NaN where there is
-    none. None where they are too few to tell, or lie in a single slice in space.
+def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[CasePose, int, Similarity] | None:
+    """The pose of landmarks (L, P) mm, NaN where there is none, in numbers; the index of the landmark furthest from
+    what is usual; and the similarity from the mean shape. None where they are too few to tell, or lie in a single slice in
+    space.
     """
     p = points.shape[1]
     known = np.asarray(np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1))
@@ -75,7 +76,7 @@ def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[Cas
         misfit=float(np.sqrt(np.nanmean(fit.residuals[known] ** 2))),
         stray=float(strays.max()),
     )
-    return pose, int(np.argmax(strays))
+    return pose, int(np.argmax(strays)), fit.similarity
 
 
 def turned(pose: Similarity, geometry: Geometry, usual: Usual) -> float:
@@ -83,11 +84,11 @@ def turned(pose: Similarity, geometry: Geometry, usual: Usual) -> float:
     return float(np.degrees(np.linalg.norm(_turn(pose, geometry.frame(), usual))))
 
 
-def uprighting(points: FloatArray, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float]:
-    """The rotation (P, P) that takes a grid's frame to one in which landmarks (L, P) mm, enough for `case_pose`, lie as
-    usual, and how far it goes, in degrees.
+def uprighting(pose: Similarity, frame: FloatArray, usual: Usual) -> tuple[FloatArray, float]:
+    """The rotation (P, P) that takes a grid's frame to one in which landmarks of this pose lie as usual, and how far it
+    goes, in degrees.
     """
-    vector = _turn(fit_similarity(usual.shape, points).similarity, frame, usual)
+    vector = _turn(pose, frame, usual)
     return frame @ rotation_matrix(vector) @ frame.T, float(np.degrees(np.linalg.norm(vector)))
 
 

@@ -211,7 +211,7 @@ class TrainingRange:
         found = None if self._usual is None or not self._poses else case_pose(points, geometry, self._usual)
         if found is None:
             return ()
-        pose, furthest = found
+        pose, furthest, _ = found
         name = self.fingerprint.landmarks[furthest]
         rotation, misfit, stray = self._rotation(), *self._misfits()
         size = self._size_of_landmarks()
@@ -241,9 +241,10 @@ class TrainingRange:
         found = case_pose(points, geometry, self._usual)
         if found is None:
             return []
-        (rotation, degrees), (misfit, stray) = uprighting(points, frame, self._usual), self._misfits()
+        pose, _, lying = found
+        rotation, degrees = uprighting(lying, frame, self._usual)
         turned = degrees > self._rotation().most
-        pose, size = found[0], self._size_of_landmarks()
+        (misfit, stray), size = self._misfits(), self._size_of_landmarks()
         sized = size.low <= pose.scale <= size.high
         unlike = pose.misfit > misfit.high or pose.stray > stray.high or not sized
         if len(frame) == 3:

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from autolmk.fingerprint.case_pose import CasePose, case_pose, mean_pose, usual_of, voxel_side
 from autolmk.geometry import FloatArray, Geometry
-from autolmk.shapes.pose import mean_shape
+from autolmk.shapes.pose import Similarity, mean_shape
 
 POINTS = np.random.default_rng(0).normal(0, 15, (9, 3))
 
@@ -17,7 +17,7 @@ def grid(turn: FloatArray | None = None) -> Geometry:
     return Geometry.from_parts((40, 50, 60), (2.0, 1.0, 1.0), (0, 0, 0), None if turn is None else turn[:, ::-1])
 
 
-def pose_of(points: FloatArray, geometry: Geometry) -> tuple[CasePose, int] | None:
+def pose_of(points: FloatArray, geometry: Geometry) -> tuple[CasePose, int, Similarity] | None:
     cases = [Rotation.from_rotvec(r).apply(POINTS) for r in np.random.default_rng(1).normal(0, 0.05, (12, 3))]
     shape = mean_shape(np.stack(cases))
     mean = mean_pose(shape, [grid()] * 12)
