@@ -58,8 +58,8 @@ def mean_pose(shape: MeanShape, geometries: Sequence[Geometry]) -> FloatArray | 
 
 
 def case_pose(points: FloatArray, geometry: Geometry, usual: Usual) -> tuple[CasePose, int, Similarity] | None:
-    """The pose of landmarks (L, P) mm, NaN where there is none; the index of the one furthest from what is usual; and the
-    similarity from the mean shape. None where they are too few to tell, or lie in a single slice in space.
+    """The pose of landmarks (L, P) mm, NaN where there is none; the index of the one furthest from what is usual;
+    and the similarity from the mean shape. None where they are too few to tell, or lie in a single slice in space.
     """
     p = points.shape[1]
     known = np.asarray(np.isfinite(points).all(axis=1) & np.isfinite(usual.shape).all(axis=1))
